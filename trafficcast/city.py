@@ -1,0 +1,143 @@
+"""A city: its box in WGS-84 degrees, its grid, its slots and its clock (flows: what a cell and a slot are)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from trafficcast.errors import InputError
+
+FloatArray = np.ndarray
+OUTSIDE = -1
+FLOW_KINDS = ("inflow", "outflow")
+
+
+class City(BaseModel):
+    """One city's table of `config.toml`. Edges in degrees; row 0 is the northern row, column 0 the western one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    west: Annotated[float, Field(ge=-180, le=180)]
+    east: Annotated[float, Field(ge=-180, le=180)]
+    south: Annotated[float, Field(ge=-90, le=90)]
+    north: Annotated[float, Field(ge=-90, le=90)]
+    timezone: str
+    rows: Annotated[int, Field(ge=1, le=1024)] = 32
+    cols: Annotated[int, Field(ge=1, le=1024)] = 32
+    slot_minutes: Annotated[int, Field(ge=1, le=1440)] = 30
+    max_gap_minutes: Annotated[float, Field(gt=0)] = 10.0
+    max_speed_kmh: Annotated[float, Field(gt=0)] = 150.0
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.8
+    name: str = ""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"'{value}' is not an IANA time zone such as 'America/Los_Angeles'")
+        return value
+
+    @field_validator("slot_minutes")
+    @classmethod
+    def _divides_a_day(cls, value: int) -> int:
+        if 1440 % value:
+            raise ValueError(f"{value} minutes do not divide a day of 1440 minutes")
+        return value
+
+    @model_validator(mode="after")
+    def _box_is_upright(self) -> Self:
+        if self.west >= self.east:
+            raise ValueError(f"the box is upside down: west {self.west} is not west of east {self.east}")
+        if self.south >= self.north:
+            raise ValueError(f"the box is upside down: south {self.south} is not south of north {self.north}")
+        return self
+
+    @property
+    def slot_us(self) -> int:
+        """Slot length in microseconds."""
+        return self.slot_minutes * 60_000_000
+
+    @property
+    def slot(self) -> np.timedelta64:
+        """Slot length."""
+        return np.timedelta64(self.slot_minutes, "m")
+
+    @property
+    def slots_per_day(self) -> int:
+        """Slots in a local day without a clock change."""
+        return 1440 // self.slot_minutes
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The city's time zone."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def lat(self) -> FloatArray:
+        """Latitudes of the cell centres, (row), degrees north, falling."""
+        return self.north - (np.arange(self.rows) + 0.5) * (self.north - self.south) / self.rows
+
+    @property
+    def lon(self) -> FloatArray:
+        """Longitudes of the cell centres, (col), degrees east, rising."""
+        return self.west + (np.arange(self.cols) + 0.5) * (self.east - self.west) / self.cols
+
+    def grid(self) -> dict[str, float | int | str]:
+        """What must be equal for flows, a model and a forecast to belong together."""
+        return {
+            key: getattr(self, key)
+            for key in ("west", "east", "south", "north", "rows", "cols", "slot_minutes", "timezone")
+        }
+
+    def parse_time(self, text: str) -> np.datetime64:
+        """A date or time as a person types it -> naive UTC; in the city's zone unless it has an offset or Z.
+
+        A local time that occurs twice is its first occurrence. Raises InputError for one that does not
+        exist, and for what is no ISO 8601 time.
+        """
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise InputError(f"'{text}' is no date or time: write 2008-06-04 or 2008-06-04T18:00") from None
+        stamp = pd.Timestamp(moment)
+        if stamp.tzinfo is None:
+            try:
+                stamp = stamp.tz_localize(self.zone, ambiguous=True, nonexistent="raise")
+            except ValueError:
+                raise InputError(f"{text} does not exist in {self.timezone}: the clocks skip it") from None
+        return stamp.tz_convert("UTC").tz_localize(None).to_datetime64().astype("datetime64[us]")
+
+    def local(self, times: np.ndarray) -> pd.DatetimeIndex:
+        """Naive UTC times -> the city's local times (aware)."""
+        return pd.DatetimeIndex(np.asarray(times, "datetime64[us]")).tz_localize("UTC").tz_convert(self.zone)
+
+    def isoformat(self, time: np.datetime64) -> str:
+        """A naive UTC time -> ISO 8601 in the city's zone, with its offset."""
+        return str(self.local(np.array([time]))[0].isoformat())
+
+    def local_days(self, times: np.ndarray) -> np.ndarray:
+        """Naive UTC slot starts -> the local day each belongs to, datetime64[D]."""
+        return self.local(times).tz_localize(None).to_numpy().astype("datetime64[D]")
+
+    def slot_of_day(self, times: np.ndarray) -> np.ndarray:
+        """Naive UTC slot starts -> floor(local minutes since midnight / slot length)."""
+        local = self.local(times)
+        return np.asarray((local.hour * 60 + local.minute) // self.slot_minutes)
+
+    def is_weekend(self, times: np.ndarray) -> np.ndarray:
+        """Naive UTC slot starts -> whether the local day is a Saturday or Sunday."""
+        return np.asarray(self.local(times).dayofweek >= 5)
+
+    def slot_start(self, time: np.datetime64) -> np.datetime64:
+        """The start of the slot that holds a naive UTC time."""
+        us = np.datetime64(time, "us").astype(np.int64)
+        return np.datetime64(int(us // self.slot_us * self.slot_us), "us")
+
+    def midnight(self, day: np.datetime64) -> np.datetime64:
+        """The first instant of a local day, naive UTC."""
+        return self.parse_time(str(day.astype("datetime64[D]")))

@@ -1,0 +1,133 @@
+"""Stores of gridded data: NetCDF-4 files, one a local day, each replaced whole.
+
+    data/<city>/flows/2008-06-04.nc                 flow(time, flow_kind, row, col), observed, vehicles, coverage
+    data/<city>/forecasts/<model>/2008-06-04.nc     flow(init_time, lead_time, flow_kind, row, col), valid_time
+    data/<city>/scores/<model>/2008-06-04.nc        rmse(init_time, forecaster, lead_time), mae
+
+The three are one class; `dimension` is the time that says which day a value belongs to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from trafficcast.city import City
+from trafficcast.errors import InputError
+from trafficcast.files import atomic, writer_lock
+
+COMPRESSION = {"zlib": True, "complevel": 1}
+
+
+@dataclass(frozen=True)
+class DayStore:
+    """Datasets along one time dimension (naive UTC), kept as a file for each local day of the city."""
+
+    root: Path
+    city: City
+    dimension: str
+
+    def days(self) -> list[np.datetime64]:
+        """The local days that have a file, in order."""
+        return sorted(np.datetime64(file.stem, "D") for file in self.root.glob("????-??-??.nc"))
+
+    def read(self, start: np.datetime64 | None = None, end: np.datetime64 | None = None) -> xr.Dataset | None:
+        """What lies in [start, end), in the order of time; None where there is nothing.
+
+        Raises InputError where a file cannot be read or was made for another grid than the city's.
+        """
+        days = self.days()
+        if start is not None:
+            days = [day for day in days if day >= self.city.local_days(np.array([start]))[0]]
+        if end is not None:
+            days = [day for day in days if day <= self.city.local_days(np.array([end]))[0]]
+        parts = [self._read_day(day) for day in days]
+        if not parts:
+            return None
+        whole = xr.concat(parts, self.dimension, data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override")
+        time = whole[self.dimension].values
+        keep = np.ones(len(time), bool)
+        if start is not None:
+            keep &= time >= start
+        if end is not None:
+            keep &= time < end
+        return whole.isel({self.dimension: keep}) if keep.any() else None
+
+    def write(self, dataset: xr.Dataset) -> None:
+        """Add a dataset; where the store holds a value for the same time already, the new one takes its place.
+
+        A day whose content does not change keeps its file.
+        """
+        local_days = self.city.local_days(dataset[self.dimension].values)
+        with writer_lock(self.root):
+            for day in np.unique(local_days):
+                part = dataset.isel({self.dimension: local_days == day})
+                old = self._read_day(day) if self._file(day).exists() else None
+                new = part if old is None else self._merge(old, part)
+                if old is None or not new.identical(old):
+                    self._write_day(day, new)
+
+    def _merge(self, old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
+        kept = old.isel({self.dimension: ~np.isin(old[self.dimension].values, new[self.dimension].values)})
+        if kept.sizes[self.dimension] == 0:
+            return new
+        both = xr.concat([kept, new], self.dimension, data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override")
+        return both.sortby(self.dimension)
+
+    def _file(self, day: np.datetime64) -> Path:
+        return self.root / f"{day}.nc"
+
+    def _read_day(self, day: np.datetime64) -> xr.Dataset:
+        file = self._file(day)
+        try:
+            with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
+                loaded = dataset.load()
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"cannot read {file}: {error}; move it away and ingest its records again") from None
+        for key, value in self.city.grid().items():
+            if loaded.attrs.get(key) != value:
+                raise InputError(
+                    f"{file} was made with {key} = {loaded.attrs.get(key)}, the configuration of "
+                    f"'{self.city.name}' says {value}: use another city name, or set [paths] data elsewhere"
+                )
+        return _normalised(loaded)
+
+    def _write_day(self, day: np.datetime64, dataset: xr.Dataset) -> None:
+        encoding: dict[str, dict[str, object]] = {
+            str(name): dict(COMPRESSION) for name, variable in dataset.data_vars.items() if variable.ndim > 1
+        }
+        for name, variable in dataset.variables.items():
+            if variable.dtype.kind == "M":
+                encoding[str(name)] = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+            elif variable.dtype.kind == "m":
+                encoding[str(name)] = {"units": "minutes", "dtype": "int64"}
+        with atomic(self._file(day)) as temporary:
+            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def _normalised(dataset: xr.Dataset) -> xr.Dataset:
+    """What was read, with the resolution of times and the string type that writers use, so that equal is equal."""
+    for variable in dataset.variables.values():
+        variable.encoding = {}
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind in "mM":
+            dataset[name] = variable.astype(f"{variable.dtype.kind}8[us]")
+    return dataset
+
+
+def flow_store(data: Path, city: City) -> DayStore:
+    """The city's observed flows."""
+    return DayStore(data / city.name / "flows", city, "time")
+
+
+def forecast_store(data: Path, city: City, model: str) -> DayStore:
+    """The forecasts of one model version."""
+    return DayStore(data / city.name / "forecasts" / model, city, "init_time")
+
+
+def score_store(data: Path, city: City, model: str) -> DayStore:
+    """The verified forecasts' scores, of one model version and of the baselines beside it."""
+    return DayStore(data / city.name / "scores" / model, city, "init_time")
