@@ -1,0 +1,87 @@
+"""A model's card for people, CARD.md, and its training curve, from what `card.json` holds."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+COLUMNS = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mse": "MSE (published)",
+    "mae_sum": "MAE (published)",
+    "ssim": "SSIM",
+    "ssim_openstl": "SSIM (OpenSTL)",
+    "psnr": "PSNR, dB",
+}
+
+
+def card_text(card: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    split, training, parameters = card["split"], card["training"], card["parameters"]
+    lines = [
+        f"# {card['version']} for {card['city']}",
+        "",
+        f"- Network: {card['architecture']['name']}, {card['grid']['rows']} x {card['grid']['cols']} cells, "
+        f"{parameters['live']:,} live parameters ({parameters['published']:,} as published, unused ones included).",
+        f"- Training {split['start']} to {split['train_end']} ({card['windows']['training']} windows), "
+        f"validation to {split['valid_end']} ({card['windows']['validation']}), "
+        f"test to {split['test_end']} ({card['windows']['test']}).",
+        f"- {training['epochs']} epochs, batch {training['batch_size']}, AdamW, learning rate "
+        f"{training['learning_rate']}, seed {training['seed']}, on {training['device']}, "
+        f"{training['minutes']:.0f} minutes. Epoch {training['best_epoch']} was the best on validation.",
+        f"- Scale (training maximum): {card['scale']:g} vehicles per slot.",
+        f"- Data {card['data_hash'][:16]}, trafficcast {card['code_version']}, made {card['created']}.",
+        f"- Command: `{card['command']}`",
+        "",
+        "RMSE and MAE are in vehicles per slot over all cells, flow kinds and leads. Validation chose the epoch; "
+        "test was read once.",
+    ]
+    for name in ("test", "validation"):
+        if card["metrics"][name]:
+            lines += ["", f"## {name.capitalize()}", "", *score_table(card["metrics"][name])]
+            lines += ["", "RMSE by lead time:", "", *lead_table(card["metrics"][name], card["grid"]["slot_minutes"])]
+    lines += ["", "![training curve](curve.png)", ""]
+    return "\n".join(lines)
+
+
+def score_table(scores: dict[str, Any]) -> list[str]:
+    """Forecasters and metrics as the rows of a Markdown table."""
+    rows = [[name, *(_number(values[key]) for key in COLUMNS)] for name, values in scores.items()]
+    return _table(["forecaster", *COLUMNS.values()], rows)
+
+
+def lead_table(scores: dict[str, Any], slot_minutes: int) -> list[str]:
+    """Forecasters and RMSE by lead time as the rows of a Markdown table."""
+    leads = [f"+{i * slot_minutes} min" for i in range(len(next(iter(scores.values()))["by_lead"]["rmse"]))]
+    rows = [[name, *(_number(value) for value in values["by_lead"]["rmse"])] for name, values in scores.items()]
+    return _table(["forecaster", *leads], rows)
+
+
+def write_curve(folder: Path, history: list[dict[str, float]]) -> None:
+    """The training curve as curve.csv and curve.png."""
+    with open(folder / "curve.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, history[0].keys())
+        writer.writeheader()
+        writer.writerows(history)
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    left = figure.subplots()
+    right = left.twinx()
+    left.plot(epochs, [row["train_mse"] for row in history], color="tab:blue", marker=".")
+    right.plot(epochs, [row["valid_rmse"] for row in history], color="tab:orange", marker=".")
+    left.set(xlabel="epoch", yscale="log")
+    left.set_ylabel("training loss (scaled MSE)", color="tab:blue")
+    right.set_ylabel("validation RMSE, vehicles per slot", color="tab:orange")
+    figure.savefig(folder / "curve.png", dpi=110)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if value < 1 else f"{value:.2f}"
