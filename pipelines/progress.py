@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 log = logging.getLogger("trafficcast")
 LOG_EVERY_SECONDS = 15.0
@@ -17,15 +18,29 @@ T = TypeVar("T")
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Yield the items while showing how far it has come."""
+    with gauge(description) as progress:
+        for done, item in enumerate(items, 1):
+            yield item
+            progress(done / total)
+
+
+@contextmanager
+def gauge(description: str) -> Iterator[Callable[[float], None]]:
+    """A function to call with the share done, from 0 to 1."""
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
-            yield from progress.track(items, total=total, description=description)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(description, total=1.0)
+            yield lambda share: bar.update(task, completed=share)
         return
     began = spoke = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        if time.monotonic() - spoke > LOG_EVERY_SECONDS or done == total:
-            spoke = time.monotonic()
-            log.info("%s: %d of %d, %.0f s", description, done, total, spoke - began)
+
+    def say(share: float) -> None:
+        nonlocal spoke
+        now = time.monotonic()
+        if now - spoke > LOG_EVERY_SECONDS or share >= 1:
+            spoke = now
+            log.info("%s: %.0f %%, %.0f s", description, 100 * share, now - began)
+
+    yield say

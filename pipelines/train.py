@@ -123,6 +123,25 @@ def train(
     return card
 
 
+def chosen_split(
+    city: City,
+    data: Path,
+    train_end: np.datetime64 | None,
+    valid_end: np.datetime64 | None,
+    test_end: np.datetime64 | None,
+) -> Split | None:
+    """The split a person chose; None where none was. Raises InputError when only part of it is given."""
+    if train_end is None and valid_end is None and test_end is None:
+        return None
+    if train_end is None or valid_end is None:
+        raise InputError("give --train-end and --valid-end together, or neither")
+    flows = flow_store(data, city).read()
+    if flows is None:
+        raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")
+    first, last = flows["time"].values[[0, -1]]
+    return Split(first, train_end, valid_end, last + city.slot if test_end is None else test_end)
+
+
 def _window_starts(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:
     starts = {
         "training": window_starts(flows, city, split.start, split.train_end),

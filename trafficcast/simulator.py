@@ -1,7 +1,9 @@
 """A simulated taxi fleet that writes GPS records in the Cabspotting layout, for a demo without any download.
 
-The layout of a city, its districts and streets, follows from its box alone. The seed decides what differs from one
-realisation to the next: who drives when and where to, and how each day departs from the usual one.
+The layout of a city, its districts and streets, follows from its box alone. The seed decides what differs
+from one realisation to the next: who drives when and where to, and how each day departs from the usual one.
+There are tides between homes and work, other weekends, party nights, one match in a stadium, taxis that leave
+the box, repeated records and an outage of the whole feed: whatever an ingest and a forecast must cope with.
 """
 
 from __future__ import annotations
@@ -39,11 +41,11 @@ MIN_DEMAND = 0.3  # of the average; below it waits get no longer
 WOBBLE_HOURS = 6  # how long a departure from the usual day lasts
 DUPLICATE_SHARE = 0.001
 OUTAGE_HOURS = (14 + 1 / 6, 16 + 1 / 6)  # local; neither end is a slot edge, so that slots are cut as well
-OUTAGE_FREE_DAYS = 3  # the last days have no outage
+MIN_DAYS_WITH_OUTAGE = 7  # so that the middle day is none of the last three
 MATCH_DAYS_BEFORE_END = 5
 COMPRESSION_LEVEL = 3
 
-# Where people go: how many districts, how far from the middle and how wide (both as a share of the box's sides).
+# Where people go: how many districts, how far from the middle, how wide (both as a share of the box's sides).
 HOME, WORK, CENTRE, BARS, STATION, STADIUM, AIRPORT, ANYWHERE = range(8)
 DISTRICTS = {
     HOME: (9, 0.36, 0.060),
@@ -57,8 +59,8 @@ DISTRICTS = {
 }
 DISTRICTS_AT_HOME = DISTRICTS[HOME][0]  # they come first
 
-# Why people ride: from, to, then waves of (days, local hour of the peak, half width in hours, strength). An hour
-# above 24 belongs to the night that follows the day.
+# Why people ride: from, to, then waves of (days, local hour of the peak, half width in hours, strength). An
+# hour above 24 belongs to the night that follows the day.
 WEEK, WORKDAYS, SATURDAY, SUNDAY, WEEKEND = range(7), range(5), (5,), (6,), (5, 6)
 PARTY_NIGHTS = (4, 5)
 Wave = tuple[range | tuple[int, ...], float, float, float]
@@ -79,11 +81,11 @@ RIDES: tuple[tuple[int, int, tuple[Wave, ...]], ...] = (
     (AIRPORT, CENTRE, ((WEEK, 13.0, 5.0, 0.3),)),
     (ANYWHERE, ANYWHERE, ((WEEK, 4.0, 12.0, 0.4), (WEEK, 14.0, 5.0, 2.0))),
 )
-# One evening, both within the hours of the match day's clock: from, to, local hour, half width in hours, strength.
+# On the evening of the match alone: from, to, local hour of the peak, half width in hours, strength.
 MATCH_RIDES = ((HOME, STADIUM, 19.8, 0.7, 9.0), (STADIUM, HOME, 22.6, 0.6, 12.0))
 
-# Shifts: local start, hours, chance to drive it on (Monday to Thursday, Friday, Saturday, Sunday). Taxi k keeps to
-# shift k modulo their number; the first three cover the day, so that even a small fleet is never silent for long.
+# Shifts: local start, hours, chance to drive it on (Monday to Thursday, Friday, Saturday, Sunday). Taxi k
+# keeps to shift k modulo their number; the first three cover the day, for small fleets' sake.
 SHIFTS = (
     (6.5, 9.5, (0.92, 0.92, 0.60, 0.45)),
     (20.5, 10.5, (0.90, 0.95, 0.95, 0.90)),
@@ -100,7 +102,7 @@ SHIFTS = (
 
 @dataclass(frozen=True)
 class SimulationSummary:
-    """What was written: records (duplicates among them), repeated records, files; [start, end) as naive UTC times."""
+    """What was written: records, the repeated ones among them, files; the period [start, end), naive UTC."""
 
     points: int
     duplicates: int
@@ -110,7 +112,7 @@ class SimulationSummary:
 
 
 class _World(NamedTuple):
-    """What all taxis share. Times in seconds since the first midnight, places in metres from the box's corner."""
+    """What all taxis share. Seconds count from the first midnight, metres from the box's south-west."""
 
     start_s: int  # the first midnight, unix time
     midnights: np.ndarray  # (days + 2): from the day before the period to the end of its last day
@@ -137,9 +139,9 @@ def simulate(
     """Write `days` local days of a taxi fleet's GPS records to the folder `out`, one gzipped file a taxi.
 
     The period begins at the local midnight of the day that holds `start` (naive UTC), by default Monday
-    2024-04-08. Lines read `lat lon occupied unix_seconds` (degrees, 0/1), oldest first, about one a minute while
-    a taxi is on shift. The same arguments write the same bytes. `progress` is told the share that is done, 0 to 1.
-    Raises InputError when `out` holds anything already; `out` appears only when it is complete.
+    2024-04-08. Lines read `lat lon occupied unix_seconds` (degrees, 0/1), oldest first, about one a minute
+    while a taxi is on shift. The same arguments write the same bytes. `progress` is told the share that is
+    done, 0 to 1. `out` appears only when it is complete; raises InputError when it holds anything already.
     """
     for name, value, least in (("vehicles", vehicles, 1), ("days", days, 1), ("seed", seed, 0)):
         if value < least:
@@ -189,10 +191,11 @@ def _world(city: City, first_day: np.datetime64, days: int, rng: np.random.Gener
     steps = np.arange(-(-int(midnights[-1]) // (STEP_MINUTES * 60)))
     local = city.local((unix_s[1] + steps * STEP_MINUTES * 60).astype("datetime64[s]"))
     hour = np.asarray(local.hour + local.minute / 60)
-    day_of_week = np.asarray(local.dayofweek)
+    day_of_week = np.asarray(local.day_of_week)
     match_day = local.tz_localize(None).normalize() == first_day + max(0, days - MATCH_DAYS_BEFORE_END)
 
-    metres_per_degree = (METRES_PER_DEGREE * float(np.cos(np.radians((city.south + city.north) / 2))), METRES_PER_DEGREE)
+    parallel = float(np.cos(np.radians((city.south + city.north) / 2)))
+    metres_per_degree = (METRES_PER_DEGREE * parallel, METRES_PER_DEGREE)
     kinds, districts = _layout(city, metres_per_degree)
     rides = [(origin, target) for origin, target, _ in RIDES] + [ride[:2] for ride in MATCH_RIDES]
     hour_of_week = 24 * day_of_week + hour + _wobble(rng, len(steps), 1, 0.2)[:, 0]  # early and late days
@@ -203,8 +206,7 @@ def _world(city: City, first_day: np.datetime64, days: int, rng: np.random.Gener
     of_kind = kinds == np.arange(len(DISTRICTS))[:, None]  # (kind, district)
     speed = np.interp(hour, *SPEED_KMH) * np.where(day_of_week >= 5, 1.12, 1.0)
     total = demand.sum(axis=1)
-    has_outage = days // 2 < days - OUTAGE_FREE_DAYS
-    outage_day = float(midnights[1 + days // 2]) if has_outage else -np.inf
+    outage_day = float(midnights[1 + days // 2]) if days >= MIN_DAYS_WITH_OUTAGE else -np.inf
     return _World(
         start_s=int(unix_s[1]),
         midnights=midnights,
@@ -221,7 +223,7 @@ def _world(city: City, first_day: np.datetime64, days: int, rng: np.random.Gener
 
 
 def _layout(city: City, metres_per_degree: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """The districts of a box, the same for every seed: their kinds, (district), and x, y, spread in metres."""
+    """A box's districts, whatever the seed: kinds, (district); x, y, spread in metres, (district, 3)."""
     edges = (city.west, city.east, city.south, city.north)
     rng = np.random.default_rng([round((edge + 360) * 1e6) for edge in edges])
     kinds, places = [], []
@@ -298,7 +300,7 @@ def _decimals(values: np.ndarray) -> pa.Array:
 
 
 def _shifts(world: _World, taxi: int, rng: np.random.Generator) -> np.ndarray:
-    """The hours one taxi drives, (shift, 2): start and end within the period, rising, an hour apart at least."""
+    """When one taxi drives, (shift, 2): start and end within the period, in order, an hour apart at least."""
     begin, hours, chances = SHIFTS[taxi % len(SHIFTS)]
     by_weekday = np.repeat(chances, (4, 1, 1, 1))
     habit = rng.normal(0, 0.4)
@@ -318,7 +320,7 @@ def _shifts(world: _World, taxi: int, rng: np.random.Generator) -> np.ndarray:
 def _drive(rng, shifts, world):  # type: ignore[no-untyped-def]
     """One taxi's reports, (n, 4): x, y (metres), occupied (0/1), whole seconds.
 
-    A shift is a chain of three legs: wait, drive to the next passenger, drive the passenger to the destination.
+    A shift repeats three legs: wait, drive to the next passenger, drive the passenger to the destination.
     """
     most = int(np.sum(shifts[:, 1] - shifts[:, 0]) / (REPORT_S - REPORT_JITTER_S)) + len(shifts)
     reports = np.empty((most, 4))

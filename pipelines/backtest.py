@@ -1,0 +1,62 @@
+"""Backtest: a model and every baseline on a past period, from the very windows a forecast would have seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.progress import log
+from trafficcast.city import City
+from trafficcast.errors import InputError
+from trafficcast.evaluation import evaluate
+from trafficcast.forecasters import baselines
+from trafficcast.registry import Registry
+from trafficcast.stores import flow_store
+from trafficcast.training import pick_device
+from trafficcast.windows import window_starts
+
+
+def backtest(
+    city: City,
+    data: Path,
+    models: Path,
+    start: np.datetime64,
+    end: np.datetime64,
+    version: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Score the model (default: the champion) and the baselines on forecasts whose four target slots lie in [start, end).
+
+    Every forecaster is scored on the scale of the model under test, and the baselines use its climatology. Raises
+    InputError where there is no model, or no window of eight contiguous observed slots.
+    """
+    if start >= end:
+        raise InputError(f"--start {city.isoformat(start)} does not lie before --end {city.isoformat(end)}")
+    chosen_device = pick_device(device)
+    model = Registry(models / city.name, city).load(version)
+    flows = flow_store(data, city).read()
+    if flows is None:
+        raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")
+    starts = window_starts(flows, city, start, end)
+    if not len(starts):
+        first, last = flows["time"].values[[0, -1]]
+        raise InputError(
+            f"no window of eight contiguous observed slots has its targets between {city.isoformat(start)} and "
+            f"{city.isoformat(end)}; the store holds {city.isoformat(first)} to {city.isoformat(last + city.slot)}"
+        )
+    split = {name: city.parse_time(text) for name, text in model.card["split"].items()}
+    if start < split["train_end"] and end > split["start"]:
+        log.warning("the period overlaps the training of %s: these scores flatter it", model.version)
+    forecasters = {model.version: model.forecaster(chosen_device)} | baselines(flows, model.climatology)
+    return {
+        "city": city.name,
+        "champion": model.version,
+        "start": city.isoformat(start),
+        "end": city.isoformat(end),
+        "forecasts": len(starts),
+        "scale": model.scale,
+        "slot_minutes": city.slot_minutes,
+        "scores": evaluate(forecasters, flows, starts, model.scale),
+    }

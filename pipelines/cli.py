@@ -1,0 +1,447 @@
+"""The command line `trafficcast`. Each command reads its options, calls one pipeline and prints what came of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from trafficcast import __version__
+from trafficcast.city import City
+from trafficcast.config import Config, load_config
+from trafficcast.errors import InputError, JobError
+from trafficcast.files import json_text
+
+app = typer.Typer(
+    name="trafficcast",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Traffic-flow forecasting: taxi GPS records -> city grids -> VMRNN-B -> forecasts on a map.\n\n"
+    "The usual order is ingest, train, backtest, forecast, dashboard. Dates and naive times are in the city's "
+    "time zone; --start is inclusive, --end exclusive.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="List, show and promote trained models.")
+app.add_typer(models_app, name="models")
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+CityOption = Annotated[str | None, typer.Option("--city", help="The city; default: the configuration's.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+StartOption = Annotated[str | None, typer.Option("--start", help="First date or time, inclusive.")]
+EndOption = Annotated[str | None, typer.Option("--end", help="Last date or time, exclusive.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="A model version; default: the champion.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+CONFIG = Path("config.toml")
+out = Console()
+
+
+@app.command()
+def ingest(
+    path: Annotated[Path, typer.Argument(help="A file, or a folder searched for files of the format.")],
+    record_format: Annotated[str, typer.Option("--format", help="The records' format: cabspotting.")] = "cabspotting",
+    start: StartOption = None,
+    end: EndOption = None,
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read GPS records, add them to the city's stores and count its flows anew."""
+    from pipelines.ingest import ingest as run
+
+    settings, place = _open(config, city)
+    report = run(path, record_format, place, settings.paths.data, _time(place, start), _time(place, end))
+    _print_object(report, as_json, f"Quality of {place.name}")
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option("--model", help="The architecture: vmrnn-b.")] = "vmrnn-b",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=1e-8, help="Highest learning rate of the cosine.")] = 4e-4,
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and drop path.")] = 42,
+    train_end: Annotated[str | None, typer.Option(help="Training uses the slots before this time.")] = None,
+    valid_end: Annotated[str | None, typer.Option(help="Validation ends, test begins here.")] = None,
+    test_end: Annotated[str | None, typer.Option(help="Test ends here; default: the last slot.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted training stopped.")] = False,
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a network on the city's flows and publish it, with its card, in the registry.
+
+    Without the three ends the last 15 % of the slots are test and the 10 % before them validation, cut at midnights.
+    """
+    from pipelines.train import chosen_split
+    from pipelines.train import train as run
+    from trafficcast.training import TrainingSettings
+
+    settings, place = _open(config, city)
+    ends = [_time(place, text) for text in (train_end, valid_end, test_end)]
+    chosen = TrainingSettings(epochs, batch_size, learning_rate, weight_decay=weight_decay, seed=seed)
+    split = chosen_split(place, settings.paths.data, *ends)
+    card = run(place, settings.paths.data, settings.paths.models, model, chosen, split, device, resume)
+    if as_json:
+        print(json_text(card))
+    else:
+        _print_scores(card["metrics"]["test"] or card["metrics"]["validation"], place.slot_minutes)
+        out.print(f"Published {card['version']}.")
+
+
+@app.command()
+def backtest(
+    start: Annotated[str, typer.Option("--start", help="First target slot, inclusive.")],
+    end: Annotated[str, typer.Option("--end", help="End of the last target slot, exclusive.")],
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model beside every baseline on a past period."""
+    from pipelines.backtest import backtest as run
+
+    settings, place = _open(config, city)
+    period = _time(place, start), _time(place, end)
+    result = run(place, settings.paths.data, settings.paths.models, *period, model, device)
+    if as_json:
+        print(json_text(result))
+    else:
+        out.print(f"{result['forecasts']} forecasts of {place.name} from {result['start']} to {result['end']}")
+        _print_scores(result["scores"], place.slot_minutes)
+
+
+@app.command()
+def forecast(
+    init_time: Annotated[str | None, typer.Option(help="Start of the first slot to forecast; default: now.")] = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forecast the four slots from an init time on and put them into the forecast store.
+
+    Without --init-time the forecast starts right after the last observed slot.
+    """
+    from pipelines.forecast import forecast as run
+
+    settings, place = _open(config, city)
+    made = run(place, settings.paths.data, settings.paths.models, _time(place, init_time), model, device).isel(init_time=0)
+    rows = [
+        {
+            "slot_start": place.isoformat(valid),
+            "lead_minutes": int(lead / np.timedelta64(1, "m")),
+            "inflow": float(flow[0].sum()),
+            "outflow": float(flow[1].sum()),
+            "highest_cell": float(flow.max()),
+        }
+        for valid, lead, flow in zip(
+            made["valid_time"].values, made["lead_time"].values, made["flow"].values, strict=True
+        )
+    ]
+    result = {
+        "city": place.name,
+        "model": made.attrs["model_version"],
+        "init_time": place.isoformat(made["init_time"].values),
+        "slots": rows,
+    }
+    if as_json:
+        print(json_text(result))
+        return
+    table = Table(title=f"{place.name}, {result['model']}: vehicles per slot over the whole grid")
+    for heading in rows[0]:
+        table.add_column(heading.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(f"{value:.0f}" if isinstance(value, float) else str(value) for value in row.values()))
+    out.print(table)
+
+
+@app.command()
+def verify(
+    start: StartOption = None,
+    end: EndOption = None,
+    model: ModelOption = None,
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score stored forecasts whose slots have come, beside the baselines."""
+    from pipelines.verify import verify as run
+
+    settings, place = _open(config, city)
+    version, result = run(
+        place, settings.paths.data, settings.paths.models, _time(place, start), _time(place, end), model
+    )
+    summary = {"city": place.name, "model": version, "scored": result.scored, "waiting": result.waiting}
+    _print_object(summary, as_json, f"Verified forecasts of {place.name}")
+
+
+@app.command()
+def replay(
+    start: Annotated[str, typer.Option("--start", help="First init time, inclusive.")],
+    end: Annotated[str, typer.Option("--end", help="Last init time, exclusive.")],
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forecast a past period slot by slot as if live, verifying each forecast against what then came."""
+    from pipelines.replay import replay as run
+
+    settings, place = _open(config, city)
+    period = _time(place, start), _time(place, end)
+    result = run(place, settings.paths.data, settings.paths.models, *period, model, device)
+    _print_object(result, as_json, f"Replay of {place.name}")
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the records; must not hold anything yet.")],
+    vehicles: Annotated[int, typer.Option(min=1, help="Taxis.")] = 400,
+    days: Annotated[int, typer.Option(min=1, help="Local days.")] = 21,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate a city's taxi GPS records, in the Cabspotting layout."""
+    from pipelines.simulate import simulate as run
+
+    _, place = _open(config, city)
+    _print_object(run(place, folder, vehicles, days, seed), as_json, f"Simulated records of {place.name}")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    export_format: Annotated[str, typer.Option("--format", help="netcdf or taxibj.")] = "netcdf",
+    start: StartOption = None,
+    end: EndOption = None,
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the city's grids to one file: CF NetCDF, or the layout of the official TaxiBJ files."""
+    from trafficcast.export import export as write
+    from trafficcast.stores import flow_store
+
+    settings, place = _open(config, city)
+    flows = flow_store(settings.paths.data, place).read(_time(place, start), _time(place, end))
+    if flows is None:
+        raise InputError(f"'{place.name}' has no flows in that period: run trafficcast ingest, or widen it")
+    result = {"file": str(file), "format": export_format, "slots": write(place, flows, export_format, file)}
+    _print_object(result, as_json, f"Export of {place.name}")
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 8501,
+    address: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+) -> None:
+    """Serve the dashboard: predicted beside observed flows on the city's map."""
+    from dashboard.launch import command
+
+    _, place = _open(config, city)
+    out.print(f"The dashboard of {place.name} is at http://{address}:{port} (stop with Ctrl-C)")
+    raise typer.Exit(subprocess.call(command(config, place.name, port, address)))
+
+
+@app.command()
+def demo(
+    serve: Annotated[bool, typer.Option("--dashboard/--no-dashboard", help="Serve the dashboard at the end.")] = True,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 8501,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Three simulated weeks of a small city: simulate, ingest, replay the last day, look at it."""
+    from pipelines.demo import CITY
+    from pipelines.demo import demo as run
+
+    settings, place = _open(config, CITY)
+    _print_object(run(place, settings.paths.data, settings.paths.models), False, "Demo")
+    if serve:
+        dashboard(port=port, address="127.0.0.1", config=config, city=place.name)
+
+
+@app.command()
+def benchmark(as_json: JsonOption = False) -> None:
+    """Measure ingest, scan, training step and forecast on this machine, each beside its naive counterpart."""
+    from pipelines.benchmark import benchmark as run
+
+    rows = run()
+    if as_json:
+        print(json_text({"benchmark": rows}))
+        return
+    table = Table(title="This machine, seconds")
+    for heading in rows[0]:
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    out.print(table)
+
+
+@app.command()
+def doctor(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
+    """Check this installation: versions, device, which scan is used, write access, configuration."""
+    from pipelines.doctor import doctor as run
+
+    result = run(config)
+    _print_object(result, as_json, "trafficcast doctor")
+    if result["problems"]:
+        raise typer.Exit(1)
+
+
+@models_app.command("list")
+def models_list(config: ConfigOption = CONFIG, city: CityOption = None, as_json: JsonOption = False) -> None:
+    """The city's trained models with their test and validation errors."""
+    registry = _registry(config, city)
+    champion = registry.champion()
+    rows = []
+    for version in registry.versions():
+        card = registry.card(version)
+        rmse = {name: (card["metrics"][name].get(version) or {}).get("rmse") for name in ("validation", "test")}
+        rows.append({"version": version, "champion": version == champion, "created": card["created"], "rmse": rmse})
+    if as_json:
+        print(json_text({"city": registry.city.name, "champion": champion, "models": rows}))
+        return
+    table = Table("version", "champion", "created", "validation RMSE", "test RMSE", title=f"Models of {registry.city.name}")
+    for row in rows:
+        errors = ["-" if value is None else f"{value:.3f}" for value in row["rmse"].values()]
+        table.add_row(row["version"], "yes" if row["champion"] else "", row["created"], *errors)
+    out.print(table)
+
+
+@models_app.command("show")
+def models_show(
+    version: Annotated[str | None, typer.Argument(help="Default: the champion.")] = None,
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A model's card."""
+    registry = _registry(config, city)
+    version = version or registry.champion()
+    if version is None:
+        raise InputError(f"'{registry.city.name}' has no model yet")
+    card = registry.card(version)
+    print(json_text(card) if as_json else (registry.root / version / "CARD.md").read_text(encoding="utf-8"))
+
+
+@models_app.command("promote")
+def models_promote(
+    version: Annotated[str, typer.Argument(help="The version that commands shall use.")],
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version the champion."""
+    registry = _registry(config, city)
+    registry.promote(version)
+    _print_object({"city": registry.city.name, "champion": version}, as_json, "Champion")
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log details on stderr.")] = False,
+) -> None:
+    logging.getLogger("trafficcast").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def main() -> None:
+    """The console script. Exit 0 done, 1 the job failed, 2 the call or the configuration is wrong."""
+    # Must be set before torch loads: spinning OpenMP threads slow small operations tenfold on a shared machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _log_to_stderr()
+    try:
+        app()
+    except InputError as error:
+        sys.exit(_complain(error, 2))
+    except (JobError, OSError) as error:
+        sys.exit(_complain(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(_complain("stopped; nothing half-written was left", 130))
+
+
+def _complain(what: object, code: int) -> int:
+    print(f"trafficcast: {what}", file=sys.stderr)
+    return code
+
+
+def _log_to_stderr() -> None:
+    console = Console(stderr=True)
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    logging.getLogger("trafficcast").addHandler(handler)
+
+
+def _open(config: Path, city: str | None) -> tuple[Config, City]:
+    settings = load_config(config)
+    return settings, settings.city(city)
+
+
+def _registry(config: Path, city: str | None) -> Any:
+    from trafficcast.registry import Registry
+
+    settings, place = _open(config, city)
+    return Registry(settings.paths.models / place.name, place)
+
+
+def _time(city: City, text: str | None) -> Any:
+    return None if text is None else city.parse_time(text)
+
+
+def _print_object(values: dict[str, Any], as_json: bool, title: str) -> None:
+    if as_json:
+        print(json_text(values))
+        return
+    table = Table("", "", title=title, show_header=False)
+    for key, value in values.items():
+        table.add_row(key.replace("_", " "), _plain(value))
+    out.print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
+    from trafficcast.card import COLUMNS
+
+    leads = [f"+{i * slot_minutes} min" for i in range(len(next(iter(scores.values()))["by_lead"]["rmse"]))]
+    overall = Table("forecaster", *COLUMNS.values(), title="RMSE and MAE in vehicles per slot; others as published")
+    by_lead = Table("forecaster", *leads, title="RMSE by lead time, vehicles per slot")
+    for name, values in scores.items():
+        overall.add_row(name, *(f"{values[key]:.4g}" for key in COLUMNS))
+        by_lead.add_row(name, *(f"{value:.3f}" for value in values["by_lead"]["rmse"]))
+    out.print(overall)
+    out.print(by_lead)

@@ -1,0 +1,79 @@
+"""Forecast: the last four slots and a model -> the next four slots in the forecast store."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from trafficcast.city import City
+from trafficcast.errors import InputError
+from trafficcast.forecasters import Forecaster
+from trafficcast.forecasts import check_forecast, forecast_dataset
+from trafficcast.ledger import Ledger
+from trafficcast.registry import Model, Registry
+from trafficcast.stores import flow_store, forecast_store
+from trafficcast.training import pick_device
+from trafficcast.windows import HISTORY, history_before
+
+
+def forecast(
+    city: City,
+    data: Path,
+    models: Path,
+    init_time: np.datetime64 | None = None,
+    version: str | None = None,
+    device: str = "auto",
+) -> xr.Dataset:
+    """Make, publish and return one forecast (see `forecast_dataset`), by the champion unless told otherwise.
+
+    Without `init_time` the forecast starts right after the last observed slot. Raises InputError where there is no
+    model, where init_time is no slot start, and where a slot of the history is missing.
+    """
+    chosen_device = pick_device(device)
+    model = Registry(models / city.name, city).load(version)
+    if init_time is None:
+        init_time = after_last_observed(city, data)
+    elif city.slot_start(init_time) != init_time:
+        raise InputError(
+            f"{city.isoformat(init_time)} is no slot start: slots of {city.slot_minutes} minutes start at "
+            f"{city.isoformat(city.slot_start(init_time))} and every {city.slot_minutes} minutes after"
+        )
+    flows = flow_store(data, city).read(init_time - HISTORY * city.slot, init_time)
+    return publish_forecast(city, data, model, model.forecaster(chosen_device), flows, init_time)
+
+
+def publish_forecast(
+    city: City,
+    data: Path,
+    model: Model,
+    forecaster: Forecaster,
+    flows: xr.Dataset | None,
+    init_time: np.datetime64,
+) -> xr.Dataset:
+    """Forecast from `flows`, check, store and note it. A forecast that is in the store already, the same, is left."""
+    history = history_before(flows, city, init_time)
+    flow = forecaster.forecast(history, np.array([init_time]))[0]
+    check_forecast(flow, model.scale)
+    made = forecast_dataset(city, model.card, init_time, flow, np.datetime64(int(time.time()), "s"))
+    store = forecast_store(data, city, model.version)
+    stored = store.read(init_time, init_time + city.slot)
+    if stored is not None and np.array_equal(stored["flow"].values, made["flow"].values):
+        made = stored
+    else:
+        store.write(made)
+    Ledger(data / "ledger.sqlite").record("forecast", city.name, model.version, init_time, "published")
+    return made
+
+
+def after_last_observed(city: City, data: Path) -> np.datetime64:
+    """The end of the last observed slot in the flow store. Raises InputError where there is none."""
+    store = flow_store(data, city)
+    for day in reversed(store.days()):
+        flows = store.read(city.midnight(day), city.midnight(day + np.timedelta64(1, "D")))
+        if flows is not None and flows["observed"].values.any():
+            last: np.datetime64 = flows["time"].values[flows["observed"].values][-1] + city.slot
+            return last
+    raise InputError(f"'{city.name}' has no observed slot yet: run trafficcast ingest PATH --city {city.name}")

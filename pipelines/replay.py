@@ -1,0 +1,75 @@
+"""Replay: a past period slot by slot, as if live - forecast each slot from what was known then, verify what has come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.forecast import publish_forecast
+from pipelines.progress import log, track
+from pipelines.verify import verify_due
+from trafficcast.city import City
+from trafficcast.errors import InputError
+from trafficcast.forecasters import WEEK
+from trafficcast.registry import Registry
+from trafficcast.stores import flow_store, forecast_store, score_store
+from trafficcast.training import pick_device
+from trafficcast.windows import HISTORY, HORIZON
+
+
+def replay(
+    city: City,
+    data: Path,
+    models: Path,
+    start: np.datetime64,
+    end: np.datetime64,
+    version: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Forecast every slot of [start, end) with nothing after it known, verify as slots come in, and sum up.
+
+    Raises InputError where there is no model or no flow in the period.
+    """
+    if start >= end:
+        raise InputError(f"--start {city.isoformat(start)} does not lie before --end {city.isoformat(end)}")
+    model = Registry(models / city.name, city).load(version)
+    forecaster = model.forecaster(pick_device(device))
+    flows = flow_store(data, city).read(start - WEEK - HISTORY * city.slot, end)
+    if flows is None:
+        raise InputError(f"'{city.name}' has no flows before {city.isoformat(end)}")
+    forecasts = forecast_store(data, city, model.version)
+    init_times = np.arange(city.slot_start(start), end, city.slot)
+    skipped = scored = 0
+    for now in track(init_times, f"replaying {city.name}", len(init_times)):
+        known = flows.isel(time=flows["time"].values < now)
+        try:
+            publish_forecast(city, data, model, forecaster, known, now)
+        except InputError as reason:
+            skipped += 1
+            log.info("no forecast: %s", reason)
+        recent = forecasts.read(now - HORIZON * city.slot, now)
+        if recent is not None:
+            scored += verify_due(city, data, model, recent, known).scored
+    last = forecasts.read(init_times[0], end)
+    if last is not None:
+        scored += verify_due(city, data, model, last, flows).scored
+    return {
+        "city": city.name,
+        "model": model.version,
+        "start": city.isoformat(start),
+        "end": city.isoformat(end),
+        "forecasts": len(init_times) - skipped,
+        "skipped": skipped,
+        "verified": scored,
+        "rmse": _mean_rmse(score_store(data, city, model.version).read(start, end)),
+    }
+
+
+def _mean_rmse(scores: Any) -> dict[str, float]:
+    """Each forecaster's RMSE over all verified forecasts and leads, vehicles per slot."""
+    if scores is None:
+        return {}
+    squared = np.square(scores["rmse"]).mean(("init_time", "lead_time"))
+    return {str(name): float(np.sqrt(value)) for name, value in zip(squared["forecaster"].values, squared.values, strict=True)}

@@ -1,0 +1,73 @@
+"""Verify: stored forecasts against what then came, beside the baselines made from the same history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from trafficcast.city import City
+from trafficcast.errors import InputError
+from trafficcast.forecasters import WEEK, baselines
+from trafficcast.forecasts import score_dataset
+from trafficcast.ledger import Ledger
+from trafficcast.registry import Model, Registry
+from trafficcast.stores import flow_store, forecast_store, score_store
+from trafficcast.windows import HISTORY, HORIZON
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How many forecasts were scored now, and how many wait for a slot that has not come or was not observed."""
+
+    scored: int
+    waiting: int
+
+
+def verify(
+    city: City,
+    data: Path,
+    models: Path,
+    start: np.datetime64 | None = None,
+    end: np.datetime64 | None = None,
+    version: str | None = None,
+) -> tuple[str, Verified]:
+    """Score the stored forecasts with init times in [start, end) that are not scored yet; returns the model's version.
+
+    Raises InputError where the model has no forecast in the period.
+    """
+    model = Registry(models / city.name, city).load(version)
+    forecasts = forecast_store(data, city, model.version).read(start, end)
+    if forecasts is None:
+        raise InputError(f"{model.version} has no forecast there: run trafficcast forecast --city {city.name}")
+    first, last = forecasts["init_time"].values[[0, -1]]
+    flows = flow_store(data, city).read(first - WEEK - HISTORY * city.slot, last + HORIZON * city.slot)
+    return model.version, verify_due(city, data, model, forecasts, flows)
+
+
+def verify_due(
+    city: City, data: Path, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None
+) -> Verified:
+    """Score those of `forecasts` that have all their slots observed in `flows` and no score yet."""
+    ledger = Ledger(data / "ledger.sqlite")
+    done = ledger.results("verify", city.name, model.version)
+    scored = waiting = 0
+    observed = None if flows is None else flows.isel(time=flows["observed"].values)
+    for init_time in forecasts["init_time"].values:
+        if init_time in done:
+            continue
+        wanted = init_time + city.slot * np.arange(-HISTORY, HORIZON)
+        if flows is None or observed is None or not np.isin(wanted, observed["time"].values).all():
+            waiting += 1
+            continue
+        frames = observed["flow"].sel(time=wanted).values
+        history, truth = frames[None, :HISTORY].astype(np.float32), frames[HISTORY:]
+        made = {model.version: forecasts["flow"].sel(init_time=init_time).values}
+        for name, forecaster in baselines(flows, model.climatology).items():
+            made[name] = forecaster.forecast(history, np.array([init_time]))[0]
+        score_store(data, city, model.version).write(score_dataset(city, init_time, made, truth))
+        ledger.record("verify", city.name, model.version, init_time, "scored")
+        scored += 1
+    return Verified(scored, waiting)

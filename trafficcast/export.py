@@ -1,0 +1,51 @@
+"""Writing a city's grids for others: one CF NetCDF file, or the layout of the official TaxiBJ files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from trafficcast.city import City
+from trafficcast.errors import InputError
+from trafficcast.files import atomic
+
+FORMATS = ("netcdf", "taxibj")
+
+
+def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
+    """Write flows (see `flows_dataset`) to `out`, atomically, and return the number of slots written.
+
+    `netcdf`: every slot, with `observed`, `vehicles` and `coverage`. `taxibj`: observed slots only, `data`
+    (T, 2, rows, cols), inflow then outflow, and `date`, local `YYYYMMDDss` with ss from 01. Raises InputError for
+    another format, and for `taxibj` where midnight is no slot edge.
+    """
+    if export_format not in FORMATS:
+        raise InputError(f"unknown format '{export_format}'; known are: {', '.join(FORMATS)}")
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder {out.parent} to write {out.name} to")
+    if export_format == "taxibj":
+        flows = flows.isel(time=flows["observed"].values)
+        dates = taxibj_dates(city, flows["time"].values)
+        with atomic(out) as temporary, h5py.File(temporary, "w") as file:
+            file.create_dataset("data", data=flows["flow"].values, compression="gzip", compression_opts=1)
+            file.create_dataset("date", data=dates)
+    else:
+        encoding = {
+            "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
+            "flow": {"zlib": True, "complevel": 4},
+        }
+        with atomic(out) as temporary:
+            flows.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+    return flows.sizes["time"]
+
+
+def taxibj_dates(city: City, times: np.ndarray) -> np.ndarray:
+    """Slot starts (n), naive UTC -> byte strings YYYYMMDDss. Raises InputError where midnight is no slot edge."""
+    local = city.local(times)
+    if ((local.hour * 60 + local.minute) % city.slot_minutes != 0).any():
+        raise InputError(f"midnight in {city.timezone} is no edge of slots of {city.slot_minutes} minutes")
+    slots = city.slot_of_day(times) + 1
+    return np.array([f"{day:%Y%m%d}{slot:02d}".encode() for day, slot in zip(local, slots, strict=True)])

@@ -1,0 +1,264 @@
+"""VMRNN-B: a recurrent network whose cell is a stack of VSS blocks, for city flow maps.
+
+Sources: VMRNN (arXiv 2403.16536, section 3); VMamba (arXiv 2401.10166) for SS2D and the VSS block.
+
+Dimensions throughout this file: B batch, T frames, C flows (inflow, outflow), H x W the grid of tokens (rows and
+columns of the city divided by the patch side), L = H * W tokens, E embedding width, I = expand * E inner width of
+SS2D, K = 4 scan directions, N states per channel, R rank of the step size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trafficcast.nn.selective_scan import selective_scan
+
+DIRECTIONS = 4
+
+
+class SS2D(nn.Module):
+    """Four selective scans over the tokens of an image, row and column, forwards and backwards (VMamba, 4.2)."""
+
+    def __init__(self, embed: int, d_state: int, d_conv: int, expand: int) -> None:
+        super().__init__()
+        inner = expand * embed
+        rank = math.ceil(embed / 16)
+        self.widths = (rank, d_state, d_state)  # what the projection of a token holds: step size, B, C
+        self.in_proj = nn.Linear(embed, 2 * inner, bias=False)
+        self.conv = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
+        # One matrix per direction, drawn as nn.Linear(inner, rank + 2 * d_state) and nn.Linear(rank, inner) would be
+        # for the first, and as in Mamba (arXiv 2312.00752, 3.6) for the second.
+        bound = inner**-0.5
+        self.scan_proj = nn.Parameter(torch.empty(DIRECTIONS, sum(self.widths), inner).uniform_(-bound, bound))
+        self.dt_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank).uniform_(-(rank**-0.5), rank**-0.5))
+        self.dt_bias = nn.Parameter(_initial_dt_bias(DIRECTIONS, inner))
+        rates = torch.arange(1, d_state + 1, dtype=torch.float32).log()
+        self.A_log = nn.Parameter(rates.repeat(DIRECTIONS, inner, 1))  # (K, I, N)
+        self.D = nn.Parameter(torch.ones(DIRECTIONS, inner))
+        self.out_norm = nn.LayerNorm(inner)
+        self.out_proj = nn.Linear(inner, embed, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, H, W, E) -> (B, H, W, E)"""
+        x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, H, W, I) each
+        x = F.silu(self.conv(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)  # (B, H, W, I)
+        y = self.scan(x).to(z.dtype)
+        return self.out_proj(self.out_norm(y) * F.silu(z))  # type: ignore[no-any-return]
+
+    def scan(self, x: Tensor) -> Tensor:
+        """x: (B, H, W, I) -> (B, H, W, I), the sum of the four scans, in float32 under autocast too"""
+        B, H, W, inner = x.shape
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.A_log.dtype)
+            both = torch.stack((x.flatten(1, 2), x.transpose(1, 2).flatten(1, 2)))  # (2, B, L, I) by row, by column
+            u = torch.cat((both, both.flip(2)))  # (K, B, L, I)
+            # One matrix product per direction over all its tokens: (K, B * L, I) @ (K, I, R + 2N).
+            projected = u.flatten(1, 2) @ self.scan_proj.transpose(1, 2)
+            dt, b, c = projected.split(self.widths, dim=-1)  # (K, B * L, R), twice (K, B * L, N)
+            dt = torch.baddbmm(self.dt_bias[:, None], dt, self.dt_weight.transpose(1, 2))  # (K, B * L, I)
+            y = selective_scan(
+                u,
+                F.softplus(dt).unflatten(1, (B, H * W)),  # (K, B, L, I)
+                -self.A_log.exp(),
+                b.unflatten(1, (B, H * W)),  # (K, B, L, N)
+                c.unflatten(1, (B, H * W)),
+                self.D,
+            )
+            both = y[:2] + y[2:].flip(2)  # (2, B, L, I)
+            by_column = both[1].unflatten(1, (W, H)).transpose(1, 2)  # (B, W, H, I) -> (B, H, W, I)
+            return both[0].unflatten(1, (H, W)) + by_column
+
+
+def _initial_dt_bias(*shape: int) -> Tensor:
+    """The inverse softplus of step sizes drawn log-uniformly from 0.001 to 0.1 (Mamba, 3.6)."""
+    log_dt = torch.empty(shape).uniform_(math.log(0.001), math.log(0.1))
+    dt = log_dt.exp().clamp_min(1e-4)
+    return dt + torch.log(-torch.expm1(-dt))
+
+
+class VSSBlock(nn.Module):
+    """x + DropPath(SS2D(norm(x))). The first block of a cell also mixes the hidden state into SS2D's input."""
+
+    def __init__(
+        self, embed: int, d_state: int, d_conv: int, expand: int, drop_path: float, reads_hidden: bool
+    ) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm = nn.LayerNorm(embed)
+        # The published network builds this projection in every block and calls it in the first alone.
+        self.mix_hidden = nn.Linear(2 * embed, embed) if reads_hidden else None
+        self.ss2d = SS2D(embed, d_state, d_conv, expand)
+
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """x, hidden: (B, H, W, E) -> (B, H, W, E)"""
+        n = self.norm(x)
+        if self.mix_hidden is not None:
+            n = self.mix_hidden(torch.cat((n, self.norm(hidden)), dim=-1))  # (B, H, W, 2E) -> (B, H, W, E)
+        return x + drop_path(self.ss2d(n), self.drop_path if self.training else 0.0)
+
+
+def drop_path(x: Tensor, probability: float) -> Tensor:
+    """Zero whole samples of x (B, ...) and rescale the others, so that the mean stays (arXiv 1603.09382)."""
+    if probability == 0.0:
+        return x
+    keep = 1.0 - probability
+    mask = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep)  # (B, 1, ...)
+    return x * (mask / keep)
+
+
+class VMRNNCell(nn.Module):
+    """A stack of VSS blocks and the gates of VMRNN; carries a hidden and a cell state, (B, H, W, E) each."""
+
+    def __init__(
+        self, embed: int, depth: int, d_state: int, d_conv: int, expand: int, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            VSSBlock(embed, d_state, d_conv, expand, drop_path, reads_hidden=i == 0) for i in range(depth)
+        )
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """x, hidden, cell: (B, H, W, E) -> the new hidden and cell state"""
+        for i, block in enumerate(self.blocks):
+            x = block(x, hidden) if i == 0 else block(x)
+        gate = torch.sigmoid(x)
+        # The paper's equation 3 leaves C_{t-1} outside the gate; its published results come from this form.
+        cell = gate * (cell + torch.tanh(x))
+        return gate * torch.tanh(cell), cell
+
+
+class PatchEmbedding(nn.Module):
+    """Cut a frame into patches and embed each as one token."""
+
+    def __init__(self, channels: int, patch: int, embed: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, embed, patch, stride=patch)
+        self.norm = nn.LayerNorm(embed)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """frame: (B, C, rows, cols) -> (B, H, W, E)"""
+        return self.norm(self.proj(frame).permute(0, 2, 3, 1))  # type: ignore[no-any-return]
+
+
+class Head(nn.Module):
+    """Turn the hidden state into a frame: every transposed convolution doubles rows and columns."""
+
+    def __init__(self, channels: int, patch: int, embed: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential()
+        for _ in range(patch // 4):
+            self.inner.append(_doubling(embed, embed)).append(nn.GroupNorm(16, embed)).append(nn.LeakyReLU(0.2))
+        self.final = _doubling(embed, channels)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden: (B, H, W, E) -> (B, C, H * patch, W * patch), in [0, 1]"""
+        return torch.sigmoid(self.final(self.inner(hidden.permute(0, 3, 1, 2))))
+
+
+def _doubling(channels_in: int, channels_out: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
+
+
+class VMRNN(nn.Module):
+    """The whole network: frames in [0, 1] in, the next frame after every frame and the forecast out."""
+
+    def __init__(
+        self,
+        rows: int,
+        cols: int,
+        channels: int,
+        patch: int,
+        depth: int,
+        embed: int,
+        d_state: int,
+        d_conv: int,
+        expand: int,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        sizes = dict(rows=rows, cols=cols, channels=channels, depth=depth, embed=embed, d_state=d_state)
+        for name, size in {**sizes, "d_conv": d_conv, "expand": expand}.items():
+            if size < 1:
+                raise ValueError(f"The network needs {name} of at least 1, but {name} is {size}.")
+        if patch not in (2, 4, 8):
+            # The head has patch // 4 inner doublings and a final one: 2 * 2^(patch // 4) is the patch for these alone.
+            raise ValueError(f"The patch side must be 2, 4 or 8 cells, but it is {patch}.")
+        if patch >= 4 and embed % 16 != 0:
+            raise ValueError(f"The head normalises in 16 groups, so embed must be a multiple of 16, not {embed}.")
+        if d_conv % 2 == 0:
+            raise ValueError(f"The depthwise convolution needs an odd side d_conv, but it is {d_conv}.")
+        if not 0.0 <= drop_path < 1.0:
+            raise ValueError(f"drop_path is a probability in [0, 1), but it is {drop_path}.")
+        self.rows, self.cols, self.channels, self.patch = rows, cols, channels, patch
+        self.embedding = PatchEmbedding(channels, patch, embed)
+        self.cell = VMRNNCell(embed, depth, d_state, d_conv, expand, drop_path)
+        self.head = Head(channels, patch, embed)
+
+    def forward(self, frames: Tensor, horizon: int = 4) -> Tensor:
+        """frames: (B, T, C, rows, cols) in [0, 1] -> (B, T - 1 + horizon, C, rows, cols).
+
+        Output i is the prediction of frame i + 1; the last `horizon` outputs are the forecast. The first T
+        steps read the observed frames, every later step reads the output before it.
+        """
+        self._check(frames, horizon)
+        outputs: list[Tensor] = []
+        hidden = cell = None
+        for t in range(frames.shape[1] - 1 + horizon):
+            frame = frames[:, t] if t < frames.shape[1] else outputs[-1]
+            output, hidden, cell = self.step(frame, hidden, cell)
+            outputs.append(output)
+        return torch.stack(outputs, dim=1)
+
+    def step(self, frame: Tensor, hidden: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """frame: (B, C, rows, cols); hidden, cell: (B, H, W, E), None at the start -> output, hidden, cell"""
+        # Zeros below and to the right fill the last patches; the output is cropped, so that a frame that was
+        # fed back is padded exactly like an observed one.
+        x = F.pad(frame, (0, -self.cols % self.patch, 0, -self.rows % self.patch))
+        x = self.embedding(x)
+        if hidden is None or cell is None:
+            hidden = cell = torch.zeros_like(x)
+        hidden, cell = self.cell(x, hidden, cell)
+        return self.head(hidden)[:, :, : self.rows, : self.cols], hidden, cell
+
+    def _check(self, frames: Tensor, horizon: int) -> None:
+        if frames.ndim != 5 or frames.shape[1] < 1:
+            raise ValueError(
+                "The network reads frames (batch, time, channel, row, col) with at least one time, "
+                f"but it was given the shape {tuple(frames.shape)}."
+            )
+        expected = (self.channels, self.rows, self.cols)
+        if tuple(frames.shape[2:]) != expected:
+            raise ValueError(
+                f"The network was built for frames of {expected} (channels, rows, cols), "
+                f"but it was given {tuple(frames.shape[2:])}."
+            )
+        if horizon < 1:
+            raise ValueError(f"The horizon must be at least 1 slot, but it is {horizon}.")
+
+
+def vmrnn_b(
+    rows: int = 32,
+    cols: int = 32,
+    channels: int = 2,
+    patch: int = 4,
+    depth: int = 12,
+    embed: int = 128,
+    d_state: int = 16,
+    d_conv: int = 3,
+    expand: int = 2,
+    drop_path: float = 0.1,
+) -> VMRNN:
+    """VMRNN-B; the defaults are the published network for TaxiBJ (VMRNN, section 4.1)."""
+    return VMRNN(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path)
+
+
+def parameter_counts(model: VMRNN) -> dict[str, int]:
+    """`live`: the parameters of this network. `published`: with the projections that the published one never calls."""
+    live = sum(p.numel() for p in model.parameters())
+    blocks = model.cell.blocks
+    unused = sum(p.numel() for p in blocks[0].mix_hidden.parameters()) * (len(blocks) - 1)
+    return {"live": live, "published": live + unused}
