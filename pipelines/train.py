@@ -23,7 +23,7 @@ from trafficcast.evaluation import evaluate
 from trafficcast.files import json_text, write_text, writer_lock
 from trafficcast.forecasters import Climatology, baselines
 from trafficcast.nn import parameter_counts
-from trafficcast.registry import Model, Registry, build
+from trafficcast.registry import Model, Registry, architecture_function, build
 from trafficcast.stores import flow_store
 from trafficcast.training import Trained, TrainingSettings, pick_device, windows_of
 from trafficcast.training import train as fit
@@ -47,6 +47,7 @@ def train(
     """
     settings = settings or TrainingSettings()
     chosen_device = pick_device(device)
+    architecture_function(architecture)
     flows = flow_store(data, city).read()
     if flows is None:
         raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")

@@ -131,7 +131,7 @@ class City(BaseModel):
 
     def is_weekend(self, times: np.ndarray) -> np.ndarray:
         """Naive UTC slot starts -> whether the local day is a Saturday or Sunday."""
-        return np.asarray(self.local(times).dayofweek >= 5)
+        return np.asarray(self.local(times).day_of_week >= 5)
 
     def slot_start(self, time: np.datetime64) -> np.datetime64:
         """The start of the slot that holds a naive UTC time."""

@@ -135,7 +135,11 @@ class Registry:
 def build(architecture: dict[str, Any]) -> VMRNN:
     """An untrained network from a card's `architecture`: `name` and the arguments of its function."""
     arguments = dict(architecture)
-    name = arguments.pop("name")
+    return architecture_function(arguments.pop("name"))(**arguments)
+
+
+def architecture_function(name: str) -> Callable[..., VMRNN]:
+    """The function that builds a network of that architecture. Raises InputError for an unknown one."""
     if name not in ARCHITECTURES:
         raise InputError(f"unknown model '{name}'; known are: {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name](**arguments)
+    return ARCHITECTURES[name]

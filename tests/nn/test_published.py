@@ -51,7 +51,7 @@ def test_reproduces_the_published_network(dtype: torch.dtype) -> None:
         for name, parameter in model.named_parameters():
             expected = vectors[f"grads/{published_name(name)}"]
             assert parameter.grad is not None
-            # A bias before a normalisation over its own channel has a gradient of zero, written as rounding noise.
+            # A bias before a normalisation of its own channel has no gradient, only rounding noise.
             largest = max(np.abs(expected).max(), 1e-7)
             difference = np.abs(parameter.grad.numpy().reshape(expected.shape) - expected).max()
             tolerance = 1e-4 * largest if largest > 1e-7 else 1e-8

@@ -67,7 +67,7 @@ def test_padding_is_zeros_below_and_to_the_right() -> None:
 
 
 def test_scan_reads_four_directions() -> None:
-    """Against a scan written out: each direction is an explicit order of tokens, put back by the same order."""
+    """Against a scan written out: each direction is an explicit order of tokens."""
     torch.manual_seed(3)
     layer = SS2D(embed=4, d_state=2, d_conv=3, expand=2).double()
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_gradient_reaches_every_parameter() -> None:
 def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     dropped = drop_path(torch.ones(20_000, 2, 3), 0.25)
-    assert set(dropped.flatten().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert sorted(set(dropped.flatten().tolist())) == pytest.approx([0.0, 4 / 3])
     assert torch.equal(dropped.amin((1, 2)), dropped.amax((1, 2)))
     assert abs(dropped.mean().item() - 1.0) < 0.02
 

@@ -27,7 +27,7 @@ NAMES = [
     (r"cell\.blocks\.(\d+)\.ss2d\.A_log", r"ST.layer.VSBs.\1.self_attention.A_logs"),
     (r"cell\.blocks\.(\d+)\.ss2d\.D", r"ST.layer.VSBs.\1.self_attention.Ds"),
     (r"cell\.blocks\.(\d+)\.ss2d\.conv\.(.+)", r"ST.layer.VSBs.\1.self_attention.conv2d.\2"),
-    (r"cell\.blocks\.(\d+)\.ss2d\.((?:in_proj|out_norm|out_proj)\..+)", r"ST.layer.VSBs.\1.self_attention.\2"),
+    (r"cell\.blocks\.(\d+)\.ss2d\.((?:in_proj|out_\w+)\..+)", r"ST.layer.VSBs.\1.self_attention.\2"),
 ]
 # Parameters that the published network has and never calls: the projections of all blocks but the first.
 UNUSED = re.compile(r"ST\.layer\.VSBs\.([1-9]\d*)\.linear\.(weight|bias)")
@@ -48,21 +48,20 @@ def load_published(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any
     """
     found = dict(weights) if isinstance(weights, Mapping) else _read(Path(weights))
     copies: list[tuple[Tensor, Tensor]] = []
-    for name, parameter in model.named_parameters():
+    for name, current in model.named_parameters():
         published = published_name(name)
         if published not in found:
             raise ValueError(f"The weights have no parameter {published}, which the network needs.")
         value = torch.as_tensor(found.pop(published))
         # A_log and D are (directions, inner, ...) here and (directions * inner, ...) in the published files.
-        expected = parameter.shape
-        if name.endswith((".A_log", ".D")):
-            expected = parameter.flatten(0, 1).shape
+        joined = name.endswith((".A_log", ".D"))
+        expected = current.flatten(0, 1).shape if joined else current.shape
         if value.shape != expected:
             raise ValueError(
                 f"The parameter {published} has the shape {tuple(value.shape)} in the weights, "
                 f"but the network needs {tuple(expected)}."
             )
-        copies.append((parameter, value.reshape(parameter.shape)))
+        copies.append((current, value.reshape(current.shape)))
     depth = len(model.cell.blocks)
     for name in found:
         match = UNUSED.fullmatch(name)

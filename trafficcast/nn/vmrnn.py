@@ -2,9 +2,9 @@
 
 Sources: VMRNN (arXiv 2403.16536, section 3); VMamba (arXiv 2401.10166) for SS2D and the VSS block.
 
-Dimensions throughout this file: B batch, T frames, C flows (inflow, outflow), H x W the grid of tokens (rows and
-columns of the city divided by the patch side), L = H * W tokens, E embedding width, I = expand * E inner width of
-SS2D, K = 4 scan directions, N states per channel, R rank of the step size.
+Dimensions throughout this file: B batch, T frames, C flows (inflow, outflow), H x W the grid of tokens (rows
+and columns of the city divided by the patch side), L = H * W tokens, E embedding width, I = expand * E inner
+width of SS2D, K = 4 scan directions, N states per channel, R rank of the step size.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ DIRECTIONS = 4
 
 
 class SS2D(nn.Module):
-    """Four selective scans over the tokens of an image, row and column, forwards and backwards (VMamba, 4.2)."""
+    """Four selective scans over an image, by row and column, forwards and backwards (VMamba, section 4.2)."""
 
     def __init__(self, embed: int, d_state: int, d_conv: int, expand: int) -> None:
         super().__init__()
         inner = expand * embed
         rank = math.ceil(embed / 16)
-        self.widths = (rank, d_state, d_state)  # what the projection of a token holds: step size, B, C
+        self.widths = [rank, d_state, d_state]  # what the projection of a token holds: step size, B, C
         self.in_proj = nn.Linear(embed, 2 * inner, bias=False)
         self.conv = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
-        # One matrix per direction, drawn as nn.Linear(inner, rank + 2 * d_state) and nn.Linear(rank, inner) would be
-        # for the first, and as in Mamba (arXiv 2312.00752, 3.6) for the second.
-        bound = inner**-0.5
-        self.scan_proj = nn.Parameter(torch.empty(DIRECTIONS, sum(self.widths), inner).uniform_(-bound, bound))
-        self.dt_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank).uniform_(-(rank**-0.5), rank**-0.5))
+        # One matrix per direction: the first drawn as nn.Linear draws it, the second as in Mamba (arXiv
+        # 2312.00752, section 3.6), where the bias of the step size is also from.
+        self.scan_proj = nn.Parameter(_uniform(DIRECTIONS, sum(self.widths), inner))
+        self.dt_weight = nn.Parameter(_uniform(DIRECTIONS, inner, rank))
         self.dt_bias = nn.Parameter(_initial_dt_bias(DIRECTIONS, inner))
         rates = torch.arange(1, d_state + 1, dtype=torch.float32).log()
         self.A_log = nn.Parameter(rates.repeat(DIRECTIONS, inner, 1))  # (K, I, N)
@@ -54,34 +53,40 @@ class SS2D(nn.Module):
         B, H, W, inner = x.shape
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.A_log.dtype)
-            both = torch.stack((x.flatten(1, 2), x.transpose(1, 2).flatten(1, 2)))  # (2, B, L, I) by row, by column
+            # By row and by column, (2, B, L, I).
+            both = torch.stack((x.flatten(1, 2), x.transpose(1, 2).flatten(1, 2)))
             u = torch.cat((both, both.flip(2)))  # (K, B, L, I)
             # One matrix product per direction over all its tokens: (K, B * L, I) @ (K, I, R + 2N).
             projected = u.flatten(1, 2) @ self.scan_proj.transpose(1, 2)
-            dt, b, c = projected.split(self.widths, dim=-1)  # (K, B * L, R), twice (K, B * L, N)
+            dt, b, c = torch.split(projected, self.widths, dim=-1)  # (K, B * L, R), twice (K, B * L, N)
             dt = torch.baddbmm(self.dt_bias[:, None], dt, self.dt_weight.transpose(1, 2))  # (K, B * L, I)
             y = selective_scan(
                 u,
-                F.softplus(dt).unflatten(1, (B, H * W)),  # (K, B, L, I)
+                F.softplus(dt).view(u.shape),  # (K, B, L, I)
                 -self.A_log.exp(),
-                b.unflatten(1, (B, H * W)),  # (K, B, L, N)
-                c.unflatten(1, (B, H * W)),
+                b.reshape(DIRECTIONS, B, H * W, -1),  # (K, B, L, N)
+                c.reshape(DIRECTIONS, B, H * W, -1),
                 self.D,
             )
             both = y[:2] + y[2:].flip(2)  # (2, B, L, I)
-            by_column = both[1].unflatten(1, (W, H)).transpose(1, 2)  # (B, W, H, I) -> (B, H, W, I)
-            return both[0].unflatten(1, (H, W)) + by_column
+            by_column = both[1].reshape(B, W, H, inner).transpose(1, 2)  # (B, W, H, I) -> (B, H, W, I)
+            return both[0].reshape(x.shape) + by_column
+
+
+def _uniform(*shape: int) -> Tensor:
+    bound = shape[-1] ** -0.5  # the last dimension is what the matrix reads
+    return torch.empty(shape).uniform_(-bound, bound)
 
 
 def _initial_dt_bias(*shape: int) -> Tensor:
-    """The inverse softplus of step sizes drawn log-uniformly from 0.001 to 0.1 (Mamba, 3.6)."""
+    """The inverse softplus of step sizes drawn log-uniformly from 0.001 to 0.1."""
     log_dt = torch.empty(shape).uniform_(math.log(0.001), math.log(0.1))
     dt = log_dt.exp().clamp_min(1e-4)
     return dt + torch.log(-torch.expm1(-dt))
 
 
 class VSSBlock(nn.Module):
-    """x + DropPath(SS2D(norm(x))). The first block of a cell also mixes the hidden state into SS2D's input."""
+    """x + DropPath(SS2D(n)), n = norm(x). The first block of a cell mixes the hidden state into n."""
 
     def __init__(
         self, embed: int, d_state: int, d_conv: int, expand: int, drop_path: float, reads_hidden: bool
@@ -126,7 +131,7 @@ class VMRNNCell(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x, hidden) if i == 0 else block(x)
         gate = torch.sigmoid(x)
-        # The paper's equation 3 leaves C_{t-1} outside the gate; its published results come from this form.
+        # The paper prints gate * tanh(x) + cell; its published results come from this form.
         cell = gate * (cell + torch.tanh(x))
         return gate * torch.tanh(cell), cell
 
@@ -151,7 +156,7 @@ class Head(nn.Module):
         super().__init__()
         self.inner = nn.Sequential()
         for _ in range(patch // 4):
-            self.inner.append(_doubling(embed, embed)).append(nn.GroupNorm(16, embed)).append(nn.LeakyReLU(0.2))
+            self.inner.extend((_doubling(embed, embed), nn.GroupNorm(16, embed), nn.LeakyReLU(0.2)))
         self.final = _doubling(embed, channels)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -185,10 +190,10 @@ class VMRNN(nn.Module):
             if size < 1:
                 raise ValueError(f"The network needs {name} of at least 1, but {name} is {size}.")
         if patch not in (2, 4, 8):
-            # The head has patch // 4 inner doublings and a final one: 2 * 2^(patch // 4) is the patch for these alone.
+            # The head doubles patch // 4 + 1 times, and 2^(patch // 4 + 1) is the patch side for these alone.
             raise ValueError(f"The patch side must be 2, 4 or 8 cells, but it is {patch}.")
         if patch >= 4 and embed % 16 != 0:
-            raise ValueError(f"The head normalises in 16 groups, so embed must be a multiple of 16, not {embed}.")
+            raise ValueError(f"The head has 16 groups, so embed must be a multiple of 16, not {embed}.")
         if d_conv % 2 == 0:
             raise ValueError(f"The depthwise convolution needs an odd side d_conv, but it is {d_conv}.")
         if not 0.0 <= drop_path < 1.0:
@@ -213,7 +218,9 @@ class VMRNN(nn.Module):
             outputs.append(output)
         return torch.stack(outputs, dim=1)
 
-    def step(self, frame: Tensor, hidden: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def step(
+        self, frame: Tensor, hidden: Tensor | None, cell: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """frame: (B, C, rows, cols); hidden, cell: (B, H, W, E), None at the start -> output, hidden, cell"""
         # Zeros below and to the right fill the last patches; the output is cropped, so that a frame that was
         # fed back is padded exactly like an observed one.
@@ -252,13 +259,13 @@ def vmrnn_b(
     expand: int = 2,
     drop_path: float = 0.1,
 ) -> VMRNN:
-    """VMRNN-B; the defaults are the published network for TaxiBJ (VMRNN, section 4.1)."""
+    """VMRNN-B; the defaults are the published network for TaxiBJ."""
     return VMRNN(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path)
 
 
 def parameter_counts(model: VMRNN) -> dict[str, int]:
-    """`live`: the parameters of this network. `published`: with the projections that the published one never calls."""
+    """`live`: what this network has. `published`: with the projections that the published one never calls."""
     live = sum(p.numel() for p in model.parameters())
-    blocks = model.cell.blocks
-    unused = sum(p.numel() for p in blocks[0].mix_hidden.parameters()) * (len(blocks) - 1)
+    projection = model.cell.get_submodule("blocks.0.mix_hidden")
+    unused = sum(p.numel() for p in projection.parameters()) * (len(model.cell.blocks) - 1)
     return {"live": live, "published": live + unused}
