@@ -27,7 +27,7 @@ def backtest(
     version: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Score the model (default: the champion) and the baselines on forecasts whose four target slots lie in [start, end).
+    """Score the model (default: the champion) and the baselines on forecasts whose target slots lie in [start, end).
 
     Every forecaster is scored on the scale of the model under test, and the baselines use its climatology. Raises
     InputError where there is no model, or no window of eight contiguous observed slots.

@@ -138,7 +138,9 @@ def forecast(
     from pipelines.forecast import forecast as run
 
     settings, place = _open(config, city)
-    made = run(place, settings.paths.data, settings.paths.models, _time(place, init_time), model, device).isel(init_time=0)
+    made = run(place, settings.paths.data, settings.paths.models, _time(place, init_time), model, device).isel(
+        init_time=0
+    )
     rows = [
         {
             "slot_start": place.isoformat(valid),
@@ -154,7 +156,7 @@ def forecast(
     result = {
         "city": place.name,
         "model": made.attrs["model_version"],
-        "init_time": place.isoformat(made["init_time"].values),
+        "init_time": place.isoformat(made["valid_time"].values[0]),
         "slots": rows,
     }
     if as_json:
@@ -318,7 +320,9 @@ def models_list(config: ConfigOption = CONFIG, city: CityOption = None, as_json:
     if as_json:
         print(json_text({"city": registry.city.name, "champion": champion, "models": rows}))
         return
-    table = Table("version", "champion", "created", "validation RMSE", "test RMSE", title=f"Models of {registry.city.name}")
+    table = Table(
+        "version", "champion", "created", "validation RMSE", "test RMSE", title=f"Models of {registry.city.name}"
+    )
     for row in rows:
         errors = ["-" if value is None else f"{value:.3f}" for value in row["rmse"].values()]
         table.add_row(row["version"], "yes" if row["champion"] else "", row["created"], *errors)
@@ -362,7 +366,9 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log details on stderr.")] = False,
 ) -> None:
     logging.getLogger("trafficcast").setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -435,13 +441,12 @@ def _plain(value: Any) -> str:
 
 
 def _print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
-    from trafficcast.card import COLUMNS
+    from trafficcast.card import score_rows
 
-    leads = [f"+{i * slot_minutes} min" for i in range(len(next(iter(scores.values()))["by_lead"]["rmse"]))]
-    overall = Table("forecaster", *COLUMNS.values(), title="RMSE and MAE in vehicles per slot; others as published")
-    by_lead = Table("forecaster", *leads, title="RMSE by lead time, vehicles per slot")
-    for name, values in scores.items():
-        overall.add_row(name, *(f"{values[key]:.4g}" for key in COLUMNS))
-        by_lead.add_row(name, *(f"{value:.3f}" for value in values["by_lead"]["rmse"]))
-    out.print(overall)
-    out.print(by_lead)
+    header, *rows = score_rows(scores, slot_minutes)
+    table = Table(title="RMSE and MAE in vehicles per slot over all cells and flow kinds; the others as published")
+    for heading in header:
+        table.add_column(heading, justify="left" if heading == "forecaster" else "right")
+    for row in rows:
+        table.add_row(*row, style="bold" if row[1] == "all" else "")
+    out.print(table)

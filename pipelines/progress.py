@@ -29,7 +29,13 @@ def gauge(description: str) -> Iterator[Callable[[float], None]]:
     """A function to call with the share done, from 0 to 1."""
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(description, total=1.0)
             yield lambda share: bar.update(task, completed=share)

@@ -1,4 +1,4 @@
-"""Replay: a past period slot by slot, as if live - forecast each slot from what was known then, verify what has come."""
+"""Replay: a past period slot by slot, as if live: forecast from what was known then, verify what has come."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def replay(
     if flows is None:
         raise InputError(f"'{city.name}' has no flows before {city.isoformat(end)}")
     forecasts = forecast_store(data, city, model.version)
-    init_times = np.arange(city.slot_start(start), end, city.slot)
+    slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
+    init_times = city.slot_start(start) + city.slot * np.arange(slots)
     skipped = scored = 0
     for now in track(init_times, f"replaying {city.name}", len(init_times)):
         known = flows.isel(time=flows["time"].values < now)
@@ -52,6 +53,11 @@ def replay(
         recent = forecasts.read(now - HORIZON * city.slot, now)
         if recent is not None:
             scored += verify_due(city, data, model, recent, known).scored
+    if skipped == len(init_times):
+        raise InputError(
+            f"no slot from {city.isoformat(start)} to {city.isoformat(end)} has the {HISTORY} observed slots before "
+            "it that a forecast needs"
+        )
     last = forecasts.read(init_times[0], end)
     if last is not None:
         scored += verify_due(city, data, model, last, flows).scored
@@ -72,4 +78,7 @@ def _mean_rmse(scores: Any) -> dict[str, float]:
     if scores is None:
         return {}
     squared = np.square(scores["rmse"]).mean(("init_time", "lead_time"))
-    return {str(name): float(np.sqrt(value)) for name, value in zip(squared["forecaster"].values, squared.values, strict=True)}
+    return {
+        str(name): float(np.sqrt(value))
+        for name, value in zip(squared["forecaster"].values, squared.values, strict=True)
+    }

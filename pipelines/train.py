@@ -101,7 +101,11 @@ def train(
             "split": {name: city.isoformat(moment) for name, moment in vars(split).items()},
             "windows": {name: len(positions) for name, positions in starts.items()},
             "training": asdict(settings)
-            | {"device": str(chosen_device), "best_epoch": trained.best_epoch, "minutes": (time.monotonic() - began) / 60},
+            | {
+                "device": str(chosen_device),
+                "best_epoch": trained.best_epoch,
+                "minutes": (time.monotonic() - began) / 60,
+            },
             "data_hash": _hash(fitted),
             "code_version": __version__,
             "created": city.isoformat(np.datetime64(int(time.time()), "s")),

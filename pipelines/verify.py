@@ -47,9 +47,7 @@ def verify(
     return model.version, verify_due(city, data, model, forecasts, flows)
 
 
-def verify_due(
-    city: City, data: Path, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None
-) -> Verified:
+def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None) -> Verified:
     """Score those of `forecasts` that have all their slots observed in `flows` and no score yet."""
     ledger = Ledger(data / "ledger.sqlite")
     done = ledger.results("verify", city.name, model.version)

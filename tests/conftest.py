@@ -16,7 +16,7 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from pipelines import cli  # noqa: E402  (after the environment is set, before torch loads)
+from pipelines import cli  # noqa: E402  # the environment is set before torch loads
 
 CONFIG = """
 default_city = "small"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +43,21 @@ def card_text(card: dict[str, Any]) -> str:
     ]
     for name in ("test", "validation"):
         if card["metrics"][name]:
-            lines += ["", f"## {name.capitalize()}", "", *score_table(card["metrics"][name])]
-            lines += ["", "RMSE by lead time:", "", *lead_table(card["metrics"][name], card["grid"]["slot_minutes"])]
+            rows = score_rows(card["metrics"][name], card["grid"]["slot_minutes"])
+            lines += ["", f"## {name.capitalize()}", "", *_markdown(rows)]
     lines += ["", "![training curve](curve.png)", ""]
     return "\n".join(lines)
 
 
-def score_table(scores: dict[str, Any]) -> list[str]:
-    """Forecasters and metrics as the rows of a Markdown table."""
-    rows = [[name, *(_number(values[key]) for key in COLUMNS)] for name, values in scores.items()]
-    return _table(["forecaster", *COLUMNS.values()], rows)
-
-
-def lead_table(scores: dict[str, Any], slot_minutes: int) -> list[str]:
-    """Forecasters and RMSE by lead time as the rows of a Markdown table."""
-    leads = [f"+{i * slot_minutes} min" for i in range(len(next(iter(scores.values()))["by_lead"]["rmse"]))]
-    rows = [[name, *(_number(value) for value in values["by_lead"]["rmse"])] for name, values in scores.items()]
-    return _table(["forecaster", *leads], rows)
+def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:
+    """A table's rows, its header first: for each forecaster all leads together, then lead by lead."""
+    rows = [["forecaster", "lead", *COLUMNS.values()]]
+    for name, values in scores.items():
+        rows.append([name, "all", *(_number(values[key]) for key in COLUMNS)])
+        for lead in range(len(values["by_lead"]["rmse"])):
+            numbers = (_number(values["by_lead"][key][lead]) for key in COLUMNS)
+            rows.append(["", f"+{lead * slot_minutes} min", *numbers])
+    return rows
 
 
 def write_curve(folder: Path, history: list[dict[str, float]]) -> None:
@@ -79,9 +78,11 @@ def write_curve(folder: Path, history: list[dict[str, float]]) -> None:
     figure.savefig(folder / "curve.png", dpi=110)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+def _markdown(rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}" if value < 1 else f"{value:.2f}"
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) < 2 else f"{value:.3f}"

@@ -135,7 +135,7 @@ class City(BaseModel):
 
     def slot_start(self, time: np.datetime64) -> np.datetime64:
         """The start of the slot that holds a naive UTC time."""
-        us = np.datetime64(time, "us").astype(np.int64)
+        us = time.astype("datetime64[us]").astype(np.int64)
         return np.datetime64(int(us // self.slot_us * self.slot_us), "us")
 
     def midnight(self, day: np.datetime64) -> np.datetime64:

@@ -74,9 +74,7 @@ def load_config(path: Path) -> Config:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"cannot read the configuration {path}: {error.strerror}; name one with --config"
-        ) from None
+        raise InputError(f"cannot read the configuration {path}: {error.strerror}; name one with --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
     _check_environment()
@@ -116,10 +114,7 @@ def _sentence(path: Path, error: ValidationError) -> str:
 def _fields_at(location: tuple[int | str, ...]) -> Any:
     model: Any = Config
     for part in location:
-        if get_origin(model) is dict:
-            model = get_args(model)[1]
-        else:
-            model = model.model_fields[part].annotation
+        model = get_args(model)[1] if get_origin(model) is dict else model.model_fields[part].annotation
         if isinstance(model, UnionType):
             model = get_args(model)[0]
     return model.model_fields if hasattr(model, "model_fields") else ()

@@ -21,6 +21,5 @@ def evaluate(
     truth = gather(values, starts + HISTORY, HORIZON)
     init_times = flows["time"].values[starts + HISTORY]
     return {
-        name: scores(forecaster.forecast(history, init_times), truth, scale)
-        for name, forecaster in forecasters.items()
+        name: scores(forecaster.forecast(history, init_times), truth, scale) for name, forecaster in forecasters.items()
     }

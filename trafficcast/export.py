@@ -33,7 +33,7 @@ def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
             file.create_dataset("data", data=flows["flow"].values, compression="gzip", compression_opts=1)
             file.create_dataset("date", data=dates)
     else:
-        encoding = {
+        encoding: dict[str, dict[str, object]] = {
             "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
             "flow": {"zlib": True, "complevel": 4},
         }

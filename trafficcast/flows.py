@@ -97,12 +97,23 @@ def flows_dataset(
     coverage = np.asarray(coverage, np.float32)
     return xr.Dataset(
         {
-            "flow": (("time", "flow_kind", "row", "col"), np.asarray(flow, np.int32), {"units": "1", "long_name": "vehicles per slot"}),
+            "flow": (
+                ("time", "flow_kind", "row", "col"),
+                np.asarray(flow, np.int32),
+                {"units": "1", "long_name": "vehicles per slot"},
+            ),
             "observed": ("time", coverage >= np.float32(city.min_coverage), {"long_name": "the feed covered the slot"}),
-            "vehicles": ("time", np.asarray(vehicles, np.int32), {"units": "1", "long_name": "distinct vehicles seen, -1 unknown"}),
+            "vehicles": (
+                "time",
+                np.asarray(vehicles, np.int32),
+                {"units": "1", "long_name": "distinct vehicles seen, -1 unknown"},
+            ),
             "coverage": ("time", coverage, {"units": "1", "long_name": "share of one-minute bins with a report"}),
         },
-        coords={"time": ("time", time, {"standard_name": "time", "long_name": "slot start, UTC"}), **grid_coordinates(city)},
+        coords={
+            "time": ("time", time, {"standard_name": "time", "long_name": "slot start, UTC"}),
+            **grid_coordinates(city),
+        },
         attrs=city_attributes(city),
     )
 

@@ -1,4 +1,4 @@
-"""Forecasters: history in, four frames out, in vehicles per slot. The baselines, and the network behind the same protocol."""
+"""Forecasters: history in, four frames out, in vehicles per slot; the baselines and the network alike."""
 
 from __future__ import annotations
 

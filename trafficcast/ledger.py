@@ -1,4 +1,4 @@
-"""The run ledger, data/ledger.sqlite: what ran, for which slot, with what result; one row a (job, city, model, slot)."""
+"""The run ledger, data/ledger.sqlite: what ran, with what result; one row a (job, city, model, slot)."""
 
 from __future__ import annotations
 
@@ -59,4 +59,4 @@ class Ledger:
 
 
 def _text(slot: np.datetime64) -> str:
-    return str(np.datetime64(slot, "s")) + "Z"
+    return str(slot.astype("datetime64[s]")) + "Z"

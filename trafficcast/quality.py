@@ -12,7 +12,9 @@ from trafficcast.flows import TOTALS
 from trafficcast.records import Manifest
 
 
-def quality_report(city: City, manifest: Manifest, totals: np.ndarray, vehicles: int, flows: xr.Dataset) -> dict[str, Any]:
+def quality_report(
+    city: City, manifest: Manifest, totals: np.ndarray, vehicles: int, flows: xr.Dataset
+) -> dict[str, Any]:
     """Counters of everything in the store, as plain numbers; times in the city's zone with their offset."""
     counts = dict(zip(TOTALS, totals.tolist(), strict=True))
     observed = flows["observed"].values

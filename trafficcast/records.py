@@ -51,7 +51,9 @@ class RecordStore:
         try:
             return Manifest(**json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{file} is damaged: {error}; move {self.root} away and ingest its sources again") from None
+            raise InputError(
+                f"{file} is damaged: {error}; move {self.root} away and ingest its sources again"
+            ) from None
 
     def read_days(self, manifest: Manifest) -> Iterator[tuple[list[str], Points]]:
         """Each day's vehicle names and points, in the order of time."""
@@ -109,7 +111,9 @@ class RecordStore:
         try:
             table = pq.read_table(file, read_dictionary=["vehicle"], partitioning=None).combine_chunks()
         except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"cannot read {file}: {error}; move {self.root} away and ingest its sources again") from None
+            raise InputError(
+                f"cannot read {file}: {error}; move {self.root} away and ingest its sources again"
+            ) from None
         vehicle = table["vehicle"].combine_chunks()
         time = table["time"].to_numpy().astype("datetime64[us]").astype(np.int64)
         columns = (table[key].to_numpy() for key in ("lon", "lat", "occupied"))

@@ -1,4 +1,4 @@
-"""The model registry: models/<city>/<version>, one folder a trained model, never overwritten, and a champion pointer."""
+"""The model registry: models/<city>/<version>, a folder a trained model, never overwritten, and the champion."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class DayStore:
         parts = [self._read_day(day) for day in days]
         if not parts:
             return None
-        whole = xr.concat(parts, self.dimension, data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override")
+        whole = self._concatenate(parts)
         time = whole[self.dimension].values
         keep = np.ones(len(time), bool)
         if start is not None:
@@ -74,8 +74,19 @@ class DayStore:
         kept = old.isel({self.dimension: ~np.isin(old[self.dimension].values, new[self.dimension].values)})
         if kept.sizes[self.dimension] == 0:
             return new
-        both = xr.concat([kept, new], self.dimension, data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override")
-        return both.sortby(self.dimension)
+        return self._concatenate([kept, new]).sortby(self.dimension)
+
+    def _concatenate(self, parts: list[xr.Dataset]) -> xr.Dataset:
+        # What does not depend on the time (cells, flow kinds) is the same in every part.
+        return xr.concat(
+            parts,
+            self.dimension,
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            join="override",
+            combine_attrs="override",
+        )
 
     def _file(self, day: np.datetime64) -> Path:
         return self.root / f"{day}.nc"

@@ -40,7 +40,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of one split: `frames` (slot, flow kind, row, col) in [0, 1]; `starts` (n), their first slots' positions."""
+    """One split: `frames` (slot, flow kind, row, col) in [0, 1]; `starts` (n), where windows begin."""
 
     frames: torch.Tensor
     starts: torch.Tensor
@@ -149,7 +149,7 @@ def validation_rmse(network: nn.Module, windows: Windows, batch_size: int) -> fl
         for index in torch.arange(len(windows.starts), device=windows.starts.device).split(batch_size):
             frames = windows.batch(index)
             error = network(frames[:, :HISTORY], horizon=HORIZON)[:, -HORIZON:] - frames[:, HISTORY:]
-            squared += error.square().mean(dim=(1, 2, 3, 4)).double().sum().cpu()
+            squared += error.square().mean(dim=(1, 2, 3, 4)).sum().cpu()  # MPS has no float64
     return math.sqrt(float(squared) / len(windows.starts))
 
 
@@ -189,7 +189,7 @@ def _load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise InputError(f"cannot resume from {path}: {error}") from None
     if metadata.get("identity") != identity:

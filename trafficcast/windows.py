@@ -18,7 +18,7 @@ VALID_SHARE = 0.10
 
 @dataclass(frozen=True)
 class Split:
-    """Boundaries, naive UTC slot starts: training [start, train_end), validation up to valid_end, test up to test_end."""
+    """Boundaries, naive UTC: training [start, train_end), validation up to `valid_end`, test up to `test_end`."""
 
     start: np.datetime64
     train_end: np.datetime64

@@ -58,8 +58,7 @@ def test_each_is_one_sentence_and_changes_nothing(
         assert ran.code == 2, (call, ran)
         assert sentence in ran.err, (call, ran.err)
         assert "Traceback" not in ran.err and ran.out == "", (call, ran)
-    after = {name: content for name, content in snapshot(ingested).items()}
-    assert after == before
+    assert snapshot(ingested) == before
 
 
 def test_a_typo_in_the_configuration_names_the_key_and_the_nearest(

@@ -41,7 +41,9 @@ def test_records_become_a_forecast_verified_and_scored(trained: Path, trafficcas
         assert values["ssim"] is None  # six columns are narrower than the window
 
     card = trafficcast("models", "show", "--json").json
-    assert card["metrics"]["test"]["vmrnn-b-1"]["rmse"] == pytest.approx(scores["scores"]["vmrnn-b-1"]["rmse"], rel=1e-5)
+    assert card["metrics"]["test"]["vmrnn-b-1"]["rmse"] == pytest.approx(
+        scores["scores"]["vmrnn-b-1"]["rmse"], rel=1e-5
+    )
 
     made = trafficcast("forecast", "--init-time", "2024-04-14T10:00", "--json").json
     assert [slot["slot_start"][11:16] for slot in made["slots"]] == ["10:00", "11:00", "12:00", "13:00"]
@@ -121,7 +123,9 @@ def test_a_second_model_waits_for_its_promotion(trained: Path, trafficcast: Call
     assert made["model"] == "vmrnn-b-1"
 
 
-def test_a_period_of_training_is_scored_with_a_warning(trained: Path, trafficcast: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_period_of_training_is_scored_with_a_warning(
+    trained: Path, trafficcast: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     assert trafficcast("backtest", "--start", "2024-04-12", "--end", "2024-04-13").code == 0
     assert "overlaps the training" in caplog.text
     caplog.clear()
@@ -131,15 +135,17 @@ def test_a_period_of_training_is_scored_with_a_warning(trained: Path, trafficcas
 
 def test_a_model_of_another_grid_is_refused(trained: Path, trafficcast: Callable[..., Any], config: Path) -> None:
     config.write_text(config.read_text().replace("rows = 10", "rows = 12"))
-    for call in (("backtest", "--start", "2024-04-14", "--end", "2024-04-15"), ("forecast",), ("ingest", trained / "gps")):
+    for call in (
+        ("backtest", "--start", "2024-04-14", "--end", "2024-04-15"),
+        ("forecast",),
+        ("ingest", trained / "gps"),
+    ):
         ran = trafficcast(*call)
         assert ran.code == 2
         assert "rows" in ran.err and "12" in ran.err
 
 
-def test_the_main_job_on_a_slice_of_real_records(
-    trafficcast: Callable[..., Any], config: Path, tmp_path: Path
-) -> None:
+def test_the_main_job_on_a_slice_of_real_records(trafficcast: Callable[..., Any], config: Path, tmp_path: Path) -> None:
     records = SHARED / "data" / "cabspotting"
     if not records.exists():
         pytest.skip("the Cabspotting records are not beside the project")

@@ -40,7 +40,7 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
         if u.device.type == "cuda" and dtype == torch.float32 and (kernel := _mamba_kernel()) is not None:
             return _scan_with_mamba(kernel, u, delta, A, B, C, D)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (u, delta, A, B, C, D)):
-            y: Tensor = _SelectiveScan.apply(u, delta, A, B, C, D)  # type: ignore[no-untyped-call]
+            y: Tensor = _SelectiveScan.apply(u, delta, A, B, C, D)
             return y
         return _scan_forward(u, delta, A, B, C, D)[0]
 

@@ -46,7 +46,7 @@ class SS2D(nn.Module):
         x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, H, W, I) each
         x = F.silu(self.conv(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)  # (B, H, W, I)
         y = self.scan(x).to(z.dtype)
-        return self.out_proj(self.out_norm(y) * F.silu(z))  # type: ignore[no-any-return]
+        return self.out_proj(self.out_norm(y) * F.silu(z))
 
     def scan(self, x: Tensor) -> Tensor:
         """x: (B, H, W, I) -> (B, H, W, I), the sum of the four scans, in float32 under autocast too"""
@@ -146,7 +146,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, frame: Tensor) -> Tensor:
         """frame: (B, C, rows, cols) -> (B, H, W, E)"""
-        return self.norm(self.proj(frame).permute(0, 2, 3, 1))  # type: ignore[no-any-return]
+        return self.norm(self.proj(frame).permute(0, 2, 3, 1))
 
 
 class Head(nn.Module):
@@ -185,7 +185,7 @@ class VMRNN(nn.Module):
         drop_path: float,
     ) -> None:
         super().__init__()
-        sizes = dict(rows=rows, cols=cols, channels=channels, depth=depth, embed=embed, d_state=d_state)
+        sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth, "embed": embed, "d_state": d_state}
         for name, size in {**sizes, "d_conv": d_conv, "expand": expand}.items():
             if size < 1:
                 raise ValueError(f"The network needs {name} of at least 1, but {name} is {size}.")

@@ -1,0 +1,99 @@
+"""The registry: versions never overwritten, the champion a pointer, damage named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trafficcast.city import City
+from trafficcast.errors import InputError
+from trafficcast.forecasters import Climatology
+from trafficcast.registry import Model, Registry, build
+
+CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=12, timezone="UTC", name="small")
+
+
+def model(version: str) -> Model:
+    torch.manual_seed(0)
+    described = {"name": "vmrnn-b", "rows": 8, "cols": 12, "channels": 2, "depth": 1, "embed": 16}
+    card: dict[str, Any] = {"version": version, "architecture": described, "grid": CITY.grid(), "scale": 40.0}
+    table = np.random.default_rng(0).random((2, 48, 2, 8, 12)).astype(np.float32)
+    return Model(card, build(described), Climatology(CITY, table))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = Registry(tmp_path / "small", CITY)
+    registry.publish(model("vmrnn-b-1"), lambda folder: None)
+    return registry
+
+
+def test_a_model_comes_back_as_it_went_in(registry: Registry) -> None:
+    loaded, original = registry.load(), model("vmrnn-b-1")
+    assert loaded.card == original.card
+    np.testing.assert_array_equal(loaded.climatology.table, original.climatology.table)
+    for name, value in original.network.state_dict().items():
+        assert torch.equal(value, loaded.network.state_dict()[name])
+
+
+def test_the_first_model_is_champion_until_another_is_promoted(registry: Registry) -> None:
+    registry.publish(model("vmrnn-b-2"), lambda folder: None)
+    assert registry.champion() == registry.load().version == "vmrnn-b-1"
+    registry.promote("vmrnn-b-2")
+    assert registry.champion() == registry.load().version == "vmrnn-b-2"
+    with pytest.raises(InputError, match="vmrnn-b-1, vmrnn-b-2"):
+        registry.promote("vmrnn-b-3")
+
+
+def test_versions_are_numbered_and_never_overwritten(registry: Registry) -> None:
+    assert registry.next_version("vmrnn-b") == "vmrnn-b-2"
+    registry.publish(model("vmrnn-b-10"), lambda folder: None)
+    assert registry.next_version("vmrnn-b") == "vmrnn-b-11"
+    assert registry.versions() == ["vmrnn-b-1", "vmrnn-b-10"]
+    with pytest.raises(InputError, match="never overwritten"):
+        registry.publish(model("vmrnn-b-1"), lambda folder: None)
+
+
+def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        registry.publish(model("vmrnn-b-2"), fail)
+    assert registry.versions() == ["vmrnn-b-1"]
+    assert sorted(path.name for path in registry.root.iterdir()) == ["champion", "vmrnn-b-1"]
+
+
+def test_another_grid_is_refused(registry: Registry) -> None:
+    for change in ({"rows": 12}, {"slot_minutes": 60}, {"east": 2.0}):
+        with pytest.raises(InputError, match=next(iter(change))):
+            Registry(registry.root, CITY.model_copy(update=change)).load()
+
+
+def test_damage_is_named(registry: Registry) -> None:
+    weights = registry.root / "vmrnn-b-1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"vmrnn-b-1 is damaged"):
+        registry.load()
+    (registry.root / "vmrnn-b-1" / "card.json").write_text("{")
+    with pytest.raises(InputError, match=r"card\.json"):
+        registry.load()
+
+
+def test_weights_of_another_network_are_refused(registry: Registry) -> None:
+    card = registry.root / "vmrnn-b-1" / "card.json"
+    values = json.loads(card.read_text())
+    values["architecture"]["depth"] = 2
+    card.write_text(json.dumps(values))
+    with pytest.raises(InputError, match="damaged"):
+        registry.load()
+
+
+def test_a_city_without_a_model_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="trafficcast train --city small"):
+        Registry(tmp_path, CITY).load()
