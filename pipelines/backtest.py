@@ -13,7 +13,7 @@ from trafficcast.errors import InputError
 from trafficcast.evaluation import evaluate
 from trafficcast.forecasters import baselines
 from trafficcast.registry import Registry
-from trafficcast.stores import flow_store
+from trafficcast.stores import read_flows
 from trafficcast.training import pick_device
 from trafficcast.windows import window_starts
 
@@ -36,9 +36,7 @@ def backtest(
         raise InputError(f"--start {city.isoformat(start)} does not lie before --end {city.isoformat(end)}")
     chosen_device = pick_device(device)
     model = Registry(models / city.name, city).load(version)
-    flows = flow_store(data, city).read()
-    if flows is None:
-        raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")
+    flows = read_flows(data, city)
     starts = window_starts(flows, city, start, end)
     if not len(starts):
         first, last = flows["time"].values[[0, -1]]

@@ -238,12 +238,10 @@ def export(
 ) -> None:
     """Write the city's grids to one file: CF NetCDF, or the layout of the official TaxiBJ files."""
     from trafficcast.export import export as write
-    from trafficcast.stores import flow_store
+    from trafficcast.stores import read_flows
 
     settings, place = _open(config, city)
-    flows = flow_store(settings.paths.data, place).read(_time(place, start), _time(place, end))
-    if flows is None:
-        raise InputError(f"'{place.name}' has no flows in that period: run trafficcast ingest, or widen it")
+    flows = read_flows(settings.paths.data, place, _time(place, start), _time(place, end))
     result = {"file": str(file), "format": export_format, "slots": write(place, flows, export_format, file)}
     _print_object(result, as_json, f"Export of {place.name}")
 
@@ -260,7 +258,11 @@ def dashboard(
 
     _, place = _open(config, city)
     out.print(f"The dashboard of {place.name} is at http://{address}:{port} (stop with Ctrl-C)")
-    raise typer.Exit(subprocess.call(command(config, place.name, port, address)))
+    try:
+        code = subprocess.call(command(config, place.name, port, address))
+    except KeyboardInterrupt:
+        code = 0  # how one stops a server
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -369,9 +371,8 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log details on stderr.")] = False,
 ) -> None:
-    logging.getLogger("trafficcast").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("trafficcast").setLevel(logging.INFO)
 
 
 def main() -> None:

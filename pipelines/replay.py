@@ -14,7 +14,7 @@ from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.forecasters import WEEK
 from trafficcast.registry import Registry
-from trafficcast.stores import flow_store, forecast_store, score_store
+from trafficcast.stores import forecast_store, read_flows, score_store
 from trafficcast.training import pick_device
 from trafficcast.windows import HISTORY, HORIZON
 
@@ -36,9 +36,7 @@ def replay(
         raise InputError(f"--start {city.isoformat(start)} does not lie before --end {city.isoformat(end)}")
     model = Registry(models / city.name, city).load(version)
     forecaster = model.forecaster(pick_device(device))
-    flows = flow_store(data, city).read(start - WEEK - HISTORY * city.slot, end)
-    if flows is None:
-        raise InputError(f"'{city.name}' has no flows before {city.isoformat(end)}")
+    flows = read_flows(data, city, start - WEEK - HISTORY * city.slot, end)
     forecasts = forecast_store(data, city, model.version)
     slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
     init_times = city.slot_start(start) + city.slot * np.arange(slots)

@@ -24,7 +24,7 @@ from trafficcast.files import json_text, write_text, writer_lock
 from trafficcast.forecasters import Climatology, baselines
 from trafficcast.nn import parameter_counts
 from trafficcast.registry import Model, Registry, architecture_function, build
-from trafficcast.stores import flow_store
+from trafficcast.stores import read_flows
 from trafficcast.training import Trained, TrainingSettings, pick_device, windows_of
 from trafficcast.training import train as fit
 from trafficcast.windows import Split, default_split, window_starts
@@ -48,9 +48,7 @@ def train(
     settings = settings or TrainingSettings()
     chosen_device = pick_device(device)
     architecture_function(architecture)
-    flows = flow_store(data, city).read()
-    if flows is None:
-        raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")
+    flows = read_flows(data, city)
     split = split or default_split(city, flows["time"].values)
     starts = _window_starts(flows, city, split)
     fitted = flows.sel(time=flows["time"].values < split.train_end)
@@ -75,7 +73,6 @@ def train(
         )
 
     log.info("training %s on %s: %s windows", architecture, chosen_device, {k: len(v) for k, v in starts.items()})
-    began = time.monotonic()
     with writer_lock(work):
         trained = fit(
             network,
@@ -104,7 +101,6 @@ def train(
             | {
                 "device": str(chosen_device),
                 "best_epoch": trained.best_epoch,
-                "minutes": (time.monotonic() - began) / 60,
             },
             "data_hash": _hash(fitted),
             "code_version": __version__,
@@ -140,9 +136,7 @@ def chosen_split(
         return None
     if train_end is None or valid_end is None:
         raise InputError("give --train-end and --valid-end together, or neither")
-    flows = flow_store(data, city).read()
-    if flows is None:
-        raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")
+    flows = read_flows(data, city)
     first, last = flows["time"].values[[0, -1]]
     return Split(first, train_end, valid_end, last + city.slot if test_end is None else test_end)
 

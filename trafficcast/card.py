@@ -32,8 +32,8 @@ def card_text(card: dict[str, Any]) -> str:
         f"validation to {split['valid_end']} ({card['windows']['validation']}), "
         f"test to {split['test_end']} ({card['windows']['test']}).",
         f"- {training['epochs']} epochs, batch {training['batch_size']}, AdamW, learning rate "
-        f"{training['learning_rate']}, seed {training['seed']}, on {training['device']}, "
-        f"{training['minutes']:.0f} minutes. Epoch {training['best_epoch']} was the best on validation.",
+        f"{training['learning_rate']}, seed {training['seed']}, on {training['device']}. "
+        f"Epoch {training['best_epoch']} was the best on validation.",
         f"- Scale (training maximum): {card['scale']:g} vehicles per slot.",
         f"- Data {card['data_hash'][:16]}, trafficcast {card['code_version']}, made {card['created']}.",
         f"- Command: `{card['command']}`",

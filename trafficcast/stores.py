@@ -134,6 +134,22 @@ def flow_store(data: Path, city: City) -> DayStore:
     return DayStore(data / city.name / "flows", city, "time")
 
 
+def read_flows(
+    data: Path, city: City, start: np.datetime64 | None = None, end: np.datetime64 | None = None
+) -> xr.Dataset:
+    """The city's observed flows in [start, end). Raises InputError, with what to do, where there are none."""
+    flows = flow_store(data, city).read(start, end)
+    if flows is None and flow_store(data, city).days():
+        since = "" if start is None else f" from {city.isoformat(start)}"
+        until = "" if end is None else f" before {city.isoformat(end)}"
+        raise InputError(
+            f"'{city.name}' has no flows in that period,{since}{until}: choose another or ingest its records"
+        )
+    if flows is None:
+        raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")
+    return flows
+
+
 def forecast_store(data: Path, city: City, model: str) -> DayStore:
     """The forecasts of one model version."""
     return DayStore(data / city.name / "forecasts" / model, city, "init_time")
