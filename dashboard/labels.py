@@ -1,0 +1,43 @@
+"""Times and sentences as people read them, in the city's zone. Times come in as naive UTC."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from trafficcast.city import City
+
+MINUTE = np.timedelta64(1, "m")
+
+
+def day_label(day: np.datetime64) -> str:
+    """A local day -> 'Fri 6 Jun 2008'."""
+    date = day.astype("datetime64[D]").item()
+    return f"{date:%a} {date.day} {date:%b %Y}"
+
+
+def clock_label(city: City, time: np.datetime64) -> str:
+    """A time -> '18:00 PDT'; the zone tells the two 01:30 of an autumn night apart."""
+    return f"{city.local(np.array([time]))[0]:%H:%M %Z}"
+
+
+def moment_label(city: City, time: np.datetime64) -> str:
+    """A time -> 'Fri 6 Jun 2008 18:00 PDT'."""
+    return f"{day_label(city.local_days(np.array([time]))[0])} {clock_label(city, time)}"
+
+
+def slot_label(city: City, start: np.datetime64) -> str:
+    """A slot's start -> '18:00-18:30'."""
+    start_local, end_local = city.local(np.array([start, start + city.slot]))
+    return f"{start_local:%H:%M}-{end_local:%H:%M}"
+
+
+def lead_label(city: City, init_time: np.datetime64, lead_time: np.timedelta64) -> str:
+    """The slot a lead time means -> '18:30-19:00 (+30 min)'."""
+    return f"{slot_label(city, init_time + lead_time)} (+{int(lead_time / MINUTE)} min)"
+
+
+def plain(text: str) -> str:
+    """Text from data or files, escaped so that Streamlit's Markdown shows it as it stands."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=])", r"\\\1", text)

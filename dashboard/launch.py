@@ -1,0 +1,32 @@
+"""How the page is started: Streamlit as a process of its own, with every setting on its command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import dashboard
+
+SETTINGS = {
+    # Leaflet lies in static/ beside the script.
+    "server.enableStaticServing": "true",
+    "server.headless": "true",
+    # Nothing is to leave the machine, and nobody edits the script while it runs.
+    "browser.gatherUsageStats": "false",
+    "server.fileWatcherType": "none",
+    "client.toolbarMode": "viewer",
+    # The base map is drawn for a light page.
+    "theme.base": "light",
+    "theme.primaryColor": "#31688e",
+    "theme.baseFontSize": "14",
+    "ui.hideTopBar": "true",
+}
+
+
+def command(config: Path, city: str | None, port: int, address: str = "127.0.0.1") -> list[str]:
+    """The argument vector that serves the page for a configuration file; `city` is the one shown first."""
+    app = Path(dashboard.__file__).resolve().parent / "app.py"
+    flags = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    where = [f"--server.address={address}", f"--server.port={port}"]
+    shown = ["--config", str(config)] + (["--city", city] if city else [])
+    return [sys.executable, "-m", "streamlit", "run", str(app), *flags, *where, "--", *shown]

@@ -1,0 +1,117 @@
+"""Stores of a made-up city, written through the project's own functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from trafficcast.city import City
+from trafficcast.config import Config, load_config
+from trafficcast.flows import flows_dataset
+from trafficcast.forecasts import forecast_dataset
+from trafficcast.points import SECOND_US, Batch, Points
+from trafficcast.records import RecordStore
+from trafficcast.stores import DayStore, flow_store, forecast_store
+
+CONFIG = """
+[cities.testville]
+west = 10.0
+east = 10.7
+south = 45.0
+north = 45.5
+rows = {rows}
+cols = {cols}
+timezone = "Europe/Rome"
+
+[cities.nowhere]
+west = 10.0
+east = 10.7
+south = 45.0
+north = 45.5
+timezone = "Europe/Rome"
+"""
+SLOT = np.timedelta64(30, "m")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A configuration with the city `testville`, and ways to fill its stores.
+
+    The flows begin at local midnight of 7 May 2024 and end with the slot `newest`; the slot `down` was not observed.
+    """
+
+    file: Path
+    config: Config
+    city: City
+    start: np.datetime64 = np.datetime64("2024-05-06T22:00", "us")
+    down: np.datetime64 = np.datetime64("2024-05-08T03:00", "us")
+    newest: np.datetime64 = np.datetime64("2024-05-08T07:00", "us")
+
+    @property
+    def flows(self) -> DayStore:
+        """The flow store."""
+        return flow_store(self.config.paths.data, self.city)
+
+    def forecasts(self, version: str = "vmrnn-b-1") -> DayStore:
+        """A model's forecast store."""
+        return forecast_store(self.config.paths.data, self.city, version)
+
+    def add_flows(self) -> xr.Dataset:
+        """Flows of slot of day + 100 x kind + the cell's number: a value of its own for each of them."""
+        time = np.arange(self.start, self.newest + SLOT, SLOT)
+        number = np.arange(self.city.rows * self.city.cols).reshape(self.city.rows, self.city.cols)
+        flow = np.arange(len(time))[:, None, None, None] % 48 + np.array([0, 100])[:, None, None] + number
+        coverage = np.where(time == self.down, 0.1, 1.0)
+        flows = flows_dataset(self.city, time, flow, np.full(len(time), 9), coverage)
+        self.flows.write(flows)
+        return flows
+
+    def add_forecast(self, init_time: np.datetime64, version: str = "vmrnn-b-1") -> xr.Dataset:
+        """A forecast of 10 x lead + 1000 x kind + the cell's number + 0.5; returns that of the one init time."""
+        number = np.arange(self.city.rows * self.city.cols).reshape(self.city.rows, self.city.cols)
+        flow = 10 * np.arange(4)[:, None, None, None] + np.array([0, 1000])[:, None, None] + number + 0.5
+        card = {"version": version, "architecture": {"name": "vmrnn-b"}}
+        made = forecast_dataset(self.city, card, init_time, flow, init_time)
+        self.forecasts(version).write(made)
+        return made.isel(init_time=0)
+
+    def add_model(self, version: str = "vmrnn-b-1") -> None:
+        """A model's card and the champion's pointer: what a page needs of it."""
+        folder = self.config.paths.models / self.city.name / version
+        folder.mkdir(parents=True)
+        (folder / "card.json").write_text(json.dumps({"version": version}), encoding="utf-8")
+        (folder.parent / "champion").write_text(version + "\n", encoding="utf-8")
+
+    def add_records(self, lon: list[float], lat: list[float]) -> RecordStore:
+        """One vehicle's points in degrees, a minute apart."""
+        store = RecordStore(self.config.paths.data / self.city.name / "records")
+        time = self.start.astype(np.int64) + np.arange(len(lon)) * 60 * SECOND_US
+        unknown = np.full(len(lon), -1, np.int8)
+        points = Points(np.zeros(len(lon), np.int32), time, np.array(lon), np.array(lat), unknown)
+        store.publish(store.add(store.manifest(), [Batch(["taxi"], points, len(lon))], ["made up"]))
+        return store
+
+
+@pytest.fixture(scope="session")
+def make_place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], Place]:
+    """A place of its own with a grid of so many rows and columns."""
+
+    def make(rows: int, cols: int) -> Place:
+        file = tmp_path_factory.mktemp("place") / "config.toml"
+        file.write_text(CONFIG.format(rows=rows, cols=cols), encoding="utf-8")
+        config = load_config(file)
+        return Place(file, config, config.city("testville"))
+
+    return make
+
+
+@pytest.fixture
+def place(make_place: Callable[[int, int], Place]) -> Place:
+    """A place of 5 x 7 cells, so that rows are not columns; its stores are empty."""
+    return make_place(5, 7)
