@@ -41,7 +41,8 @@ EndOption = Annotated[str | None, typer.Option("--end", help="Last date or time,
 ModelOption = Annotated[str | None, typer.Option("--model", help="A model version; default: the champion.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 CONFIG = Path("config.toml")
-out = Console()
+# Where nobody looks at a terminal, tables are wide enough not to be folded.
+out = Console() if sys.stdout.isatty() else Console(width=140)
 
 
 @app.command()

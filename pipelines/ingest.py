@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.progress import log, track
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.files import write_json, writer_lock
+from trafficcast.files import json_text, write_json, writer_lock
 from trafficcast.flows import FlowCounter
 from trafficcast.points import DAY_US, EARLIEST_US, SECOND_US, Batch, drop_implausible
 from trafficcast.quality import quality_report
@@ -40,8 +40,11 @@ def ingest(
     earliest = EARLIEST_US if start is None else _microseconds(start)
     latest = int(time.time()) * SECOND_US + DAY_US if end is None else _microseconds(end)
     records = RecordStore(data / city.name / "records")
+    store = flow_store(data, city)
+    quality = data / city.name / "quality.json"
     with writer_lock(data / city.name):
         manifest = records.manifest()
+        store.check()
         digests = {digest(file): file for file in files}
         new = {key: file for key, file in digests.items() if key not in manifest.sources}
         if len(new) < len(files):
@@ -52,16 +55,22 @@ def ingest(
             for file in track(new.values(), f"reading {record_format}", len(new)):
                 yield drop_implausible(read(file), earliest, latest)
 
-        state = records.add(manifest, batches(), sorted(new)) if new else manifest
-        if not state.days:
-            raise InputError(f"no record at {path} is left to count; dropped were {state.dropped}")
-        counter, vehicles = count_flows(city, records, state)
-        flows = counter.dataset()
-        report = quality_report(city, state, counter.totals, vehicles, flows)
-        records.publish(state)
+        try:
+            state = records.add(manifest, batches(), sorted(new)) if new else manifest
+            if not state.days:
+                raise InputError(f"no record at {path} is left to count; dropped were {state.dropped}")
+            counter, vehicles = count_flows(city, records, state)
+            flows = counter.dataset()
+            report = quality_report(city, state, counter.totals, vehicles, flows)
+        except BaseException:
+            records.clean(manifest)
+            raise
+        if new:
+            records.publish(state)
         # From here on a crash is mended by the next ingest, which counts anew what the records say.
-        flow_store(data, city).write(flows)
-        write_json(data / city.name / "quality.json", report)
+        store.write(flows)
+        if not quality.exists() or quality.read_text(encoding="utf-8") != json_text(report) + "\n":
+            write_json(quality, report)
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -66,6 +67,7 @@ def trafficcast(
         if "--config" not in words:
             words += ["--config", str(config)]
         monkeypatch.setattr(sys, "argv", ["trafficcast", *words])
+        monkeypatch.setattr(logging.getLogger("trafficcast"), "handlers", [])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main()

@@ -14,9 +14,7 @@ from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.simulator import SimulationSummary, simulate
 
-CITY = City(
-    west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo"
-)
+CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo")
 LINE = re.compile(rb"-?\d{1,2}\.\d{5} -?\d{1,3}\.\d{5} [01] \d{10}")
 VEHICLES, DAYS = 60, 8
 
@@ -52,9 +50,7 @@ def test_same_arguments_write_the_same_bytes(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # no temporary folder stays
 
 
-def test_another_seed_is_another_realisation_of_the_same_city(
-    tracks: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_another_seed_is_another_realisation_of_the_same_city(tracks: list[np.ndarray], tmp_path: Path) -> None:
     simulate(CITY, tmp_path / "other", VEHICLES, DAYS, seed=4)
     other = np.concatenate(
         [

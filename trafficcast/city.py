@@ -30,7 +30,7 @@ class City(BaseModel):
     rows: Annotated[int, Field(ge=1, le=1024)] = 32
     cols: Annotated[int, Field(ge=1, le=1024)] = 32
     slot_minutes: Annotated[int, Field(ge=1, le=1440)] = 30
-    max_gap_minutes: Annotated[float, Field(gt=0)] = 10.0
+    max_gap_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     max_speed_kmh: Annotated[float, Field(gt=0)] = 150.0
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.8
     name: str = ""
@@ -110,6 +110,8 @@ class City(BaseModel):
                 stamp = stamp.tz_localize(self.zone, ambiguous=True, nonexistent="raise")
             except ValueError:
                 raise InputError(f"{text} does not exist in {self.timezone}: the clocks skip it") from None
+            except (OverflowError, NotImplementedError):
+                raise InputError(f"{text} is beyond the calendar: years run from 1 to 9999") from None
         return stamp.tz_convert("UTC").tz_localize(None).to_datetime64().astype("datetime64[us]")
 
     def local(self, times: np.ndarray) -> pd.DatetimeIndex:
@@ -140,4 +142,6 @@ class City(BaseModel):
 
     def midnight(self, day: np.datetime64) -> np.datetime64:
         """The first instant of a local day, naive UTC."""
-        return self.parse_time(str(day.astype("datetime64[D]")))
+        stamp = pd.Timestamp(str(day.astype("datetime64[D]")))
+        stamp = stamp.tz_localize(self.zone, ambiguous=True, nonexistent="shift_forward")
+        return stamp.tz_convert("UTC").tz_localize(None).to_datetime64().astype("datetime64[us]")

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
@@ -82,6 +82,8 @@ def load_config(path: Path) -> Config:
         config = Config(**values)
     except ValidationError as error:
         raise InputError(_sentence(path, error)) from None
+    except SettingsError as error:
+        raise InputError(f"environment variables {PREFIX}...: {error}; a whole section is written as JSON") from None
     for name in config.cities:
         if not CITY_NAME.fullmatch(name):
             raise InputError(f"{path}: cities.{name}: a city's name is lower-case letters, digits and single dashes")

@@ -26,6 +26,8 @@ def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
         raise InputError(f"unknown format '{export_format}'; known are: {', '.join(FORMATS)}")
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent} to write {out.name} to")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: name a file to write")
     if export_format == "taxibj":
         flows = flows.isel(time=flows["observed"].values)
         dates = taxibj_dates(city, flows["time"].values)
@@ -48,4 +50,4 @@ def taxibj_dates(city: City, times: np.ndarray) -> np.ndarray:
     if ((local.hour * 60 + local.minute) % city.slot_minutes != 0).any():
         raise InputError(f"midnight in {city.timezone} is no edge of slots of {city.slot_minutes} minutes")
     slots = city.slot_of_day(times) + 1
-    return np.array([f"{day:%Y%m%d}{slot:02d}".encode() for day, slot in zip(local, slots, strict=True)])
+    return np.array([f"{day:%Y%m%d}{slot:02d}".encode() for day, slot in zip(local, slots, strict=True)], np.bytes_)

@@ -62,7 +62,7 @@ class FlowCounter:
             points.lat,
             np.array([city.west, city.east, city.south, city.north]),
             city.slot_us,
-            int(city.max_gap_minutes * MINUTE_US),
+            round(city.max_gap_minutes * MINUTE_US),
             city.max_speed_kmh,
             self.first_slot,
             self._last_time,

@@ -83,6 +83,10 @@ class RecordStore:
     def publish(self, manifest: Manifest) -> None:
         """Make a state the current one and remove the files of earlier ones."""
         write_json(self.root / "manifest.json", vars(manifest))
+        self.clean(manifest)
+
+    def clean(self, manifest: Manifest) -> None:
+        """Remove the files that do not belong to a state."""
         for file in set(self.root.glob("*.parquet")) - {self.root / name for name in manifest.days.values()}:
             file.unlink()
 
@@ -122,16 +126,19 @@ class RecordStore:
 
 def digest(file: Path) -> str:
     """What tells one source from another, in whatever folder: its name and the SHA-256 of its bytes."""
-    with open(file, "rb") as stream:
-        return f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    try:
+        with open(file, "rb") as stream:
+            return f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error}") from None
 
 
 def _by_day(points: Points) -> Iterator[tuple[int, Points]]:
     day = points.time // DAY_US
     order = np.argsort(day, kind="stable")
     days, starts = np.unique(day[order], return_index=True)
-    for number, part in zip(days, np.split(order, starts[1:]), strict=True):
-        yield int(number), points.take(part)
+    for number, start, end in zip(days, starts, [*starts[1:], len(order)], strict=False):  # no points, no days
+        yield int(number), points.take(order[start:end])
 
 
 def _sorted_names(names: list[str], points: Points) -> tuple[list[str], Points]:

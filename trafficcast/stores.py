@@ -20,6 +20,8 @@ from trafficcast.errors import InputError
 from trafficcast.files import atomic, writer_lock
 
 COMPRESSION = {"zlib": True, "complevel": 1}
+# Clocks set back over midnight (St. John's until 2011) interleave the slots of two local days.
+INTERLEAVED = np.timedelta64(1, "m") * np.arange(181)
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class DayStore:
         """
         days = self.days()
         if start is not None:
-            days = [day for day in days if day >= self.city.local_days(np.array([start]))[0]]
+            days = [day for day in days if day >= self.city.local_days(start + INTERLEAVED).min()]
         if end is not None:
-            days = [day for day in days if day <= self.city.local_days(np.array([end]))[0]]
+            days = [day for day in days if day <= self.city.local_days(end - INTERLEAVED).max()]
         parts = [self._read_day(day) for day in days]
         if not parts:
             return None
-        whole = self._concatenate(parts)
+        whole = self._concatenate(parts).sortby(self.dimension)
         time = whole[self.dimension].values
         keep = np.ones(len(time), bool)
         if start is not None:
@@ -55,6 +57,11 @@ class DayStore:
         if end is not None:
             keep &= time < end
         return whole.isel({self.dimension: keep}) if keep.any() else None
+
+    def check(self) -> None:
+        """Raise InputError where a file cannot be read or was made for another grid."""
+        for day in self.days():
+            self._read_day(day)
 
     def write(self, dataset: xr.Dataset) -> None:
         """Add a dataset; where the store holds a value for the same time already, the new one takes its place.
@@ -96,7 +103,7 @@ class DayStore:
         try:
             with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
                 loaded = dataset.load()
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError) as error:
             raise InputError(f"cannot read {file}: {error}; move it away and ingest its records again") from None
         for key, value in self.city.grid().items():
             if loaded.attrs.get(key) != value:

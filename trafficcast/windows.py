@@ -36,8 +36,10 @@ class Split:
 def default_split(city: City, time: np.ndarray) -> Split:
     """The last 15 % of the slots are test, the 10 % before them validation, cut at the nearest local midnights."""
     end = time[-1] + city.slot
-    valid_end = _nearest_midnight(city, time[round(len(time) * (1 - TEST_SHARE))])
-    train_end = _nearest_midnight(city, time[round(len(time) * (1 - TEST_SHARE - VALID_SHARE))])
+    valid_end, train_end = (
+        _nearest_midnight(city, time[min(round(len(time) * share), len(time) - 1)])
+        for share in (1 - TEST_SHARE, 1 - TEST_SHARE - VALID_SHARE)
+    )
     if train_end >= valid_end:
         train_end = _nearest_midnight(city, valid_end - np.timedelta64(1, "D"))
     if not time[0] < train_end < valid_end < end:

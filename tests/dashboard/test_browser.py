@@ -104,9 +104,7 @@ def page(address: str, requests: list[str]) -> Iterator[Any]:
 
 def cells_of(page: Any, name: str) -> Any:
     """The cells drawn on a map."""
-    return (
-        page.frame_locator("iframe").nth(["Predicted", "Observed", "Difference"].index(name)).locator(CELLS)
-    )
+    return page.frame_locator("iframe").nth(["Predicted", "Observed", "Difference"].index(name)).locator(CELLS)
 
 
 def colour(page: Any, name: str, cell: int) -> str:

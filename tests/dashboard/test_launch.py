@@ -40,9 +40,7 @@ def test_no_city_no_flag() -> None:
         (True, True, False, "trafficcast forecast --city testville"),
     ],
 )
-def test_what_is_missing_says_what_to_run(
-    place: Any, flows: bool, model: bool, forecast: bool, advice: str
-) -> None:
+def test_what_is_missing_says_what_to_run(place: Any, flows: bool, model: bool, forecast: bool, advice: str) -> None:
     assert advice in str(what_is_missing(place.city, flows, model, forecast))
 
 

@@ -16,9 +16,7 @@ def test_a_series_is_the_last_day_the_forecast_and_what_came(place: Any) -> None
     flows = place.add_flows()
     init_time = place.newest - HALF_HOUR
     series = cell_series(place.city, place.add_forecast(init_time), flows, "inflow", 3, 5)
-    observed, forecast = (
-        series[series["what"] == what].set_index("time") for what in ("observed", "forecast")
-    )
+    observed, forecast = (series[series["what"] == what].set_index("time") for what in ("observed", "forecast"))
     assert observed.index[0] == init_time - np.timedelta64(24, "h") and len(observed) == 48 + 4
     assert list(forecast["vehicles"]) == [26.5, 36.5, 46.5, 56.5]
     truth = flows["flow"].sel(flow_kind="inflow").values[:, 3, 5]

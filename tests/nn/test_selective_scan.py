@@ -128,9 +128,7 @@ def test_autocast_leaves_the_scan_in_float32() -> None:
 
 
 def test_fused_kernel_gets_directions_as_groups() -> None:
-    def kernel(
-        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_softplus: bool
-    ) -> Tensor:
+    def kernel(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_softplus: bool) -> Tensor:
         """The contract of mamba-ssm's selective_scan_fn: u (B, G * D, L), A (G * D, N), B (B, G, N, L)."""
         assert not delta_softplus
         assert all(x.is_contiguous() for x in (u, delta, A, B, C, D))

@@ -25,7 +25,7 @@ def test_output_has_the_shape_and_range_of_frames(rows: int, cols: int, patch: i
     with torch.no_grad():
         outputs = model(torch.rand(2, 3, 3, rows, cols), horizon=2)
     assert outputs.shape == (2, 4, 3, rows, cols)
-    assert 0.0 <= outputs.min() and outputs.max() <= 1.0
+    assert outputs.min() >= 0.0 and outputs.max() <= 1.0
 
 
 def test_last_outputs_do_not_change_when_the_horizon_grows() -> None:

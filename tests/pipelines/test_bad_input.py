@@ -43,7 +43,7 @@ def test_each_is_one_sentence_and_changes_nothing(
         ("train", "--train-end", "2024-04-10", "--valid-end", "2024-04-09"): "not in order",
         ("train", "--train-end", "2024-04-08T06:00", "--valid-end", "2024-04-09"): "eight contiguous",
         ("train", "--device", "abacus"): "no device 'abacus'",
-        ("train", "--resume"): "nothing to resume",
+        ("train", "--resume", "--train-end", "2024-04-09", "--valid-end", "2024-04-10"): "nothing to resume",
         ("backtest", *PERIOD): "no model yet",
         ("forecast",): "no model yet",
         ("export", "--out", ingested / "x.nc", "--start", "2030-01-01"): "no flows in that period",

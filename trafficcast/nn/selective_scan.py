@@ -81,9 +81,7 @@ def _scan_forward(
     return y.addcmul_(D[:, None, None], u), checkpoints
 
 
-def _run_chunk(
-    states: Tensor, decays: Tensor, rate: Tensor, delta: Tensor, inflow: Tensor, B: Tensor
-) -> None:
+def _run_chunk(states: Tensor, decays: Tensor, rate: Tensor, delta: Tensor, inflow: Tensor, B: Tensor) -> None:
     """Fill decays[:n] and states[1 : n + 1] from states[0].
 
     delta and inflow: (n, K, B, D), B: (n, K, B, N), the n tokens of the chunk;

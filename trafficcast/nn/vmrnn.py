@@ -118,9 +118,7 @@ def drop_path(x: Tensor, probability: float) -> Tensor:
 class VMRNNCell(nn.Module):
     """A stack of VSS blocks and the gates of VMRNN; carries a hidden and a cell state, (B, H, W, E) each."""
 
-    def __init__(
-        self, embed: int, depth: int, d_state: int, d_conv: int, expand: int, drop_path: float
-    ) -> None:
+    def __init__(self, embed: int, depth: int, d_state: int, d_conv: int, expand: int, drop_path: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             VSSBlock(embed, d_state, d_conv, expand, drop_path, reads_hidden=i == 0) for i in range(depth)
@@ -218,9 +216,7 @@ class VMRNN(nn.Module):
             outputs.append(output)
         return torch.stack(outputs, dim=1)
 
-    def step(
-        self, frame: Tensor, hidden: Tensor | None, cell: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, frame: Tensor, hidden: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """frame: (B, C, rows, cols); hidden, cell: (B, H, W, E), None at the start -> output, hidden, cell"""
         # Zeros below and to the right fill the last patches; the output is cropped, so that a frame that was
         # fed back is padded exactly like an observed one.

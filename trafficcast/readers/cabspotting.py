@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import math
@@ -9,6 +10,7 @@ import re
 import zlib
 from collections import Counter
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ FAR_SECONDS = 9_000_000_000_000  # beyond any plausible date, and its microsecon
 def find(path: Path) -> list[Path]:
     """The cabs' files at or below a path, sorted."""
     found = [path] if path.is_file() else sorted(path.rglob("new_*.txt*"))
-    return [file for file in found if FILE_NAME.fullmatch(file.name)]
+    return [file for file in found if FILE_NAME.fullmatch(file.name) and not file.is_dir()]
 
 
 def read(file: Path) -> Batch:
@@ -38,7 +40,7 @@ def read(file: Path) -> Batch:
         raise InputError(f"{file}: a Cabspotting file is named new_<cab>.txt or new_<cab>.txt.gz")
     try:
         data = file.read_bytes()
-        text = gzip.decompress(data) if name[2] else data
+        text = (gzip.decompress(data) if name[2] else data).removeprefix(codecs.BOM_UTF8)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {file}: {error}") from None
     try:
@@ -57,6 +59,8 @@ def _parse_table(text: bytes) -> tuple[Columns, int]:
     """The fast way. Raises ArrowInvalid for anything but three numbers and a whole one in every row."""
     if not text.strip():
         return _columns([]), 0
+    if b"x" in text or b"X" in text:
+        raise pa.ArrowInvalid("hexadecimal seconds, which Arrow would read")
     table = csv.read_csv(
         io.BytesIO(text),
         csv.ReadOptions(column_names=list(COLUMNS), use_threads=False),
@@ -83,4 +87,4 @@ def _columns(rows: list[list[bytes]]) -> Columns:
 def _microseconds(word: bytes) -> int:
     """Unix seconds as written -> whole microseconds, finer digits cut off."""
     seconds = min(max(Decimal(word.decode()), Decimal(-FAR_SECONDS)), Decimal(FAR_SECONDS))
-    return math.floor(seconds * SECOND_US)
+    return math.floor(Fraction(seconds) * SECOND_US)  # a product of Decimals would be rounded to 28 digits

@@ -1,0 +1,79 @@
+"""The run ledger: one row a (job, city, model, slot)."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trafficcast.ledger import Ledger
+
+SLOT = np.datetime64("2008-06-04T12:00", "us")
+HALF_HOUR = np.timedelta64(30, "m")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "deep" / "ledger.sqlite")
+
+
+def rows(ledger: Ledger) -> list[tuple[str, ...]]:
+    with sqlite3.connect(ledger.file) as database:
+        return database.execute("SELECT * FROM runs ORDER BY job, city, model, slot").fetchall()
+
+
+def test_a_ledger_that_was_never_written_knows_nothing_and_makes_no_file(ledger: Ledger) -> None:
+    assert ledger.results("forecast", "small", "v1") == {}
+    assert not ledger.file.exists()
+
+
+def test_what_was_recorded_is_found_by_job_city_and_model(ledger: Ledger) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    ledger.record("forecast", "small", "v1", SLOT + HALF_HOUR, "no history")
+    for job, city, model in (("verify", "small", "v1"), ("forecast", "large", "v1"), ("forecast", "small", "v2")):
+        ledger.record(job, city, model, SLOT, f"{job} {city} {model}")
+        assert ledger.results(job, city, model) == {SLOT: f"{job} {city} {model}"}
+    assert ledger.results("forecast", "small", "v1") == {SLOT: "done", SLOT + HALF_HOUR: "no history"}
+    assert ledger.results("forecast", "small", "v3") == {}
+
+
+def test_slots_are_whole_seconds_of_utc_with_a_z_and_so_is_the_end_of_the_run(ledger: Ledger) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    ((*key, finished),) = rows(ledger)
+    assert key == ["forecast", "small", "v1", "2008-06-04T12:00:00Z", "done"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", finished)
+
+
+@pytest.mark.parametrize("unit", ["us", "ns", "m"])
+def test_one_slot_is_one_row_whatever_the_unit_of_its_time(ledger: Ledger, unit: str) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    ledger.record("forecast", "small", "v1", SLOT.astype(f"datetime64[{unit}]"), "done")
+    assert len(rows(ledger)) == 1
+
+
+def test_the_same_run_with_the_same_result_changes_nothing(ledger: Ledger) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    with sqlite3.connect(ledger.file) as database:
+        database.execute("UPDATE runs SET finished = '2008-06-04T12:30:00Z'")
+    before = rows(ledger)
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    assert rows(ledger) == before
+
+
+def test_another_result_takes_the_place_of_the_first(ledger: Ledger) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "failed")
+    with sqlite3.connect(ledger.file) as database:
+        database.execute("UPDATE runs SET finished = '2008-06-04T12:30:00Z'")
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    ((*_, result, finished),) = rows(ledger)
+    assert result == "done"
+    assert finished > "2008-06-04T12:30:00Z"
+
+
+def test_text_is_kept_as_it_is(ledger: Ledger) -> None:
+    result = 'it\'s "quoted"; DROP TABLE runs; \u00e9'
+    ledger.record("forecast", "small", "v1", SLOT, result)
+    assert ledger.results("forecast", "small", "v1") == {SLOT: result}
