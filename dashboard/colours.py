@@ -72,8 +72,7 @@ def _legend(colours: list[str], marks: list[tuple[float, str]]) -> str:
     ends = {0.0: "left:0", 1.0: "right:0"}
     places = [ends.get(at, f"left:{at:.1%};transform:translateX(-50%)") for at, _ in marks]
     labels = "".join(
-        f'<span style="position:absolute;{place}">{text}</span>'
-        for place, (_, text) in zip(places, marks, strict=True)
+        f'<span style="position:absolute;{place}">{text}</span>' for place, (_, text) in zip(places, marks, strict=True)
     )
     bar = f"height:10px;border:1px solid #bbb;background:linear-gradient(to right,{','.join(colours)})"
     return (

@@ -170,9 +170,7 @@ def draw_maps(config: Config, city: City, flows: DayStore, shown: Frames, kind: 
             st.html(difference_legend(diverging) if name == "difference" else flow_legend(limit))
 
 
-def layer_of(
-    name: str, shown: Frames, limit: float, diverging: float
-) -> tuple[np.ndarray | None, list[str], int]:
+def layer_of(name: str, shown: Frames, limit: float, diverging: float) -> tuple[np.ndarray | None, list[str], int]:
     """What a map shows: values (row, col) in vehicles per slot, their colours, and the decimals to print."""
     if name == "predicted":
         return shown.predicted, flow_colours(shown.predicted, limit), 1
@@ -284,9 +282,7 @@ def flow_scale(identity: str, state: tuple[str, ...] | Stamp, _store: DayStore) 
 
 
 @st.cache_resource(max_entries=4, show_spinner="Drawing the streets")
-def read_density(
-    identity: str, generation: int, _store: RecordStore, _manifest: Manifest, _city: City
-) -> str | None:
+def read_density(identity: str, generation: int, _store: RecordStore, _manifest: Manifest, _city: City) -> str | None:
     """The picture of where vehicles report."""
     counts = point_counts(_store, _manifest, _city)
     return png_uri(shade_levels(counts)) if counts.any() else None

@@ -20,6 +20,8 @@ west = -122.52
 east = -122.36
 south = 37.70
 north = 37.82
+rows = 16
+cols = 16
 timezone = "America/Los_Angeles"
 min_coverage = 0.3
 """
@@ -154,7 +156,7 @@ def test_the_main_job_on_a_slice_of_real_records(trafficcast: Callable[..., Any]
     for file in sorted(records.glob("new_a*.gz")):
         shutil.copy(file, tmp_path / "slice")
     city = ("--city", "san-francisco")
-    period = ("--start", "2008-06-02", "--end", "2008-06-06")
+    period = ("--start", "2008-06-03", "--end", "2008-06-06")
     report = trafficcast("ingest", tmp_path / "slice", *city, *period, "--json").json
     assert report["rows_dropped"]["timestamp"] > 0 and report["transitions"] > 10_000
     split = ("--train-end", "2008-06-04", "--valid-end", "2008-06-05", "--test-end", "2008-06-06")
