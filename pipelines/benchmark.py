@@ -41,7 +41,7 @@ def benchmark() -> list[Row]:
 
 
 def _row(what: str, ours: float, naive: float | None) -> Row:
-    return {"what": what, "ours": ours, "naive": naive or "-", "naive / ours": naive / ours if naive else "-"}
+    return {"what": what, "ours": ours, "naive": naive, "naive / ours": naive / ours if naive else None}
 
 
 def _ingest_rows() -> list[Row]:

@@ -13,13 +13,12 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
 
+from pipelines.printing import out, print_json, print_object, print_rows, print_scores
 from trafficcast import __version__
 from trafficcast.city import City
 from trafficcast.config import Config, load_config
 from trafficcast.errors import InputError, JobError
-from trafficcast.files import json_text
 
 app = typer.Typer(
     name="trafficcast",
@@ -41,8 +40,6 @@ EndOption = Annotated[str | None, typer.Option("--end", help="Last date or time,
 ModelOption = Annotated[str | None, typer.Option("--model", help="A model version; default: the champion.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 CONFIG = Path("config.toml")
-# Where nobody looks at a terminal, tables are wide enough not to be folded.
-out = Console() if sys.stdout.isatty() else Console(width=140)
 
 
 @app.command()
@@ -60,7 +57,7 @@ def ingest(
 
     settings, place = _open(config, city)
     report = run(path, record_format, place, settings.paths.data, _time(place, start), _time(place, end))
-    _print_object(report, as_json, f"Quality of {place.name}")
+    print_object(report, as_json, f"Quality of {place.name}")
 
 
 @app.command()
@@ -94,9 +91,9 @@ def train(
     split = chosen_split(place, settings.paths.data, *ends)
     card = run(place, settings.paths.data, settings.paths.models, model, chosen, split, device, resume)
     if as_json:
-        print(json_text(card))
+        print_json(card)
     else:
-        _print_scores(card["metrics"]["test"] or card["metrics"]["validation"], place.slot_minutes)
+        print_scores(card["metrics"]["test"] or card["metrics"]["validation"], place.slot_minutes)
         out.print(f"Published {card['version']}.")
 
 
@@ -117,15 +114,15 @@ def backtest(
     period = _time(place, start), _time(place, end)
     result = run(place, settings.paths.data, settings.paths.models, *period, model, device)
     if as_json:
-        print(json_text(result))
+        print_json(result)
     else:
         out.print(f"{result['forecasts']} forecasts of {place.name} from {result['start']} to {result['end']}")
-        _print_scores(result["scores"], place.slot_minutes)
+        print_scores(result["scores"], place.slot_minutes)
 
 
 @app.command()
 def forecast(
-    init_time: Annotated[str | None, typer.Option(help="Start of the first slot to forecast; default: now.")] = None,
+    init_time: Annotated[str | None, typer.Option(help="Start of the first slot to forecast.")] = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     config: ConfigOption = CONFIG,
@@ -161,14 +158,9 @@ def forecast(
         "slots": rows,
     }
     if as_json:
-        print(json_text(result))
-        return
-    table = Table(title=f"{place.name}, {result['model']}: vehicles per slot over the whole grid")
-    for heading in rows[0]:
-        table.add_column(heading.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(f"{value:.0f}" if isinstance(value, float) else str(value) for value in row.values()))
-    out.print(table)
+        print_json(result)
+    else:
+        print_rows(rows, f"{place.name}, {result['model']}: vehicles per slot over the whole grid")
 
 
 @app.command()
@@ -188,7 +180,7 @@ def verify(
         place, settings.paths.data, settings.paths.models, _time(place, start), _time(place, end), model
     )
     summary = {"city": place.name, "model": version, "scored": result.scored, "waiting": result.waiting}
-    _print_object(summary, as_json, f"Verified forecasts of {place.name}")
+    print_object(summary, as_json, f"Verified forecasts of {place.name}")
 
 
 @app.command()
@@ -207,7 +199,7 @@ def replay(
     settings, place = _open(config, city)
     period = _time(place, start), _time(place, end)
     result = run(place, settings.paths.data, settings.paths.models, *period, model, device)
-    _print_object(result, as_json, f"Replay of {place.name}")
+    print_object(result, as_json, f"Replay of {place.name}")
 
 
 @app.command()
@@ -224,7 +216,7 @@ def simulate(
     from pipelines.simulate import simulate as run
 
     _, place = _open(config, city)
-    _print_object(run(place, folder, vehicles, days, seed), as_json, f"Simulated records of {place.name}")
+    print_object(run(place, folder, vehicles, days, seed), as_json, f"Simulated records of {place.name}")
 
 
 @app.command()
@@ -244,7 +236,7 @@ def export(
     settings, place = _open(config, city)
     flows = read_flows(settings.paths.data, place, _time(place, start), _time(place, end))
     result = {"file": str(file), "format": export_format, "slots": write(place, flows, export_format, file)}
-    _print_object(result, as_json, f"Export of {place.name}")
+    print_object(result, as_json, f"Export of {place.name}")
 
 
 @app.command()
@@ -277,7 +269,7 @@ def demo(
     from pipelines.demo import demo as run
 
     settings, place = _open(config, CITY)
-    _print_object(run(place, settings.paths.data, settings.paths.models), False, "Demo")
+    print_object(run(place, settings.paths.data, settings.paths.models), False, "Demo")
     if serve:
         dashboard(port=port, address="127.0.0.1", config=config, city=place.name)
 
@@ -289,14 +281,9 @@ def benchmark(as_json: JsonOption = False) -> None:
 
     rows = run()
     if as_json:
-        print(json_text({"benchmark": rows}))
-        return
-    table = Table(title="This machine, seconds")
-    for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading == "what" else "right")
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    out.print(table)
+        print_json({"benchmark": rows})
+    else:
+        print_rows(rows, "This machine, seconds")
 
 
 @app.command()
@@ -305,7 +292,7 @@ def doctor(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
     from pipelines.doctor import doctor as run
 
     result = run(config)
-    _print_object(result, as_json, "trafficcast doctor")
+    print_object(result, as_json, "trafficcast doctor")
     if result["problems"]:
         raise typer.Exit(1)
 
@@ -318,18 +305,16 @@ def models_list(config: ConfigOption = CONFIG, city: CityOption = None, as_json:
     rows = []
     for version in registry.versions():
         card = registry.card(version)
-        rmse = {name: (card["metrics"][name].get(version) or {}).get("rmse") for name in ("validation", "test")}
-        rows.append({"version": version, "champion": version == champion, "created": card["created"], "rmse": rmse})
+        row = {"version": version, "champion": version == champion, "created": card["created"]}
+        for split in ("validation", "test"):
+            row[f"{split}_rmse"] = card["metrics"][split].get(version, {}).get("rmse")
+        rows.append(row)
     if as_json:
-        print(json_text({"city": registry.city.name, "champion": champion, "models": rows}))
-        return
-    table = Table(
-        "version", "champion", "created", "validation RMSE", "test RMSE", title=f"Models of {registry.city.name}"
-    )
-    for row in rows:
-        errors = ["-" if value is None else f"{value:.3f}" for value in row["rmse"].values()]
-        table.add_row(row["version"], "yes" if row["champion"] else "", row["created"], *errors)
-    out.print(table)
+        print_json({"city": registry.city.name, "champion": champion, "models": rows})
+    elif rows:
+        print_rows(rows, f"Models of {registry.city.name}")
+    else:
+        print(f"'{registry.city.name}' has no model yet: run trafficcast train --city {registry.city.name}")
 
 
 @models_app.command("show")
@@ -345,7 +330,10 @@ def models_show(
     if version is None:
         raise InputError(f"'{registry.city.name}' has no model yet")
     card = registry.card(version)
-    print(json_text(card) if as_json else (registry.root / version / "CARD.md").read_text(encoding="utf-8"))
+    if as_json:
+        print_json(card)
+    else:
+        print((registry.root / version / "CARD.md").read_text(encoding="utf-8"))
 
 
 @models_app.command("promote")
@@ -358,7 +346,7 @@ def models_promote(
     """Make a version the champion."""
     registry = _registry(config, city)
     registry.promote(version)
-    _print_object({"city": registry.city.name, "champion": version}, as_json, "Champion")
+    print_object({"city": registry.city.name, "champion": version}, as_json, "Champion")
 
 
 def _version(show: bool) -> None:
@@ -420,35 +408,3 @@ def _registry(config: Path, city: str | None) -> Any:
 
 def _time(city: City, text: str | None) -> Any:
     return None if text is None else city.parse_time(text)
-
-
-def _print_object(values: dict[str, Any], as_json: bool, title: str) -> None:
-    if as_json:
-        print(json_text(values))
-        return
-    table = Table("", "", title=title, show_header=False)
-    for key, value in values.items():
-        table.add_row(key.replace("_", " "), _plain(value))
-    out.print(table)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
-    from trafficcast.card import score_rows
-
-    header, *rows = score_rows(scores, slot_minutes)
-    table = Table(title="RMSE and MAE in vehicles per slot over all cells and flow kinds; the others as published")
-    for heading in header:
-        table.add_column(heading, justify="left" if heading == "forecaster" else "right")
-    for row in rows:
-        table.add_row(*row, style="bold" if row[1] == "all" else "")
-    out.print(table)

@@ -1,0 +1,65 @@
+"""What commands print on stdout: a table for people, or one JSON object and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trafficcast.files import json_text
+
+# Where nobody looks at a terminal, tables are wide enough not to be folded.
+out = Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """One JSON object; null for what is not a number."""
+    print(json_text(values))
+
+
+def print_object(values: dict[str, Any], as_json: bool, title: str) -> None:
+    """Keys and values, one a line."""
+    if as_json:
+        print_json(values)
+        return
+    table = Table("", "", title=title, show_header=False)
+    for key, value in values.items():
+        table.add_row(key.replace("_", " "), _plain(value))
+    out.print(table)
+
+
+def print_rows(rows: list[dict[str, Any]], title: str) -> None:
+    """A table of rows with the same keys; the first column to the left, numbers to the right."""
+    table = Table(title=title)
+    for number, heading in enumerate(rows[0]):
+        table.add_column(heading.replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_plain(value) for value in row.values()))
+    out.print(table)
+
+
+def print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
+    """Forecasters' scores (see `metrics.scores`), all leads together and lead by lead."""
+    from trafficcast.card import score_rows  # not at the top: plotting is slow to import, and --help is asked often
+
+    header, *rows = score_rows(scores, slot_minutes)
+    table = Table(title="RMSE and MAE in vehicles per slot over all cells and flow kinds; the others as published")
+    for heading in header:
+        table.add_column(heading, justify="left" if heading == "forecaster" else "right")
+    for row in rows:
+        table.add_row(*row, style="bold" if row[1] == "all" else "")
+    out.print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else "-" if value is None else str(value)
