@@ -105,7 +105,7 @@ def train(
             "data_hash": _hash(fitted),
             "code_version": __version__,
             "created": city.isoformat(np.datetime64(int(time.time()), "s")),
-            "command": "trafficcast " + shlex.join(sys.argv[1:]),
+            "command": "trafficcast " + shlex.join(word for word in sys.argv[1:] if word != "--resume"),
         }
         model = Model(card, network, climatology)
         forecasters = {model.version: model.forecaster(chosen_device)} | baselines(flows, climatology)

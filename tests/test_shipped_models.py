@@ -1,0 +1,62 @@
+"""The models that come with the project load, forecast, and have cards that say what they are worth."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trafficcast.config import load_config
+from trafficcast.registry import Registry
+from trafficcast.training import pick_device
+
+PROJECT = Path(__file__).parents[1]
+CITIES = ("san-francisco", "demo")
+BASELINES = {"persistence", "last_week", "climatology", "scaled_climatology"}
+
+
+@pytest.mark.parametrize("name", CITIES)
+def test_the_champion_forecasts(name: str) -> None:
+    city = load_config(PROJECT / "config.toml").city(name)
+    model = Registry(PROJECT / "models" / name, city).load()
+    history = np.random.default_rng(0).integers(0, 30, (1, 4, 2, city.rows, city.cols)).astype(np.float32)
+    forecast = model.forecaster(pick_device("cpu")).forecast(history, np.array([city.parse_time("2024-05-01")]))
+    assert forecast.shape == (1, 4, 2, city.rows, city.cols)
+    assert np.isfinite(forecast).all() and (0 <= forecast).all() and (forecast <= model.scale).all()
+
+
+@pytest.mark.parametrize("name", CITIES)
+def test_every_card_shows_the_model_beside_every_baseline_by_lead(name: str) -> None:
+    city = load_config(PROJECT / "config.toml").city(name)
+    registry = Registry(PROJECT / "models" / name, city)
+    for version in registry.versions():
+        card = registry.card(version)
+        for split in ("validation", "test"):
+            assert set(card["metrics"][split]) == BASELINES | {version}
+            for scores in card["metrics"][split].values():
+                assert len(scores["by_lead"]["rmse"]) == len(scores["by_lead"]["mse"]) == 4
+        text = (registry.root / version / "CARD.md").read_text()
+        assert all(word in text for word in BASELINES | {version, card["command"], "+90 min"})
+
+
+def test_the_san_francisco_model_saw_nothing_of_its_test_days() -> None:
+    city = load_config(PROJECT / "config.toml").city("san-francisco")
+    split = Registry(PROJECT / "models" / "san-francisco", city).load().card["split"]
+    assert split["train_end"] == "2008-06-02T00:00:00-07:00"
+    assert (split["valid_end"], split["test_end"]) == ("2008-06-04T00:00:00-07:00", "2008-06-07T00:00:00-07:00")
+
+
+def test_the_demo_runs_twice(trafficcast: Callable[..., Any], config: Path, tmp_path: Path) -> None:
+    config.write_text((PROJECT / "config.toml").read_text())
+    shutil.copytree(PROJECT / "models" / "demo", tmp_path / "models" / "demo")
+    for _ in range(2):
+        ran = trafficcast("demo", "--no-dashboard")
+        assert ran.code == 0, ran.err
+    scores = trafficcast("backtest", "--city", "demo", "--start", "2024-04-28", "--end", "2024-04-29", "--json").json
+    rmse = {name: values["rmse"] for name, values in scores["scores"].items()}
+    assert scores["forecasts"] == 45
+    assert rmse[scores["champion"]] < rmse["persistence"]
