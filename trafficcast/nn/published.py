@@ -44,9 +44,12 @@ def published_name(name: str) -> str:
 def load_published(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any]) -> None:
     """Copy published weights into `model`, all of them or, with a ValueError that names the parameter, none.
 
-    weights: a .npz file (names bare or under `weights/`), a .safetensors file, or a mapping of name to array.
+    weights: a .npz file, a .safetensors file, or a mapping of name to array; the names bare, or under `weights/`
+    with whatever else beside them.
     """
     found = dict(weights) if isinstance(weights, Mapping) else _read(Path(weights))
+    if any(name.startswith("weights/") for name in found):
+        found = {name.removeprefix("weights/"): w for name, w in found.items() if name.startswith("weights/")}
     copies: list[tuple[Tensor, Tensor]] = []
     for name, current in model.named_parameters():
         published = published_name(name)
@@ -77,9 +80,7 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(load_file(path))
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            prefix = "weights/" if any(name.startswith("weights/") for name in arrays.files) else ""
-            names = [name for name in arrays.files if name.startswith(prefix)]
-            return {name.removeprefix(prefix): arrays[name] for name in names}
+            return dict(arrays)
     if path.suffix in (".pt", ".pth"):
         raise ValueError(
             f"{path} is a pickle, which can run any code when it is read: convert it to .safetensors first."
