@@ -12,6 +12,7 @@ from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.evaluation import evaluate
 from trafficcast.forecasters import baselines
+from trafficcast.model import load_model
 from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
 from trafficcast.training import pick_device
@@ -35,7 +36,7 @@ def backtest(
     if start >= end:
         raise InputError(f"--start {city.isoformat(start)} does not lie before --end {city.isoformat(end)}")
     chosen_device = pick_device(device)
-    model = Registry(models / city.name, city).load(version)
+    model = load_model(Registry(models / city.name, city), version)
     flows = read_flows(data, city)
     starts = window_starts(flows, city, start, end)
     if not len(starts):

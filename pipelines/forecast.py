@@ -13,7 +13,8 @@ from trafficcast.errors import InputError
 from trafficcast.forecasters import Forecaster
 from trafficcast.forecasts import check_forecast, forecast_dataset
 from trafficcast.ledger import Ledger
-from trafficcast.registry import Model, Registry
+from trafficcast.model import Model, load_model
+from trafficcast.registry import Registry
 from trafficcast.stores import flow_store, forecast_store
 from trafficcast.training import pick_device
 from trafficcast.windows import HISTORY, history_before
@@ -33,7 +34,7 @@ def forecast(
     model, where init_time is no slot start, and where a slot of the history is missing.
     """
     chosen_device = pick_device(device)
-    model = Registry(models / city.name, city).load(version)
+    model = load_model(Registry(models / city.name, city), version)
     if init_time is None:
         init_time = after_last_observed(city, data)
     elif city.slot_start(init_time) != init_time:

@@ -13,6 +13,7 @@ from pipelines.verify import verify_due
 from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.forecasters import WEEK
+from trafficcast.model import load_model
 from trafficcast.registry import Registry
 from trafficcast.stores import forecast_store, read_flows, score_store
 from trafficcast.training import pick_device
@@ -34,7 +35,7 @@ def replay(
     """
     if start >= end:
         raise InputError(f"--start {city.isoformat(start)} does not lie before --end {city.isoformat(end)}")
-    model = Registry(models / city.name, city).load(version)
+    model = load_model(Registry(models / city.name, city), version)
     forecaster = model.forecaster(pick_device(device))
     flows = read_flows(data, city, start - WEEK - HISTORY * city.slot, end)
     forecasts = forecast_store(data, city, model.version)

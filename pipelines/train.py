@@ -22,8 +22,9 @@ from trafficcast.errors import InputError
 from trafficcast.evaluation import evaluate
 from trafficcast.files import json_text, write_text, writer_lock
 from trafficcast.forecasters import Climatology, baselines
+from trafficcast.model import Model, architecture_function, build, publish_model
 from trafficcast.nn import parameter_counts
-from trafficcast.registry import Model, Registry, architecture_function, build
+from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
 from trafficcast.training import Trained, TrainingSettings, pick_device, windows_of
 from trafficcast.training import train as fit
@@ -118,7 +119,7 @@ def train(
             write_curve(folder, trained.history)
             write_text(folder / "CARD.md", card_text(card))
 
-        registry.publish(model, extra)
+        publish_model(registry, model, extra)
         (work / "checkpoint.safetensors").unlink()
     log.info("published %s", registry.root / model.version)
     return card

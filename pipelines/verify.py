@@ -13,7 +13,8 @@ from trafficcast.errors import InputError
 from trafficcast.forecasters import WEEK, baselines
 from trafficcast.forecasts import score_dataset
 from trafficcast.ledger import Ledger
-from trafficcast.registry import Model, Registry
+from trafficcast.model import Model, load_model
+from trafficcast.registry import Registry
 from trafficcast.stores import flow_store, forecast_store, score_store
 from trafficcast.windows import HISTORY, HORIZON
 
@@ -38,7 +39,7 @@ def verify(
 
     Raises InputError where the model has no forecast in the period.
     """
-    model = Registry(models / city.name, city).load(version)
+    model = load_model(Registry(models / city.name, city), version)
     forecasts = forecast_store(data, city, model.version).read(start, end)
     if forecasts is None:
         raise InputError(f"{model.version} has no forecast there: run trafficcast forecast --city {city.name}")

@@ -13,7 +13,8 @@ import torch
 from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.forecasters import Climatology
-from trafficcast.registry import Model, Registry, build
+from trafficcast.model import Model, build, load_model, publish_model
+from trafficcast.registry import Registry
 
 CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=12, timezone="UTC", name="small")
 
@@ -29,12 +30,12 @@ def model(version: str) -> Model:
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     registry = Registry(tmp_path / "small", CITY)
-    registry.publish(model("vmrnn-b-1"), lambda folder: None)
+    publish_model(registry, model("vmrnn-b-1"), lambda folder: None)
     return registry
 
 
 def test_a_model_comes_back_as_it_went_in(registry: Registry) -> None:
-    loaded, original = registry.load(), model("vmrnn-b-1")
+    loaded, original = load_model(registry), model("vmrnn-b-1")
     assert loaded.card == original.card
     np.testing.assert_array_equal(loaded.climatology.table, original.climatology.table)
     for name, value in original.network.state_dict().items():
@@ -42,21 +43,21 @@ def test_a_model_comes_back_as_it_went_in(registry: Registry) -> None:
 
 
 def test_the_first_model_is_champion_until_another_is_promoted(registry: Registry) -> None:
-    registry.publish(model("vmrnn-b-2"), lambda folder: None)
-    assert registry.champion() == registry.load().version == "vmrnn-b-1"
+    publish_model(registry, model("vmrnn-b-2"), lambda folder: None)
+    assert registry.champion() == load_model(registry).version == "vmrnn-b-1"
     registry.promote("vmrnn-b-2")
-    assert registry.champion() == registry.load().version == "vmrnn-b-2"
+    assert registry.champion() == load_model(registry).version == "vmrnn-b-2"
     with pytest.raises(InputError, match="vmrnn-b-1, vmrnn-b-2"):
         registry.promote("vmrnn-b-3")
 
 
 def test_versions_are_numbered_and_never_overwritten(registry: Registry) -> None:
     assert registry.next_version("vmrnn-b") == "vmrnn-b-2"
-    registry.publish(model("vmrnn-b-10"), lambda folder: None)
+    publish_model(registry, model("vmrnn-b-10"), lambda folder: None)
     assert registry.next_version("vmrnn-b") == "vmrnn-b-11"
     assert registry.versions() == ["vmrnn-b-1", "vmrnn-b-10"]
     with pytest.raises(InputError, match="never overwritten"):
-        registry.publish(model("vmrnn-b-1"), lambda folder: None)
+        publish_model(registry, model("vmrnn-b-1"), lambda folder: None)
 
 
 def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
@@ -64,7 +65,7 @@ def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        registry.publish(model("vmrnn-b-2"), fail)
+        publish_model(registry, model("vmrnn-b-2"), fail)
     assert registry.versions() == ["vmrnn-b-1"]
     assert sorted(path.name for path in registry.root.iterdir()) == ["champion", "vmrnn-b-1"]
 
@@ -72,17 +73,17 @@ def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
 def test_another_grid_is_refused(registry: Registry) -> None:
     for change in ({"rows": 12}, {"slot_minutes": 60}, {"east": 2.0}):
         with pytest.raises(InputError, match=next(iter(change))):
-            Registry(registry.root, CITY.model_copy(update=change)).load()
+            load_model(Registry(registry.root, CITY.model_copy(update=change)))
 
 
 def test_damage_is_named(registry: Registry) -> None:
     weights = registry.root / "vmrnn-b-1" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"vmrnn-b-1 is damaged"):
-        registry.load()
+        load_model(registry)
     (registry.root / "vmrnn-b-1" / "card.json").write_text("{")
     with pytest.raises(InputError, match=r"card\.json"):
-        registry.load()
+        load_model(registry)
 
 
 def test_weights_of_another_network_are_refused(registry: Registry) -> None:
@@ -91,9 +92,9 @@ def test_weights_of_another_network_are_refused(registry: Registry) -> None:
     values["architecture"]["depth"] = 2
     card.write_text(json.dumps(values))
     with pytest.raises(InputError, match="damaged"):
-        registry.load()
+        load_model(registry)
 
 
 def test_a_city_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="trafficcast train --city small"):
-        Registry(tmp_path, CITY).load()
+        load_model(Registry(tmp_path, CITY))

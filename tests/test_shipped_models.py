@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from trafficcast.config import load_config
+from trafficcast.model import load_model
 from trafficcast.registry import Registry
 from trafficcast.training import pick_device
 
@@ -22,7 +23,7 @@ BASELINES = {"persistence", "last_week", "climatology", "scaled_climatology"}
 @pytest.mark.parametrize("name", CITIES)
 def test_the_champion_forecasts(name: str) -> None:
     city = load_config(PROJECT / "config.toml").city(name)
-    model = Registry(PROJECT / "models" / name, city).load()
+    model = load_model(Registry(PROJECT / "models" / name, city))
     history = np.random.default_rng(0).integers(0, 30, (1, 4, 2, city.rows, city.cols)).astype(np.float32)
     forecast = model.forecaster(pick_device("cpu")).forecast(history, np.array([city.parse_time("2024-05-01")]))
     assert forecast.shape == (1, 4, 2, city.rows, city.cols)
@@ -45,7 +46,7 @@ def test_every_card_shows_the_model_beside_every_baseline_by_lead(name: str) -> 
 
 def test_the_san_francisco_model_saw_nothing_of_its_test_days() -> None:
     city = load_config(PROJECT / "config.toml").city("san-francisco")
-    split = Registry(PROJECT / "models" / "san-francisco", city).load().card["split"]
+    split = load_model(Registry(PROJECT / "models" / "san-francisco", city)).card["split"]
     assert split["train_end"] == "2008-06-02T00:00:00-07:00"
     assert (split["valid_end"], split["test_end"]) == ("2008-06-04T00:00:00-07:00", "2008-06-07T00:00:00-07:00")
 

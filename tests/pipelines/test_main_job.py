@@ -60,6 +60,7 @@ def test_a_forecast_equals_the_backtest_and_a_repeated_one_changes_nothing(
     trained: Path, trafficcast: Callable[..., Any], config: Path, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
     from trafficcast.config import load_config
+    from trafficcast.model import load_model
     from trafficcast.registry import Registry
     from trafficcast.stores import flow_store, forecast_store, score_store
     from trafficcast.training import pick_device
@@ -75,7 +76,7 @@ def test_a_forecast_equals_the_backtest_and_a_repeated_one_changes_nothing(
     assert flows is not None
     starts = window_starts(flows, city, start, end)
     init_times = flows["time"].values[starts + HISTORY]
-    model = Registry(trained / "models" / "small", city).load()
+    model = load_model(Registry(trained / "models" / "small", city))
     history = gather(flows["flow"].values, starts, HISTORY).astype(np.float32)
     batched = model.forecaster(pick_device("cpu")).forecast(history, init_times)
     stored = forecast_store(trained / "data", city, model.version).read()
