@@ -81,6 +81,8 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
         save_arrays({"table": np.ascontiguousarray(model.climatology.table)}, folder / "climatology.safetensors")
         write_json(folder / "card.json", model.card)
         extra(folder)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors lets nobody but the writer read
 
     registry.publish(model.version, fill)
 
