@@ -9,14 +9,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+# Metric -> heading and decimals.
 COLUMNS = {
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "mse": "MSE (published)",
-    "mae_sum": "MAE (published)",
-    "ssim": "SSIM",
-    "ssim_openstl": "SSIM (OpenSTL)",
-    "psnr": "PSNR, dB",
+    "rmse": ("RMSE", 3),
+    "mae": ("MAE", 3),
+    "mse": ("MSE (published)", 4),
+    "mae_sum": ("MAE (published)", 2),
+    "ssim": ("SSIM", 4),
+    "ssim_openstl": ("SSIM (OpenSTL)", 4),
+    "psnr": ("PSNR, dB", 2),
 }
 
 
@@ -51,11 +52,11 @@ def card_text(card: dict[str, Any]) -> str:
 
 def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:
     """A table's rows, its header first: for each forecaster all leads together, then lead by lead."""
-    rows = [["forecaster", "lead", *COLUMNS.values()]]
+    rows = [["forecaster", "lead", *(heading for heading, _ in COLUMNS.values())]]
     for name, values in scores.items():
-        rows.append([name, "all", *(_number(values[key]) for key in COLUMNS)])
+        rows.append([name, "all", *(_number(values[key], digits) for key, (_, digits) in COLUMNS.items())])
         for lead in range(len(values["by_lead"]["rmse"])):
-            numbers = (_number(values["by_lead"][key][lead]) for key in COLUMNS)
+            numbers = (_number(values["by_lead"][key][lead], digits) for key, (_, digits) in COLUMNS.items())
             rows.append(["", f"+{lead * slot_minutes} min", *numbers])
     return rows
 
@@ -82,7 +83,5 @@ def _markdown(rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
 
 
-def _number(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:.4f}" if abs(value) < 2 else f"{value:.3f}"
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
