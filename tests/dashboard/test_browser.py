@@ -87,8 +87,8 @@ def requests() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def page(address: str, requests: list[str]) -> Iterator[Any]:
-    """The page in a browser of its own, its first map drawn; the tests below follow one another on it."""
+def tab(requests: list[str]) -> Iterator[Any]:
+    """A tab of a browser of its own."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         context = browser.new_context(viewport={"width": 1280, "height": 720})
@@ -96,10 +96,16 @@ def page(address: str, requests: list[str]) -> Iterator[Any]:
         page.set_default_timeout(TIMEOUT_MS)
         sync_api.expect.set_options(timeout=TIMEOUT_MS / 2)
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(address)
-        cells_of(page, "Predicted").nth(1023).wait_for()
         yield page
         browser.close()
+
+
+@pytest.fixture
+def page(tab: Any, address: str) -> Any:
+    """The page as it is when it has just been opened, its first map drawn."""
+    tab.goto(address)
+    cells_of(tab, "Predicted").nth(1023).wait_for()
+    return tab
 
 
 def cells_of(page: Any, name: str) -> Any:
@@ -140,6 +146,8 @@ def test_an_earlier_forecast_is_compared_with_what_came(page: Any) -> None:
 
 
 def test_a_lead_time_changes_the_colours(page: Any) -> None:
+    choose(page, "At", "09:00 CEST")
+    sync_api.expect(cells_of(page, "Observed")).to_have_count(1024)
     before = colour(page, "Predicted", 2)
     press(page, "09:30-10:00 (+30 min)")
     sync_api.expect(cells_of(page, "Predicted").nth(2)).not_to_have_attribute("fill", before)
@@ -149,6 +157,7 @@ def test_a_lead_time_changes_the_colours(page: Any) -> None:
 
 
 def test_outflow_takes_the_place_of_inflow(page: Any) -> None:
+    choose(page, "At", "09:00 CEST")
     total = int(sum(range(1024)) + 0.5 * 1024)
     sync_api.expect(page.get_by_text(f"city total {total:,}")).to_be_visible()
     press(page, "Outflow")
@@ -160,6 +169,7 @@ def test_outflow_takes_the_place_of_inflow(page: Any) -> None:
 
 @pytest.mark.parametrize(("name", "row", "col"), [("Predicted", 3, 17), ("Difference", 20, 9)])
 def test_a_click_on_a_cell_shows_its_series(page: Any, name: str, row: int, col: int) -> None:
+    choose(page, "At", "09:00 CEST")
     sync_api.expect(cells_of(page, name)).to_have_count(1024)
     cells_of(page, name).nth(row * 32 + col).click()
     sync_api.expect(page.get_by_text(f"Cell: row {row}, column {col}")).to_be_visible()
@@ -170,6 +180,8 @@ def test_a_click_on_a_cell_shows_its_series(page: Any, name: str, row: int, col:
 
 
 def test_the_maps_keep_their_place_and_move_together(page: Any) -> None:
+    choose(page, "At", "09:00 CEST")
+    sync_api.expect(cells_of(page, "Difference")).to_have_count(1024)
     frames = [frame for frame in page.frames if "streamlit_folium" in frame.url]
     frames[1].evaluate("() => { map.setView([45.3, 10.2], 12, {animate: false}); }")
     press(page, "09:30-10:00 (+30 min)")
@@ -183,7 +195,9 @@ def test_a_city_without_flows_says_what_to_do(page: Any) -> None:
     sync_api.expect(page.get_by_text("trafficcast ingest --city nowhere")).to_be_visible()
 
 
-def test_nothing_outside_this_machine_was_asked(page: Any, requests: list[str]) -> None:
+def test_nothing_outside_this_machine_is_asked(page: Any, requests: list[str]) -> None:
+    cells_of(page, "Predicted").nth(99).click()
+    sync_api.expect(page.get_by_test_id("stVegaLiteChart").locator("canvas, svg").first).to_be_visible()
     paths = [urlsplit(url).path for url in requests]
     assert "/app/static/leaflet-1.9.4/leaflet.js" in paths
     asked = {(urlsplit(url).scheme, urlsplit(url).hostname) for url in requests}
