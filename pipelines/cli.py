@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -251,11 +250,9 @@ def dashboard(
 
     _, place = _open(config, city)
     out.print(f"The dashboard of {place.name} is at http://{address}:{port} (stop with Ctrl-C)")
-    try:
-        code = subprocess.call(command(config, place.name, port, address))
-    except KeyboardInterrupt:
-        code = 0  # how one stops a server
-    raise typer.Exit(code)
+    words = command(config, place.name, port, address)
+    sys.stdout.flush()
+    os.execv(words[0], words)  # the server takes this process's place, so that signals reach it
 
 
 @app.command()
