@@ -26,14 +26,14 @@ from dashboard.colours import (
 from dashboard.density import png_uri, point_counts, shade_levels
 from dashboard.frames import WORDS, Frames, frames_at
 from dashboard.labels import clock_label, day_label, lead_label, moment_label, plain
-from dashboard.reads import Stamp, forecast_versions, last_observed, read_local_day, sample_flows, stamp
+from dashboard.reads import Stamp, forecast_versions, sample_flows, stamp
 from dashboard.series import CELL_WORDS, SPAN, cell_series, cell_table, series_chart
 from trafficcast.city import FLOW_KINDS, City
 from trafficcast.config import Config, load_config
 from trafficcast.errors import InputError
 from trafficcast.records import Manifest, RecordStore
 from trafficcast.registry import Registry
-from trafficcast.stores import DayStore, flow_store, forecast_store
+from trafficcast.stores import DayStore, flow_store, forecast_store, last_observed
 
 MAP_HEIGHT = 390
 CHART_HEIGHT = 230
@@ -256,7 +256,7 @@ def identity(store: DayStore) -> str:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def read_forecasts(identity: str, stamp: Stamp, day: str, _store: DayStore) -> xr.Dataset:
     """The forecasts of a local day."""
-    dataset = read_local_day(_store, np.datetime64(day))
+    dataset = _store.read_day(np.datetime64(day))
     if dataset is None:
         raise InputError(f"the forecasts of {day} are gone: load the page again")
     return dataset

@@ -33,8 +33,7 @@ def backtest(
     Every forecaster is scored on the scale of the model under test, and the baselines use its climatology. Raises
     InputError where there is no model, or no window of eight contiguous observed slots.
     """
-    if start >= end:
-        raise InputError(f"--start {city.isoformat(start)} does not lie before --end {city.isoformat(end)}")
+    city.check_period(start, end)
     chosen_device = pick_device(device)
     model = load_model(Registry(models / city.name, city), version)
     flows = read_flows(data, city)

@@ -80,15 +80,22 @@ def train(
 
     Without the three ends the last 15 % of the slots are test and the 10 % before them validation, cut at midnights.
     """
-    from pipelines.train import chosen_split
     from pipelines.train import train as run
     from trafficcast.training import TrainingSettings
 
     settings, place = _open(config, city)
-    ends = [_time(place, text) for text in (train_end, valid_end, test_end)]
-    chosen = TrainingSettings(epochs, batch_size, learning_rate, weight_decay=weight_decay, seed=seed)
-    split = chosen_split(place, settings.paths.data, *ends)
-    card = run(place, settings.paths.data, settings.paths.models, model, chosen, split, device, resume)
+    card = run(
+        place,
+        settings.paths.data,
+        settings.paths.models,
+        model,
+        TrainingSettings(epochs, batch_size, learning_rate, weight_decay=weight_decay, seed=seed),
+        _time(place, train_end),
+        _time(place, valid_end),
+        _time(place, test_end),
+        device,
+        resume,
+    )
     if as_json:
         print_json(card)
     else:

@@ -15,7 +15,7 @@ from trafficcast.forecasts import check_forecast, forecast_dataset
 from trafficcast.ledger import Ledger
 from trafficcast.model import Model, load_model
 from trafficcast.registry import Registry
-from trafficcast.stores import flow_store, forecast_store
+from trafficcast.stores import flow_store, forecast_store, last_observed
 from trafficcast.training import pick_device
 from trafficcast.windows import HISTORY, history_before
 
@@ -35,15 +35,19 @@ def forecast(
     """
     chosen_device = pick_device(device)
     model = load_model(Registry(models / city.name, city), version)
+    flows = flow_store(data, city)
     if init_time is None:
-        init_time = after_last_observed(city, data)
+        last = last_observed(flows)
+        if last is None:
+            raise InputError(f"'{city.name}' has no observed slot yet: run trafficcast ingest PATH --city {city.name}")
+        init_time = last + city.slot
     elif city.slot_start(init_time) != init_time:
         raise InputError(
             f"{city.isoformat(init_time)} is no slot start: slots of {city.slot_minutes} minutes start at "
             f"{city.isoformat(city.slot_start(init_time))} and every {city.slot_minutes} minutes after"
         )
-    flows = flow_store(data, city).read(init_time - HISTORY * city.slot, init_time)
-    return publish_forecast(city, data, model, model.forecaster(chosen_device), flows, init_time)
+    known = flows.read(init_time - HISTORY * city.slot, init_time)
+    return publish_forecast(city, data, model, model.forecaster(chosen_device), known, init_time)
 
 
 def publish_forecast(
@@ -67,14 +71,3 @@ def publish_forecast(
         store.write(made)
     Ledger(data / "ledger.sqlite").record("forecast", city.name, model.version, init_time, "published")
     return made
-
-
-def after_last_observed(city: City, data: Path) -> np.datetime64:
-    """The end of the last observed slot in the flow store. Raises InputError where there is none."""
-    store = flow_store(data, city)
-    for day in reversed(store.days()):
-        flows = store.read(city.midnight(day), city.midnight(day + np.timedelta64(1, "D")))
-        if flows is not None and flows["observed"].values.any():
-            last: np.datetime64 = flows["time"].values[flows["observed"].values][-1] + city.slot
-            return last
-    raise InputError(f"'{city.name}' has no observed slot yet: run trafficcast ingest PATH --city {city.name}")

@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.progress import log, track
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.files import json_text, write_json, writer_lock
+from trafficcast.files import write_json, writer_lock
 from trafficcast.flows import FlowCounter
 from trafficcast.points import DAY_US, EARLIEST_US, SECOND_US, Batch, drop_implausible
 from trafficcast.quality import quality_report
@@ -41,7 +41,6 @@ def ingest(
     latest = int(time.time()) * SECOND_US + DAY_US if end is None else _microseconds(end)
     records = RecordStore(data / city.name / "records")
     store = flow_store(data, city)
-    quality = data / city.name / "quality.json"
     with writer_lock(data / city.name):
         manifest = records.manifest()
         store.check()
@@ -69,8 +68,7 @@ def ingest(
             records.publish(state)
         # From here on a crash is mended by the next ingest, which counts anew what the records say.
         store.write(flows)
-        if not quality.exists() or quality.read_text(encoding="utf-8") != json_text(report) + "\n":
-            write_json(quality, report)
+        write_json(data / city.name / "quality.json", report)
     return report
 
 

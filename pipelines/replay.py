@@ -33,8 +33,7 @@ def replay(
 
     Raises InputError where there is no model or no flow in the period.
     """
-    if start >= end:
-        raise InputError(f"--start {city.isoformat(start)} does not lie before --end {city.isoformat(end)}")
+    city.check_period(start, end)
     model = load_model(Registry(models / city.name, city), version)
     forecaster = model.forecaster(pick_device(device))
     flows = read_flows(data, city, start - WEEK - HISTORY * city.slot, end)

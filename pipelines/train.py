@@ -28,7 +28,7 @@ from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
 from trafficcast.training import Trained, TrainingSettings, pick_device, windows_of
 from trafficcast.training import train as fit
-from trafficcast.windows import Split, default_split, window_starts
+from trafficcast.windows import Split, chosen_split, window_starts
 
 
 def train(
@@ -37,20 +37,23 @@ def train(
     models: Path,
     architecture: str = "vmrnn-b",
     settings: TrainingSettings | None = None,
-    split: Split | None = None,
+    train_end: np.datetime64 | None = None,
+    valid_end: np.datetime64 | None = None,
+    test_end: np.datetime64 | None = None,
     device: str = "auto",
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train a network on the city's flow store, publish it in the registry and return its card.
 
-    Only the training split fits scaler, climatology and network; validation chooses the epoch; test is read once,
-    for the card. Raises InputError where there are no flows, or too few for a window of each split.
+    The three ends choose the split (see `windows.chosen_split`). Only the training split fits scaler, climatology
+    and network; validation chooses the epoch; test is read once, for the card. Raises InputError where there are no
+    flows, or too few for a window of each split.
     """
     settings = settings or TrainingSettings()
     chosen_device = pick_device(device)
     architecture_function(architecture)
     flows = read_flows(data, city)
-    split = split or default_split(city, flows["time"].values)
+    split = chosen_split(city, flows["time"].values, train_end, valid_end, test_end)
     starts = _window_starts(flows, city, split)
     fitted = flows.sel(time=flows["time"].values < split.train_end)
     scale = float(fitted["flow"].values[fitted["observed"].values].max())
@@ -64,7 +67,7 @@ def train(
     registry = Registry(models / city.name, city)
     work = data / city.name / "training" / architecture
     identity = _hash(flows, json_text([described, city.grid(), [str(t) for t in vars(split).values()]]))
-    values = flows["flow"].values
+    training, validation = windows_of(flows["flow"].values, scale, starts["training"], starts["validation"])
 
     def on_epoch(state: Trained) -> None:
         last = state.history[-1]
@@ -77,8 +80,8 @@ def train(
     with writer_lock(work):
         trained = fit(
             network,
-            windows_of(values, starts["training"], scale),
-            windows_of(values, starts["validation"], scale),
+            training,
+            validation,
             scale,
             settings,
             chosen_device,
@@ -98,11 +101,7 @@ def train(
             "scale": scale,
             "split": {name: city.isoformat(moment) for name, moment in vars(split).items()},
             "windows": {name: len(positions) for name, positions in starts.items()},
-            "training": asdict(settings)
-            | {
-                "device": str(chosen_device),
-                "best_epoch": trained.best_epoch,
-            },
+            "training": asdict(settings) | {"device": str(chosen_device), "best_epoch": trained.best_epoch},
             "data_hash": _hash(fitted),
             "code_version": __version__,
             "created": city.isoformat(np.datetime64(int(time.time()), "s")),
@@ -123,23 +122,6 @@ def train(
         (work / "checkpoint.safetensors").unlink()
     log.info("published %s", registry.root / model.version)
     return card
-
-
-def chosen_split(
-    city: City,
-    data: Path,
-    train_end: np.datetime64 | None,
-    valid_end: np.datetime64 | None,
-    test_end: np.datetime64 | None,
-) -> Split | None:
-    """The split a person chose; None where none was. Raises InputError when only part of it is given."""
-    if train_end is None and valid_end is None and test_end is None:
-        return None
-    if train_end is None or valid_end is None:
-        raise InputError("give --train-end and --valid-end together, or neither")
-    flows = read_flows(data, city)
-    first, last = flows["time"].values[[0, -1]]
-    return Split(first, train_end, valid_end, last + city.slot if test_end is None else test_end)
 
 
 def _window_starts(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:

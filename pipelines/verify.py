@@ -50,23 +50,26 @@ def verify(
 
 def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None) -> Verified:
     """Score those of `forecasts` that have all their slots observed in `flows` and no score yet."""
-    ledger = Ledger(data / "ledger.sqlite")
+    if flows is None:
+        return Verified(0, len(forecasts["init_time"]))
+    ledger, store = Ledger(data / "ledger.sqlite"), score_store(data, city, model.version)
     done = ledger.results("verify", city.name, model.version)
+    compared = baselines(flows, model.climatology)
+    observed = flows.isel(time=flows["observed"].values)
     scored = waiting = 0
-    observed = None if flows is None else flows.isel(time=flows["observed"].values)
     for init_time in forecasts["init_time"].values:
         if init_time in done:
             continue
         wanted = init_time + city.slot * np.arange(-HISTORY, HORIZON)
-        if flows is None or observed is None or not np.isin(wanted, observed["time"].values).all():
+        if not np.isin(wanted, observed["time"].values).all():
             waiting += 1
             continue
         frames = observed["flow"].sel(time=wanted).values
         history, truth = frames[None, :HISTORY].astype(np.float32), frames[HISTORY:]
         made = {model.version: forecasts["flow"].sel(init_time=init_time).values}
-        for name, forecaster in baselines(flows, model.climatology).items():
+        for name, forecaster in compared.items():
             made[name] = forecaster.forecast(history, np.array([init_time]))[0]
-        score_store(data, city, model.version).write(score_dataset(city, init_time, made, truth))
+        store.write(score_dataset(city, init_time, made, truth))
         ledger.record("verify", city.name, model.version, init_time, "scored")
         scored += 1
     return Verified(scored, waiting)

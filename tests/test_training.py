@@ -46,7 +46,7 @@ def run(
     on_epoch: Callable[[Trained], None] = lambda state: None,
 ) -> Trained:
     flows = np.random.default_rng(0).integers(0, 50, (40, 2, 8, 8))
-    training, validation = (windows_of(flows, np.arange(*span), SCALE) for span in ((0, 18), (20, 30)))
+    training, validation = windows_of(flows, SCALE, np.arange(0, 18), np.arange(20, 30))
     device = torch.device("cpu")
     return train(model, training, validation, SCALE, settings, device, checkpoint, identity, resume, progress, on_epoch)
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from trafficcast.errors import InputError
 
-FloatArray = np.ndarray
 OUTSIDE = -1
 FLOW_KINDS = ("inflow", "outflow")
 
@@ -78,12 +77,12 @@ class City(BaseModel):
         return ZoneInfo(self.timezone)
 
     @property
-    def lat(self) -> FloatArray:
+    def lat(self) -> np.ndarray:
         """Latitudes of the cell centres, (row), degrees north, falling."""
         return self.north - (np.arange(self.rows) + 0.5) * (self.north - self.south) / self.rows
 
     @property
-    def lon(self) -> FloatArray:
+    def lon(self) -> np.ndarray:
         """Longitudes of the cell centres, (col), degrees east, rising."""
         return self.west + (np.arange(self.cols) + 0.5) * (self.east - self.west) / self.cols
 
@@ -113,6 +112,11 @@ class City(BaseModel):
             except (OverflowError, NotImplementedError):
                 raise InputError(f"{text} is beyond the calendar: years run from 1 to 9999") from None
         return stamp.tz_convert("UTC").tz_localize(None).to_datetime64().astype("datetime64[us]")
+
+    def check_period(self, start: np.datetime64, end: np.datetime64) -> None:
+        """Raise InputError where a period a person gave is empty."""
+        if start >= end:
+            raise InputError(f"--start {self.isoformat(start)} does not lie before --end {self.isoformat(end)}")
 
     def local(self, times: np.ndarray) -> pd.DatetimeIndex:
         """Naive UTC times -> the city's local times (aware)."""

@@ -50,7 +50,9 @@ def _without_nan(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text atomically."""
+    """Write text atomically; a file that holds it already is left alone."""
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

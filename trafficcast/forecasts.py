@@ -26,7 +26,6 @@ def forecast_dataset(
     `flow`: (HORIZON, flow kind, row, col). `model` is the model's card.
     """
     init_times = np.array([init_time], "datetime64[us]")
-    lead_time = (city.slot * np.arange(HORIZON)).astype("timedelta64[us]")
     return xr.Dataset(
         {
             "flow": (
@@ -37,7 +36,7 @@ def forecast_dataset(
         },
         coords={
             "init_time": ("init_time", init_times, {"standard_name": "forecast_reference_time"}),
-            "lead_time": ("lead_time", lead_time, {"standard_name": "forecast_period"}),
+            "lead_time": ("lead_time", _lead_times(city), {"standard_name": "forecast_period"}),
             "valid_time": (
                 ("init_time", "lead_time"),
                 target_times(city, init_times).astype("datetime64[us]"),
@@ -74,7 +73,6 @@ def score_dataset(
     error = np.stack([flow.astype(np.float64) - observed for flow in forecasts.values()])
     cells = (2, 3, 4)
     dimensions = ("init_time", "forecaster", "lead_time")
-    lead_time = (city.slot * np.arange(HORIZON)).astype("timedelta64[us]")
     return xr.Dataset(
         {
             "rmse": (dimensions, np.sqrt(np.square(error).mean(cells))[None], {"units": "1"}),
@@ -83,7 +81,11 @@ def score_dataset(
         coords={
             "init_time": ("init_time", np.array([init_time], "datetime64[us]")),
             "forecaster": ("forecaster", list(forecasts)),
-            "lead_time": ("lead_time", lead_time),
+            "lead_time": ("lead_time", _lead_times(city)),
         },
         attrs=city_attributes(city),
     )
+
+
+def _lead_times(city: City) -> np.ndarray:
+    return (city.slot * np.arange(HORIZON)).astype("timedelta64[us]")

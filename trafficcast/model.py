@@ -15,7 +15,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from trafficcast.errors import InputError
-from trafficcast.files import write_json
+from trafficcast.files import atomic, write_json
 from trafficcast.forecasters import Climatology, VmrnnForecaster
 from trafficcast.nn import VMRNN, vmrnn_b
 from trafficcast.registry import Registry
@@ -77,12 +77,13 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
 
     def fill(folder: Path) -> None:
         tensors = {key: value.detach().cpu().contiguous() for key, value in model.network.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors")
-        save_arrays({"table": np.ascontiguousarray(model.climatology.table)}, folder / "climatology.safetensors")
+        # Through `atomic` for its permissions: safetensors lets nobody but the writer read.
+        with atomic(folder / "model.safetensors") as temporary:
+            save_file(tensors, temporary)
+        with atomic(folder / "climatology.safetensors") as temporary:
+            save_arrays({"table": np.ascontiguousarray(model.climatology.table)}, temporary)
         write_json(folder / "card.json", model.card)
         extra(folder)
-        for file in folder.iterdir():
-            file.chmod(0o644)  # safetensors lets nobody but the writer read
 
     registry.publish(model.version, fill)
 

@@ -22,6 +22,7 @@ from trafficcast.files import atomic, writer_lock
 COMPRESSION = {"zlib": True, "complevel": 1}
 # Clocks set back over midnight (St. John's until 2011) interleave the slots of two local days.
 INTERLEAVED = np.timedelta64(1, "m") * np.arange(181)
+MICROSECOND = np.timedelta64(1, "us")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class DayStore:
         if start is not None:
             days = [day for day in days if day >= self.city.local_days(start + INTERLEAVED).min()]
         if end is not None:
-            days = [day for day in days if day <= self.city.local_days(end - INTERLEAVED).max()]
-        parts = [self._read_day(day) for day in days]
+            days = [day for day in days if day <= self.city.local_days(end - MICROSECOND - INTERLEAVED).max()]
+        parts = [self._load(day) for day in days]
         if not parts:
             return None
         whole = self._concatenate(parts).sortby(self.dimension)
@@ -58,10 +59,14 @@ class DayStore:
             keep &= time < end
         return whole.isel({self.dimension: keep}) if keep.any() else None
 
+    def read_day(self, day: np.datetime64) -> xr.Dataset | None:
+        """What lies in a local day of the city."""
+        return self.read(self.city.midnight(day), self.city.midnight(day + np.timedelta64(1, "D")))
+
     def check(self) -> None:
         """Raise InputError where a file cannot be read or was made for another grid."""
         for day in self.days():
-            self._read_day(day)
+            self._load(day)
 
     def write(self, dataset: xr.Dataset) -> None:
         """Add a dataset; where the store holds a value for the same time already, the new one takes its place.
@@ -72,7 +77,7 @@ class DayStore:
         with writer_lock(self.root):
             for day in np.unique(local_days):
                 part = dataset.isel({self.dimension: local_days == day})
-                old = self._read_day(day) if self._file(day).exists() else None
+                old = self._load(day) if self._file(day).exists() else None
                 new = part if old is None else self._merge(old, part)
                 if old is None or not new.identical(old):
                     self._write_day(day, new)
@@ -98,7 +103,7 @@ class DayStore:
     def _file(self, day: np.datetime64) -> Path:
         return self.root / f"{day}.nc"
 
-    def _read_day(self, day: np.datetime64) -> xr.Dataset:
+    def _load(self, day: np.datetime64) -> xr.Dataset:
         file = self._file(day)
         try:
             with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
@@ -155,6 +160,16 @@ def read_flows(
     if flows is None:
         raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")
     return flows
+
+
+def last_observed(flows: DayStore) -> np.datetime64 | None:
+    """The start of the newest observed slot of a flow store, naive UTC; None where there is none."""
+    for day in reversed(flows.days()):
+        dataset = flows.read_day(day)
+        if dataset is not None and dataset["observed"].values.any():
+            newest: np.datetime64 = dataset["time"].values[dataset["observed"].values].max()
+            return newest
+    return None
 
 
 def forecast_store(data: Path, city: City, model: str) -> DayStore:

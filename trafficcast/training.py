@@ -209,6 +209,7 @@ def _load_checkpoint(
     return Trained(json.loads(metadata["history"]), part("best/"))
 
 
-def windows_of(flows: np.ndarray, starts: np.ndarray, scale: float) -> Windows:
-    """Flows (slot, flow kind, row, col) in vehicles per slot, and window positions, as a split to train on."""
-    return Windows(torch.from_numpy(flows.astype(np.float32) / np.float32(scale)), torch.from_numpy(starts))
+def windows_of(flows: np.ndarray, scale: float, *starts: np.ndarray) -> tuple[Windows, ...]:
+    """Flows (slot, flow kind, row, col) in vehicles per slot, and each split's window positions, as splits."""
+    frames = torch.from_numpy(flows.astype(np.float32) / np.float32(scale))
+    return tuple(Windows(frames, torch.from_numpy(positions)) for positions in starts)

@@ -50,6 +50,24 @@ def default_split(city: City, time: np.ndarray) -> Split:
     return Split(time[0], train_end, valid_end, end)
 
 
+def chosen_split(
+    city: City,
+    time: np.ndarray,
+    train_end: np.datetime64 | None,
+    valid_end: np.datetime64 | None,
+    test_end: np.datetime64 | None,
+) -> Split:
+    """The split of slots `time` (naive UTC) at the ends a person gave; the default one where none was given.
+
+    Without `test_end` test runs to the last slot. Raises InputError where only part is given, or out of order.
+    """
+    if train_end is None and valid_end is None and test_end is None:
+        return default_split(city, time)
+    if train_end is None or valid_end is None:
+        raise InputError("give --train-end and --valid-end together, or neither")
+    return Split(time[0], train_end, valid_end, time[-1] + city.slot if test_end is None else test_end)
+
+
 def window_starts(flows: xr.Dataset, city: City, start: np.datetime64, end: np.datetime64) -> np.ndarray:
     """Positions in `flows` of the windows whose four target slots lie in [start, end).
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.reads import forecast_versions, last_observed, read_local_day, sample_flows, stamp
+from dashboard.reads import forecast_versions, sample_flows, stamp
+from trafficcast.stores import last_observed
 
 
 def test_a_local_day_is_read_whole_and_alone(place: Any) -> None:
     place.add_flows()
-    flows = read_local_day(place.flows, np.datetime64("2024-05-07"))
+    flows = place.flows.read_day(np.datetime64("2024-05-07"))
     assert flows is not None and flows.sizes["time"] == 48
     assert flows["time"].values[0] == place.start
 
@@ -20,7 +21,7 @@ def test_a_local_day_is_read_whole_and_alone(place: Any) -> None:
 def test_only_that_days_file_is_read(place: Any) -> None:
     place.add_flows()
     (place.flows.root / "2024-05-08.nc").write_bytes(b"damaged")
-    assert read_local_day(place.flows, np.datetime64("2024-05-07")) is not None
+    assert place.flows.read_day(np.datetime64("2024-05-07")) is not None
 
 
 def test_the_newest_observed_slot_is_not_merely_the_newest(place: Any) -> None:
