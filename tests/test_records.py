@@ -1,182 +1,145 @@
-"""The record store: what is kept, once each, and that a state counts only once its manifest is published."""
+"""What is dropped before anything is counted: places, times, repeats."""
 
 from __future__ import annotations
 
-import hashlib
+import random
 from collections import Counter
-from pathlib import Path
+from itertools import permutations
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from trafficcast.errors import InputError
-from trafficcast.points import DAY_US, Batch, Points
-from trafficcast.records import Manifest, RecordStore, digest
+from trafficcast.points import DAY_US, EARLIEST_US, Batch, Points, drop_implausible, sort_and_deduplicate
 
-START = int(np.datetime64("2008-06-04", "us").astype(np.int64))
-Row = tuple[str, int, float, float, int]  # vehicle, microseconds since START, lon, lat, occupied
+LATEST = EARLIEST_US + 10 * DAY_US
+Row = tuple[int, int, float, float, int]  # vehicle, time, lon, lat, occupied
 
 
-def batch(*rows: Row, read: int | None = None, **dropped: int) -> Batch:
-    names = list(dict.fromkeys(row[0] for row in rows))
-    points = Points(
-        np.array([names.index(row[0]) for row in rows], np.int32),
-        np.array([START + row[1] for row in rows], np.int64),
-        np.array([row[2] for row in rows], np.float64),
-        np.array([row[3] for row in rows], np.float64),
-        np.array([row[4] for row in rows], np.int8),
+def points(*rows: Row) -> Points:
+    vehicle, time, lon, lat, occupied = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    return Points(
+        np.array(vehicle, np.int32),
+        np.array(time, np.int64),
+        np.array(lon, np.float64),
+        np.array(lat, np.float64),
+        np.array(occupied, np.int8),
     )
-    return Batch(names, points, len(rows) if read is None else read, Counter(dropped))
 
 
-def rows_of(names: list[str], points: Points) -> list[Row]:
-    vehicles = [names[code] for code in points.vehicle]
-    columns = (points.lon.tolist(), points.lat.tolist(), points.occupied.tolist())
-    return list(zip(vehicles, (points.time - START).tolist(), *columns, strict=True))
+def rows_of(what: Points) -> list[Row]:
+    columns = (what.vehicle, what.time, what.lon, what.lat, what.occupied)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def days_of(store: RecordStore, manifest: Manifest | None = None) -> list[list[Row]]:
-    return [rows_of(names, points) for names, points in store.read_days(manifest or store.manifest())]
+def kept(lon: float, lat: float, time: int) -> Batch:
+    batch = Batch(["a"], points((0, time, lon, lat, 0)), 1)
+    return drop_implausible(batch, EARLIEST_US, LATEST)
 
 
-def ingested(store: RecordStore, *batches: Batch, source: str = "x") -> Manifest:
-    manifest = store.add(store.manifest(), batches, [source])
-    store.publish(manifest)
-    return manifest
+@pytest.mark.parametrize(
+    ("lon", "lat"), [(180, 90), (-180, -90), (0, 1e-9), (1e-9, 0), (-122.4, 37.7), (0, 51.5), (9.2, 0)]
+)
+def test_places_on_the_globe_are_kept(lon: float, lat: float) -> None:
+    assert rows_of(kept(lon, lat, EARLIEST_US).points) == [(0, EARLIEST_US, lon, lat, 0)]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+@pytest.mark.parametrize("place", [(180.0001, 0), (-180.0001, 0), (10, 90.0001), (10, -90.0001), (0, 0), (-0.0, 0.0)])
+def test_places_off_the_globe_and_null_island_are_dropped_and_counted(place: tuple[float, float]) -> None:
+    batch = kept(*place, EARLIEST_US)
+    assert len(batch.points) == 0
+    assert +batch.dropped == Counter(coordinates=1)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> RecordStore:
-    return RecordStore(tmp_path / "records")
+@pytest.mark.parametrize(("time", "keeps"), [(EARLIEST_US - 1, 0), (EARLIEST_US, 1), (LATEST - 1, 1), (LATEST, 0)])
+def test_the_range_of_time_is_half_open(time: int, keeps: int) -> None:
+    batch = kept(10, 45, time)
+    assert len(batch.points) == keeps
+    assert +batch.dropped == Counter(timestamp=1 - keeps)
 
 
-A: Row = ("a", 5, -122.4, 37.7, 1)
-B: Row = ("b", 3, 0.1 + 0.2, 1 / 3, 0)
+def test_the_first_instant_allowed_by_default_is_the_year_2000() -> None:
+    assert np.datetime64(EARLIEST_US, "us") == np.datetime64("2000-01-01T00:00")
 
 
-def test_an_empty_store(store: RecordStore) -> None:
-    assert store.manifest() == Manifest()
-    assert days_of(store) == []
-    assert Manifest().dropped == {"unparsable": 0, "coordinates": 0, "timestamp": 0, "duplicate": 0}
+def test_a_row_wrong_in_both_is_counted_once_as_coordinates() -> None:
+    assert +kept(0, 0, 5).dropped == Counter(coordinates=1)
 
 
-def test_what_is_read_is_what_was_added_bit_for_bit(store: RecordStore) -> None:
-    extremes: Row = ("\u00e9 1", DAY_US - 1, -179.99999999999997, 5e-324, -1)
-    ingested(store, batch(B, A, extremes))
-    ((names, points),) = store.read_days(store.manifest())
-    assert rows_of(names, points) == [A, B, extremes]
-    assert [points.lon.dtype, points.time.dtype, points.occupied.dtype] == [np.float64, np.int64, np.int8]
+def test_earlier_drops_and_the_rest_of_the_batch_stay() -> None:
+    some = points((0, EARLIEST_US, 10, 45, 1), (1, EARLIEST_US, 200, 45, 0), (1, LATEST, 10, 45, 0))
+    batch = drop_implausible(Batch(["a", "b"], some, 7, Counter(unparsable=4)), EARLIEST_US, LATEST)
+    assert rows_of(batch.points) == [(0, EARLIEST_US, 10, 45, 1)]
+    assert batch.vehicles == ["a", "b"]
+    assert batch.rows == 7
+    assert batch.dropped == Counter(unparsable=4, coordinates=1, timestamp=1)
 
 
-def test_one_file_a_utc_day_sorted_by_vehicle_and_time(store: RecordStore) -> None:
+def test_sorting_is_by_vehicle_and_then_time() -> None:
+    some = [(1, 3, 0.1, 0.2, 0), (0, 9, 0.3, 0.4, 1), (1, 2, 0.5, 0.6, 0), (0, 4, 0.7, 0.8, 1)]
+    ordered, repeats = sort_and_deduplicate(points(*some), 0)
+    assert rows_of(ordered) == [some[3], some[1], some[2], some[0]]
+    assert repeats == 0
+
+
+@pytest.mark.parametrize("day", [0, 14_034])
+def test_the_last_and_first_microseconds_of_a_day_do_not_mix_vehicles(day: int) -> None:
+    start = day * DAY_US
+    some = [(1, start, 1.0, 1.0, 0), (0, start + DAY_US - 1, 2.0, 2.0, 0)]
+    ordered, repeats = sort_and_deduplicate(points(*some), start)
+    assert rows_of(ordered) == [some[1], some[0]]
+    assert repeats == 0
+
+
+@pytest.mark.parametrize(
+    ("stays", "goes"),
+    [
+        ((1.0, 9.0, 1), (2.0, 0.0, 0)),  # longitude decides first
+        ((1.0, 1.0, 1), (1.0, 2.0, 0)),  # then latitude
+        ((1.0, 1.0, 0), (1.0, 1.0, 1)),  # then occupied
+        ((-2.0, 1.0, 0), (-1.0, 1.0, 0)),  # smaller, not nearer to zero
+    ],
+)
+def test_of_a_repeated_pair_the_smallest_stays_in_any_order(
+    stays: tuple[float, float, int], goes: tuple[float, float, int]
+) -> None:
+    others: list[Row] = [(0, 100, 5.0, 5.0, 0), (3, 7, -5.0, 5.0, 1)]
+    rows: list[Row] = [(0, 7, *stays), (0, 7, *goes), (0, 7, *goes), *others]
+    for order in permutations(rows):
+        ordered, repeats = sort_and_deduplicate(points(*order), 0)
+        assert rows_of(ordered) == [(0, 7, *stays), *others]
+        assert repeats == 2
+
+
+def test_the_same_time_of_two_vehicles_is_no_repeat() -> None:
+    ordered, repeats = sort_and_deduplicate(points((1, 7, 1.0, 1.0, 0), (0, 7, 1.0, 1.0, 0)), 0)
+    assert [row[0] for row in rows_of(ordered)] == [0, 1]
+    assert repeats == 0
+
+
+def test_no_points_at_all() -> None:
+    ordered, repeats = sort_and_deduplicate(points(), 0)
+    assert len(ordered) == 0
+    assert repeats == 0
+
+
+def test_many_repeats_against_a_dictionary() -> None:
+    draw = random.Random(1)
     rows: list[Row] = [
-        ("b", DAY_US, 1, 1, 0),
-        ("b", DAY_US - 1, 2, 2, 0),
-        ("a", DAY_US - 1, 3, 3, 0),
-        ("b", 0, 4, 4, 0),
+        (draw.randrange(4), draw.randrange(30), draw.randrange(3) / 2, draw.randrange(3) / 2, draw.randrange(2))
+        for _ in range(400)
     ]
-    manifest = ingested(store, batch(*rows))
-    assert sorted(manifest.days) == ["2008-06-04", "2008-06-05"]
-    assert days_of(store) == [[rows[2], rows[3], rows[1]], [rows[0]]]
-    table = pq.read_table(store.root / manifest.days["2008-06-04"])
-    assert table.column_names == ["vehicle", "time", "lon", "lat", "occupied"]
+    smallest: dict[tuple[int, int], Row] = {}
+    for row in rows:
+        smallest[row[:2]] = min(row, smallest.get(row[:2], row))
+    ordered, repeats = sort_and_deduplicate(points(*rows), 0)
+    assert rows_of(ordered) == [smallest[key] for key in sorted(smallest)]
+    assert repeats == 400 - len(smallest)
 
 
-def test_days_come_in_the_order_of_time_however_they_arrived(store: RecordStore) -> None:
-    late: Row = ("a", 40 * DAY_US, 1, 1, 0)
-    ingested(store, batch(late))
-    ingested(store, batch(A), source="y")
-    assert days_of(store) == [[A], [late]]
-
-
-def test_batches_of_one_vehicle_come_together(store: RecordStore) -> None:
-    first: Row = ("a", 9, 1, 1, 0)
-    ingested(store, batch(A), batch(B, first))
-    assert days_of(store) == [[A, first, B]]
-
-
-def test_a_second_ingest_adds_and_the_smallest_of_repeats_stays(store: RecordStore) -> None:
-    smaller: Row = ("a", 5, -122.5, 90.0, 1)
-    larger: Row = ("b", 3, 50.0, 0.0, 0)
-    ingested(store, batch(A, B))
-    manifest = ingested(store, batch(larger, ("c", 1, 1, 1, 1), smaller, smaller), source="y")
-    assert days_of(store) == [[smaller, B, ("c", 1, 1, 1, 1)]]
-    assert manifest.dropped["duplicate"] == 3
-    assert manifest.rows == 6
-    assert manifest.sources == ["x", "y"]
-
-
-def test_counters_add_up_over_ingests(store: RecordStore) -> None:
-    ingested(store, batch(A, read=7, unparsable=4, timestamp=2))
-    manifest = ingested(store, batch(B, read=4, unparsable=1, coordinates=2), batch(A, B), source="y")
-    assert manifest.rows == 13
-    assert manifest.dropped == {"unparsable": 5, "coordinates": 2, "timestamp": 2, "duplicate": 2}
-
-
-def test_a_state_counts_only_once_it_is_published(store: RecordStore) -> None:
-    old = ingested(store, batch(A))
-    new = store.add(store.manifest(), [batch(B)], ["y"])
-    assert store.manifest() == old
-    assert days_of(store) == [[A]]
-    assert days_of(store, new) == [[A, B]]
-    store.publish(new)
-    assert store.manifest() == new
-    assert days_of(store) == [[A, B]]
-
-
-def test_days_without_new_records_keep_their_files(store: RecordStore) -> None:
-    ingested(store, batch(A, ("a", DAY_US, 1, 1, 0)))
-    before = {file.name: file.stat().st_mtime_ns for file in store.root.glob("2008-06-04*")}
-    ingested(store, batch(("b", DAY_US, 1, 1, 0)), source="y")
-    assert {file.name: file.stat().st_mtime_ns for file in store.root.glob("2008-06-04*")} == before
-
-
-def test_publishing_removes_files_of_earlier_states_and_of_abandoned_ones(store: RecordStore) -> None:
-    ingested(store, batch(A))
-    store.add(store.manifest(), [batch(("c", 2 * DAY_US, 1, 1, 0))], ["abandoned"])
-    assert len(contents(store.root)) == 3
-    manifest = ingested(store, batch(B), source="y")
-    assert set(contents(store.root)) == {"manifest.json", *manifest.days.values()}
-
-
-def test_a_batch_without_points_changes_counters_only(store: RecordStore) -> None:
-    ingested(store, batch(A))
-    nothing = Batch(["b"], batch(A).points.take(slice(0, 0)), 3, Counter(unparsable=3))
-    manifest = ingested(store, nothing, source="y")
-    assert days_of(store) == [[A]]
-    assert (manifest.rows, manifest.dropped["unparsable"]) == (4, 3)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"generation": 1, "wrong": 2}', "\x00"])
-def test_a_damaged_manifest_is_named(store: RecordStore, text: str) -> None:
-    ingested(store, batch(A))
-    (store.root / "manifest.json").write_text(text)
-    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
-        store.manifest()
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "zeros"])
-def test_a_damaged_day_is_named(store: RecordStore, damage: str) -> None:
-    file = store.root / ingested(store, batch(A, B)).days["2008-06-04"]
-    data = file.read_bytes()
-    file.unlink()
-    if damage != "gone":
-        file.write_bytes({"cut": data[:-10], "empty": b"", "zeros": bytes(len(data))}[damage])
-    with pytest.raises(InputError, match=file.name):
-        days_of(store)
-    with pytest.raises(InputError, match=file.name):
-        store.add(store.manifest(), [batch(("c", 1, 1, 1, 1))], ["y"])
-
-
-def test_a_source_is_its_name_and_its_bytes_in_whatever_folder(tmp_path: Path) -> None:
-    for name, text in {"a/new_x.txt": "1", "b/new_x.txt": "1", "c/new_x.txt": "2", "a/new_y.txt": "1"}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    same, other_folder = digest(tmp_path / "a/new_x.txt"), digest(tmp_path / "b/new_x.txt")
-    assert same == other_folder == f"new_x.txt:{hashlib.sha256(b'1').hexdigest()}"
-    assert len({same, digest(tmp_path / "c/new_x.txt"), digest(tmp_path / "a/new_y.txt")}) == 3
+def test_concatenate_and_take_keep_rows_together() -> None:
+    a: list[Row] = [(0, 1, 1.0, 2.0, 0), (1, 2, 3.0, 4.0, 1)]
+    b: list[Row] = [(2, 3, 5.0, 6.0, -1)]
+    both = Points.concatenate([points(*a), points(*b)])
+    assert rows_of(both) == a + b
+    assert rows_of(both.take(np.array([False, True, True]))) == [a[1], b[0]]
+    assert rows_of(both.take(slice(0, 1))) == a[:1]

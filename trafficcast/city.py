@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -11,6 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trafficcast.errors import InputError
+from trafficcast.feed import Feed
 
 OUTSIDE = -1
 FLOW_KINDS = ("inflow", "outflow")
@@ -32,6 +34,7 @@ class City(BaseModel):
     max_gap_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     max_speed_kmh: Annotated[float, Field(gt=0)] = 150.0
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.8
+    feed: Feed = Feed()
     name: str = ""
 
     @field_validator("timezone")
@@ -85,6 +88,11 @@ class City(BaseModel):
     def lon(self) -> np.ndarray:
         """Longitudes of the cell centres, (col), degrees east, rising."""
         return self.west + (np.arange(self.cols) + 0.5) * (self.east - self.west) / self.cols
+
+    def with_feed_paths(self, base: Path) -> Self:
+        """The same city with the paths of its feed absolute, those given relative being relative to `base`."""
+        paths = {key: base / value for key in ("zones", "inbox") if (value := getattr(self.feed, key)) is not None}
+        return self.model_copy(update={"feed": self.feed.model_copy(update=paths)}) if paths else self
 
     def grid(self) -> dict[str, float | int | str]:
         """What must be equal for flows, a model and a forecast to belong together."""

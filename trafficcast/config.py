@@ -90,6 +90,7 @@ def load_config(path: Path) -> Config:
     if config.default_city is not None:
         config.city(config.default_city)
     base = path.resolve().parent
+    config.cities = {name: city.with_feed_paths(base) for name, city in config.cities.items()}
     config.paths = Paths(data=base / config.paths.data, models=base / config.paths.models)
     return config
 

@@ -1,151 +1,131 @@
-"""The record store: every kept GPS point as Parquet, one file a UTC day, and the manifest that makes a state whole.
+"""Records in columns - GPS points, trips, trips between zones - and what is dropped before anything is counted.
 
-    data/<city>/records/2008-05-17.3.parquet    vehicle, time, lon, lat, occupied; sorted by (vehicle, time)
-    data/<city>/records/manifest.json           which files are current, what each ingest read and dropped
-
-Files are never changed: a new state writes new ones and then replaces the manifest, the one moment at which it
-becomes true. A crash before leaves the old state, one after leaves the new.
+The terms are those of Zhang, Zheng & Qi, "Deep Spatio-Temporal Residual Networks for Citywide Crowd Flows
+Prediction" (AAAI 2017). Times are whole microseconds since 1970 UTC, finer digits cut off; places are degrees.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from trafficcast.errors import InputError
-from trafficcast.files import atomic, write_json
-from trafficcast.points import DAY_US, DROP_REASONS, Batch, Points, sort_and_deduplicate
+SECOND_US = 1_000_000
+HOUR_US = 3_600 * SECOND_US
+DAY_US = 24 * HOUR_US
+EARLIEST_US = 946_684_800 * SECOND_US  # 2000-01-01T00:00Z
+# unparsable: a field missing, too many, not a finite number. clock: a local time that the clocks skip.
+# too_late: older than the records that are still kept.
+DROP_REASONS = ("unparsable", "clock", "coordinates", "timestamp", "too_late", "duplicate")
 
 
-@dataclass
-class Manifest:
-    """The state of a record store: `days` maps a UTC day to its file, `sources` are the digests of the files read."""
+class Records:
+    """Arrays of one length, a record a position; `time` says which hour a record is kept under."""
 
-    generation: int = 0
-    rows: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
-    days: dict[str, str] = field(default_factory=dict)
-    sources: list[str] = field(default_factory=list)
+    time: np.ndarray
+    DTYPES: ClassVar[dict[str, type]]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by their names."""
+        return {name: getattr(self, name) for name in self.DTYPES}
+
+    def take(self, index: np.ndarray | slice) -> Self:
+        """The records at these positions, or where a mask is true."""
+        return type(self)(**{name: array[index] for name, array in self.arrays().items()})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """One set of records out of many, or out of none."""
+        empty = {name: np.zeros(0, dtype) for name, dtype in cls.DTYPES.items()}
+        return cls(**{name: np.concatenate([empty[name], *(getattr(p, name) for p in parts)]) for name in empty})
 
 
 @dataclass(frozen=True)
-class RecordStore:
-    """All kept points of one city."""
+class Points(Records):
+    """GPS points: integer vehicle code, time, degrees, occupied 0/1 (-1 unknown)."""
 
-    root: Path
+    vehicle: np.ndarray
+    time: np.ndarray
+    lon: np.ndarray
+    lat: np.ndarray
+    occupied: np.ndarray
 
-    def manifest(self) -> Manifest:
-        """The current state; an empty one where nothing was ever ingested."""
-        file = self.root / "manifest.json"
-        if not file.exists():
-            return Manifest()
-        try:
-            return Manifest(**json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{file} is damaged: {error}; move {self.root} away and ingest its sources again"
-            ) from None
-
-    def read_days(self, manifest: Manifest) -> Iterator[tuple[list[str], Points]]:
-        """Each day's vehicle names and points, in the order of time."""
-        for day in sorted(manifest.days):
-            yield self._read(manifest.days[day])
-
-    def add(self, manifest: Manifest, batches: Iterable[Batch], sources: list[str]) -> Manifest:
-        """Add batches to a state and return the new one, which counts only after `publish`."""
-        names: dict[str, int] = {}
-        parts: list[Points] = []
-        rows, dropped = manifest.rows, Counter(manifest.dropped)
-        for batch in batches:
-            codes = np.array([names.setdefault(name, len(names)) for name in batch.vehicles], np.int32)
-            points = batch.points
-            parts.append(replace(points, vehicle=codes[points.vehicle]))
-            rows += batch.rows
-            dropped.update(batch.dropped)
-        new = Manifest(manifest.generation + 1, rows, {}, dict(manifest.days), manifest.sources + sources)
-        if parts:
-            everything = Points.concatenate(parts)
-            parts.clear()
-            for day, points in _by_day(everything):
-                dropped["duplicate"] += self._add_day(new, day, list(names), points)
-        new.dropped = {reason: dropped[reason] for reason in DROP_REASONS}
-        return new
-
-    def publish(self, manifest: Manifest) -> None:
-        """Make a state the current one and remove the files of earlier ones."""
-        write_json(self.root / "manifest.json", vars(manifest))
-        self.clean(manifest)
-
-    def clean(self, manifest: Manifest) -> None:
-        """Remove the files that do not belong to a state."""
-        for file in set(self.root.glob("*.parquet")) - {self.root / name for name in manifest.days.values()}:
-            file.unlink()
-
-    def _add_day(self, manifest: Manifest, day: int, names: list[str], points: Points) -> int:
-        label = str(np.datetime64(day, "D"))
-        if label in manifest.days:
-            old_names, old = self._read(manifest.days[label])
-            points = Points.concatenate([old, replace(points, vehicle=points.vehicle + len(old_names))])
-            names = old_names + names
-        names, points = _sorted_names(names, points)
-        points, duplicates = sort_and_deduplicate(points, day * DAY_US)
-        manifest.days[label] = f"{label}.{manifest.generation}.parquet"
-        columns: dict[str, Any] = {
-            "vehicle": pa.DictionaryArray.from_arrays(points.vehicle, names),
-            "time": pa.array(points.time, pa.timestamp("us", "UTC")),
-            "lon": points.lon,
-            "lat": points.lat,
-            "occupied": points.occupied,
-        }
-        with atomic(self.root / manifest.days[label]) as temporary:
-            pq.write_table(pa.table(columns), temporary, compression="zstd", use_dictionary=["vehicle"])
-        return duplicates
-
-    def _read(self, name: str) -> tuple[list[str], Points]:
-        file = self.root / name
-        try:
-            table = pq.read_table(file, read_dictionary=["vehicle"], partitioning=None).combine_chunks()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(
-                f"cannot read {file}: {error}; move {self.root} away and ingest its sources again"
-            ) from None
-        vehicle = table["vehicle"].combine_chunks()
-        time = table["time"].to_numpy().astype("datetime64[us]").astype(np.int64)
-        columns = (table[key].to_numpy() for key in ("lon", "lat", "occupied"))
-        return vehicle.dictionary.to_pylist(), Points(vehicle.indices.to_numpy(), time, *columns)
+    DTYPES = {"vehicle": np.int32, "time": np.int64, "lon": np.float64, "lat": np.float64, "occupied": np.int8}
 
 
-def digest(file: Path) -> str:
-    """What tells one source from another, in whatever folder: its name and the SHA-256 of its bytes."""
-    try:
-        with open(file, "rb") as stream:
-            return f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error}") from None
+@dataclass(frozen=True)
+class Trips(Records):
+    """Trips: `time`, `lon`, `lat` of the pick-up, then those of the drop-off."""
+
+    time: np.ndarray
+    lon: np.ndarray
+    lat: np.ndarray
+    dropoff_time: np.ndarray
+    dropoff_lon: np.ndarray
+    dropoff_lat: np.ndarray
+
+    DTYPES = {
+        "time": np.int64,
+        "lon": np.float64,
+        "lat": np.float64,
+        "dropoff_time": np.int64,
+        "dropoff_lon": np.float64,
+        "dropoff_lat": np.float64,
+    }
 
 
-def _by_day(points: Points) -> Iterator[tuple[int, Points]]:
-    day = points.time // DAY_US
-    order = np.argsort(day, kind="stable")
-    days, starts = np.unique(day[order], return_index=True)
-    for number, start, end in zip(days, starts, [*starts[1:], len(order)], strict=False):  # no points, no days
-        yield int(number), points.take(order[start:end])
+@dataclass(frozen=True)
+class ZoneTrips(Records):
+    """Trips between zones: `time` and `zone` id of the pick-up, then those of the drop-off."""
+
+    time: np.ndarray
+    zone: np.ndarray
+    dropoff_time: np.ndarray
+    dropoff_zone: np.ndarray
+
+    DTYPES = {"time": np.int64, "zone": np.int64, "dropoff_time": np.int64, "dropoff_zone": np.int64}
 
 
-def _sorted_names(names: list[str], points: Points) -> tuple[list[str], Points]:
-    """Recode vehicles so that codes follow the order of the names that occur, each name once."""
-    present = np.unique(points.vehicle)
-    kept = sorted({names[code] for code in present})
-    rank = {name: i for i, name in enumerate(kept)}
-    recode = np.zeros(len(names), np.int32)
-    recode[present] = [rank[names[code]] for code in present]
-    return kept, replace(points, vehicle=recode[points.vehicle])
+@dataclass(frozen=True)
+class Batch:
+    """A part of one file: its records, rows read, rows dropped by reason, and what a person should be told.
+
+    `records.vehicle` of points indexes `vehicles`, the names; trips have none.
+    """
+
+    records: Records
+    rows: int
+    vehicles: list[str] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: tuple[str, ...] = ()
+
+
+def drop_implausible(batch: Batch, earliest_us: int, latest_us: int) -> Batch:
+    """Drop, and count, records with an end off the globe or at exactly (0, 0), then with one not in [earliest, latest).
+
+    Both limits in microseconds since 1970 UTC.
+    """
+    records = batch.records
+    arrays = records.arrays()
+    on_globe = np.ones(len(records), bool)
+    for lon, lat in (("lon", "lat"), ("dropoff_lon", "dropoff_lat")):
+        if lon in arrays:
+            x, y = arrays[lon], arrays[lat]
+            on_globe &= (np.abs(x) <= 180) & (np.abs(y) <= 90) & ((x != 0) | (y != 0))
+    in_time = np.ones(len(records), bool)
+    for name in ("time", "dropoff_time"):
+        if name in arrays:
+            in_time &= (arrays[name] >= earliest_us) & (arrays[name] < latest_us)
+    keep = on_globe & in_time
+    if keep.all():
+        return batch
+    dropped = batch.dropped + Counter(
+        coordinates=int(np.count_nonzero(~on_globe)), timestamp=int(np.count_nonzero(on_globe & ~in_time))
+    )
+    return replace(batch, records=records.take(keep), dropped=dropped)

@@ -1,37 +1,23 @@
-"""Record readers: one file a format. A reader takes a path and yields one Batch a file.
+"""Record readers: one file a format. `recognise` says whether a file is of it, `read` yields its batches.
 
-To add one, write a module with `find(path)` (its files below a path) and `read(file)`, and name it in FORMATS.
+To add one, write a module with both and name it in FORMATS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from trafficcast.errors import InputError
-from trafficcast.points import Batch
-from trafficcast.readers import cabspotting
+from trafficcast.city import City
+from trafficcast.records import Batch
+from trafficcast.sources import Source
 
 
 @dataclass(frozen=True)
 class Format:
-    """How records of one kind are found below a path and read, a file at a time."""
+    """How files of one kind are told from others and read.
 
-    find: Callable[[Path], list[Path]]
-    read: Callable[[Path], Batch]
+    `recognise` is given a source and its first bytes, decompressed. `read` yields the records in batches of at most
+    a million or so, times already in UTC, and raises InputError where the file is none of the format.
+    """
 
-
-FORMATS = {
-    "cabspotting": Format(cabspotting.find, cabspotting.read),
-}
-
-
-def find_files(path: Path, record_format: str) -> list[Path]:
-    """The files of that format at or below a path, sorted. Raises InputError where there are none."""
-    if record_format not in FORMATS:
-        raise InputError(f"unknown format '{record_format}'; known are: {', '.join(FORMATS)}")
-    if not path.exists():
-        raise InputError(f"there is nothing at {path}")
-    files = FORMATS[record_format].find(path)
-    if not files:
-        raise InputError(f"{path} holds no {record_format} files")
-    return files
+    recognise: Callable[[Source, bytes], bool]
+    read: Callable[[Source, City], Iterator[Batch]]
