@@ -23,15 +23,15 @@ from dashboard.colours import (
     flow_legend,
     flow_limit,
 )
-from dashboard.density import png_uri, point_counts, shade_levels
 from dashboard.frames import WORDS, Frames, frames_at
 from dashboard.labels import clock_label, day_label, lead_label, moment_label, plain
 from dashboard.reads import Stamp, forecast_versions, sample_flows, stamp
 from dashboard.series import CELL_WORDS, SPAN, cell_series, cell_table, series_chart
 from trafficcast.city import FLOW_KINDS, City
 from trafficcast.config import Config, load_config
+from trafficcast.density import png_uri, point_counts, shade_levels
 from trafficcast.errors import InputError
-from trafficcast.records import Manifest, RecordStore
+from trafficcast.record_store import RecordStore, State
 from trafficcast.registry import Registry
 from trafficcast.stores import DayStore, flow_store, forecast_store, last_observed
 
@@ -238,9 +238,9 @@ def street_picture(config: Config, city: City) -> str | None:
     key = f"street picture {city.name}"
     if not st.session_state.get(key):
         store = RecordStore(config.paths.data / city.name / "records")
-        manifest = store.manifest()
+        state = store.load()
         identity = f"{store.root} {city}"
-        st.session_state[key] = read_density(identity, manifest.generation, store, manifest, city)
+        st.session_state[key] = read_density(identity, max(state.hours, default=0) // 24, store, state, city)
     picture: str | None = st.session_state[key]
     return picture
 
@@ -282,9 +282,9 @@ def flow_scale(identity: str, state: tuple[str, ...] | Stamp, _store: DayStore) 
 
 
 @st.cache_resource(max_entries=4, show_spinner="Drawing the streets")
-def read_density(identity: str, generation: int, _store: RecordStore, _manifest: Manifest, _city: City) -> str | None:
+def read_density(identity: str, newest_day: int, _store: RecordStore, _state: State, _city: City) -> str | None:
     """The picture of where vehicles report."""
-    counts = point_counts(_store, _manifest, _city)
+    counts = point_counts(_store, _state, _city)
     return png_uri(shade_levels(counts)) if counts.any() else None
 
 

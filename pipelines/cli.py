@@ -38,24 +38,31 @@ StartOption = Annotated[str | None, typer.Option("--start", help="First date or 
 EndOption = Annotated[str | None, typer.Option("--end", help="Last date or time, exclusive.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="A model version; default: the champion.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", help="The records' format; default: recognised from their content.")
+]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Threads that read, count and write.")]
 CONFIG = Path("config.toml")
+CORES = os.cpu_count() or 1
 
 
 @app.command()
 def ingest(
-    path: Annotated[Path, typer.Argument(help="A file, or a folder searched for files of the format.")],
-    record_format: Annotated[str, typer.Option("--format", help="The records' format: cabspotting.")] = "cabspotting",
+    location: Annotated[str, typer.Argument(metavar="PATH", help="A file, folder, glob or URL (s3://...) of records.")],
+    record_format: FormatOption = None,
     start: StartOption = None,
     end: EndOption = None,
+    workers: WorkersOption = CORES,
     config: ConfigOption = CONFIG,
     city: CityOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read GPS records, add them to the city's stores and count its flows anew."""
+    """Read GPS points or trips, add them to the city's stores and count what they change of its flows."""
     from pipelines.ingest import ingest as run
 
     settings, place = _open(config, city)
-    report = run(path, record_format, place, settings.paths.data, _time(place, start), _time(place, end))
+    period = _time(place, start), _time(place, end)
+    report = run(location, record_format, place, settings.paths.data, *period, workers)
     print_object(report, as_json, f"Quality of {place.name}")
 
 

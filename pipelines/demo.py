@@ -23,6 +23,6 @@ def demo(city: City, data: Path, models: Path) -> dict[str, Any]:
     records = data / city.name / "simulated"
     if not records.exists():
         simulate(city, records, VEHICLES, DAYS, SEED)
-    ingest(records, "cabspotting", city, data)
+    ingest(str(records), "cabspotting", city, data)
     last_day = flow_store(data, city).days()[-1]
     return replay(city, data, models, city.midnight(last_day), city.midnight(last_day + np.timedelta64(1, "D")))

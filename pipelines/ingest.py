@@ -1,9 +1,17 @@
-"""Ingest: records -> record store -> flow store and quality report."""
+"""Ingest: sources -> staging -> record store and its counts -> flow store and quality report.
+
+_take_in     reads the new sources, a batch at a time, into the staging, hour by hour
+_settle      sorts each hour, rids it of repeats, writes and counts it (settling.py); then one transaction makes
+             records and counts true
+publish      writes the changed days of the flow store from the counts, which a crash before only delays
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,76 +19,283 @@ from typing import Any
 import numpy as np
 
 from pipelines.progress import log, track
+from trafficcast.ahead import ahead, next_ahead
 from trafficcast.city import City
-from trafficcast.errors import InputError
+from trafficcast.errors import InputError, JobError
 from trafficcast.files import write_json, writer_lock
-from trafficcast.flows import FlowCounter
-from trafficcast.points import DAY_US, EARLIEST_US, SECOND_US, Batch, drop_implausible
+from trafficcast.fleet import Fleet
+from trafficcast.flows import Count, slots_dataset
 from trafficcast.quality import quality_report
-from trafficcast.readers import FORMATS, find_files
-from trafficcast.records import Manifest, RecordStore, digest
+from trafficcast.readers import find_records, read
+from trafficcast.record_store import KINDS, RecordStore, SourceFacts, State
+from trafficcast.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, Batch, Points, Records
+from trafficcast.screening import Screen
+from trafficcast.settling import Settled, count, settle, settle_hour
+from trafficcast.sources import Source
+from trafficcast.staging import Staging, staging
 from trafficcast.stores import flow_store
+from trafficcast.zones import QUOTA_DECIMALS, Zones, read_zones
+
+SMALL_SOURCE_BYTES = 8 * 2**20  # read whole, several at a time; a larger one is read in batches
+Found = list[tuple[Source, str]]  # sources, each with its format
+BadSource = Callable[[Source, Exception], None]
 
 
 def ingest(
-    path: Path,
-    record_format: str,
+    location: str,
+    record_format: str | None,
     city: City,
     data: Path,
     start: np.datetime64 | None = None,
     end: np.datetime64 | None = None,
+    workers: int = 2,
 ) -> dict[str, Any]:
-    """Add the records at a path to the city's stores and return the quality report of all it now holds.
+    """Add the records at a location to the city's stores and return the quality report of all they now hold.
 
-    A file whose very bytes were ingested before is passed over. Only timestamps in [start, end) (naive UTC;
-    by default from 2000 to a day from now) are kept. Raises InputError, with every store as it was, where a file
-    cannot be read or nothing is left to count.
+    A source whose very bytes were ingested before is passed over. Only times in [start, end) (naive UTC; by default
+    from 2000 to a day from now) are kept. Raises InputError, and JobError where coordinates have changed places, with
+    every store as it was, where a source cannot be read or nothing is left to count.
     """
-    files = find_files(path, record_format)
+    found, passed_over = find_records(location, city, record_format)
+    for line in passed_over:
+        log.info("passed over: %s", line)
+    formats = Counter(name for _, name in found)
+    log.info("found %s", ", ".join(f"{n} {name}" for name, n in formats.items()) or "no records")
+    return ingest_sources(found, city, data, start, end, workers)
+
+
+def ingest_sources(
+    found: Found,
+    city: City,
+    data: Path,
+    start: np.datetime64 | None = None,
+    end: np.datetime64 | None = None,
+    workers: int = 2,
+    on_bad: BadSource | None = None,
+) -> dict[str, Any]:
+    """`ingest` of sources that were found; one that cannot be read is left out and handed to `on_bad`, if given."""
     earliest = EARLIEST_US if start is None else _microseconds(start)
     latest = int(time.time()) * SECOND_US + DAY_US if end is None else _microseconds(end)
-    records = RecordStore(data / city.name / "records")
-    store = flow_store(data, city)
+    store = RecordStore(data / city.name / "records")
     with writer_lock(data / city.name):
-        manifest = records.manifest()
-        store.check()
-        digests = {digest(file): file for file in files}
-        new = {key: file for key, file in digests.items() if key not in manifest.sources}
-        if len(new) < len(files):
-            log.info("%d of %d files were ingested before and are passed over", len(files) - len(new), len(files))
-        read = FORMATS[record_format].read
-
-        def batches() -> Iterator[Batch]:
-            for file in track(new.values(), f"reading {record_format}", len(new)):
-                yield drop_implausible(read(file), earliest, latest)
-
-        try:
-            state = records.add(manifest, batches(), sorted(new)) if new else manifest
-            if not state.days:
-                raise InputError(f"no record at {path} is left to count; dropped were {state.dropped}")
-            counter, vehicles = count_flows(city, records, state)
-            flows = counter.dataset()
-            report = quality_report(city, state, counter.totals, vehicles, flows)
-        except BaseException:
-            records.clean(manifest)
-            raise
+        if not store.exists() and flow_store(data, city).days():
+            raise InputError(f"the flows of '{city.name}' were imported: records need a city of another name")
+        state = store.load()
+        zones = None if city.feed.zones is None else read_zones(city.feed.zones, city.feed.zone_id, city)
+        _follow_rules(city, store, state, zones, workers)
+        store.clean(state)
+        new = _not_yet_ingested(store, found)
         if new:
-            records.publish(state)
-        # From here on a crash is mended by the next ingest, which counts anew what the records say.
-        store.write(flows)
-        write_json(data / city.name / "quality.json", report)
+            with staging(store.root) as staged:
+                sources = _take_in(
+                    city, state, staged, new, Screen(city, earliest, latest, state.retained_from), workers, on_bad
+                )
+                if not staged.hours() and not state.hours:
+                    raise InputError(_nothing_left(found, sources))
+                _settle(city, store, state, staged, zones, sources, workers)
+            _prune(city, store, state)
+        if not state.hours:
+            raise InputError("there are no records to count")
+        return publish(city, data, store, state, zones)
+
+
+def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
+    """Write the changed days of the flow store and the quality report, which is returned."""
+    flows = flow_store(data, city)
+    days = store.unpublished()
+    known = store.slot_facts()[:, 0]
+    for day in track(days, "writing flows", len(days)):
+        slots = city.slots_of_day(day)
+        slots = slots[(slots >= known[0]) & (slots <= known[-1])]
+        stored = store.slots(int(slots[0]), int(slots[-1]))
+        flows.write(slots_dataset(city, slots, stored, KINDS[state.kind or "points"], zones))
+        store.published([day])
+    report = quality_report(city, store, state)
+    write_json(data / city.name / "quality.json", report)
     return report
 
 
-def count_flows(city: City, records: RecordStore, state: Manifest) -> tuple[FlowCounter, int]:
-    """Count every day of a state, and how many vehicles it has."""
-    days = sorted(state.days)
-    counter = FlowCounter(city, np.datetime64(days[0]), np.datetime64(days[-1]))
-    codes: dict[str, int] = {}
-    for names, points in track(records.read_days(state), "counting flows", len(days)):
-        code = np.array([codes.setdefault(name, len(codes)) for name in names], np.int32)
-        counter.add(replace(points, vehicle=code[points.vehicle]))
-    return counter, len(codes)
+def _not_yet_ingested(store: RecordStore, found: Found) -> list[tuple[Source, str, str]]:
+    """(source, format, digest) of the sources that were not ingested before, each once."""
+    new: dict[str, tuple[Source, str, str]] = {}
+    for (source, name), digest in zip(found, ahead(lambda entry: entry[0].digest(), found, 2), strict=True):
+        new.setdefault(digest, (source, name, digest))
+    for digest in store.known(list(new)):
+        del new[digest]
+    if len(new) < len(found):
+        log.info("%d of %d files were ingested before and are passed over", len(found) - len(new), len(found))
+    return list(new.values())
+
+
+def _take_in(
+    city: City,
+    state: State,
+    staged: Staging,
+    new: list[tuple[Source, str, str]],
+    screen: Screen,
+    workers: int,
+    on_bad: BadSource | None,
+) -> dict[int, SourceFacts]:
+    """Read sources into the staging and say what became of the rows of each, by its number."""
+
+    def batches(entry: tuple[Source, str, str]) -> Iterator[Batch] | list[Batch] | Exception:
+        source, name, _ = entry
+        if source.size is None or source.size > SMALL_SOURCE_BYTES:
+            return next_ahead(read(source, city, name))
+        try:
+            return list(read(source, city, name))
+        except (InputError, JobError) as error:
+            return error
+
+    facts: dict[int, SourceFacts] = {}
+    reading = track(ahead(batches, new, workers), "reading", len(new))
+    for number, ((source, name, digest), found) in enumerate(zip(new, reading, strict=True)):
+        screened = screen.of(source)
+        try:
+            if isinstance(found, Exception):
+                raise found
+            for batch in found:
+                records = screened.keep(batch)
+                if isinstance(records, Points):
+                    records = replace(records, vehicle=state.fleet.codes(batch.vehicles)[records.vehicle])
+                staged.add(_of_one_kind(city, state, records, source), number)
+            screened.check_not_swapped()
+        except (InputError, JobError) as error:
+            if on_bad is None:
+                raise
+            staged.discard(number)
+            on_bad(source, error)
+            continue
+        facts[number] = SourceFacts(
+            source.name, digest, name, screened.rows, dict(screened.dropped), screened.outside, screened.notes
+        )
+        for note in screened.notes:
+            log.info("%s: %s", source.path, note)
+    return facts
+
+
+def _of_one_kind(city: City, state: State, records: Records, source: Source) -> Records:
+    """The records; the store's first say what kind it holds. Raises InputError for another kind."""
+    (kind,) = (name for name, kind in KINDS.items() if isinstance(records, kind))
+    if state.kind is None:
+        state.kind = kind
+    if state.kind != kind:
+        raise InputError(
+            f"{source.path} holds {kind}, '{city.name}' holds {state.kind}: their flows do not mix; "
+            "ingest it under a city of another name"
+        )
+    if kind == "zone-trips" and city.feed.zones is None:
+        raise InputError(
+            f"{source.path} holds trips between zones: name the file of their polygons as zones under "
+            f"[cities.{city.name}.feed]"
+        )
+    return records
+
+
+def _settle(
+    city: City,
+    store: RecordStore,
+    state: State,
+    staged: Staging,
+    zones: Zones | None,
+    sources: dict[int, SourceFacts],
+    workers: int,
+) -> None:
+    """Settle what is staged among the stored records and commit the state that this makes."""
+    state.generation += 1
+    zone_ids = None if zones is None else zones.ids
+
+    def work(hour: int) -> Settled:
+        new, source = staged.read(hour)
+        old = store.read_hour(state, hour)
+        return settle_hour(city, zone_ids, store.root, hour, state.generation, state.fleet.names, old, new, source)
+
+    hours = staged.hours()
+    known = store.slot_facts()[:, 0]
+    done = track(ahead(work, hours, workers), "counting", len(hours))
+    delta, repeats = settle(city, store, state, done)
+    for number, n in repeats.items():
+        sources[number].dropped["duplicate"] = n
+    # The days that were first and last until now may have to be continued to their ends.
+    days = _local_days(city, {*delta.slots, *known[[0, -1]].tolist()} if len(known) else delta.slots)
+    store.commit(state, delta, list(sources.values()), days)
+
+
+def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> None:
+    """Count every stored record anew where the rules have changed since, and publish all where only coverage has.
+
+    Raises InputError where the grid has changed, or records that would have to be counted are no longer kept.
+    """
+    rules = {
+        **city.grid(),
+        "max_gap_minutes": city.max_gap_minutes,
+        "max_speed_kmh": city.max_speed_kmh,
+        "trips": city.feed.trips,
+        "zones": None if zones is None else _fingerprint(zones),
+        "min_coverage": city.min_coverage,
+    }
+    old, state.rules = state.rules, rules
+    changed = sorted(key for key in rules if old.get(key) != rules[key]) if old else []
+    if not changed:
+        return
+    for key in city.grid():
+        if key in changed:
+            raise InputError(
+                f"the records of '{city.name}' were counted with {key} = {old[key]}, the configuration says "
+                f"{rules[key]}: use another city name, or set [paths] data elsewhere"
+            )
+    why = ", ".join(f"{key} is now {rules[key]}" for key in changed)
+    log.info("%s: every flow is made anew", why)
+    days = _local_days(city, store.slot_facts()[:, 0])
+    if changed == ["min_coverage"]:
+        store.commit(state, Count(), [], days)
+        return
+    if state.retained_from:
+        raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
+    hours, state.hours, state.totals = state.hours, {}, state.totals * 0
+    state.fleet = Fleet(list(state.fleet.names))
+    zone_ids = None if zones is None else zones.ids
+
+    def work(hour: int) -> Settled:
+        file, n = hours[hour]
+        records = store.read_file(state, file)
+        return Settled(hour, file, n, Count(), count(city, records, zone_ids), Counter())
+
+    done = track(ahead(work, sorted(hours), workers), "counting anew", len(hours))
+    delta, _ = settle(city, store, state, done)
+    store.commit(state, delta, [], days, anew=True)
+
+
+def _fingerprint(zones: Zones) -> str:
+    """What tells one file of zones from another."""
+    digest = hashlib.sha256()
+    for array in (zones.ids, zones.starts, zones.cells, zones.shares.round(QUOTA_DECIMALS)):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _prune(city: City, store: RecordStore, state: State) -> None:
+    """Forget the records that are older, compared with the newest, than those to be retained."""
+    if city.feed.retain_days is None or not state.hours:
+        return
+    before = (max(state.hours) + 1) * HOUR_US - city.feed.retain_days * DAY_US
+    if before > state.retained_from:
+        store.prune(state, before)
+
+
+def _local_days(city: City, slots: Iterable[int]) -> list[np.datetime64]:
+    """The local days that slots belong to."""
+    starts = (np.array(sorted(slots), np.int64) * city.slot_us).astype("datetime64[us]")
+    return list(np.unique(city.local_days(starts)))
+
+
+def _nothing_left(found: Found, sources: dict[int, SourceFacts]) -> str:
+    dropped: Counter[str] = Counter()
+    for source in sources.values():
+        dropped.update(source.dropped)
+    reasons = ", ".join(f"{reason} {dropped[reason]:,}" for reason in DROP_REASONS if dropped[reason]) or "none"
+    paths = found[0][0].path if len(found) == 1 else f"{found[0][0].path} and {len(found) - 1} more files"
+    return f"no record of {paths} is left to count; dropped were: {reasons}"
 
 
 def _microseconds(moment: np.datetime64) -> int:

@@ -16,6 +16,7 @@ from trafficcast.feed import Feed
 
 OUTSIDE = -1
 FLOW_KINDS = ("inflow", "outflow")
+CLOCK_CHANGE = np.timedelta64(3 * 3600 * 10**6, "us")  # no clock was ever set back by more within a day
 
 
 class City(BaseModel):
@@ -137,6 +138,13 @@ class City(BaseModel):
     def local_days(self, times: np.ndarray) -> np.ndarray:
         """Naive UTC slot starts -> the local day each belongs to, datetime64[D]."""
         return self.local(times).tz_localize(None).to_numpy().astype("datetime64[D]")
+
+    def slots_of_day(self, day: np.datetime64) -> np.ndarray:
+        """The slots that belong to a local day, by their numbers since 1970."""
+        # A margin, because clocks set back over midnight interleave the slots of two local days.
+        start, end = self.midnight(day) - CLOCK_CHANGE, self.midnight(day + np.timedelta64(1, "D")) + CLOCK_CHANGE
+        numbers = np.arange(start.astype(np.int64) // self.slot_us, end.astype(np.int64) // self.slot_us + 1)
+        return numbers[self.local_days((numbers * self.slot_us).astype("datetime64[us]")) == day]
 
     def slot_of_day(self, times: np.ndarray) -> np.ndarray:
         """Naive UTC slot starts -> floor(local minutes since midnight / slot length)."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
-import numpy as np
 import xarray as xr
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import atomic
+from trafficcast.taxibj import write_grids
 
 FORMATS = ("netcdf", "taxibj")
 
@@ -29,25 +28,12 @@ def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
     if out.is_dir():
         raise InputError(f"{out} is a folder: name a file to write")
     if export_format == "taxibj":
-        flows = flows.isel(time=flows["observed"].values)
-        dates = taxibj_dates(city, flows["time"].values)
-        with atomic(out) as temporary, h5py.File(temporary, "w") as file:
-            file.create_dataset("data", data=flows["flow"].values, compression="gzip", compression_opts=1)
-            file.create_dataset("date", data=dates)
-    else:
-        encoding: dict[str, dict[str, object]] = {
-            "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
-            "flow": {"zlib": True, "complevel": 4},
-        }
-        with atomic(out) as temporary:
-            flows.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        write_grids(out, city, flows)
+        return int(flows["observed"].sum())
+    encoding: dict[str, dict[str, object]] = {
+        "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
+        "flow": {"zlib": True, "complevel": 4},
+    }
+    with atomic(out) as temporary:
+        flows.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
     return flows.sizes["time"]
-
-
-def taxibj_dates(city: City, times: np.ndarray) -> np.ndarray:
-    """Slot starts (n), naive UTC -> byte strings YYYYMMDDss. Raises InputError where midnight is no slot edge."""
-    local = city.local(times)
-    if ((local.hour * 60 + local.minute) % city.slot_minutes != 0).any():
-        raise InputError(f"midnight in {city.timezone} is no edge of slots of {city.slot_minutes} minutes")
-    slots = city.slot_of_day(times) + 1
-    return np.array([f"{day:%Y%m%d}{slot:02d}".encode() for day, slot in zip(local, slots, strict=True)], np.bytes_)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
@@ -42,7 +42,7 @@ class Records:
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """One set of records out of many, or out of none."""
-        empty = {name: np.zeros(0, dtype) for name, dtype in cls.DTYPES.items()}
+        empty: dict[str, np.ndarray] = {name: np.zeros(0, dtype) for name, dtype in cls.DTYPES.items()}
         return cls(**{name: np.concatenate([empty[name], *(getattr(p, name) for p in parts)]) for name in empty})
 
 
@@ -104,28 +104,3 @@ class Batch:
     vehicles: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
-
-
-def drop_implausible(batch: Batch, earliest_us: int, latest_us: int) -> Batch:
-    """Drop, and count, records with an end off the globe or at exactly (0, 0), then with one not in [earliest, latest).
-
-    Both limits in microseconds since 1970 UTC.
-    """
-    records = batch.records
-    arrays = records.arrays()
-    on_globe = np.ones(len(records), bool)
-    for lon, lat in (("lon", "lat"), ("dropoff_lon", "dropoff_lat")):
-        if lon in arrays:
-            x, y = arrays[lon], arrays[lat]
-            on_globe &= (np.abs(x) <= 180) & (np.abs(y) <= 90) & ((x != 0) | (y != 0))
-    in_time = np.ones(len(records), bool)
-    for name in ("time", "dropoff_time"):
-        if name in arrays:
-            in_time &= (arrays[name] >= earliest_us) & (arrays[name] < latest_us)
-    keep = on_globe & in_time
-    if keep.all():
-        return batch
-    dropped = batch.dropped + Counter(
-        coordinates=int(np.count_nonzero(~on_globe)), timestamp=int(np.count_nonzero(on_globe & ~in_time))
-    )
-    return replace(batch, records=records.take(keep), dropped=dropped)

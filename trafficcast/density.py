@@ -9,9 +9,11 @@ import numpy as np
 from PIL import Image
 
 from trafficcast.city import City
-from trafficcast.records import Manifest, RecordStore
+from trafficcast.record_store import RecordStore, State
+from trafficcast.records import ZoneTrips
 
 SIZE = 1024
+RECENT_HOURS = 24 * 28
 LEVELS = 16
 INK = (38, 46, 58)
 DARKEST = 215
@@ -19,16 +21,20 @@ DARKEST = 215
 FULL_AT = 99.0
 
 
-def point_counts(store: RecordStore, manifest: Manifest, city: City, size: int = SIZE) -> np.ndarray:
-    """How many points fell on each pixel of the city's box: (size, size), row 0 north.
+def point_counts(store: RecordStore, state: State, city: City, size: int = SIZE) -> np.ndarray:
+    """How many points (of trips: pick-ups) of the last weeks fell on each pixel of the city's box: (size, size).
 
-    One day is in memory at a time. Pixel rows are even in the Mercator projection's y, as the map's are.
+    Row 0 is north; rows are even in the Mercator projection's y, as the map's are. One hour is in memory at a time.
     """
     counts = np.zeros(size * size, np.int64)
     north, south = _mercator(np.array([city.north, city.south]))
-    for _, points in store.read_days(manifest):
-        row = np.floor((north - _mercator(points.lat)) / (north - south) * size).astype(np.int64)
-        col = np.floor((points.lon - city.west) / (city.east - city.west) * size).astype(np.int64)
+    for hour in sorted(state.hours)[-RECENT_HOURS:]:
+        records = store.read_hour(state, hour)
+        if isinstance(records, ZoneTrips):
+            break
+        lon, lat = records.arrays()["lon"], records.arrays()["lat"]
+        row = np.floor((north - _mercator(lat)) / (north - south) * size).astype(np.int64)
+        col = np.floor((lon - city.west) / (city.east - city.west) * size).astype(np.int64)
         inside = (row >= 0) & (row < size) & (col >= 0) & (col < size)
         counts += np.bincount(row[inside] * size + col[inside], minlength=size * size)
     return counts.reshape(size, size)

@@ -1,0 +1,39 @@
+"""Work done ahead, in threads, by as much as is waited for: results in order, never more than a few at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """`map`, with the next items worked on in threads while the caller uses a result.
+
+    What is slow in `work` must release the interpreter's lock. An error is raised in its turn.
+    """
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def next_ahead(items: Iterator[R]) -> Iterator[R]:
+    """The same items, the next one made in a thread while the caller uses one."""
+    end = object()
+    for item in ahead(lambda _: next(items, end), iter(int, 1), 1):
+        if item is end:
+            return
+        yield item  # type: ignore[misc]
