@@ -48,22 +48,46 @@ CORES = os.cpu_count() or 1
 
 @app.command()
 def ingest(
-    location: Annotated[str, typer.Argument(metavar="PATH", help="A file, folder, glob or URL (s3://...) of records.")],
+    location: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATH]", help="File, folder, glob or URL (s3://...); default: the city's inbox."),
+    ] = None,
     record_format: FormatOption = None,
     start: StartOption = None,
     end: EndOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Take what is new in the folder, again and again.")] = False,
+    every: Annotated[float, typer.Option(min=1.0, help="Seconds from one look of --watch to the next.")] = 60.0,
     workers: WorkersOption = CORES,
+    dask: Annotated[
+        str | None, typer.Option(help="A Dask scheduler's address (tcp://...) whose workers read and count instead.")
+    ] = None,
     config: ConfigOption = CONFIG,
     city: CityOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read GPS points or trips, add them to the city's stores and count what they change of its flows."""
+    """Read GPS points or trips, add them to the city's stores and count what they change of its flows.
+
+    Without PATH, and with --watch, a folder is an inbox: each new file is taken once it is whole, and one that cannot
+    be read moves to its quarantine/, with the reason beside it.
+    """
+    from pipelines.inbox import take_inbox
+    from pipelines.inbox import watch as run_watch
     from pipelines.ingest import ingest as run
 
     settings, place = _open(config, city)
-    period = _time(place, start), _time(place, end)
-    report = run(location, record_format, place, settings.paths.data, *period, workers)
-    print_object(report, as_json, f"Quality of {place.name}")
+    if location is not None and not watch:
+        period = _time(place, start), _time(place, end)
+        report = run(location, record_format, place, settings.paths.data, *period, workers, dask)
+        print_object(report, as_json, f"Quality of {place.name}")
+        return
+    if record_format or start or end or dask:
+        raise InputError("--format, --start, --end and --dask go with the PATH of records, not with an inbox")
+    inbox = Path(location) if location is not None else place.feed.inbox
+    if inbox is None:
+        raise InputError(f"name the PATH of records, or an inbox under [cities.{place.name}.feed]")
+    if watch:
+        run_watch(inbox, place, settings.paths.data, every, workers)
+    print_object(vars(take_inbox(inbox, place, settings.paths.data, workers)), as_json, f"Inbox of {place.name}")
 
 
 @app.command()
@@ -221,15 +245,18 @@ def simulate(
     vehicles: Annotated[int, typer.Option(min=1, help="Taxis.")] = 400,
     days: Annotated[int, typer.Option(min=1, help="Local days.")] = 21,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    file_format: Annotated[
+        str, typer.Option("--format", help="cabspotting, tdrive, parquet, csv, porto or tlc.")
+    ] = "cabspotting",
     config: ConfigOption = CONFIG,
     city: CityOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate a city's taxi GPS records, in the Cabspotting layout."""
+    """Simulate a city's taxi records, and write the true flows beside them, to OUT.truth.nc."""
     from pipelines.simulate import simulate as run
 
     _, place = _open(config, city)
-    print_object(run(place, folder, vehicles, days, seed), as_json, f"Simulated records of {place.name}")
+    print_object(run(place, folder, vehicles, days, seed, file_format), as_json, f"Simulated records of {place.name}")
 
 
 @app.command()

@@ -11,34 +11,36 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.cluster import Cluster, cluster
 from pipelines.progress import log, track
-from trafficcast.ahead import ahead, next_ahead
+from pipelines.threads import BadSource, Found, Threads, joined, threads
 from trafficcast.city import City
-from trafficcast.errors import InputError, JobError
+from trafficcast.errors import InputError
 from trafficcast.files import write_json, writer_lock
 from trafficcast.fleet import Fleet
 from trafficcast.flows import Count, slots_dataset
 from trafficcast.quality import quality_report
-from trafficcast.readers import find_records, read
+from trafficcast.readers import find_records
 from trafficcast.record_store import KINDS, RecordStore, SourceFacts, State
-from trafficcast.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, Batch, Points, Records
+from trafficcast.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US
 from trafficcast.screening import Screen
-from trafficcast.settling import Settled, count, settle, settle_hour
+from trafficcast.settling import Settled, count, settle
 from trafficcast.sources import Source
-from trafficcast.staging import Staging, staging
 from trafficcast.stores import flow_store
 from trafficcast.zones import QUOTA_DECIMALS, Zones, read_zones
 
-SMALL_SOURCE_BYTES = 8 * 2**20  # read whole, several at a time; a larger one is read in batches
-Found = list[tuple[Source, str]]  # sources, each with its format
-BadSource = Callable[[Source, Exception], None]
+Crew = Threads | Cluster
+
+
+class NothingToCount(InputError):
+    """Of the records none is left, and the stores hold none."""
 
 
 def ingest(
@@ -49,6 +51,7 @@ def ingest(
     start: np.datetime64 | None = None,
     end: np.datetime64 | None = None,
     workers: int = 2,
+    dask: str | None = None,
 ) -> dict[str, Any]:
     """Add the records at a location to the city's stores and return the quality report of all they now hold.
 
@@ -61,7 +64,7 @@ def ingest(
         log.info("passed over: %s", line)
     formats = Counter(name for _, name in found)
     log.info("found %s", ", ".join(f"{n} {name}" for name, n in formats.items()) or "no records")
-    return ingest_sources(found, city, data, start, end, workers)
+    return ingest_sources(found, city, data, start, end, workers, dask)
 
 
 def ingest_sources(
@@ -71,6 +74,7 @@ def ingest_sources(
     start: np.datetime64 | None = None,
     end: np.datetime64 | None = None,
     workers: int = 2,
+    dask: str | None = None,
     on_bad: BadSource | None = None,
 ) -> dict[str, Any]:
     """`ingest` of sources that were found; one that cannot be read is left out and handed to `on_bad`, if given."""
@@ -84,18 +88,23 @@ def ingest_sources(
         zones = None if city.feed.zones is None else read_zones(city.feed.zones, city.feed.zone_id, city)
         _follow_rules(city, store, state, zones, workers)
         store.clean(state)
-        new = _not_yet_ingested(store, found)
-        if new:
-            with staging(store.root) as staged:
-                sources = _take_in(
-                    city, state, staged, new, Screen(city, earliest, latest, state.retained_from), workers, on_bad
-                )
-                if not staged.hours() and not state.hours:
-                    raise InputError(_nothing_left(found, sources))
-                _settle(city, store, state, staged, zones, sources, workers)
-            _prune(city, store, state)
+        zone_ids = None if zones is None else zones.ids
+        at_work = (
+            threads(city, store, state, zone_ids, workers)
+            if dask is None
+            else cluster(city, store, state, zone_ids, dask)
+        )
+        with at_work as crew:
+            new = _not_yet_ingested(crew, store, found)
+            sources = _take_in(crew, new, Screen(city, earliest, latest, state.retained_from), on_bad) if new else {}
+            if sources:
+                hours = crew.hours()
+                if not hours and not state.hours:
+                    raise NothingToCount(_nothing_left(found, sources))
+                _settle(crew, city, store, state, hours, sources)
+        _prune(city, store, state)
         if not state.hours:
-            raise InputError("there are no records to count")
+            raise NothingToCount("there are no records to count")
         return publish(city, data, store, state, zones)
 
 
@@ -115,105 +124,42 @@ def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zon
     return report
 
 
-def _not_yet_ingested(store: RecordStore, found: Found) -> list[tuple[Source, str, str]]:
-    """(source, format, digest) of the sources that were not ingested before, each once."""
-    new: dict[str, tuple[Source, str, str]] = {}
-    for (source, name), digest in zip(found, ahead(lambda entry: entry[0].digest(), found, 2), strict=True):
-        new.setdefault(digest, (source, name, digest))
+def _not_yet_ingested(crew: Crew, store: RecordStore, found: Found) -> dict[str, tuple[Source, str]]:
+    """The sources that were not ingested before, each once, by their digests."""
+    new: dict[str, tuple[Source, str]] = {}
+    for digest, entry in zip(crew.digests(found), found, strict=True):
+        new.setdefault(digest, entry)
     for digest in store.known(list(new)):
         del new[digest]
     if len(new) < len(found):
         log.info("%d of %d files were ingested before and are passed over", len(found) - len(new), len(found))
-    return list(new.values())
+    return new
 
 
 def _take_in(
-    city: City,
-    state: State,
-    staged: Staging,
-    new: list[tuple[Source, str, str]],
-    screen: Screen,
-    workers: int,
-    on_bad: BadSource | None,
+    crew: Crew, new: dict[str, tuple[Source, str]], screen: Screen, on_bad: BadSource | None
 ) -> dict[int, SourceFacts]:
-    """Read sources into the staging and say what became of the rows of each, by its number."""
+    """Stage the records of new sources and say what became of the rows of each, by its number."""
 
-    def batches(entry: tuple[Source, str, str]) -> Iterator[Batch] | list[Batch] | Exception:
-        source, name, _ = entry
-        if source.size is None or source.size > SMALL_SOURCE_BYTES:
-            return next_ahead(read(source, city, name))
-        try:
-            return list(read(source, city, name))
-        except (InputError, JobError) as error:
-            return error
+    def stop(source: Source, error: Exception) -> None:
+        raise error
 
-    facts: dict[int, SourceFacts] = {}
-    reading = track(ahead(batches, new, workers), "reading", len(new))
-    for number, ((source, name, digest), found) in enumerate(zip(new, reading, strict=True)):
-        screened = screen.of(source)
-        try:
-            if isinstance(found, Exception):
-                raise found
-            for batch in found:
-                records = screened.keep(batch)
-                if isinstance(records, Points):
-                    records = replace(records, vehicle=state.fleet.codes(batch.vehicles)[records.vehicle])
-                staged.add(_of_one_kind(city, state, records, source), number)
-            screened.check_not_swapped()
-        except (InputError, JobError) as error:
-            if on_bad is None:
-                raise
-            staged.discard(number)
-            on_bad(source, error)
-            continue
-        facts[number] = SourceFacts(
-            source.name, digest, name, screened.rows, dict(screened.dropped), screened.outside, screened.notes
-        )
-        for note in screened.notes:
-            log.info("%s: %s", source.path, note)
+    facts = crew.take_in(list(new.values()), screen, on_bad or stop)
+    digests = list(new)
+    for number, source in facts.items():
+        for note in source.notes:
+            log.info("%s: %s", source.name, note)
+        facts[number] = replace(source, digest=digests[number])
     return facts
 
 
-def _of_one_kind(city: City, state: State, records: Records, source: Source) -> Records:
-    """The records; the store's first say what kind it holds. Raises InputError for another kind."""
-    (kind,) = (name for name, kind in KINDS.items() if isinstance(records, kind))
-    if state.kind is None:
-        state.kind = kind
-    if state.kind != kind:
-        raise InputError(
-            f"{source.path} holds {kind}, '{city.name}' holds {state.kind}: their flows do not mix; "
-            "ingest it under a city of another name"
-        )
-    if kind == "zone-trips" and city.feed.zones is None:
-        raise InputError(
-            f"{source.path} holds trips between zones: name the file of their polygons as zones under "
-            f"[cities.{city.name}.feed]"
-        )
-    return records
-
-
 def _settle(
-    city: City,
-    store: RecordStore,
-    state: State,
-    staged: Staging,
-    zones: Zones | None,
-    sources: dict[int, SourceFacts],
-    workers: int,
+    crew: Crew, city: City, store: RecordStore, state: State, hours: list[int], sources: dict[int, SourceFacts]
 ) -> None:
     """Settle what is staged among the stored records and commit the state that this makes."""
     state.generation += 1
-    zone_ids = None if zones is None else zones.ids
-
-    def work(hour: int) -> Settled:
-        new, source = staged.read(hour)
-        old = store.read_hour(state, hour)
-        return settle_hour(city, zone_ids, store.root, hour, state.generation, state.fleet.names, old, new, source)
-
-    hours = staged.hours()
     known = store.slot_facts()[:, 0]
-    done = track(ahead(work, hours, workers), "counting", len(hours))
-    delta, repeats = settle(city, store, state, done)
+    delta, repeats = settle(city, store, state, crew.settle(hours, state.generation))
     for number, n in repeats.items():
         sources[number].dropped["duplicate"] = n
     # The days that were first and last until now may have to be continued to their ends.
@@ -257,12 +203,10 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
     zone_ids = None if zones is None else zones.ids
 
     def work(hour: int) -> Settled:
-        file, n = hours[hour]
-        records = store.read_file(state, file)
-        return Settled(hour, file, n, Count(), count(city, records, zone_ids), Counter())
+        records = store.read_file(state, hours[hour][0])
+        return Settled(hour, hour, {hour: hours[hour]}, Count(), count(city, records, zone_ids), Counter())
 
-    done = track(ahead(work, sorted(hours), workers), "counting anew", len(hours))
-    delta, _ = settle(city, store, state, done)
+    delta, _ = settle(city, store, state, joined(city, state, work, sorted(hours), workers))
     store.commit(state, delta, [], days, anew=True)
 
 

@@ -1,4 +1,4 @@
-"""Simulate: a city's taxi records, with progress."""
+"""Simulate: a city's taxi records and their true flows, with progress."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ from typing import Any
 
 from pipelines.progress import gauge
 from trafficcast.city import City
+from trafficcast.simulated_files import FILES_OF_TRIPS
 from trafficcast.simulator import simulate as run
+from trafficcast.simulator import truth_file
 
 
-def simulate(city: City, out: Path, vehicles: int, days: int, seed: int) -> dict[str, Any]:
+def simulate(
+    city: City, out: Path, vehicles: int, days: int, seed: int, file_format: str = "cabspotting"
+) -> dict[str, Any]:
     """Write simulated records to `out` (see `simulator.simulate`) and say what they are."""
     with gauge(f"simulating {vehicles} taxis, {days} days") as progress:
-        summary = run(city, out, vehicles, days, seed, progress=progress)
+        summary = run(city, out, vehicles, days, seed, progress=progress, file_format=file_format)
     return {
         "city": city.name,
         "out": str(out),
+        "format": file_format,
         "seed": seed,
         "files": summary.files,
-        "points": summary.points,
+        "trips" if file_format in FILES_OF_TRIPS else "points": summary.points,
         "duplicates": summary.duplicates,
         "start": city.isoformat(summary.start),
         "end": city.isoformat(summary.end),
+        "outage_start": summary.outage and city.isoformat(summary.outage[0]),
+        "outage_end": summary.outage and city.isoformat(summary.outage[1]),
+        "event": "match in the stadium",
+        "event_day": str(summary.match.day),
+        "event_lat": round(summary.match.lat, 5),
+        "event_lon": round(summary.match.lon, 5),
+        "truth": str(truth_file(out)),
     }

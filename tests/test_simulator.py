@@ -46,8 +46,14 @@ def test_same_arguments_write_the_same_bytes(tmp_path: Path) -> None:
     first = simulate(CITY, tmp_path / "a", vehicles=5, days=2, seed=1)
     second = simulate(CITY, tmp_path / "b", vehicles=5, days=2, seed=1)
     assert first == second
+    assert (first.points, first.duplicates) == (5880, 4)  # the realisations that the shipped model and the demo show
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # no temporary folder stays
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a",
+        "a.truth.nc",
+        "b",
+        "b.truth.nc",
+    ]  # nothing temporary
 
 
 def test_another_seed_is_another_realisation_of_the_same_city(tracks: list[np.ndarray], tmp_path: Path) -> None:
@@ -93,6 +99,24 @@ def test_progress_rises_to_one_and_an_empty_folder_may_be_there(tmp_path: Path) 
     summary = simulate(CITY, tmp_path, vehicles=4, days=2, progress=shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
     assert len(contents(tmp_path)) == summary.files > 0
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "porto"])
+def test_progress_rises_to_one_in_other_formats_too(file_format: str, tmp_path: Path) -> None:
+    shares: list[float] = []
+    simulate(CITY, tmp_path / "out", vehicles=4, days=2, progress=shares.append, file_format=file_format)
+    assert shares == sorted(shares) and shares[-1] == 1.0
+
+
+def test_outage_and_match_are_told(fleet: tuple[SimulationSummary, dict[str, bytes]]) -> None:
+    summary = fleet[0]
+    assert summary.outage == (np.datetime64("2024-04-12T12:10"), np.datetime64("2024-04-12T14:10"))
+    assert summary.match.day == np.datetime64("2024-04-11")
+    assert CITY.west < summary.match.lon < CITY.east and CITY.south < summary.match.lat < CITY.north
+
+
+def test_a_short_period_has_no_outage(tmp_path: Path) -> None:
+    assert simulate(CITY, tmp_path / "out", vehicles=1, days=6).outage is None
 
 
 def test_the_period_begins_at_the_local_midnight_of_start(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from trafficcast.flows import Count
-from trafficcast.records import Points
+from trafficcast.records import Points, Records
 
+R = TypeVar("R", bound=Records)
 NEVER = np.iinfo(np.int64)
 
 
@@ -35,6 +37,10 @@ class Fleet:
                 self.names.append(name)
             codes[i] = code
         return codes
+
+    def coded(self, records: R, names: list[str]) -> R:
+        """Records whose vehicles index `names`, with the fleet's codes in their place."""
+        return replace(records, vehicle=self.codes(names)[records.vehicle]) if isinstance(records, Points) else records
 
     def last_points(self, codes: np.ndarray) -> Points:
         """The last point of vehicles that were seen."""

@@ -5,6 +5,7 @@ Sorted and each once (see sorting.py), so that reading one needs no more work be
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,32 @@ from trafficcast.records import Records
 
 
 def write_hour(file: Path, records: Records, names: list[str]) -> None:
-    """Write records, whose vehicles index `names`, to a new file."""
+    """Write records, whose vehicles index `names`, to a new file, and to the disk: a database will rely on it."""
     columns: dict[str, Any] = {}
     for name, array in records.arrays().items():
         if name == "vehicle":
-            present, codes = np.unique(array, return_inverse=True)
-            columns[name] = pa.DictionaryArray.from_arrays(codes.astype(np.int32), [names[code] for code in present])
+            first = np.diff(array, prepend=-1) != 0  # the vehicles come in the order of their codes
+            present = [names[code] for code in array[first]]
+            columns[name] = pa.DictionaryArray.from_arrays(np.cumsum(first, dtype=np.int32) - np.int32(1), present)
         elif name.endswith("time"):
             columns[name] = pa.array(array, pa.timestamp("us", "UTC"))
         else:
             columns[name] = array
     file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), file, compression="zstd", use_dictionary=["vehicle"])
+    pq.write_table(
+        pa.table(columns), file, compression="zstd", use_dictionary=["vehicle"], column_encoding=_encodings(records)
+    )
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
+
+
+def _encodings(records: Records) -> dict[str, str]:
+    """Whole numbers by their differences, fractions by their bytes: smaller and faster than as they are."""
+    return {
+        name: "DELTA_BINARY_PACKED" if array.dtype == np.int64 else "BYTE_STREAM_SPLIT"
+        for name, array in records.arrays().items()
+        if array.dtype.itemsize == 8
+    }
 
 
 def read_hour(file: Path, kind: type[Records]) -> tuple[list[str], Records]:

@@ -11,23 +11,23 @@ becomes true. A crash before leaves the old state, one after leaves the new.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from trafficcast.city import FLOW_KINDS
+from trafficcast.city import FLOW_KINDS, City
 from trafficcast.errors import InputError, JobError
 from trafficcast.fleet import Fleet
 from trafficcast.flows import TOTALS, Count, Slot, first_of_each
 from trafficcast.hour_files import read_hour
 from trafficcast.records import HOUR_US, Points, Records, Trips, ZoneTrips
+from trafficcast.sources import Source
 
 KINDS: dict[str, type[Records]] = {"points": Points, "trips": Trips, "zone-trips": ZoneTrips}
 WAIT_SECONDS = 30.0
@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS pruned (
     code INTEGER PRIMARY KEY, time INTEGER NOT NULL, lon REAL NOT NULL, lat REAL NOT NULL, occupied INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS unpublished (day TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS inbox (name TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
 """
 
 
@@ -80,6 +81,14 @@ class SourceFacts:
     dropped: dict[str, int]
     outside: int
     notes: list[str]
+
+
+class Seen(NamedTuple):
+    """A file of an inbox: its path in it, its size in bytes and when it was changed (nanoseconds)."""
+
+    name: str
+    size: int
+    changed: int
 
 
 @dataclass(frozen=True)
@@ -130,9 +139,6 @@ class RecordStore:
             days: local days whose flows have to be published.
             anew: what was stored of slots and hours is replaced, not added to.
         """
-        for file, _ in state.hours.values():
-            if file.endswith(f".{state.generation}.parquet"):
-                _sync(self.root / file)
         facts = {
             "kind": state.kind,
             "rules": state.rules,
@@ -199,6 +205,18 @@ class RecordStore:
         """Note that the flows of these local days are published."""
         with self._database() as database:
             database.executemany("DELETE FROM unpublished WHERE day = ?", [(str(day),) for day in days])
+
+    def seen(self) -> set[Seen]:
+        """The files of an inbox that were taken."""
+        if not self.exists():
+            return set()
+        with self._database() as database:
+            return {Seen(*row) for row in database.execute("SELECT name, size, changed FROM inbox")}
+
+    def remember(self, files: list[Seen]) -> None:
+        """Note that files of an inbox were taken."""
+        with self._database() as database:
+            database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?)", files)
 
     def clean(self, state: State) -> None:
         """Remove the files that do not belong to a state."""
@@ -268,8 +286,27 @@ class RecordStore:
             database.close()
 
 
+def kind_of(records: Records, source: Source, city: City, kind: str | None) -> str:
+    """The kind of a source's records, which must be that of the records known so far (None: there are none).
+
+    Raises InputError for another kind, and for trips between zones where the city's zones are not known.
+    """
+    (found,) = (name for name, known in KINDS.items() if isinstance(records, known))
+    if kind not in (None, found):
+        raise InputError(
+            f"{source.path} holds {found}, '{city.name}' holds {kind}: their flows do not mix; ingest it under a city "
+            "of another name"
+        )
+    if found == "zone-trips" and city.feed.zones is None:
+        raise InputError(
+            f"{source.path} holds trips between zones: name the file of their polygons as zones under "
+            f"[cities.{city.name}.feed]"
+        )
+    return found
+
+
 def with_codes(records: Records, codes: np.ndarray) -> Records:
-    """The same records, vehicle i being vehicle codes[i], in the order of (vehicle, time) again."""
+    """Settled records, vehicle i being vehicle codes[i], in the order of (vehicle, time) again."""
     if not isinstance(records, Points) or not len(records):
         return records
     recoded = replace(records, vehicle=codes[records.vehicle])
@@ -293,9 +330,3 @@ def _rows(points: Points) -> Iterator[tuple[Any, ...]]:
 def _as_points(rows: list[tuple[Any, ...]]) -> Points:
     columns = list(zip(*rows, strict=True)) or [()] * 5
     return Points(*(np.array(c, d) for c, d in zip(columns, Points.DTYPES.values(), strict=True)))
-
-
-def _sync(file: Path) -> None:
-    """Bring a file to the disk before something relies on it."""
-    with open(file, "rb") as written:
-        os.fsync(written.fileno())

@@ -1,21 +1,31 @@
 """New records settle among the stored ones, and what that changes in the counts, exactly.
 
 An hour that gets records is sorted, rid of repeats, written and counted, before and after, on its own. Hours that
-follow one another are merged, and closed with each vehicle's point before and after them, so that the difference of
-the two counts is all that the new records change: a point between p and q undoes the pair p -> q as well.
+follow one another are joined, in any shape of tree, and closed with each vehicle's point before and after them, so
+that the difference of the two counts is all that the new records change: a point between p and q undoes the pair
+p -> q as well.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from trafficcast.city import City
-from trafficcast.flows import Count, count_points, count_trips, count_zone_trips, difference, first_of_each, merge_all
+from trafficcast.flows import (
+    Count,
+    count_points,
+    count_trips,
+    count_zone_trips,
+    difference,
+    first_of_each,
+    merge,
+    merge_all,
+)  # fmt: skip
 from trafficcast.hour_files import write_hour
 from trafficcast.record_store import RecordStore, State
 from trafficcast.records import HOUR_US, Points, Records, Trips, ZoneTrips
@@ -26,25 +36,18 @@ HOURS_A_DAY = 24
 
 @dataclass(frozen=True)
 class Settled:
-    """An hour with its new records: its new file below the store's root (None: nothing is new) and how many it holds,
-    the counts without and with what is new, and how many rows of each source were repeats."""
+    """Hours with their new records, `first` to `last`, no other stored hour between them.
 
-    hour: int
-    file: str | None
-    records: int
+    `files` are those written, with how many records each holds: none for an hour that got nothing but repeats.
+    `before` and `after` count the hours without and with what is new; `repeats` are the rows of each source that were.
+    """
+
+    first: int
+    last: int
+    files: dict[int, tuple[str, int]]
     before: Count
     after: Count
     repeats: Counter[int]
-
-
-def count(city: City, records: Records, zone_ids: np.ndarray | None) -> Count:
-    """Count sorted records of any kind."""
-    if isinstance(records, Points):
-        return count_points(city, records)
-    if isinstance(records, Trips):
-        return count_trips(city, records)
-    assert isinstance(records, ZoneTrips) and zone_ids is not None
-    return count_zone_trips(city, records, zone_ids)
 
 
 def settle_hour(
@@ -58,21 +61,30 @@ def settle_hour(
     new: Records,
     source: np.ndarray,
 ) -> Settled:
-    """Settle the new records of an hour, with the source of each, among the old ones.
+    """Settle the new records of an hour, with the source of each, among the old ones, which are settled.
 
     Vehicles index `names`. Where there are none but repeats, no file is written.
     """
-    both = type(new).concatenate([old, new])
-    records, repeats = sort_and_deduplicate(both)
+    records, repeats = sort_and_deduplicate(type(new).concatenate([old, new]) if len(old) else new)
     repeated = Counter(source[repeats[repeats >= len(old)] - len(old)].tolist())
     before = count(city, old, zone_ids)
     if len(records) == len(old) and all(
         np.array_equal(a, b) for a, b in zip(records.arrays().values(), old.arrays().values(), strict=True)
     ):
-        return Settled(hour, None, len(old), before, before, repeated)
+        return Settled(hour, hour, {}, before, before, repeated)
     file = hour_file(hour, generation)
     write_hour(root / file, records, names)
-    return Settled(hour, file, len(records), before, count(city, records, zone_ids), repeated)
+    return Settled(hour, hour, {hour: (file, len(records))}, before, count(city, records, zone_ids), repeated)
+
+
+def count(city: City, records: Records, zone_ids: np.ndarray | None) -> Count:
+    """Count settled records of any kind."""
+    if isinstance(records, Points):
+        return count_points(city, records)
+    if isinstance(records, Trips):
+        return count_trips(city, records)
+    assert isinstance(records, ZoneTrips) and zone_ids is not None
+    return count_zone_trips(city, records, zone_ids)
 
 
 def hour_file(hour: int, generation: int) -> str:
@@ -80,42 +92,74 @@ def hour_file(hour: int, generation: int) -> str:
     return f"{np.datetime64(hour, 'h').astype('datetime64[D]')}/{hour % HOURS_A_DAY:02d}.{generation}.parquet"
 
 
-def settle(city: City, store: RecordStore, state: State, settled: Iterable[Settled]) -> tuple[Count, Counter[int]]:
-    """Take settled hours, in the order of time, into a state.
+def runs(hours: list[int], stored: Iterable[int]) -> list[list[int]]:
+    """Rising hours in stretches of a day at most, no other stored hour within one."""
+    others = np.array(sorted(set(stored) - set(hours)), np.int64)
+    found: list[list[int]] = []
+    for hour in hours:
+        last = found[-1][-1] if found else None
+        if (
+            last is None
+            or hour // HOURS_A_DAY != last // HOURS_A_DAY
+            or np.searchsorted(others, hour) != np.searchsorted(others, last)
+        ):
+            found.append([])
+        found[-1].append(hour)
+    return found
 
-    Returns what to add to the stored slots, and the repeats of each source. Hours are taken together as long as no
-    other stored hour lies between them, a day at most, so that memory does not grow with the records.
+
+def join(city: City, early: Settled, late: Settled) -> Settled:
+    """Two stretches of hours as one."""
+    return Settled(
+        early.first,
+        late.last,
+        {**early.files, **late.files},
+        merge(city, early.before, late.before),
+        merge(city, early.after, late.after),
+        early.repeats + late.repeats,
+    )
+
+
+def join_all(city: City, settled: list[Settled]) -> Settled:
+    """Stretches of hours, in the order of time, as one; joined two by two, so that little is copied often."""
+    while len(settled) > 1:
+        pairs = [settled[i : i + 2] for i in range(0, len(settled), 2)]
+        settled = [join(city, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return settled[0]
+
+
+def settle(city: City, store: RecordStore, state: State, settled: Iterable[Settled]) -> tuple[Count, Counter[int]]:
+    """Take runs of settled hours, in the order of time, into a state.
+
+    Returns what to add to the stored slots, and the repeats of each source.
     """
     delta = Count()
     repeats: Counter[int] = Counter()
-    for run in _runs(settled, state):
-        for part in run:
-            repeats.update(part.repeats)
-            if part.file is not None:
-                state.hours[part.hour] = (part.file, part.records)
-        if all(part.file is None for part in run):
+    for run in settled:
+        repeats.update(run.repeats)
+        state.hours.update(run.files)
+        if not run.files:
             continue
-        after = merge_all(city, [part.after for part in run])
-        before = merge_all(city, [part.before for part in run])
-        vehicles = after.first.vehicle
+        vehicles = run.after.first.vehicle
         state.fleet.grow()
-        earlier = _ends(last_before(store, state, vehicles, run[0].hour))
-        later = _ends(first_after(store, state, vehicles, run[-1].hour))
-        change = difference(merge_all(city, [earlier, after, later]), merge_all(city, [earlier, before, later]))
-        state.fleet.see(after)
+        earlier = _ends(last_before(store, state, vehicles, run.first))
+        later = _ends(first_after(store, state, vehicles, run.last))
+        after = merge_all(city, [earlier, run.after, later])
+        change = difference(after, merge_all(city, [earlier, run.before, later]))
+        state.fleet.see(run.after)
         state.totals = state.totals + change.totals
-        delta = _sum(delta, Count(change.slots, change.totals, last=after.last))
+        delta = _sum(delta, Count(change.slots, change.totals, last=run.after.last))
     return delta, repeats
 
 
 def last_before(store: RecordStore, state: State, vehicles: np.ndarray, hour: int) -> Points:
-    """The last point of each of the vehicles (sorted codes) before an hour; those that have one, sorted."""
+    """The last point of each of the vehicles (rising codes) before an hour; those that have one."""
     fleet, start = state.fleet, hour * HOUR_US
-    recent = fleet.last_time[vehicles] < start
-    known = vehicles[recent & (fleet.first[vehicles] < start)]
-    wanted = vehicles[~recent & (fleet.first[vehicles] < start)]
-    found = [fleet.last_points(known)]
-    for earlier in sorted((h for h in state.hours if h < hour), reverse=True):
+    seen = fleet.first[vehicles] < start
+    not_since = fleet.last_time[vehicles] < start
+    found = [fleet.last_points(vehicles[seen & not_since])]
+    wanted = vehicles[seen & ~not_since]
+    for earlier in sorted((stored for stored in state.hours if stored < hour), reverse=True):
         if not len(wanted):
             break
         points = store.read_hour(state, earlier)
@@ -124,15 +168,14 @@ def last_before(store: RecordStore, state: State, vehicles: np.ndarray, hour: in
         found.append(last.take(np.isin(last.vehicle, wanted)))
         wanted = np.setdiff1d(wanted, last.vehicle)
     found.append(state.pruned.take(np.isin(state.pruned.vehicle, wanted)))
-    points = Points.concatenate(found)
-    return points.take(np.argsort(points.vehicle, kind="stable"))
+    return _by_vehicle(found)
 
 
 def first_after(store: RecordStore, state: State, vehicles: np.ndarray, hour: int) -> Points:
-    """The first point of each of the vehicles (sorted codes) after an hour; those that have one, sorted."""
+    """The first point of each of the vehicles (rising codes) after an hour; those that have one."""
     wanted = vehicles[state.fleet.last_time[vehicles] >= (hour + 1) * HOUR_US]
-    found = [Points.concatenate([])]
-    for later in sorted(h for h in state.hours if h > hour):
+    found = []
+    for later in sorted(stored for stored in state.hours if stored > hour):
         if not len(wanted):
             break
         points = store.read_hour(state, later)
@@ -140,7 +183,11 @@ def first_after(store: RecordStore, state: State, vehicles: np.ndarray, hour: in
         first = points.take(np.flatnonzero(np.diff(points.vehicle, prepend=-1)))
         found.append(first.take(np.isin(first.vehicle, wanted)))
         wanted = np.setdiff1d(wanted, first.vehicle)
-    points = Points.concatenate(found)
+    return _by_vehicle(found)
+
+
+def _by_vehicle(parts: list[Points]) -> Points:
+    points = Points.concatenate(parts)
     return points.take(np.argsort(points.vehicle, kind="stable"))
 
 
@@ -155,19 +202,3 @@ def _sum(one: Count, other: Count) -> Count:
     for number, slot in other.slots.items():
         slots[number] = slots[number].plus(slot) if number in slots else slot
     return Count(slots, one.totals + other.totals, last=first_of_each(other.last, one.last))
-
-
-def _runs(settled: Iterable[Settled], state: State) -> Iterator[list[Settled]]:
-    """Hours that follow one another within a day, no other stored hour between them."""
-    run: list[Settled] = []
-    stored = np.array(sorted(state.hours), np.int64)
-    for part in settled:
-        if run:
-            last = run[-1].hour
-            between = np.searchsorted(stored, part.hour) - np.searchsorted(stored, last, side="right")
-            if between or part.hour // HOURS_A_DAY != last // HOURS_A_DAY:
-                yield run
-                run = []
-        run.append(part)
-    if run:
-        yield run

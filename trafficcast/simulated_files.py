@@ -121,7 +121,7 @@ def _text_with_offset(seconds: np.ndarray, zone: ZoneInfo) -> pa.Array:
     """Unix seconds -> `2024-04-08T17:05:31+02:00` in a zone."""
     local = _local(seconds, zone).tz_localize(None).to_numpy().astype("datetime64[s]")
     ahead_s = local.astype(np.int64) - seconds
-    changes = np.unique(ahead_s[np.flatnonzero(np.diff(ahead_s, prepend=np.iinfo(np.int64).min))])
+    changes = np.unique(ahead_s[np.flatnonzero(np.diff(ahead_s, prepend=-1))])
     offsets = [f"{'-' if s < 0 else '+'}{abs(s) // 3600:02}:{abs(s) // 60 % 60:02}" for s in changes.tolist()]
     codes = np.searchsorted(changes, ahead_s).astype(np.int32)
     offset = pa.DictionaryArray.from_arrays(codes, offsets).cast(pa.string())
@@ -130,8 +130,8 @@ def _text_with_offset(seconds: np.ndarray, zone: ZoneInfo) -> pa.Array:
 
 
 def _decimals(values: np.ndarray) -> pa.Array:
-    """Integers in units of 0.00001 -> decimal numbers, which Arrow keeps as 128 bits, low word first."""
-    words = np.stack([values, values >> 63], axis=1).astype("<i8")
+    """32-bit integers in units of 0.00001 -> decimal numbers, which Arrow keeps as 128 bits, low word first."""
+    words = np.stack([values, values >> 31], axis=1).astype("<i8")
     return pa.Array.from_buffers(pa.decimal128(9, 5), len(values), [None, pa.py_buffer(words)])
 
 

@@ -71,7 +71,7 @@ class TrueFlows:
 
     def dataset(self) -> xr.Dataset:
         """The flows from the first slot with a record to the last (see `flows.flows_dataset`)."""
-        heard: np.ndarray = self._minutes.any(axis=1)
+        heard = np.asarray(self._minutes.any(axis=1))
         seen = np.flatnonzero(heard)
         slots = slice(seen[0], seen[-1] + 1) if len(seen) else slice(0)
         time = ((np.arange(len(heard)) + self._first_slot) * self._slot_s)[slots].astype("datetime64[s]")

@@ -41,8 +41,8 @@ class Reports:
 
     taxi: np.ndarray  # int32
     seconds: np.ndarray  # int64, unix time
-    lon: np.ndarray  # int64
-    lat: np.ndarray  # int64
+    lon: np.ndarray  # int32
+    lat: np.ndarray  # int32
     occupied: np.ndarray  # int8, 0 or 1
     leg: np.ndarray  # int32, another number for each drive or wait of a taxi, and for what an outage leaves of one
 
@@ -71,6 +71,7 @@ class Taxis:
         common_seed, *taxi_seeds = np.random.SeedSequence(seed).spawn(1 + vehicles)
         self.city = city
         self.seed = seed
+        self.first_day = first_day
         self.interval = (every_s, jitter_s)
         self.world = make_world(city, first_day, days, np.random.default_rng(common_seed))
         self.rngs = [np.random.default_rng(taxi_seed) for taxi_seed in taxi_seeds]
@@ -103,8 +104,8 @@ class Taxis:
         return Reports(
             taxi=numbers[heard],
             seconds=seconds[heard].astype(np.int64) + self.world.start_s,
-            lon=np.round((self.city.west + x[heard] / metres_x) * DEGREE).astype(np.int64),
-            lat=np.round((self.city.south + y[heard] / metres_y) * DEGREE).astype(np.int64),
+            lon=np.round((self.city.west + x[heard] / metres_x) * DEGREE).astype(np.int32),
+            lat=np.round((self.city.south + y[heard] / metres_y) * DEGREE).astype(np.int32),
             occupied=occupied[heard].astype(np.int8),
             leg=(2 * leg[heard] + (seconds[heard] >= outage_end)).astype(np.int32),
         )
@@ -113,11 +114,11 @@ class Taxis:
 def with_repeats(reports: Reports, rng: np.random.Generator) -> tuple[Reports, int]:
     """Some reports come twice, one after the other, half of those a little displaced: all reports, how many repeat."""
     repeated = rng.random(len(reports)) < DUPLICATE_SHARE
-    all_ = reports.take(np.repeat(np.arange(len(reports)), 1 + repeated))
+    heard = reports.take(np.repeat(np.arange(len(reports)), 1 + repeated))
     second_of_two = np.flatnonzero(repeated) + np.arange(1, 1 + np.count_nonzero(repeated))
     moved = second_of_two[rng.random(len(second_of_two)) < 0.5]  # the others are exact repetitions
-    all_.lat[moved] += rng.choice([-2, -1, 1, 2], len(moved))
-    return all_, len(second_of_two)
+    heard.lat[moved] += rng.choice([-2, -1, 1, 2], len(moved))
+    return heard, len(second_of_two)
 
 
 def rides(reports: Reports) -> tuple[np.ndarray, np.ndarray]:

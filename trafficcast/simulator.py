@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -56,8 +57,7 @@ class Match:
 class SimulationSummary:
     """What was written: records (points or trips), the repeated ones among them, files; times are naive UTC.
 
-    The period is [start, end); `outage` is when no taxi was heard, if there was one; `truth` is the file of the true
-    flows, which lies beside the folder of the records.
+    The period is [start, end); `outage` is when no taxi was heard, if there was one.
     """
 
     points: int
@@ -67,7 +67,6 @@ class SimulationSummary:
     end: np.datetime64
     outage: tuple[np.datetime64, np.datetime64] | None
     match: Match
-    truth: Path
 
 
 def simulate(
@@ -103,136 +102,133 @@ def simulate(
     taxis = Taxis(city, vehicles, first_day, days, seed, *interval)
     world = taxis.world
     truth = TrueFlows(city, world.start_s, world.start_s + int(world.midnights[-1]), vehicles)
-    truth_file = out.with_name(f"{out.name}.truth.nc")
 
+    write = (
+        _write_days if file_format in FILES_OF_DAYS else _write_trips if file_format in FILES_OF_TRIPS else _write_taxis
+    )
+
+    points = duplicates = 0
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
+    pool = ThreadPoolExecutor(os.cpu_count())  # the kernels and the writing release the GIL
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the kernels and the writing release the GIL
-            if file_format in FILES_OF_DAYS:
-                counts = _write_days(file_format, temporary, taxis, first_day, truth, pool, progress)
-            elif file_format in FILES_OF_TRIPS:
-                counts = _write_trips(file_format, temporary, taxis, truth, pool, progress)
-            else:
-                counts = _write_taxis(file_format, temporary, taxis, truth, pool, progress)
+        for done in write(file_format, temporary, taxis, truth, pool):
+            points, duplicates = points + done.records, duplicates + done.repeats
+            if progress is not None:
+                progress(done.share)
         files = len(list(temporary.iterdir()))
-        truth.write(truth_file)
+        truth.write(truth_file(out))
         os.replace(temporary, out)
     finally:
+        pool.shutdown(cancel_futures=True)
         shutil.rmtree(temporary, ignore_errors=True)
     return SimulationSummary(
-        points=counts[0],
-        duplicates=counts[1],
+        points=points,
+        duplicates=duplicates,
         files=files,
         start=_instant(world, 0),
         end=_instant(world, world.midnights[-1]),
         outage=(_instant(world, world.outage[0]), _instant(world, world.outage[1])) if world.outage[1] > 0 else None,
         match=_match(city, world),
-        truth=truth_file,
     )
 
 
+def truth_file(out: Path) -> Path:
+    """Where the true flows of the records in the folder `out` lie: beside it, so that nobody takes them for records."""
+    out = out.absolute()
+    return out.with_name(f"{out.name}.truth.nc")
+
+
+class _Done(NamedTuple):
+    """One step: records written, how many of them are repeats, and the share of all that is done by then."""
+
+    records: int
+    repeats: int
+    share: float
+
+
 def _write_taxis(
-    file_format: str, folder: Path, taxis: Taxis, truth: TrueFlows, pool: ThreadPoolExecutor, progress: Progress | None
-) -> tuple[int, int]:
-    """A file a taxi. Returns how many records were written and how many of them are repeats."""
-    city = taxis.city
-    zone = _clock(city)
+    file_format: str, folder: Path, taxis: Taxis, truth: TrueFlows, pool: ThreadPoolExecutor
+) -> Iterator[_Done]:
+    """A file a taxi."""
+    zone = _clock(taxis.city)
 
     def write(taxi: int) -> tuple[Reports, int]:
         reports, repeats = with_repeats(taxis.whole(taxi), taxis.rngs[taxi])
         if len(reports):
             write_taxi(file_format, folder, _name(taxis, taxi), reports, zone)
-        if file_format == "tdrive":  # whose times have no offset, and whose readers cannot know the occupancy
+        if file_format == "tdrive":  # whose times have no offset and whose readers cannot know the occupancy
             unknown = np.zeros_like(reports.occupied)
             reports = replace(reports, seconds=as_read(reports.seconds, zone), occupied=unknown)
         return reports, repeats
 
-    points = duplicates = 0
     for taxi, (reports, repeats) in enumerate(pool.map(write, range(len(taxis)))):
         truth.add_points(reports)
-        points, duplicates = points + len(reports), duplicates + repeats
-        if progress is not None:
-            progress((taxi + 1) / len(taxis))
-    return points, duplicates
+        yield _Done(len(reports), repeats, (taxi + 1) / len(taxis))
 
 
 def _write_days(
-    file_format: str,
-    folder: Path,
-    taxis: Taxis,
-    first_day: np.datetime64,
-    truth: TrueFlows,
-    pool: ThreadPoolExecutor,
-    progress: Progress | None,
-) -> tuple[int, int]:
-    """A file a local day. Returns how many records were written and how many of them are repeats."""
+    file_format: str, folder: Path, taxis: Taxis, truth: TrueFlows, pool: ThreadPoolExecutor
+) -> Iterator[_Done]:
+    """A file a local day, which is written while the taxis drive the next."""
     names = pa.array([_name(taxis, taxi) for taxi in range(len(taxis))])
     groups = [range(begin, min(begin + TAXIS_AT_A_TIME, len(taxis))) for begin in range(0, len(taxis), TAXIS_AT_A_TIME)]
     ends = taxis.world.midnights[2:] + taxis.world.start_s
-    points = duplicates = 0
-    night: list[Reports] = []  # of shifts that last beyond midnight
-    writing: Future[None] | None = None
+    night: list[Reports] = []  # what shifts that last beyond midnight leave to the next day
+    writing: list[Future[None]] = []
     for day, end in enumerate(ends.tolist()):
 
         def drive(group: int, day: int = day) -> tuple[Reports, int]:
             stream = np.random.SeedSequence(taxis.seed, spawn_key=(0, day, group))  # none that a taxi draws from
             return with_repeats(taxis.of_day(day, groups[group]), np.random.default_rng(stream))
 
-        parts, night = night, []
+        parts = night
         for group, (reports, repeats) in enumerate(pool.map(drive, range(len(groups)))):
             truth.add_points(reports)
             parts.append(reports)
-            points, duplicates = points + len(reports), duplicates + repeats
-            if progress is not None:
-                progress((day + (group + 1) / len(groups)) / len(ends))
+            yield _Done(len(reports), repeats, (day + (group + 1) / len(groups)) / len(ends))
         everything = Reports.concatenate(parts)
-        parts.clear()
-        today = everything.seconds < end
-        night = [everything.take(~today)]
-        if writing is not None:
-            writing.result()
-        if today.any():
-            date = str(first_day + day)
-            writing = pool.submit(write_day, file_format, folder, date, everything.take(today), names, taxis.city.zone)
-    if writing is not None:
-        writing.result()
-    return points, duplicates
+        night, today = [everything.take(everything.seconds >= end)], everything.take(everything.seconds < end)
+        del parts, everything
+        while writing:
+            writing.pop().result()
+        if len(today):
+            date = str(taxis.first_day + day)
+            writing = [pool.submit(write_day, file_format, folder, date, today, names, taxis.city.zone)]
+    for written in writing:
+        written.result()
 
 
 def _write_trips(
-    file_format: str, folder: Path, taxis: Taxis, truth: TrueFlows, pool: ThreadPoolExecutor, progress: Progress | None
-) -> tuple[int, int]:
-    """One file of rides with a passenger. Returns how many were written and how many of them are repeats."""
+    file_format: str, folder: Path, taxis: Taxis, truth: TrueFlows, pool: ThreadPoolExecutor
+) -> Iterator[_Done]:
+    """One file of rides with a passenger, taxi after taxi."""
     city = taxis.city
     zone = _clock(city)
 
-    def lines(taxi: int) -> tuple[bytes, int, int, Reports, Reports, Reports]:
+    def write(taxi: int) -> tuple[bytes, Reports, np.ndarray, np.ndarray, int]:
         reports = taxis.whole(taxi)
         first, last = rides(reports)
-        again = taxis.rngs[taxi].random(len(first)) < DUPLICATE_SHARE
-        twice = np.repeat(np.arange(len(first)), 1 + again)
+        repeated = taxis.rngs[taxi].random(len(first)) < DUPLICATE_SHARE
+        twice = np.repeat(np.arange(len(first)), 1 + repeated)
         if file_format == "porto":
             text = porto_lines(reports, first[twice], last[twice])
-            sampled = reports.take(np.concatenate([np.arange(0), *map(np.arange, first, last + 1)]))
         else:
             text = tlc_lines(reports.take(first[twice]), reports.take(last[twice]), zone)
-            reports = sampled = replace(reports, seconds=as_read(reports.seconds, zone))
-        return text, len(twice), int(again.sum()), reports.take(first), reports.take(last), sampled
+            reports = replace(reports, seconds=as_read(reports.seconds, zone))
+        return text, reports, first, last, int(repeated.sum())
 
-    trips = duplicates = 0
     with open(folder / FILES_OF_TRIPS[file_format], "wb") as file:
         file.write(TRIP_HEADERS[file_format])
-        for taxi, (text, written, repeats, pickups, dropoffs, sampled) in enumerate(pool.map(lines, range(len(taxis)))):
+        for taxi, (text, reports, first, last, repeats) in enumerate(pool.map(write, range(len(taxis)))):
             file.write(text)
             if file_format == "porto" and not city.feed.trips:
-                truth.add_points(sampled)
+                i = np.arange(len(reports))
+                of_rides = np.searchsorted(first, i, side="right") > np.searchsorted(last, i)  # begun and not over
+                truth.add_points(reports.take(of_rides))
             else:
-                truth.add_trips(pickups, dropoffs)
-            trips, duplicates = trips + written, duplicates + repeats
-            if progress is not None:
-                progress((taxi + 1) / len(taxis))
-    return trips, duplicates
+                truth.add_trips(reports.take(first), reports.take(last))
+            yield _Done(len(first) + repeats, repeats, (taxi + 1) / len(taxis))
 
 
 def _name(taxis: Taxis, taxi: int) -> str:

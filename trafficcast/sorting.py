@@ -37,12 +37,12 @@ def sort_and_deduplicate(records: R) -> tuple[R, np.ndarray]:
 @njit(cache=True, nogil=True)
 def _order(vehicle: np.ndarray, time: np.ndarray, n_vehicles: int) -> np.ndarray:
     """The stable order by (vehicle, time). Linear where each vehicle's points come in the order of time."""
-    start = np.zeros(n_vehicles + 1, np.int64)
+    start = np.zeros(n_vehicles + 1, np.int32)
     for v in vehicle:
         start[v + 1] += 1
     for v in range(n_vehicles):
         start[v + 1] += start[v]
-    order = np.empty(len(vehicle), np.int64)
+    order = np.empty(len(vehicle), np.int32)
     place = start[:-1].copy()
     for i in range(len(vehicle)):
         order[place[vehicle[i]]] = i
@@ -59,8 +59,8 @@ def _order(vehicle: np.ndarray, time: np.ndarray, n_vehicles: int) -> np.ndarray
 @njit(cache=True, nogil=True)
 def _first_and_smallest(order, vehicle, time, lon, lat, occupied):  # type: ignore[no-untyped-def]
     """Of each run of equal (vehicle, time) the position of the smallest, and the positions of all but the first."""
-    kept = np.empty(len(order), np.int64)
-    repeats = np.empty(len(order), np.int64)
+    kept = np.empty(len(order), np.int32)
+    repeats = np.empty(len(order), np.int32)
     n = m = 0
     for i in order:
         if n and vehicle[i] == vehicle[kept[n - 1]] and time[i] == time[kept[n - 1]]:

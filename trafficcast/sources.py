@@ -273,7 +273,7 @@ def _find_remote(url: str) -> list[Source]:
     return [
         Source(_remote_name(name), _shown(system.unstrip_protocol(name)), info.get("size"), name, url)
         for name, info in sorted(found.items())
-        if name == path or not any(map(_passed_over, name[len(base) :].split("/")))
+        if name == path or not (name.endswith("/") or any(map(_passed_over, name[len(base) :].split("/"))))
     ]
 
 

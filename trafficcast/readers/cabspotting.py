@@ -1,90 +1,99 @@
-"""Cabspotting: one text file a cab, `new_<cab>.txt` or `.txt.gz`, each line `lat lon occupied unix_seconds`."""
+"""Cabspotting: one text file a cab, `new_<cab>.txt`, each line `lat lon occupied unix_seconds`."""
 
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import math
 import re
-import zlib
 from collections import Counter
+from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from trafficcast.city import City
+from trafficcast.clock import epoch_unit, to_microseconds
 from trafficcast.errors import InputError
-from trafficcast.points import SECOND_US, Batch, Points
+from trafficcast.records import Batch, Points
+from trafficcast.sources import Source
 
-FILE_NAME = re.compile(r"new_(.+)\.txt(\.gz)?")
-COLUMNS = {"lat": pa.float64(), "lon": pa.float64(), "occupied": pa.float64(), "seconds": pa.int64()}
+FILE_NAME = re.compile(r"new_(.+)\.txt", re.DOTALL)
+COLUMNS = {"lat": pa.float64(), "lon": pa.float64(), "occupied": pa.float64(), "time": pa.int64()}
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # lat, lon, occupied, microseconds
-FAR_SECONDS = 9_000_000_000_000  # beyond any plausible date, and its microseconds still fit 64 bits
+UNITS = {"ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+MICROSECONDS = {"s": Fraction(1_000_000), "ms": Fraction(1_000), "us": Fraction(1), "ns": Fraction(1, 1_000)}
+INT64 = np.iinfo(np.int64)
 
 
-def find(path: Path) -> list[Path]:
-    """The cabs' files at or below a path, sorted."""
-    found = [path] if path.is_file() else sorted(path.rglob("new_*.txt*"))
-    return [file for file in found if FILE_NAME.fullmatch(file.name) and not file.is_dir()]
+def recognise(source: Source, head: bytes) -> bool:
+    """Whether a source has a cab's name and a row of four numbers, or is no text: a cab's file that is damaged."""
+    if not FILE_NAME.fullmatch(source.stem):
+        return False
+    return b"\0" in head or any(_numbers(line) for line in head.removeprefix(codecs.BOM_UTF8).splitlines())
 
 
-def read(file: Path) -> Batch:
-    """Read one cab's file. Raises InputError when it cannot be read or no row of it is a Cabspotting row."""
-    name = FILE_NAME.fullmatch(file.name)
+def read(source: Source, city: City) -> Iterator[Batch]:
+    """Read one cab's file as one batch. Raises InputError when it cannot be read or no row is a Cabspotting row."""
+    name = FILE_NAME.fullmatch(source.stem)
     if name is None:
-        raise InputError(f"{file}: a Cabspotting file is named new_<cab>.txt or new_<cab>.txt.gz")
-    try:
-        data = file.read_bytes()
-        text = (gzip.decompress(data) if name[2] else data).removeprefix(codecs.BOM_UTF8)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read {file}: {error}") from None
-    try:
-        columns, rows = _parse_table(text)
-    except pa.ArrowInvalid:
-        columns, rows = _parse_lines(text)
-    lat, lon, occupied, time = columns
-    keep = np.isfinite(lat) & np.isfinite(lon) & np.isfinite(occupied)
-    if rows and not keep.any():
-        raise InputError(f"{file} is not a Cabspotting file: no row reads 'latitude longitude occupied unix_seconds'")
-    points = Points(np.zeros(len(time), np.int32), time, lon, lat, (occupied != 0).astype(np.int8))
-    return Batch([name[1]], points.take(keep), rows, Counter(unparsable=rows - int(np.count_nonzero(keep))))
-
-
-def _parse_table(text: bytes) -> tuple[Columns, int]:
-    """The fast way. Raises ArrowInvalid for anything but three numbers and a whole one in every row."""
+        raise InputError(f"{source.path}: a Cabspotting file is named new_<cab>.txt, new_<cab>.txt.gz or .zst")
+    with source.open() as stream:
+        text = stream.read().removeprefix(codecs.BOM_UTF8)
     if not text.strip():
-        return _columns([]), 0
+        return
+    try:
+        (lat, lon, occupied, time), rows, unit = _parse_table(text)
+    except pa.ArrowInvalid:
+        (lat, lon, occupied, time), rows, unit = _parse_lines(text)
+    if not len(time):
+        raise InputError(
+            f"{source.path} is not a Cabspotting file: no row reads 'latitude longitude occupied unix_seconds'"
+        )
+    points = Points(np.zeros(len(time), np.int32), time, lon, lat, (occupied != 0).astype(np.int8))
+    notes = (f"times are in {UNITS[unit]}",) if unit in UNITS else ()
+    yield Batch(points, rows, [name[1]], Counter(unparsable=rows - len(time)), notes)
+
+
+def _parse_table(text: bytes) -> tuple[Columns, int, str]:
+    """The fast way. Raises ArrowInvalid for anything but three numbers and a whole one in every row."""
     if b"x" in text or b"X" in text:
-        raise pa.ArrowInvalid("hexadecimal seconds, which Arrow would read")
+        raise pa.ArrowInvalid("hexadecimal times, which Arrow would read")
     table = csv.read_csv(
         io.BytesIO(text),
         csv.ReadOptions(column_names=list(COLUMNS), use_threads=False),
         csv.ParseOptions(delimiter=" ", quote_char=False),
         csv.ConvertOptions(column_types=COLUMNS, null_values=[]),
     )
-    lat, lon, occupied, seconds = (column.to_numpy() for column in table.columns)
-    return (lat, lon, occupied, np.clip(seconds, -FAR_SECONDS, FAR_SECONDS) * SECOND_US), table.num_rows
+    columns = [column.to_numpy() for column in table.columns]
+    finite = np.isfinite(columns[0]) & np.isfinite(columns[1]) & np.isfinite(columns[2])
+    lat, lon, occupied, time = columns if finite.all() else [column[finite] for column in columns]
+    unit = epoch_unit(time)
+    return (lat, lon, occupied, to_microseconds(time, unit)), table.num_rows, unit
 
 
-def _parse_lines(text: bytes) -> tuple[Columns, int]:
+def _parse_lines(text: bytes) -> tuple[Columns, int, str]:
     """The plain way, row by row, for files with rows to drop; blank lines are no rows."""
-    rows = [line.split() for line in text.splitlines() if line.strip()]
-    good = [row for row in rows if len(row) == 4 and all(NUMBER.fullmatch(word) for word in row)]
-    return _columns(good), len(rows)
-
-
-def _columns(rows: list[list[bytes]]) -> Columns:
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = [row for line in lines if (row := _numbers(line))]
     lat, lon, occupied = (np.array([float(row[i]) for row in rows], np.float64) for i in range(3))
-    time = [_microseconds(row[3]) for row in rows]
-    return lat, lon, occupied, np.array(time, np.int64)
+    times = [Fraction(Decimal(row[3].decode())) for row in rows]  # a product of Decimals would be rounded to 28 digits
+    unit = epoch_unit(_whole(times))
+    return (lat, lon, occupied, _whole([time * MICROSECONDS[unit] for time in times])), len(lines), unit
 
 
-def _microseconds(word: bytes) -> int:
-    """Unix seconds as written -> whole microseconds, finer digits cut off."""
-    seconds = min(max(Decimal(word.decode()), Decimal(-FAR_SECONDS)), Decimal(FAR_SECONDS))
-    return math.floor(Fraction(seconds) * SECOND_US)  # a product of Decimals would be rounded to 28 digits
+def _numbers(line: bytes) -> list[bytes]:
+    """The four finite numbers of a row as written, or nothing."""
+    words = line.split()
+    if len(words) != 4 or not all(NUMBER.fullmatch(word) for word in words):
+        return []
+    return words if all(math.isfinite(float(word)) for word in words[:3]) else []
+
+
+def _whole(numbers: list[Fraction]) -> np.ndarray:
+    """Rounded down, and within 64 bits: what lies beyond is no plausible time anyway."""
+    return np.array([min(max(math.floor(number), INT64.min), INT64.max) for number in numbers], np.int64)
