@@ -1,168 +1,22 @@
-"""Benchmark: ingest, scan, training step and forecast on this machine, each beside its naive counterpart in one run."""
+"""Benchmark: this machine's times and memory, each beside a peer or the naive way in one run."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor
-from torch.nn.functional import softplus
+from trafficcast.errors import InputError
 
-from pipelines.ingest import ingest
-from pipelines.progress import track
-from trafficcast.city import City
-from trafficcast.flows import EARTH_RADIUS_M
-from trafficcast.nn import selective_scan, vmrnn_b
-from trafficcast.simulator import simulate
-from trafficcast.stores import flow_store
-from trafficcast.training import rollout_loss
-from trafficcast.windows import HISTORY, HORIZON
-
-CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, timezone="Europe/Rome", name="benchmark")
-TAXIS, DAYS = 150, 7
-BATCH = 16
-# The naive network keeps every state for its backward: at the full batch some 30 GB.
-NAIVE_BATCH = 2
-Row = dict[str, Any]
+SUITES = ("ingest", "vmrnn")
 
 
-def benchmark() -> list[Row]:
-    """One row a measurement: what, seconds here, seconds the naive way, and their ratio."""
-    torch.manual_seed(0)
-    jobs: list[Callable[[], list[Row]]] = [_ingest_rows, _scan_rows, _network_rows]
-    return [row for job in track(jobs, "benchmark", len(jobs)) for row in job()]
+def benchmark(suite: str) -> list[dict[str, Any]]:
+    """The rows of a suite, one a measurement. Raises InputError for an unknown one."""
+    if suite == "ingest":
+        from pipelines.benchmark_ingest import ingest_rows
 
+        return ingest_rows()
+    if suite == "vmrnn":
+        from pipelines.benchmark_vmrnn import vmrnn_rows
 
-def _row(what: str, ours: float, naive: float | None) -> Row:
-    return {"what": what, "ours": ours, "naive": naive, "naive / ours": naive / ours if naive else None}
-
-
-def _ingest_rows() -> list[Row]:
-    with tempfile.TemporaryDirectory() as name:
-        folder, gps = Path(name), Path(name) / "gps"
-        points = simulate(CITY, gps, TAXIS, DAYS).points
-        ingest(gps, "cabspotting", CITY, folder / "warm-up")  # compiles the kernel
-        ours, _ = _timed(lambda: ingest(gps, "cabspotting", CITY, folder / "data"))
-        flows = flow_store(folder / "data", CITY).read()
-        assert flows is not None
-        naive, counted = _timed(lambda: count_with_pandas(gps, CITY, flows["time"].values))
-        if not np.array_equal(counted, flows["flow"].values):
-            raise AssertionError("the two ways to count flows disagree")
-    return [_row(f"ingest {points:,} points, stores written (naive: pandas, nothing written)", ours, naive)]
-
-
-def _scan_rows() -> list[Row]:
-    def inputs(*shape: int) -> Tensor:
-        return torch.randn(*shape, requires_grad=True)
-
-    u, delta, a = inputs(4, BATCH, 64, 256), softplus(inputs(4, BATCH, 64, 256)).detach(), -torch.rand(4, 256, 16)
-    arguments = (
-        u,
-        delta.requires_grad_(),
-        a.requires_grad_(),
-        inputs(4, BATCH, 64, 16),
-        inputs(4, BATCH, 64, 16),
-        inputs(4, 256),
-    )
-
-    def forward(scan: Callable[..., Tensor]) -> None:
-        with torch.no_grad():
-            scan(*arguments)
-
-    def both(scan: Callable[..., Tensor]) -> None:
-        torch.autograd.grad(scan(*arguments).sum(), arguments)
-
-    size = f"B = {BATCH}, 4 directions, width 256, L = 64, N = 16"
-    return [
-        _row(f"scan forward, {size}", _best(lambda: forward(selective_scan)), _best(lambda: forward(naive_scan))),
-        _row(f"scan with backward, {size}", _best(lambda: both(selective_scan)), _best(lambda: both(naive_scan), 1)),
-    ]
-
-
-def _network_rows() -> list[Row]:
-    network = vmrnn_b()
-    optimizer = torch.optim.AdamW(network.parameters())
-    frames = torch.rand(BATCH, HISTORY + HORIZON, 2, 32, 32)
-
-    def step(batch: int) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        rollout_loss(network, frames[:batch]).backward()
-        optimizer.step()
-
-    def forecast() -> None:
-        with torch.inference_mode():
-            network(frames[:1, :HISTORY])
-
-    def naively(job: Callable[[], None]) -> float:
-        with patch("trafficcast.nn.vmrnn.selective_scan", naive_scan):
-            return _best(job, 1)
-
-    rows = [
-        _row(
-            f"VMRNN-B training step, batch {NAIVE_BATCH}",
-            _best(lambda: step(NAIVE_BATCH)),
-            naively(lambda: step(NAIVE_BATCH)),
-        ),
-        _row(f"VMRNN-B training step, batch {BATCH} (naive: not run, some 30 GB)", _best(lambda: step(BATCH), 2), None),
-    ]
-    network.eval()
-    return [*rows, _row("VMRNN-B four-step forecast, batch 1", _best(forecast), naively(forecast))]
-
-
-def naive_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The recurrence as it is written, left to autograd; arguments as in `selective_scan`."""
-    state = torch.zeros(*u.shape[:2], *A.shape[1:])  # (K, B, D, N)
-    outputs = []
-    for t in range(u.shape[2]):
-        decay = torch.exp(delta[:, :, t, :, None] * A[:, None])
-        state = decay * state + (delta * u)[:, :, t, :, None] * B[:, :, t, None, :]
-        outputs.append((state * C[:, :, t, None, :]).sum(-1))
-    return torch.stack(outputs, dim=2) + D[:, None, None] * u
-
-
-def count_with_pandas(folder: Path, city: City, slots: np.ndarray) -> np.ndarray:
-    """The flows of Cabspotting files without repeated timestamps of different places, as a data scientist would first
-    write it: one table, `groupby().shift()`. (slot, flow kind, row, col)"""
-    files = sorted(folder.glob("new_*.txt.gz"))
-    names = ["lat", "lon", "occupied", "second"]
-    points = pd.concat(pd.read_csv(file, sep=" ", names=names).assign(vehicle=file.name) for file in files)
-    points = points.sort_values(["vehicle", "second", "lon", "lat", "occupied"]).drop_duplicates(["vehicle", "second"])
-    col = np.floor((points["lon"] - city.west) / (city.east - city.west) * city.cols)
-    row = np.floor((city.north - points["lat"]) / (city.north - city.south) * city.rows)
-    inside = (row >= 0) & (row < city.rows) & (col >= 0) & (col < city.cols)
-    points["cell"] = np.where(inside, row * city.cols + col, -1)
-    points["slot"] = points["second"] // (60 * city.slot_minutes) - slots[0].astype("datetime64[s]").astype(int) // (
-        60 * city.slot_minutes
-    )
-    before = points.groupby("vehicle").shift()
-    seconds = points["second"] - before["second"]
-    phi, before_phi = np.radians(points["lat"]), np.radians(before["lat"])
-    half = np.sin((phi - before_phi) / 2) ** 2
-    half += np.cos(phi) * np.cos(before_phi) * np.sin(np.radians(points["lon"] - before["lon"]) / 2) ** 2
-    metres = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(half))
-    moved = (before["cell"] != points["cell"]) & (seconds <= 60 * city.max_gap_minutes)
-    moved &= metres / seconds * 3.6 <= city.max_speed_kmh
-    flow = np.zeros((len(slots), 2, city.rows * city.cols), np.int32)
-    for kind, ends in enumerate((points[moved], before[moved])):
-        ends = ends[ends["cell"] >= 0]
-        np.add.at(flow, (ends["slot"].astype(int), kind, ends["cell"].astype(int)), 1)
-    return flow.reshape(len(slots), 2, city.rows, city.cols)
-
-
-def _timed(job: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
-    result = job()
-    return time.perf_counter() - began, result
-
-
-def _best(job: Callable[[], Any], repeats: int = 3) -> float:
-    """The shortest of some runs in seconds, after one that does not count."""
-    job()
-    return min(_timed(job)[0] for _ in range(repeats))
+        return vmrnn_rows()
+    raise InputError(f"unknown suite '{suite}'; known are: {', '.join(SUITES)}")

@@ -12,7 +12,7 @@ import xarray as xr
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.export import export, taxibj_dates
+from trafficcast.export import export
 from trafficcast.flows import flows_dataset
 
 HALF_HOUR = np.timedelta64(30, "m")
@@ -56,38 +56,12 @@ def test_taxibj_holds_observed_slots_inflow_first(tmp_path: Path) -> None:
         assert file["date"][:].tolist() == [b"2008060401", b"2008060402", b"2008060404", b"2008060405"]
 
 
-def test_dates_count_half_hours_of_the_local_day_from_01() -> None:
-    times = np.datetime64("2008-06-03T15:30", "us") + HALF_HOUR * np.arange(50)
-    dates = taxibj_dates(city(), times)
-    assert dates[:3].tolist() == [b"2008060348", b"2008060401", b"2008060402"]
-    assert dates[-2:].tolist() == [b"2008060448", b"2008060501"]
-
-
-def test_labels_of_a_repeated_hour_appear_twice_in_order() -> None:
-    times = np.datetime64("2008-11-02T04:30", "us") + HALF_HOUR * np.arange(6)
-    found = [date.decode()[8:] for date in taxibj_dates(city("America/New_York"), times)]
-    assert found == ["02", "03", "04", "03", "04", "05"]
-
-
-def test_labels_of_a_skipped_hour_do_not_appear() -> None:
-    times = np.datetime64("2008-03-09T06:30", "us") + HALF_HOUR * np.arange(3)
-    found = [date.decode() for date in taxibj_dates(city("America/New_York"), times)]
-    assert found == ["2008030904", "2008030907", "2008030908"]
-
-
 def test_a_zone_whose_midnight_is_no_slot_edge_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out.h5"
     with pytest.raises(InputError, match="midnight in Asia/Kathmandu is no edge of slots of 30 minutes"):
         export(city("Asia/Kathmandu"), flows("2008-06-04T00:00", 4), "taxibj", out)
     assert not out.exists()
-    times = np.array(["2008-06-03T18:15", "2008-06-03T18:30"], "datetime64[us]")
-    assert taxibj_dates(city("Asia/Kathmandu", 15), times).tolist() == [b"2008060401", b"2008060402"]
     export(city("Asia/Kathmandu"), flows("2008-06-04T00:00", 4), "netcdf", out)  # which has no such labels
-
-
-def test_a_zone_off_by_half_an_hour_fits_half_hours() -> None:
-    times = np.array(["2008-06-03T18:30", "2008-06-03T19:00"], "datetime64[us]")
-    assert taxibj_dates(city("Asia/Kolkata"), times).tolist() == [b"2008060401", b"2008060402"]
 
 
 def test_without_any_observed_slot_the_dates_are_still_byte_strings_or_it_is_refused(tmp_path: Path) -> None:

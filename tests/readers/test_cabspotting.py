@@ -3,39 +3,62 @@
 from __future__ import annotations
 
 import gzip
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.points import EARLIEST_US, SECOND_US, Batch, drop_implausible
-from trafficcast.readers import FORMATS, cabspotting, find_files
+from trafficcast.readers import cabspotting
+from trafficcast.records import EARLIEST_US, SECOND_US, Batch, Points
+from trafficcast.sources import find_sources
 
+CITY = City(west=-122.52, east=-122.36, south=37.70, north=37.82, timezone="America/Los_Angeles")
 GOOD = b"37.75134 -122.39488 1 1213084687"
 GOOD_ROW = (37.75134, -122.39488, 1, 1213084687 * SECOND_US)
 Row = tuple[float, float, int, int]  # lat, lon, occupied, microseconds
 
 
+def points_of(batch: Batch) -> Points:
+    assert isinstance(batch.records, Points)
+    return batch.records
+
+
 def rows_of(batch: Batch) -> list[Row]:
-    points = batch.points
+    points = points_of(batch)
     columns = (points.lat, points.lon, points.occupied, points.time)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
+def read_all(folder: Path, text: bytes, name: str = "new_abc.txt") -> list[Batch]:
+    (folder / name).write_bytes(text)
+    [source] = find_sources(str(folder / name))
+    return list(cabspotting.read(source, CITY))
+
+
 def read(folder: Path, text: bytes, name: str = "new_abc.txt") -> Batch:
-    file = folder / name
-    file.write_bytes(text)
-    return cabspotting.read(file)
+    [batch] = read_all(folder, text, name)
+    return batch
+
+
+def recognised(folder: Path, text: bytes, name: str = "new_abc.txt") -> bool:
+    (folder / name).write_bytes(text)
+    [source] = find_sources(str(folder / name))
+    return cabspotting.recognise(source, source.head())
 
 
 def test_a_file_as_published(tmp_path: Path) -> None:
     batch = read(tmp_path, GOOD + b"\n37.75136 -122.39527 0 1213084659\n", "new_abboip.txt")
     assert rows_of(batch) == [GOOD_ROW, (37.75136, -122.39527, 0, 1213084659 * SECOND_US)]
     assert batch.vehicles == ["abboip"]
-    assert batch.points.vehicle.tolist() == [0, 0]
+    assert points_of(batch).vehicle.tolist() == [0, 0]
     assert batch.rows == 2
     assert +batch.dropped == {}
+    assert batch.notes == ()
 
 
 DROPPED = {
@@ -50,7 +73,8 @@ DROPPED = {
     "infinite longitude": b"37.75134 -Infinity 1 1213084687",
     "infinite seconds": b"37.75134 -122.39488 1 inf",
     "beyond a float": b"1e400 -122.39488 1 1213084687",
-    "text": b"lat lon occupied seconds",
+    "a header": b"lat lon occupied seconds",
+    "an infinite coordinate of another unit": b"inf 0 1 1213084687000",
     "a word": b"37.75134 west 1 1213084687",
     "true is no number": b"37.75134 -122.39488 true 1213084687",
     "commas": b"37.75134,-122.39488,1,1213084687",
@@ -136,7 +160,7 @@ def test_random_numbers_read_the_same_both_ways_to_the_last_bit(tmp_path: Path) 
 )
 def test_finer_digits_than_microseconds_are_cut_off(tmp_path: Path, word: str, microseconds: int) -> None:
     batch = read(tmp_path, f"37.7 -122.4 0 {word}\n".encode())
-    assert batch.points.time.tolist() == [microseconds]
+    assert points_of(batch).time.tolist() == [microseconds]
 
 
 @pytest.mark.parametrize("junk", [b"", b"no row at all\n"], ids=["table", "lines"])
@@ -152,13 +176,12 @@ def test_finer_digits_than_microseconds_are_cut_off(tmp_path: Path, word: str, m
         "1e300",
     ],
 )
-def test_absurd_times_are_dropped_as_timestamps_and_do_not_wrap_around(tmp_path: Path, word: str, junk: bytes) -> None:
+def test_absurd_times_stay_out_of_time_and_do_not_wrap_around(tmp_path: Path, word: str, junk: bytes) -> None:
     batch = read(tmp_path, GOOD + f"\n37.7 -122.4 0 {word}\n".encode() + junk)
-    assert len(batch.points) == 2
-    plausible = drop_implausible(batch, EARLIEST_US, 2_000_000_000 * SECOND_US)
-    assert rows_of(plausible) == [GOOD_ROW]
-    assert plausible.dropped["timestamp"] == 1
-    assert plausible.dropped["unparsable"] == len(junk.splitlines())
+    good, absurd = points_of(batch).time.tolist()
+    assert good == GOOD_ROW[3]
+    assert absurd > 5_000_000_000 * SECOND_US if float(word) > 0 else absurd < EARLIEST_US
+    assert batch.dropped["unparsable"] == len(junk.splitlines())
 
 
 @pytest.mark.parametrize("junk", [b"", b"no row at all\n"], ids=["table", "lines"])
@@ -175,19 +198,40 @@ def test_windows_line_ends_and_a_last_line_without_one(tmp_path: Path, junk: byt
     assert rows_of(batch) == [GOOD_ROW] * 3
 
 
-@pytest.mark.parametrize("text", [b"", b"\n", b" \r\n\n"])
+@pytest.mark.parametrize("junk", [b"", b"no row at all"], ids=["table", "lines"])
+def test_mixed_line_ends(tmp_path: Path, junk: bytes) -> None:
+    batch = read(tmp_path, GOOD + b"\n" + GOOD + b"\r" + GOOD + b"\r\n" + GOOD + b"\n\r\n" + junk)
+    assert rows_of(batch) == [GOOD_ROW] * 4
+    assert batch.rows == 4 + bool(junk)
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b" \r\n\n", b"\xef\xbb\xbf\n"])
 def test_an_empty_file_holds_no_rows(tmp_path: Path, text: bytes) -> None:
-    batch = read(tmp_path, text)
-    assert batch.rows == len(batch.points) == 0
+    assert read_all(tmp_path, text) == []
 
 
-def test_a_gzipped_file_is_read_alike(tmp_path: Path) -> None:
+def test_a_packed_file_is_read_alike(tmp_path: Path) -> None:
     text = GOOD + b"\n37.7 -122.4 0 1213084659\nno row at all\n"
     plain = read(tmp_path, text)
-    packed = read(tmp_path, gzip.compress(text), "new_abc.txt.gz")
-    assert rows_of(packed) == rows_of(plain)
-    assert packed.vehicles == plain.vehicles == ["abc"]
-    assert packed.rows == plain.rows == 3
+    for name, data in (
+        ("new_abc.txt.gz", gzip.compress(text)),
+        ("new_abc.txt.zst", pa.Codec("zstd").compress(text, asbytes=True)),
+        ("new_abc.txt", gzip.compress(text)),  # unpacked by a program that left its name
+        ("new_abc.txt.gz", text),
+    ):
+        packed = read(tmp_path, data, name)
+        assert rows_of(packed) == rows_of(plain)
+        assert packed.vehicles == plain.vehicles == ["abc"]
+        assert packed.rows == plain.rows == 3
+
+
+def test_files_in_an_archive_are_read_alike(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "cabs.zip", "w") as archive:
+        archive.writestr("2008/new_abc.txt", GOOD)
+        archive.writestr("2008/new_x.txt.gz", gzip.compress(GOOD))
+    batches = [batch for source in find_sources(str(tmp_path / "cabs.zip")) for batch in cabspotting.read(source, CITY)]
+    assert [batch.vehicles for batch in batches] == [["abc"], ["x"]]
+    assert [rows_of(batch) for batch in batches] == [[GOOD_ROW], [GOOD_ROW]]
 
 
 def test_the_vehicle_is_in_the_name_of_the_file_in_whatever_folder(tmp_path: Path) -> None:
@@ -198,6 +242,79 @@ def test_the_vehicle_is_in_the_name_of_the_file_in_whatever_folder(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("name", "cab"),
+    [
+        ("new_a b'c\"d.txt", "a b'c\"d"),
+        ("new_.txt.txt", ".txt"),
+        ("new_new_a.txt.txt", "new_a.txt"),
+        ("new_\u51fa\u79df-7.txt", "\u51fa\u79df-7"),
+        ("new_a\nb.txt", "a\nb"),
+        ("new_[1]*?.txt", "[1]*?"),
+        (os.fsdecode(b"new_caf\xe9.txt"), "caf\\xe9"),
+    ],
+)
+def test_odd_names_of_cabs(tmp_path: Path, name: str, cab: str) -> None:
+    assert recognised(tmp_path, GOOD, name)
+    [name_of] = read(tmp_path, GOOD, name).vehicles
+    assert name_of == cab
+    assert name_of.encode()
+
+
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+NOTES = {
+    "s": (),
+    "ms": ("times are in milliseconds",),
+    "us": ("times are in microseconds",),
+    "ns": ("times are in nanoseconds",),
+}
+
+
+@pytest.mark.parametrize("junk", [b"", b"no row at all\n"], ids=["table", "lines"])
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_unit_of_the_times_is_seen_in_the_whole_file(tmp_path: Path, unit: str, junk: bytes) -> None:
+    seconds = [1213084687, 1213084747, 1213084800]
+    lines = [b"37.7 -122.4 0 %d" % (moment * UNITS[unit]) for moment in seconds]
+    lines.insert(1, b"37.7 -122.4 0 0")  # plausible in no unit
+    batch = read(tmp_path, b"\n".join(lines) + b"\n" + junk)
+    assert points_of(batch).time.tolist() == [1213084687 * SECOND_US, 0, *(m * SECOND_US for m in seconds[1:])]
+    assert batch.notes == NOTES[unit]
+    assert batch.dropped["unparsable"] == len(junk.splitlines())
+
+
+@pytest.mark.parametrize("junk", [b"", b"no row at all\n"], ids=["table", "lines"])
+def test_the_greater_number_of_rows_says_the_unit_and_seconds_where_it_is_equal(tmp_path: Path, junk: bytes) -> None:
+    seconds, milliseconds = b"37.7 -122.4 0 1213084687\n", b"37.7 -122.4 0 1213084687001\n"
+    for text, unit in (
+        (seconds + milliseconds, "s"),
+        (milliseconds + seconds, "s"),
+        (seconds + 2 * milliseconds, "ms"),
+        (2 * seconds + 3 * b"nan -122.4 0 1213084687001\n" + 2 * b"37.7 -122.4 0 -1\n", "s"),
+    ):
+        assert read(tmp_path, text + junk).notes == NOTES[unit]
+    mixed = points_of(read(tmp_path, 2 * milliseconds + seconds + junk)).time.tolist()
+    assert mixed == [1213084687001000, 1213084687001000, 1213084687000]
+
+
+@pytest.mark.parametrize(
+    ("word", "microseconds"),
+    [
+        ("1211033530123", 1211033530123000),
+        ("1211033530123.4567", 1211033530123456),
+        ("1211033530123456", 1211033530123456),
+        ("1211033530123456.9", 1211033530123456),
+        ("1211033530123456789", 1211033530123456),
+        ("1211033530123456999.9", 1211033530123456),
+        ("1.211033530123456789e18", 1211033530123456),
+    ],
+)
+def test_in_other_units_too_finer_digits_are_cut_off(tmp_path: Path, word: str, microseconds: int) -> None:
+    for junk in (b"", b"no row at all\n"):
+        batch = read(tmp_path, f"37.7 -122.4 0 {word}\n".encode() + junk)
+        assert points_of(batch).time.tolist() == [microseconds]
+        assert batch.notes
+
+
+@pytest.mark.parametrize(
     ("name", "data"),
     [
         ("new_abc.txt", b"taxi_id,time,lon,lat\n1,2008-02-02 15:36:08,116.51172,39.92123\n"),
@@ -205,11 +322,11 @@ def test_the_vehicle_is_in_the_name_of_the_file_in_whatever_folder(tmp_path: Pat
         ("new_abc.txt.gz", gzip.compress(b"1 2 3\n4 5 6\n")),
         ("new_abc.txt.gz", gzip.compress(GOOD * 1000)[:-20]),
         ("new_abc.txt.gz", gzip.compress(GOOD)[:5]),
-        ("new_abc.txt.gz", GOOD),
-        ("new_abc.txt", gzip.compress(GOOD)),
         ("cab_abc.txt", GOOD),
+        ("new_abc.txt.bak", GOOD),
+        ("new_.txt", GOOD),
     ],
-    ids=["csv", "binary", "three fields", "truncated", "header only", "not packed", "packed", "name"],
+    ids=["csv", "binary", "three fields", "truncated", "header only", "name", "ending", "no cab"],
 )
 def test_what_is_no_cabspotting_file_is_refused_by_name(tmp_path: Path, name: str, data: bytes) -> None:
     with pytest.raises(InputError, match=name):
@@ -224,26 +341,21 @@ def test_a_file_with_a_damaged_byte_in_the_gzip_stream_is_refused(tmp_path: Path
         read(tmp_path, bytes(data), "new_abc.txt.gz")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="new_gone"):
-        cabspotting.read(tmp_path / "new_gone.txt")
-
-
-def test_files_are_found_below_a_folder_in_order_and_others_are_not(tmp_path: Path) -> None:
-    names = ["new_b.txt", "deep/er/new_a.txt.gz", "new_a.txt"]
-    others = ["_cabs.txt", "new_b.txt.bak", "new_.txt", "README", "old_new_c.txt"]
-    for name in names + others:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(GOOD)
-    assert find_files(tmp_path, "cabspotting") == sorted(tmp_path / name for name in names)
-    assert find_files(tmp_path / "new_b.txt", "cabspotting") == [tmp_path / "new_b.txt"]
-
-
-def test_find_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing at .*gone"):
-        find_files(tmp_path / "gone", "cabspotting")
-    with pytest.raises(InputError, match="no cabspotting files"):
-        find_files(tmp_path, "cabspotting")
-    with pytest.raises(InputError, match=r"'cabspoting'.*cabspotting"):
-        find_files(tmp_path, "cabspoting")
-    assert "cabspotting" in FORMATS
+@pytest.mark.parametrize(
+    ("name", "data", "wanted"),
+    [
+        ("new_abc.txt", GOOD, True),
+        ("new_abc.txt.gz", gzip.compress(GOOD), True),
+        ("new_abc.txt", b"lat lon occupied time\n" + GOOD, True),
+        ("new_abc.txt", b"\xef\xbb\xbf" + GOOD + b"\r\n", True),
+        ("new_abc.txt", GOOD + b"\r" + GOOD, True),
+        ("new_abc.txt", b"\x89PNG\r\n\x1a\n\x00\x00", True),
+        ("new_abc.txt", b"1,2008-02-02 15:36:08,116.51172,39.92123\n", False),
+        ("new_abc.txt", b"what is new\n", False),
+        ("abc.txt", GOOD, False),
+        ("new_abc.csv", GOOD, False),
+    ],
+    ids=["plain", "packed", "header", "mark", "old ends", "damaged", "t-drive", "notes", "name", "ending"],
+)
+def test_a_cabs_file_is_told_by_its_name_and_its_rows(tmp_path: Path, name: str, data: bytes, wanted: bool) -> None:
+    assert recognised(tmp_path, data, name) is wanted

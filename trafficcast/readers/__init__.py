@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,18 @@ class Format:
 FORMATS = {
     "cabspotting": Format(cabspotting.recognise, cabspotting.read),
 }
+# TODO: plain imports and entries above once all these modules are there.
+for _name, _module, _suffix in (
+    ("tdrive", "tdrive", ""),
+    ("porto", "porto", ""),
+    ("tlc", "tlc", ""),
+    ("csv", "table", "_csv"),
+    ("parquet", "table", "_parquet"),
+    ("jsonl", "table", "_jsonl"),
+):
+    if importlib.util.find_spec(f"{__name__}.{_module}"):
+        _reader = importlib.import_module(f"{__name__}.{_module}")
+        FORMATS[_name] = Format(getattr(_reader, f"recognise{_suffix}"), getattr(_reader, f"read{_suffix}"))
 
 
 def find_records(

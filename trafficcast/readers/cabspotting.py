@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from trafficcast.city import City
-from trafficcast.clock import epoch_unit, to_microseconds
+from trafficcast.clock import FAR_US, NAMES, epoch_unit, to_microseconds
 from trafficcast.errors import InputError
 from trafficcast.records import Batch, Points
 from trafficcast.sources import Source
@@ -25,9 +25,7 @@ FILE_NAME = re.compile(r"new_(.+)\.txt", re.DOTALL)
 COLUMNS = {"lat": pa.float64(), "lon": pa.float64(), "occupied": pa.float64(), "time": pa.int64()}
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # lat, lon, occupied, microseconds
-UNITS = {"ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 MICROSECONDS = {"s": Fraction(1_000_000), "ms": Fraction(1_000), "us": Fraction(1), "ns": Fraction(1, 1_000)}
-INT64 = np.iinfo(np.int64)
 
 
 def recognise(source: Source, head: bytes) -> bool:
@@ -55,7 +53,7 @@ def read(source: Source, city: City) -> Iterator[Batch]:
             f"{source.path} is not a Cabspotting file: no row reads 'latitude longitude occupied unix_seconds'"
         )
     points = Points(np.zeros(len(time), np.int32), time, lon, lat, (occupied != 0).astype(np.int8))
-    notes = (f"times are in {UNITS[unit]}",) if unit in UNITS else ()
+    notes = () if unit == "s" else (f"times are in {NAMES[unit]}",)
     yield Batch(points, rows, [name[1]], Counter(unparsable=rows - len(time)), notes)
 
 
@@ -95,5 +93,5 @@ def _numbers(line: bytes) -> list[bytes]:
 
 
 def _whole(numbers: list[Fraction]) -> np.ndarray:
-    """Rounded down, and within 64 bits: what lies beyond is no plausible time anyway."""
-    return np.array([min(max(math.floor(number), INT64.min), INT64.max) for number in numbers], np.int64)
+    """Rounded down, and what does not fit 64 bits brought to where it is no plausible time in any unit."""
+    return np.array([min(max(math.floor(number), -FAR_US), FAR_US) for number in numbers], np.int64)
