@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pipelines.ingest import ingest
 from pipelines.progress import track
 from trafficcast.city import City
 from trafficcast.flows import EARTH_RADIUS_M
 from trafficcast.nn import selective_scan, vmrnn_b
-from trafficcast.simulator import simulate
-from trafficcast.stores import flow_store
 from trafficcast.training import rollout_loss
 from trafficcast.windows import HISTORY, HORIZON
 

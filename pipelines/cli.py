@@ -87,7 +87,10 @@ def ingest(
         raise InputError(f"name the PATH of records, or an inbox under [cities.{place.name}.feed]")
     if watch:
         run_watch(inbox, place, settings.paths.data, every, workers)
-    print_object(vars(take_inbox(inbox, place, settings.paths.data, workers)), as_json, f"Inbox of {place.name}")
+    look = vars(take_inbox(inbox, place, settings.paths.data, workers))
+    print_object(look if as_json else {**look, "report": None}, as_json, f"Inbox of {place.name}")
+    if look["report"] is not None and not as_json:
+        print_object(look["report"], False, f"Quality of {place.name}")
 
 
 @app.command()
@@ -239,6 +242,20 @@ def replay(
     print_object(result, as_json, f"Replay of {place.name}")
 
 
+@app.command("import-taxibj")
+def import_taxibj(
+    path: Annotated[Path, typer.Argument(help="A file of the release, OpenSTL's dataset.npz, or a folder of them.")],
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import the grids, weather and holidays of TaxiBJ, and OpenSTL's ready windows."""
+    from pipelines.import_taxibj import import_taxibj as run
+
+    settings, place = _open(config, city)
+    print_object(run(path, place, settings.paths.data), as_json, f"Import to {place.name}")
+
+
 @app.command()
 def simulate(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the records; must not hold anything yet.")],
@@ -313,15 +330,19 @@ def demo(
 
 
 @app.command()
-def benchmark(as_json: JsonOption = False) -> None:
-    """Measure ingest, scan, training step and forecast on this machine, each beside its naive counterpart."""
+def benchmark(
+    suite: Annotated[str, typer.Option("--suite", help="ingest or vmrnn; default: both.")] = "all",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine: whole ingests beside DuckDB and pandas, the network beside its naive counterparts."""
+    from pipelines.benchmark import SUITES
     from pipelines.benchmark import benchmark as run
 
-    rows = run()
+    results = {name: run(name) for name in (SUITES if suite == "all" else (suite,))}
     if as_json:
-        print_json({"benchmark": rows})
-    else:
-        print_rows(rows, "This machine, seconds")
+        print_json(results)
+    for name, rows in () if as_json else results.items():
+        print_rows(rows, f"{name}, this machine")
 
 
 @app.command()
@@ -446,3 +467,7 @@ def _registry(config: Path, city: str | None) -> Any:
 
 def _time(city: City, text: str | None) -> Any:
     return None if text is None else city.parse_time(text)
+
+
+if __name__ == "__main__":
+    main()

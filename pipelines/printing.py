@@ -6,10 +6,12 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trafficcast.files import json_text
 
+MOST_SHOWN = 10  # items of a list; --json has them all
 # Where nobody looks at a terminal, tables are wide enough not to be folded.
 out = Console() if sys.stdout.isatty() else Console(width=140)
 
@@ -55,11 +57,13 @@ def print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(_plain, value)) or "none"
+        shown = [_plain(item) for item in value[:MOST_SHOWN]]
+        more = [f"and {len(value) - MOST_SHOWN:,} more"] if len(value) > MOST_SHOWN else []
+        return (";\n" if value and isinstance(value[0], dict) else ", ").join([*shown, *more]) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else "-" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else "-" if value is None else escape(str(value))

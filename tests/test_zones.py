@@ -18,7 +18,7 @@ from shapely.geometry import LineString, MultiPolygon, Polygon, box
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.zones import Zones, read_zones, spread
+from trafficcast.zones import Zones, position, read_zones, spread
 
 # Four rows and four columns of one tenth of a degree.
 HERE = City(
@@ -187,8 +187,8 @@ def test_without_a_coordinate_system_only_geojson_is_read(tmp_path: Path) -> Non
 
 def test_index_of_ids() -> None:
     zones = Zones(np.array([1, 4, 263]), np.array([0, 0, 0, 0]), np.array([], int), np.array([]))
-    assert zones.index(np.array([263, 1, 264, 0, 4, 2, -1])).tolist() == [2, 0, -1, -1, 1, -1, -1]
-    assert zones.index(np.array([], np.int64)).tolist() == []
+    assert position(np.array([263, 1, 264, 0, 4, 2, -1]), zones.ids).tolist() == [2, 0, -1, -1, 1, -1, -1]
+    assert position(np.array([], np.int64), zones.ids).tolist() == []
 
 
 def test_the_largest_remainders_get_what_is_left() -> None:

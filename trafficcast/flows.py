@@ -19,7 +19,7 @@ from numba import njit
 
 from trafficcast.city import FLOW_KINDS, OUTSIDE, City
 from trafficcast.records import Points, Records, Trips, ZoneTrips
-from trafficcast.zones import Zones, spread
+from trafficcast.zones import Zones, position, spread
 
 EARTH_RADIUS_M = 6371008.8
 MINUTE_US = 60_000_000
@@ -111,13 +111,8 @@ def count_trips(city: City, trips: Trips) -> Count:
 
 
 def count_zone_trips(city: City, trips: ZoneTrips, zone_ids: np.ndarray) -> Count:
-    """Count trips between zones; a place is a position in `zone_ids`, which are sorted. Others are outside."""
-
-    def position(zone: np.ndarray) -> np.ndarray:
-        place = np.minimum(np.searchsorted(zone_ids, zone), len(zone_ids) - 1)
-        return np.where(zone_ids[place] == zone, place, OUTSIDE)
-
-    pickup, dropoff = position(trips.zone), position(trips.dropoff_zone)
+    """Count trips between zones; a place is a position in `zone_ids`, which rise. Other zones are outside."""
+    pickup, dropoff = position(trips.zone, zone_ids), position(trips.dropoff_zone, zone_ids)
     return _count_ends(city, trips.time, pickup, trips.dropoff_time, dropoff, len(zone_ids))
 
 

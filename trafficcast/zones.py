@@ -34,10 +34,11 @@ class Zones:
     cells: np.ndarray
     shares: np.ndarray
 
-    def index(self, ids: np.ndarray) -> np.ndarray:
-        """Zone ids -> positions in `self.ids`, OUTSIDE (-1) for a zone that is unknown."""
-        position = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return np.where(self.ids[position] == ids, position, OUTSIDE)
+
+def position(zone: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Zone ids -> positions in `ids`, which rise, OUTSIDE (-1) for a zone that is not among them."""
+    place = np.minimum(np.searchsorted(ids, zone), len(ids) - 1)
+    return np.where(ids[place] == zone, place, OUTSIDE)
 
 
 def read_zones(path: Path, id_column: str, city: City) -> Zones:
