@@ -20,7 +20,7 @@ import numpy as np
 
 from pipelines.progress import track
 from pipelines.threads import BadSource, Found, source_facts
-from trafficcast import __version__
+from trafficcast import __version__, staging
 from trafficcast.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.fleet import Fleet
@@ -176,18 +176,20 @@ def settle_parts(
     parts: list[tuple[int, list[Segment], np.ndarray]],
 ) -> Settled:
     """Settle an hour, on a worker. `parts`: the number of a source, its segments, and its vehicles' codes."""
-    new, source = [], []
-    for number, segments, codes in parts:
-        for segment in segments:
-            records = kind(**segment.read(hour, kind.DTYPES))
+
+    def staged() -> tuple[Any, np.ndarray]:
+        new, source = [], []
+        for number, segments, codes in parts:
+            records, _ = staging.read_hour(segments, hour, kind)
             new.append(replace(records, vehicle=codes[records.vehicle]) if isinstance(records, Points) else records)
             source.append(np.full(len(records), number, np.int32))
+        return kind.concatenate(new), np.concatenate(source)
+
     old = kind.concatenate([])
     if old_file:
         known, old = read_hour(root / old_file, kind)
         old = with_codes(old, Fleet(names).codes(known))
-    everything = kind.concatenate(new)
-    return settle_hour(city, zone_ids, root, hour, generation, names, old, everything, np.concatenate(source))
+    return settle_hour(city, zone_ids, root, hour, generation, names, old, staged)
 
 
 def _digest(source: Source) -> str:

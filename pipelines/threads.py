@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.progress import track
 from trafficcast.ahead import ahead, next_ahead
@@ -60,6 +62,7 @@ class Threads:
                 on_bad(source, error)
             else:
                 facts[number] = source_facts(screening, name)
+        pa.default_memory_pool().release_unused()
         return facts
 
     def hours(self) -> list[int]:
@@ -70,10 +73,11 @@ class Threads:
         """The hours settled, in runs (see `settling.settle`)."""
 
         def work(hour: int) -> Settled:
-            new, source = self.staged.read(hour)
             old = self.store.read_hour(self.state, hour)
             names = self.state.fleet.names
-            return settle_hour(self.city, self.zone_ids, self.store.root, hour, generation, names, old, new, source)
+            return settle_hour(
+                self.city, self.zone_ids, self.store.root, hour, generation, names, old, partial(self.staged.read, hour)
+            )
 
         return joined(self.city, self.state, work, hours, self.workers)
 

@@ -26,7 +26,7 @@ def write_hour(file: Path, records: Records, names: list[str]) -> None:
             present = [names[code] for code in array[first]]
             columns[name] = pa.DictionaryArray.from_arrays(np.cumsum(first, dtype=np.int32) - np.int32(1), present)
         elif name.endswith("time"):
-            columns[name] = pa.array(array, pa.timestamp("us", "UTC"))
+            columns[name] = pa.array(array).cast(pa.timestamp("us", "UTC"))
         else:
             columns[name] = array
     file.parent.mkdir(parents=True, exist_ok=True)

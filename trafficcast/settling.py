@@ -9,7 +9,7 @@ p -> q as well.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +58,17 @@ def settle_hour(
     generation: int,
     names: list[str],
     old: Records,
-    new: Records,
-    source: np.ndarray,
+    staged: Callable[[], tuple[Records, np.ndarray]],
 ) -> Settled:
-    """Settle the new records of an hour, with the source of each, among the old ones, which are settled.
+    """Settle the new records of an hour among the old ones, which are settled.
 
-    Vehicles index `names`. Where there are none but repeats, no file is written.
+    `staged` reads the new ones and the source of each. Vehicles index `names`. Where there are none but repeats, no
+    file is written.
     """
+    new, source = staged()
     records, repeats = sort_and_deduplicate(type(new).concatenate([old, new]) if len(old) else new)
     repeated = Counter(source[repeats[repeats >= len(old)] - len(old)].tolist())
+    del new, source  # as large as what is written next
     before = count(city, old, zone_ids)
     if len(records) == len(old) and all(
         np.array_equal(a, b) for a, b in zip(records.arrays().values(), old.arrays().values(), strict=True)

@@ -7,7 +7,7 @@ a full pool becomes a segment, sorted by hour; segments beyond a budget go to fi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ import numpy as np
 
 from trafficcast.records import HOUR_US, Records
 
-SEGMENT_RECORDS = 500_000
-BYTES_IN_MEMORY = 48 * 2**20
+SEGMENT_RECORDS = 400_000
+BYTES_IN_MEMORY = 16 * 2**20
 SOURCE = "source"
 Part = tuple[Records, int]  # records and the number of the source that they came from
 
@@ -35,17 +35,39 @@ class Segment:
     columns: dict[str, np.ndarray]
     files: dict[str, Path]
 
-    def read(self, hour: int, dtypes: dict[str, type]) -> dict[str, np.ndarray]:
-        """An hour's columns, empty where the segment has nothing of it."""
+    def count(self, hour: int) -> int:
+        """How many records of an hour it holds."""
+        start, end = self._span(hour)
+        return end - start
+
+    def read(self, hour: int, name: str, out: np.ndarray) -> None:
+        """Copy an hour's part of a column to an array of its length and type."""
+        start, end = self._span(hour)
+        if self.columns:
+            out[:] = self.columns[name][start:end]
+        else:
+            with open(self.files[name], "rb") as file:
+                file.seek(start * out.itemsize)
+                file.readinto(out.data)
+
+    def _span(self, hour: int) -> tuple[int, int]:
         i = int(np.searchsorted(self.hours, hour))
         found = i < len(self.hours) and self.hours[i] == hour
-        start, end = (int(self.starts[i]), int(self.starts[i + 1])) if found else (0, 0)
-        if self.columns:
-            return {name: self.columns[name][start:end] for name in dtypes}
-        return {
-            name: np.fromfile(self.files[name], dtype, end - start, offset=start * np.dtype(dtype).itemsize)
-            for name, dtype in dtypes.items()
-        }
+        return (int(self.starts[i]), int(self.starts[i + 1])) if found else (0, 0)
+
+
+def read_hour(segments: Sequence[Segment], hour: int, kind: type[Records]) -> tuple[Records, np.ndarray]:
+    """An hour's records in the order of the segments, and the source of each."""
+    counts = [segment.count(hour) for segment in segments]
+    ends = np.cumsum(counts).tolist()
+    columns: dict[str, np.ndarray] = {}
+    for name, dtype in {**kind.DTYPES, SOURCE: np.int32}.items():
+        columns[name] = np.empty(sum(counts), dtype)
+        for segment, n, end in zip(segments, counts, ends, strict=True):
+            if n:
+                segment.read(hour, name, columns[name][end - n : end])
+    source = columns.pop(SOURCE)
+    return kind(**columns), source
 
 
 @dataclass
@@ -85,11 +107,7 @@ class Staging:
 
     def read(self, hour: int) -> tuple[Records, np.ndarray]:
         """An hour's records in the order of their arrival, and the source of each."""
-        found = [segment.result().read(hour, {**self._kind.DTYPES, SOURCE: np.int32}) for segment in self._segments]
-        found = [columns for columns in found if len(columns[SOURCE])]
-        columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        source = columns.pop(SOURCE)
-        records = self._kind(**columns)
+        records, source = read_hour([segment.result() for segment in self._segments], hour, self._kind)
         if self._discarded:
             keep = ~np.isin(source, list(self._discarded))
             records, source = records.take(keep), source[keep]
