@@ -8,7 +8,7 @@ by another: an attempt writes files of its own, and none counts before the one t
 from __future__ import annotations
 
 import tempfile
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -56,7 +56,8 @@ class Cluster:
     zone_ids: np.ndarray | None
     client: Any
     folder: Path
-    _taken: dict[int, tuple[list[Segment], Any]] = field(default_factory=dict)
+    # For each hour and number of a source: that number, the segments with the hour, its vehicles' codes.
+    _parts: dict[int, dict[int, tuple[int, list[Segment], Any]]] = field(default_factory=lambda: defaultdict(dict))
 
     def digests(self, found: Found) -> Iterable[str]:
         """Each source's digest."""
@@ -81,18 +82,20 @@ class Cluster:
             if not isinstance(taken, Taken):
                 on_bad(source, taken)
                 continue
-            codes = self.client.scatter(self.state.fleet.codes(taken.names), hash=False)
-            self._taken[number] = taken.segments, codes
+            codes = self._shared(self.state.fleet.codes(taken.names))
+            for segment in taken.segments:
+                for hour in segment.hours.tolist():
+                    self._parts[hour].setdefault(number, (number, [], codes))[1].append(segment)
             facts[number] = taken.facts
         return facts
 
     def hours(self) -> list[int]:
         """The hours that have staged records."""
-        return sorted({int(h) for segments, _ in self._taken.values() for segment in segments for h in segment.hours})
+        return sorted(self._parts)
 
     def settle(self, hours: list[int], generation: int) -> Iterator[Settled]:
         """The hours settled, in runs (see `settling.settle`)."""
-        names = self.client.scatter(self.state.fleet.names, broadcast=True, hash=False)
+        names = self._shared(self.state.fleet.names)
         todo = runs(hours, self.state.hours)
         waiting: deque[Any] = deque()
         for run in track(todo, "counting", len(todo)):
@@ -102,16 +105,15 @@ class Cluster:
         while waiting:
             yield waiting.popleft().result()
 
+    def _shared(self, value: Any) -> Any:
+        """A value for many tasks; as a task's result, since scattered data die with the worker that has them."""
+        return self.client.submit(_same, value, pure=False)
+
     def _settle_hour(self, hour: int, generation: int, names: Any) -> Any:
-        parts = [
-            (number, [segment for segment in segments if hour in segment.hours], codes)
-            for number, (segments, codes) in self._taken.items()
-            if any(hour in segment.hours for segment in segments)
-        ]
         kind = KINDS[self.state.kind or "points"]
         old = self.state.hours.get(hour, ("", 0))[0]
         place = self.city, self.zone_ids, self.store.root, hour, generation
-        return self.client.submit(settle_parts, *place, kind, names, old, parts, pure=False)
+        return self.client.submit(settle_parts, *place, kind, names, old, list(self._parts[hour].values()), pure=False)
 
     def _join(self, settled: list[Any]) -> Any:
         """Neighbours joined two by two on the cluster, until one is left."""
@@ -190,6 +192,10 @@ def settle_parts(
         known, old = read_hour(root / old_file, kind)
         old = with_codes(old, Fleet(names).codes(known))
     return settle_hour(city, zone_ids, root, hour, generation, names, old, staged)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _digest(source: Source) -> str:

@@ -37,7 +37,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scheduler() -> Iterator[Any]:
     """A cluster of two processes on the loopback interface."""
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield cluster
 
@@ -83,7 +83,7 @@ def test_a_cluster_adds_to_what_is_stored(records: Path, scheduler: Any, tmp_pat
 def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: Path) -> None:
     ingest(str(records), None, CITY, tmp_path / "alone")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
         victim = next(iter(cluster.workers.values())).pid
         killed = threading.Event()
