@@ -44,6 +44,18 @@ def test_netcdf_holds_every_slot_with_its_flags(tmp_path: Path) -> None:
         assert (found.attrs["timezone"], found.attrs["slot_minutes"]) == ("Asia/Shanghai", 30)
 
 
+def test_netcdf_holds_the_slots_of_days_without_a_record_too(tmp_path: Path) -> None:
+    whole = flows("2008-06-03T16:00", 200)
+    stored = whole.isel(time=[0, 1, 198, 199])
+    assert export(city(), stored, "netcdf", tmp_path / "out.nc") == 200
+    with xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf") as found:
+        assert found.isel(time=[0, 1, 198, 199]).load().equals(stored)
+        assert found["flow"].dtype == np.int32 and found["observed"].dtype == bool
+        assert (found["time"].values == whole["time"].values).all()
+        between = found.isel(time=slice(2, 198))
+        assert not any(between[name].values.any() for name in ("flow", "observed", "vehicles", "coverage"))
+
+
 def test_taxibj_holds_observed_slots_inflow_first(tmp_path: Path) -> None:
     whole = flows("2008-06-03T16:00", 6, cut=[2, 5])
     assert export(city(), whole, "taxibj", tmp_path / "out.h5") == 4
