@@ -94,6 +94,24 @@ def ingest(
 
 
 @app.command()
+def quality(
+    start: StartOption = None,
+    end: EndOption = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What the city's stores hold: counters, calendar, gaps, suspicious vehicles and a box to suggest."""
+    from pipelines.quality import quality as run
+    from pipelines.quality import summary
+
+    settings, place = _open(config, city)
+    report = run(place, settings.paths.data, _time(place, start), _time(place, end), html)
+    print_object(report if as_json else summary(report), as_json, f"Quality of {place.name}")
+
+
+@app.command()
 def train(
     model: Annotated[str, typer.Option("--model", help="The architecture: vmrnn-b.")] = "vmrnn-b",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows.")] = 50,

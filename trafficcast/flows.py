@@ -119,6 +119,8 @@ def count_zone_trips(city: City, trips: ZoneTrips, zone_ids: np.ndarray) -> Coun
 def _count_ends(
     city: City, pickup_time: np.ndarray, pickup: np.ndarray, dropoff_time: np.ndarray, dropoff: np.ndarray, places: int
 ) -> Count:
+    if not len(pickup_time):
+        return Count()
     time = np.concatenate([dropoff_time, pickup_time])
     place = np.concatenate([dropoff, pickup])
     kind = np.repeat([0, 1], len(pickup_time))  # inflow, outflow

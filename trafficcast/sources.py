@@ -53,6 +53,7 @@ def reading(path: str, errors: type[Exception] | tuple[type[Exception], ...] = R
         raise
     except errors as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        why = " ".join(why.split())  # Arrow's are of several lines
         raise InputError(f"cannot read {_shown(path)}: {_shown(why)}") from None
 
 

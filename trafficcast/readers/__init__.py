@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import codecs
 import difflib
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.readers import cabspotting
+from trafficcast.readers import cabspotting, porto, table, tdrive, tlc
 from trafficcast.records import Batch
 from trafficcast.sources import Source, find_sources
 
@@ -35,19 +34,13 @@ class Format:
 # In the order of recognition: the particular before the general.
 FORMATS = {
     "cabspotting": Format(cabspotting.recognise, cabspotting.read),
+    "tdrive": Format(tdrive.recognise, tdrive.read),
+    "porto": Format(porto.recognise, porto.read),
+    "tlc": Format(tlc.recognise, tlc.read),
+    "csv": Format(table.recognise_csv, table.read_csv),
+    "parquet": Format(table.recognise_parquet, table.read_parquet),
+    "jsonl": Format(table.recognise_jsonl, table.read_jsonl),
 }
-# TODO: plain imports and entries above once all these modules are there.
-for _name, _module, _suffix in (
-    ("tdrive", "tdrive", ""),
-    ("porto", "porto", ""),
-    ("tlc", "tlc", ""),
-    ("csv", "table", "_csv"),
-    ("parquet", "table", "_parquet"),
-    ("jsonl", "table", "_jsonl"),
-):
-    if importlib.util.find_spec(f"{__name__}.{_module}"):
-        _reader = importlib.import_module(f"{__name__}.{_module}")
-        FORMATS[_name] = Format(getattr(_reader, f"recognise{_suffix}"), getattr(_reader, f"read{_suffix}"))
 
 
 def find_records(
