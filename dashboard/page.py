@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -240,8 +241,9 @@ def street_picture(config: Config, city: City) -> str | None:
         store = RecordStore(config.paths.data / city.name / "records")
         state = store.load()
         identity = f"{store.root} {city}"
-        st.session_state[key] = read_density(identity, max(state.hours, default=0) // 24, store, state, city)
-    picture: str | None = st.session_state[key]
+        with suppress(InputError):  # an ingest has just replaced what was to be read: the next run draws them
+            st.session_state[key] = read_density(identity, max(state.hours, default=0) // 24, store, state, city)
+    picture: str | None = st.session_state.get(key)
     return picture
 
 

@@ -83,7 +83,10 @@ def ingest_sources(
     store = RecordStore(data / city.name / "records")
     with writer_lock(data / city.name):
         if not store.exists() and flow_store(data, city).days():
-            raise InputError(f"the flows of '{city.name}' were imported: records need a city of another name")
+            raise InputError(
+                f"the flows of '{city.name}' were not counted from the records here but imported, or by an earlier "
+                f"version: use another city name, or move {data / city.name} away"
+            )
         state = store.load()
         zones = None if city.feed.zones is None else read_zones(city.feed.zones, city.feed.zone_id, city)
         _follow_rules(city, store, state, zones, workers)
@@ -109,7 +112,7 @@ def ingest_sources(
 
 
 def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
-    """Write the changed days of the flow store and the quality report, which is returned."""
+    """Write the changed days of the flow store and the quality report, which is returned; remove what is replaced."""
     flows = flow_store(data, city)
     days = store.unpublished()
     known = store.slot_facts()[:, 0]
@@ -121,6 +124,7 @@ def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zon
         store.published([day])
     report = quality_report(city, store, state)
     write_json(data / city.name / "quality.json", report)
+    store.clean(state)
     return report
 
 

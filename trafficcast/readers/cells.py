@@ -161,7 +161,7 @@ def occupancy(cells: pa.Array) -> np.ndarray:
 
 
 def _sign(values: np.ndarray) -> np.ndarray:
-    return np.where(values > 0, 1, np.where(values == 0, 0, -1)).astype(np.int8)
+    return np.where((values >= 0) & np.isfinite(values), values > 0, -1).astype(np.int8)
 
 
 def vehicle_codes(cells: pa.Array) -> tuple[np.ndarray, list[str], Mask]:

@@ -80,18 +80,16 @@ def _batch(table: pa.Table, trips: bool, bad: int) -> Batch:
     dropped = Counter(unparsable=bad + int(np.count_nonzero(~keep)))
     n = np.maximum(n, 0)
     first = np.cumsum(n) - n
+    lon, lat = np.ascontiguousarray(places.T)
     if trips:
         keep &= n > 0
-        ends = start + (n - 1) * INTERVAL_US
-        first, last = first[keep], (first + n - 1)[keep]
-        records: Points | Trips = Trips(start[keep], *places[first].T, ends[keep], *places[last].T)
-        return Batch(records, table.num_rows + bad, [], dropped)
+        end = start + (n - 1) * INTERVAL_US
+        i, j = first[keep], (first + n - 1)[keep]
+        return Batch(Trips(start[keep], lon[i], lat[i], end[keep], lon[j], lat[j]), table.num_rows + bad, [], dropped)
     line = np.repeat(np.arange(len(n)), n)
     time = start[line] + (np.arange(len(line)) - first[line]) * INTERVAL_US
-    records = Points(vehicle[line], time, places[:, 0], places[:, 1], np.ones(len(line), np.int8))
-    if not keep.all():
-        records = records.take(keep[line])
-    return Batch(records, table.num_rows + bad, vehicles, dropped)
+    points = Points(vehicle[line], time, lon, lat, np.ones(len(line), np.int8))
+    return Batch(points if keep.all() else points.take(keep[line]), table.num_rows + bad, vehicles, dropped)
 
 
 def read_polylines(lines: pa.Array) -> tuple[np.ndarray, np.ndarray]:
