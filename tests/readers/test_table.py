@@ -156,6 +156,11 @@ def test_a_file_without_a_header_has_its_columns_named_by_position(tmp_path: Pat
     assert read_csv(tmp_path, b"time;lon;vehicle;lat\n" + row, city, unparsable=1) == [A_ROW]
 
 
+def test_a_file_without_a_header_and_without_names_is_told_how_to_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='where there is no header, name columns by position, "0" the first'):
+        read_csv(tmp_path, ROW * 3)
+
+
 def test_trips_and_trips_between_zones(tmp_path: Path) -> None:
     text = (
         b"pickup_datetime,pickup_longitude,pickup_latitude,dropoff_datetime,dropoff_longitude,dropoff_latitude\n"
@@ -171,6 +176,19 @@ def test_trips_and_trips_between_zones(tmp_path: Path) -> None:
     [batch] = read(source(tmp_path, text), CITY, "csv")
     assert isinstance(batch.records, ZoneTrips)
     assert check([batch], unparsable=1) == [(START * 10**6, 142, (START + 600) * 10**6, 7)]
+
+
+def test_one_column_may_be_two_things(tmp_path: Path) -> None:
+    city = with_columns(pickup_time="t", dropoff_time="t", pickup_zone="a", dropoff_zone="b")
+    row = {"t": START, "a": 1, "b": 2}
+    text = b"t,a,b\n" + f"{START},1,2\n".encode()
+    columns = {name: [value] for name, value in row.items()}
+    for one, name in (
+        (source(tmp_path, text), "csv"),
+        (source(tmp_path, json_lines(row), "lines"), "jsonl"),
+        (parquet(tmp_path, columns), "parquet"),
+    ):
+        assert check(list(read(one, city, name))) == [(START * 10**6, 1, START * 10**6, 2)]
 
 
 @pytest.mark.parametrize(
@@ -287,6 +305,12 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
         b"a,2024-04-08T00:00:00Z," + lon + b",45.5\n" for lon in (b"9.5", b" +9.5 ", b"95e-1", b'"9.5"', b"9.50")
     )
     assert read_csv(tmp_path, HEADER + text) == [A_ROW] * 5
+
+
+def test_hexadecimal_numbers_are_none(tmp_path: Path) -> None:
+    for number in (hex(START), hex(START).upper()):
+        text = HEADER + f"0x1,{START},9.5,45.5\n".encode() * 2 + f"0x2,{number},9.5,45.5\n".encode()
+        assert read_csv(tmp_path, text, unparsable=1) == [("0x1", *A_ROW[1:])] * 2
 
 
 def test_a_header_alone_holds_no_records(tmp_path: Path) -> None:

@@ -98,10 +98,11 @@ def csv_tables(
     """
     typed = None if types is None else {str(i): types[name] for name, i in columns.items()}
     plain = {str(i): pa.string() for i in columns.values()}
+    hexadecimal = typed is not None and pa.int64() in typed.values()  # would be read by Arrow
     failures = 0
     for block in map(_as_utf8, text_blocks(source, dialect.start, quotes=True)):
         found = None
-        if typed is not None and failures < TRIES and b"0x" not in block:  # hexadecimal numbers, which Arrow would read
+        if typed is not None and failures < TRIES and not (hexadecimal and (b"0x" in block or b"0X" in block)):
             found = _parse(block, dialect, typed)
             failures = 0 if found else failures + 1
         found = found or _parse(block, dialect, plain)

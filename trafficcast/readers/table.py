@@ -7,8 +7,6 @@ have; a part in which that fails, for one odd cell perhaps, is read again as tex
 from __future__ import annotations
 
 import codecs
-import io
-import json
 import re
 import shutil
 import tempfile
@@ -19,7 +17,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
@@ -34,9 +31,9 @@ from trafficcast.readers.delimited import (
     Dialect,
     csv_dialect,
     csv_tables,
-    text_blocks,
     without_header,
 )
+from trafficcast.readers.json_lines import json_object, json_rows, json_tables
 from trafficcast.records import Batch
 from trafficcast.sources import SPOOL_BYTES, Source, reading
 
@@ -67,7 +64,12 @@ def read_csv(source: Source, city: City) -> Iterator[Batch]:
     dialect = csv_dialect(head)
     if _positions_are_named(city, dialect.names):
         dialect = without_header(dialect, head)
-    layout = find_columns(dialect.names, city, source.path)
+    try:
+        layout = find_columns(dialect.names, city, source.path)
+    except InputError as error:
+        if not any(map(is_number, dialect.names)):
+            raise
+        raise InputError(f'{error}; where there is no header, name columns by position, "0" the first') from None
     yield from read_csv_columns(source, dialect, layout, time_zone(city))
 
 
@@ -243,8 +245,8 @@ def _cell_type(column: pa.Field) -> pa.DataType:
 
 def recognise_jsonl(source: Source, head: bytes) -> bool:
     """Whether a text begins with a line that is a JSON object of three or more plain values, two of them numbers."""
-    lines = _json_lines(head)
-    values = [*((_json_object(lines[0]) if lines else None) or {}).values()]
+    lines = json_rows(head)
+    values = [*((json_object(lines[0]) if lines else None) or {}).values()]
     plain = [str(value) for value in values if isinstance(value, str | int | float)]
     return len(plain) >= 3 and sum(map(is_number, plain)) >= 2
 
@@ -254,8 +256,8 @@ def read_jsonl(source: Source, city: City) -> Iterator[Batch]:
 
     Raises InputError where it cannot be read, keys are not found, or no line is a record.
     """
-    lines = _json_lines(text_head(source))
-    objects = [found for line in lines[:SAMPLE_ROWS] if (found := _json_object(line)) is not None]
+    lines = json_rows(text_head(source))
+    objects = [found for line in lines[:SAMPLE_ROWS] if (found := json_object(line)) is not None]
     names = list(dict.fromkeys(name for found in objects for name in found))
     if not names:
         raise InputError(f"{source.path} has no JSON lines: none of its first lines is an object such as {{...}}")
@@ -264,9 +266,9 @@ def read_jsonl(source: Source, city: City) -> Iterator[Batch]:
     samples = {field: [found[key] for found in objects if found.get(key) is not None] for field, key in keys.items()}
     types = {field: _type_of_json(field, values) for field, values in samples.items()}
     epochs = {field: keys[field] for field in TIMES if mostly_numbers(samples.get(field, ()))}
-    units = _units(epochs, (table for table, _ in _json_tables(source, epochs, types)))
+    units = _units(epochs, (table for table, _ in json_tables(source, epochs, types)))
     rows = lost = 0
-    for table, bad in _json_tables(source, keys, types):
+    for table, bad in json_tables(source, keys, types):
         batch = to_batch(layout.kind, dict(zip(keys, table.columns, strict=True)), time_zone(city), units, bad)
         rows += batch.rows
         lost += batch.dropped["unparsable"]
@@ -283,59 +285,3 @@ def _type_of_json(field: str, values: Sequence[Any]) -> pa.DataType:
     if kinds == {int} and not field.endswith(("lon", "lat")):
         return pa.int64()
     return pa.float64() if kinds and kinds <= {int, float} and field != "vehicle" else pa.string()
-
-
-def _json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataType]) -> Iterator[tuple[pa.Table, int]]:
-    """Values by the names of `keys`, block by block, and how many lines of each are no objects.
-
-    They have `types` in the blocks where every value can be read so, and in the others are text.
-    """
-    schema = pa.schema({key: types[name] for name, key in keys.items()})
-    for block in text_blocks(source):
-        lines = _json_lines(block)
-        if not lines:
-            continue
-        table, bad = _parse_json(block, len(lines), schema) or _parse_objects(lines, schema)
-        yield table.select([*keys.values()]).rename_columns([*keys]), bad
-
-
-def _parse_json(block: bytes, rows: int, schema: pa.Schema) -> tuple[pa.Table, int] | None:
-    """The fast way; None where a value is not of its type, or not every line is an object."""
-    try:
-        table = arrow_json.read_json(
-            io.BytesIO(block.removeprefix(codecs.BOM_UTF8)),
-            arrow_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
-            arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
-        table.validate(full=True)  # that text is UTF-8
-    except pa.ArrowInvalid:
-        return None
-    return (table, 0) if table.num_rows == rows else None
-
-
-def _parse_objects(lines: list[bytes], schema: pa.Schema) -> tuple[pa.Table, int]:
-    """The plain way, line by line, to text."""
-    objects = [found for line in lines if (found := _json_object(line)) is not None]
-    columns = [pa.array([_as_text(found.get(name)) for found in objects], pa.string()) for name in schema.names]
-    return pa.table(columns, names=schema.names), len(lines) - len(objects)
-
-
-def _json_lines(text: bytes) -> list[bytes]:
-    return [line for line in NEWLINE.split(text.removeprefix(codecs.BOM_UTF8)) if line.strip()]
-
-
-def _json_object(line: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _as_text(value: Any) -> str | None:
-    """A plain value as text, of which halves of surrogate pairs are no part; None for what is none."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, bool):
-        return str(value)
-    return repr(value) if isinstance(value, int | float) else None
