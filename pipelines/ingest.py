@@ -29,7 +29,7 @@ from trafficcast.flows import Count, slots_dataset
 from trafficcast.quality import quality_report
 from trafficcast.readers import find_records
 from trafficcast.record_store import KINDS, RecordStore, SourceFacts, State
-from trafficcast.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US
+from trafficcast.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
 from trafficcast.screening import Screen
 from trafficcast.settling import Settled, count, settle
 from trafficcast.sources import Source
@@ -88,7 +88,7 @@ def ingest_sources(
                 f"version: use another city name, or move {data / city.name} away"
             )
         state = store.load()
-        zones = None if city.feed.zones is None else read_zones(city.feed.zones, city.feed.zone_id, city)
+        zones = _zones(city, state)
         _follow_rules(city, store, state, zones, workers)
         store.clean(state)
         zone_ids = None if zones is None else zones.ids
@@ -104,7 +104,7 @@ def ingest_sources(
                 hours = crew.hours()
                 if not hours and not state.hours:
                     raise NothingToCount(_nothing_left(found, sources))
-                _settle(crew, city, store, state, hours, sources)
+                _settle(crew, city, store, state, zones, hours, sources)
         _prune(city, store, state)
         if not state.hours:
             raise NothingToCount("there are no records to count")
@@ -120,7 +120,8 @@ def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zon
         slots = city.slots_of_day(day)
         slots = slots[(slots >= known[0]) & (slots <= known[-1])]
         stored = store.slots(int(slots[0]), int(slots[-1]))
-        flows.write(slots_dataset(city, slots, stored, KINDS[state.kind or "points"], zones))
+        kind = KINDS[state.kind or "points"]
+        flows.write(slots_dataset(city, slots, stored, kind, zones if kind is ZoneTrips else None))
         store.published([day])
     report = quality_report(city, store, state)
     write_json(data / city.name / "quality.json", report)
@@ -158,10 +159,17 @@ def _take_in(
 
 
 def _settle(
-    crew: Crew, city: City, store: RecordStore, state: State, hours: list[int], sources: dict[int, SourceFacts]
+    crew: Crew,
+    city: City,
+    store: RecordStore,
+    state: State,
+    zones: Zones | None,
+    hours: list[int],
+    sources: dict[int, SourceFacts],
 ) -> None:
     """Settle what is staged among the stored records and commit the state that this makes."""
     state.generation += 1
+    state.rules = _rules(city, state, zones)
     known = store.slot_facts()[:, 0]
     delta, repeats = settle(city, store, state, crew.settle(hours, state.generation))
     for number, n in repeats.items():
@@ -176,14 +184,7 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
 
     Raises InputError where the grid has changed, or records that would have to be counted are no longer kept.
     """
-    rules = {
-        **city.grid(),
-        "max_gap_minutes": city.max_gap_minutes,
-        "max_speed_kmh": city.max_speed_kmh,
-        "trips": city.feed.trips,
-        "zones": None if zones is None else _fingerprint(zones),
-        "min_coverage": city.min_coverage,
-    }
+    rules = _rules(city, state, zones)
     old, state.rules = state.rules, rules
     changed = sorted(key for key in rules if old.get(key) != rules[key]) if old else []
     if not changed:
@@ -212,6 +213,30 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
 
     delta, _ = settle(city, store, state, joined(city, state, work, sorted(hours), workers))
     store.commit(state, delta, [], days, anew=True)
+
+
+def _zones(city: City, state: State) -> Zones | None:
+    """The city's zones, where it has any. Raises InputError where the store needs them."""
+    if city.feed.zones is not None:
+        return read_zones(city.feed.zones, city.feed.zone_id, city)
+    if state.kind == "zone-trips":
+        raise InputError(
+            f"'{city.name}' holds trips between zones: name the file of their polygons as zones under "
+            f"[cities.{city.name}.feed]"
+        )
+    return None
+
+
+def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:
+    """What flows are counted by."""
+    return {
+        **city.grid(),
+        "max_gap_minutes": city.max_gap_minutes,
+        "max_speed_kmh": city.max_speed_kmh,
+        "trips": city.feed.trips,
+        "zones": _fingerprint(zones) if zones is not None and state.kind == "zone-trips" else None,
+        "min_coverage": city.min_coverage,
+    }
 
 
 def _fingerprint(zones: Zones) -> str:

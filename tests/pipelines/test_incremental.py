@@ -446,3 +446,45 @@ def test_kinds_do_not_mix(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds trips, 'small' holds points"):
         run(tmp_path / "trips.csv", tmp_path / "data")
     assert files(tmp_path / "data") == before
+
+
+def test_zone_trips_follow_their_zones(tmp_path: Path) -> None:
+    """Three zones side by side over the box; then the middle one is moved to the west one's place."""
+    shapes = [(10.0 + k * CELL, 10.0 + (k + 1) * CELL) for k in range(3)]
+
+    def zones(name: str, places: list[int]) -> City:
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"LocationID": number + 1},
+                "geometry": {
+                    "type": "Polygon",
+                    "coordinates": [[[w, 45.0], [e, 45.0], [e, 45.0 + 3 * CELL], [w, 45.0 + 3 * CELL], [w, 45.0]]],
+                },
+            }
+            for number, place in enumerate(places)
+            for w, e in [shapes[place]]
+        ]
+        (tmp_path / name).write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        return CITY.model_copy(update={"feed": Feed(zones=tmp_path / name)})
+
+    header = "pickup_time,pickup_zone,dropoff_time,dropoff_zone\n"
+    row = "2008-06-04T22:{:02d}:00Z,2,2008-06-04T23:{:02d}:00Z,{}\n"
+    (tmp_path / "1.csv").write_text(header + "".join(row.format(m, m, 3) for m in range(9)))
+    (tmp_path / "2.csv").write_text(header + "".join(row.format(m, m, 264) for m in range(9, 12)))
+    city = zones("zones.geojson", [0, 1, 2])
+    run(tmp_path / "1.csv", tmp_path / "data", city)
+    run(tmp_path / "2.csv", tmp_path / "data", city)
+    flow = flows_of(tmp_path / "data")["flow"].values.sum(axis=0)
+    assert flow[1].tolist() == [[0, 4, 0, 0]] * 3  # twelve pick-ups in three cells of one area
+    assert flow[0].tolist() == [[0, 0, 3, 0]] * 3  # nine drop-offs; those in an unknown zone count nowhere
+    moved = zones("moved.geojson", [0, 0, 2])
+    run(tmp_path / "2.csv", tmp_path / "data", moved)
+    assert flows_of(tmp_path / "data")["flow"].values.sum(axis=0)[1].tolist() == [[4, 0, 0, 0]] * 3
+    with pytest.raises(InputError, match="name the file of their polygons"):
+        run(tmp_path / "2.csv", tmp_path / "data", CITY)
+    points = write(tmp_path / "points.csv", [at(0, 0), at(0, 1, 5)])
+    with pytest.raises(InputError, match="holds points, 'small' holds zone-trips"):
+        run(points, tmp_path / "data", city)
+    run(points, tmp_path / "points", city)  # a city with zones may hold points as well
+    assert flows_of(tmp_path / "points")["flow"].values.sum() == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
@@ -692,3 +695,46 @@ def test_json_of_no_record_is_refused(tmp_path: Path) -> None:
         list(read(source(tmp_path, json_lines({**GOOD, "vehicle": None})), CITY, "jsonl"))
     with pytest.raises(InputError, match="has no JSON lines"):
         list(read(source(tmp_path, b"[1, 2]\n"), CITY, "jsonl"))
+
+
+FIELDS = {
+    "vehicle": ["a", "b", " a ", '"a,b"', '"a\nb"', "7", ""],
+    "time": [
+        "2024-04-08T00:00:00Z",
+        "2024-03-31 02:30:00",
+        "2024-10-27T02:30:00.5",
+        "2024-04-08 00:00",
+        "04/08/2024 01:00:00 AM",
+    ],
+    "lon": ["9.5", " 9.5", "1e1", "-.5", "nan", "-inf", "", "x", "9,5"],
+    "occupied": ["0", "1", "2", "-1", "yes", ""],
+}
+EPOCHS = [str(START), f"{START}000", f"{START}.25", "-5", "1.7e9", "x", f" {START} "]
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=100)
+@given(
+    st.sampled_from([FIELDS["time"], EPOCHS]).flatmap(
+        lambda times: st.lists(
+            st.tuples(
+                *map(st.sampled_from, (FIELDS["vehicle"], times, FIELDS["lon"], FIELDS["lon"], FIELDS["occupied"]))
+            )
+        )
+    )
+)
+def test_text_is_the_same_read_as_types_and_as_text(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]]
+) -> None:
+    text = "vehicle,time,lon,lat,occupied\n" + "".join(",".join(row) + "\n" for row in [*rows[:3] * 3, *rows])
+    one = source(tmp_path_factory.getbasetemp(), text.encode(), "rows.csv")
+    found: list[Any] = []
+    for tries, block_bytes in ((delimited.TRIES, 1 << 20), (0, 1 << 20), (1_000, 40)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(delimited, "TRIES", tries)
+            patch.setattr(delimited, "BLOCK_BYTES", block_bytes)
+            try:
+                batches = list(read(one, CITY, "csv"))
+                found.append((sum((batch.dropped for batch in batches), Counter()), sorted(rows_of(batches))))
+            except InputError as error:
+                found.append(str(error))
+    assert found[1:] == found[:1] * 2

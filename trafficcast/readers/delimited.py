@@ -198,9 +198,11 @@ def text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterato
         rest = b""
         while more := stream.read(BLOCK_BYTES):
             block = rest + more
-            cut = _last_break(block, len(block))
-            if quotes and block.count(b'"', 0, cut) % 2:
-                cut = _break_outside_quotes(block, cut)
+            cut = last = _last_break(block, len(block))
+            if quotes and block.count(b'"', 0, last) % 2:
+                cut = _break_outside_quotes(block, last)
+                if not cut and len(block) > 2 * BLOCK_BYTES:  # the quote seems never to be closed
+                    cut = last
             if cut:
                 yield block[:cut]
             rest = block[cut:]
@@ -211,13 +213,13 @@ def text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterato
 
 
 def _break_outside_quotes(block: bytes, last: int) -> int:
-    """The end of a line before which quotes are even, or `last` where a quote seems never to be closed."""
+    """The end of a line, not far before the `last`, before which quotes are even; 0 where there is none."""
     end = last
     for _ in range(LINES_OF_A_ROW):
-        end = _last_break(block, block.rfind(b'"', 0, end))
+        end = _last_break(block, max(block.rfind(b'"', 0, end), 0))
         if block.count(b'"', 0, end) % 2 == 0:
-            break
-    return end or last
+            return end
+    return 0
 
 
 def _last_break(block: bytes, end: int) -> int:
