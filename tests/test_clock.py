@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -75,12 +74,27 @@ def test_nothing_plausible_is_seconds() -> None:
     assert epoch_unit(np.array([5, -3])) == epoch_unit(np.array([], np.int64)) == epoch_unit(np.array([np.nan])) == "s"
 
 
-@settings(derandomize=True, deadline=None, database=None)
-@given(st.floats(0, 1e12), st.sampled_from(["s", "ms"]))
-def test_finer_digits_are_cut_off(value: float, unit: str) -> None:
-    exact = Fraction(value) * {"s": 10**6, "ms": 10**3}[unit]
-    (us,) = to_microseconds(np.array([value]), unit).tolist()
-    assert us == exact.__floor__()
+@settings(derandomize=True, max_examples=300, deadline=None, database=None)
+@given(st.integers(946_684_800 * 10**6, 2_147_483_647 * 10**6))
+def test_a_decimal_of_microseconds_is_that_many(us: int) -> None:
+    assert to_microseconds(np.array([us / 10**6]), "s").tolist() == [us]
+    assert to_microseconds(np.array([us / 10**3]), "ms").tolist() == [us]
+    assert to_microseconds(np.array([float(us)]), "us").tolist() == [us]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "us"),
+    [
+        (1.7, "s", 1_700_000),
+        (1.6999999, "s", 1_699_999),
+        (1_213_084_659.1234567, "s", 1_213_084_659_123_456),
+        (1_213_084_659_123.4567, "ms", 1_213_084_659_123_456),
+        (1_213_084_659_123_456.8, "us", 1_213_084_659_123_456),
+        (-0.5, "s", -500_000),
+    ],
+)
+def test_finer_digits_are_cut_off(value: float, unit: str, us: int) -> None:
+    assert to_microseconds(np.array([value]), unit).tolist() == [us]
 
 
 def test_what_is_far_away_stays_far_away() -> None:
@@ -114,6 +128,10 @@ def parsed(*texts: str | None, zone: ZoneInfo = NEW_YORK) -> list[str | None]:
         ("2008-02-02", "2008-02-02T05:00:00.000000"),
         ("01/31/2014 08:45:25 PM", "2014-02-01T01:45:25.000000"),
         ("1/3/2014 08:45:25 AM", "2014-01-03T13:45:25.000000"),
+        ("01/31/2014 12:00:00 AM", "2014-01-31T05:00:00.000000"),
+        ("01/31/2014 12:59:59 PM", "2014-01-31T17:59:59.000000"),
+        ("01/31/2014 13:00:00 PM", None),
+        ("02/30/2014 08:45:25 AM", None),
         ("2014-11-02 01:30:00", "2014-11-02T05:30:00.000000"),  # the first of two
         ("11/02/2014 01:30:00 AM", "2014-11-02T05:30:00.000000"),
         ("2014-03-09 02:30:00", "skipped"),
@@ -150,6 +168,13 @@ def test_the_fast_way_and_the_plain_way_agree(moments: list[datetime], name: str
         else "skipped"
         for m in moments
     ]
+
+
+@settings(derandomize=True, max_examples=50, deadline=None, database=None)
+@given(st.lists(st.datetimes(datetime(2000, 1, 2), datetime(2037, 1, 1)), min_size=1, max_size=20))
+def test_twelve_hours_and_twenty_four_are_the_same_time(moments: list[datetime]) -> None:
+    american = parsed(*(moment.strftime("%m/%d/%Y %I:%M:%S %p") for moment in moments))
+    assert american == parsed(*(moment.strftime("%Y-%m-%d %H:%M:%S") for moment in moments))
 
 
 def test_no_rows() -> None:

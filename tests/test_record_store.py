@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from trafficcast.points import DAY_US, Batch, Points
 
 from trafficcast.errors import InputError
-from trafficcast.points import DAY_US, Batch, Points
 from trafficcast.records import Manifest, RecordStore, digest
 
 START = int(np.datetime64("2008-06-04", "us").astype(np.int64))

@@ -8,7 +8,6 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-
 from trafficcast.points import DAY_US, EARLIEST_US, Batch, Points, drop_implausible, sort_and_deduplicate
 
 LATEST = EARLIEST_US + 10 * DAY_US

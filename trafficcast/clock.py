@@ -24,6 +24,10 @@ NAIVE = SHAPE + "$"
 WITH_OFFSET = SHAPE + r"(Z|[+-]\d{2}:?\d{2})$"
 DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?/\d\d?/\d{4} ")
 US_FORMAT = "%m/%d/%Y %I:%M:%S %p"
+US = r"^(\d{2})/(\d{2})/(\d{4}) (0[1-9]|1[0-2])(:\d{2}:\d{2}) ([AP])M$"
+FINER = r"(\.\d{6})\d+"
+HALF_DAY_US = DAY_US // 2
+HALF_A_STEP_US = 0.13  # float64 seconds and their microseconds, around today, are known in steps of 0.25 µs
 
 
 def epoch_unit(values: np.ndarray) -> str:
@@ -37,7 +41,7 @@ def epoch_unit(values: np.ndarray) -> str:
 
 
 def to_microseconds(values: np.ndarray, unit: str) -> np.ndarray:
-    """Times since 1970 in a unit -> whole microseconds, int64, finer digits cut off (towards the past).
+    """Times since 1970 in a unit -> whole microseconds, int64, finer digits cut off.
 
     What is beyond some 146,000 years, or not a number, becomes a time far from any plausible one.
     """
@@ -47,19 +51,14 @@ def to_microseconds(values: np.ndarray, unit: str) -> np.ndarray:
             return (values // 1_000).astype(np.int64)
         factor = UNITS_US[unit]
         return np.clip(values, -(FAR_US // factor), FAR_US // factor).astype(np.int64) * factor
-    whole = np.floor(values)
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        fraction = values - whole
-    if unit == "ns":
-        exact = np.floor(values / 1_000)
-    else:
-        factor = UNITS_US[unit]
-        # In two parts: a product of the whole would lose the digits of the fraction.
-        limit = float(FAR_US // factor)
-        whole = np.nan_to_num(whole, nan=-limit, posinf=limit, neginf=-limit).clip(-limit, limit)
-        return whole.astype(np.int64) * factor + np.nan_to_num(np.floor(fraction * factor)).astype(np.int64)
-    limit = float(FAR_US)
-    return np.nan_to_num(exact, nan=-limit, posinf=limit, neginf=-limit).clip(-limit, limit).astype(np.int64)
+    product = values / 1_000 if unit == "ns" else values * float(UNITS_US[unit])
+    # A file's 1213084659.1 is not quite that in float64: within its precision of a whole microsecond it is that one.
+    whole = np.rint(product)
+    with np.errstate(invalid="ignore"):  # what is infinite or no number is far from any plausible time
+        near = np.abs(product - whole) <= np.minimum(np.spacing(np.abs(product)), HALF_A_STEP_US)
+        us = np.where(near, whole, np.floor(product))
+    far = float(FAR_US)
+    return np.nan_to_num(us, nan=-far, posinf=far, neginf=-far).clip(-far, far).astype(np.int64)
 
 
 def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.ndarray]:
@@ -108,25 +107,25 @@ def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.nda
     its midnight. One without an offset or Z is a time of `zone`. A bare number is no time here.
     """
     texts = pc.utf8_trim_whitespace(texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts)
+    if pc.any(pc.match_substring_regex(texts, FINER)).as_py():
+        texts = pc.replace_substring_regex(texts, FINER, r"\1")
     n = len(texts)
     us, ok, skipped = np.zeros(n, np.int64), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     if not n:
         return us, ok, skipped
     rest = np.ones(n, np.bool_)
-    for pattern, kind in ((NAIVE, pa.timestamp("us")), (WITH_OFFSET, pa.timestamp("us", "UTC"))):
+    for pattern, parse in PARSERS:
         matches = pc.match_substring_regex(texts, pattern).fill_null(False)
         if not pc.any(matches).as_py():
             continue
         whole = pc.all(matches).as_py()
         try:
-            found = (
-                (texts if whole else texts.filter(matches)).cast(kind).cast(pa.int64()).to_numpy(zero_copy_only=False)
-            )
+            found = parse(texts if whole else texts.filter(matches))
         except pa.ArrowInvalid:
             continue  # a day such as 30 February: row by row
         here = slice(None) if whole else matches.to_numpy(zero_copy_only=False)
         us[here], ok[here], rest[here] = found, True, False
-        if kind.tz is None:
+        if pattern != WITH_OFFSET:
             us[here], exists = local_to_utc(found, zone)
             ok[here], skipped[here] = exists, ~exists
         if whole:
@@ -139,6 +138,25 @@ def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.nda
     us[naive], ok[naive] = local_to_utc(us[naive], zone)
     skipped[naive] = ~ok[naive]
     return us, ok, skipped
+
+
+def _parse_naive(texts: pa.Array) -> np.ndarray:
+    return texts.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+
+
+def _parse_with_offset(texts: pa.Array) -> np.ndarray:
+    return texts.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+
+
+def _parse_us(texts: pa.Array) -> np.ndarray:
+    """New York's times on a clock of twelve hours, whose 12 comes before its 1."""
+    us = _parse_naive(pc.replace_substring_regex(texts, US, r"\3-\1-\2 \4\5"))
+    of_day = us % DAY_US
+    afternoon = pc.ends_with(texts, "PM").to_numpy(zero_copy_only=False)
+    return us - of_day + of_day % HALF_DAY_US + afternoon * HALF_DAY_US
+
+
+PARSERS = ((NAIVE, _parse_naive), (WITH_OFFSET, _parse_with_offset), (US, _parse_us))
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -18,9 +18,9 @@ FORMATS = ("netcdf", "taxibj")
 def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
     """Write flows (see `flows_dataset`) to `out`, atomically, and return the number of slots written.
 
-    `netcdf`: every slot from the first to the last, with `observed`, `vehicles` and `coverage`. `taxibj`: observed slots only, `data`
-    (T, 2, rows, cols), inflow then outflow, and `date`, local `YYYYMMDDss` with ss from 01. Raises InputError for
-    another format, and for `taxibj` where midnight is no slot edge.
+    `netcdf`: every slot from the first to the last, with `observed`, `vehicles` and `coverage`. `taxibj`: observed
+    slots only, `data` (T, 2, rows, cols), inflow then outflow, and `date`, local `YYYYMMDDss` with ss from 01. Raises
+    InputError for another format, and for `taxibj` where midnight is no slot edge.
     """
     if export_format not in FORMATS:
         raise InputError(f"unknown format '{export_format}'; known are: {', '.join(FORMATS)}")

@@ -11,7 +11,7 @@ import pytest
 from trafficcast import readers
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.feed import Feed
+from trafficcast.feed import ColumnNames, Feed
 from trafficcast.readers import FORMATS, Format, find_records, read, recognise
 from trafficcast.records import Batch, Points
 from trafficcast.sources import Source, find_sources
@@ -206,3 +206,18 @@ def test_the_real_folder() -> None:
     assert len(found) == 537
     assert {name for _, name in found} == {"cabspotting"}
     assert [line.split(" is ")[0] for line in passed_over] == [str(SHARED / "README.md")]
+
+
+def test_where_columns_are_named_a_file_is_a_table_of_them(tmp_path: Path) -> None:
+    """A table with the latitude first, which looks like T-Drive's."""
+    file = tmp_path / "taxis.csv"
+    file.write_text("7,2008-02-02 15:36:08,39.9,41.5\n" * 3)
+    feed = Feed(columns=ColumnNames(vehicle="0", time="1", lat="2", lon="3"))
+    city = CITY.model_copy(update={"feed": feed})
+    ((source, name),), _ = find_records(str(file), city)
+    assert name == "csv"
+    (batch,) = read(source, city, name)
+    assert isinstance(batch.records, Points)
+    assert (batch.records.lon.tolist(), batch.records.lat.tolist()) == ([41.5] * 3, [39.9] * 3)
+    ((_, name),), _ = find_records(str(file), CITY)
+    assert name == "tdrive"

@@ -41,6 +41,7 @@ FORMATS = {
     "parquet": Format(table.recognise_parquet, table.read_parquet),
     "jsonl": Format(table.recognise_jsonl, table.read_jsonl),
 }
+TABLES = ("csv", "parquet", "jsonl")
 
 
 def find_records(
@@ -59,7 +60,7 @@ def find_records(
         head = source.head(HEADS[0])
         if _is_blank(head):
             passed_over.append(f"{source.path} is empty")
-        elif name := wanted if wanted and len(sources) == 1 else _recognise(source, head, wanted):
+        elif name := wanted if wanted and len(sources) == 1 else _recognise(source, head, city, wanted):
             found.append((source, name))
         else:
             passed_over.append(f"{source.path} is not {wanted or 'recognised'}: {_first_line(head)}")
@@ -75,7 +76,7 @@ def recognise(source: Source, city: City) -> str:
     Raises InputError where none does, or the source cannot be read.
     """
     head = source.head(HEADS[0])
-    name = _known(city.feed.format) or _recognise(source, head)
+    name = _known(city.feed.format) or _recognise(source, head, city)
     if name is None:
         raise InputError(_not_recognised(source, head, city))
     return name
@@ -100,12 +101,14 @@ def _known(name: str | None) -> str | None:
     return name
 
 
-def _recognise(source: Source, head: bytes, wanted: str | None = None) -> str | None:
-    formats = FORMATS if wanted is None else {wanted: FORMATS[wanted]}
-    for name, one in formats.items():
-        if one.recognise(source, head):
+def _recognise(source: Source, head: bytes, city: City, wanted: str | None = None) -> str | None:
+    # Where columns are named, the files are tables of those columns, whatever else they look like.
+    named = any(name is not None for _, name in city.feed.columns)
+    formats = (wanted,) if wanted else TABLES if named else FORMATS
+    for name in formats:
+        if FORMATS[name].recognise(source, head):
             return name
-    return _recognise(source, source.head(HEADS[1]), wanted) if len(head) == HEADS[0] else None
+    return _recognise(source, source.head(HEADS[1]), city, wanted) if len(head) == HEADS[0] else None
 
 
 def _is_blank(head: bytes) -> bool:

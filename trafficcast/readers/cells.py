@@ -97,7 +97,9 @@ def is_number(cell: str) -> bool:
 def texts(cells: pa.Array) -> pa.Array:
     """Cells of text as strings; in what is no UTF-8 the odd bytes are written as `\\xff`, which loses nothing."""
     try:
-        return cells if pt.is_string(cells.type) else cells.cast(pa.string())
+        strings = cells if pt.is_string(cells.type) else cells.cast(pa.string())
+        strings.validate(full=True)  # Parquet's strings may be no UTF-8, and nobody has looked
+        return strings
     except pa.ArrowInvalid:
         odd = cells.cast(pa.binary()).to_pylist()
         return pa.array([cell and cell.decode("utf-8", "backslashreplace") for cell in odd], pa.string())
@@ -105,7 +107,7 @@ def texts(cells: pa.Array) -> pa.Array:
 
 def numbers(cells: pa.Array) -> tuple[np.ndarray, Mask]:
     """Cells of any numeric type or of text -> float64, and which are finite numbers."""
-    cells = _decoded(cells)
+    cells = decoded(cells)
     if is_text(cells.type):
         cells = _parse_numbers(texts(cells))
     if not pt.is_float64(cells.type):
@@ -134,7 +136,7 @@ def _parse_numbers(cells: pa.Array) -> pa.Array:
 
 def whole_numbers(cells: pa.Array) -> tuple[np.ndarray, Mask]:
     """Cells of any numeric type or of text -> int64, and which are whole numbers."""
-    cells = _decoded(cells)
+    cells = decoded(cells)
     if pt.is_signed_integer(cells.type) and not cells.null_count:
         return cells.cast(pa.int64()).to_numpy(), None
     values, _ = numbers(cells)
@@ -152,7 +154,7 @@ def occupancy(cells: pa.Array) -> np.ndarray:
         flags = cells.to_numpy()
         if len(flags) and flags.min() >= 0 and flags.max() <= 1:
             return flags
-    if not is_text(_decoded(cells).type):
+    if not is_text(decoded(cells).type):
         return _sign(numbers(cells)[0])
     encoded = cells if pt.is_dictionary(cells.type) else cells.dictionary_encode()  # few words, many cells
     words = [FLAGS.get((word or "").strip().lower(), word) for word in texts(encoded.dictionary).to_pylist()]
@@ -199,7 +201,7 @@ def times(cells: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.nd
     Timestamps of any unit, dates (their midnight) and text; with a unit (s, ms, us, ns) numbers, as such or as text.
     What has neither zone nor offset is local to `zone`.
     """
-    cells = _decoded(cells)
+    cells = decoded(cells)
     if pt.is_decimal(cells.type):
         cells = cells.cast(pa.string())
     if is_text(cells.type):
@@ -278,5 +280,11 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
 
 
-def _decoded(cells: pa.Array) -> pa.Array:
+def shown(cells: pa.Array) -> str:
+    """Cells as a text for people, also those that Python has no value for, such as times beyond the year 9999."""
+    return " ".join(decoded(cells).to_string().strip("[]\n ").split())
+
+
+def decoded(cells: pa.Array) -> pa.Array:
+    """Cells without their dictionary."""
     return cells.dictionary_decode() if pt.is_dictionary(cells.type) else cells

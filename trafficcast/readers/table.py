@@ -22,7 +22,7 @@ import pyarrow.types as pt
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.readers.cells import best_unit, count_units, is_number, is_text, to_batch
+from trafficcast.readers.cells import best_unit, count_units, decoded, is_number, is_text, shown, texts, to_batch
 from trafficcast.readers.columns import OCCUPIED, TIMES, Layout, find_columns, has_usual_columns
 from trafficcast.readers.delimited import (
     HEAD_BYTES,
@@ -180,16 +180,16 @@ def read_parquet(source: Source, city: City) -> Iterator[Batch]:
         renamed = (part.select([*epochs.values()]).rename_columns([*epochs]) for part in _parts(file, epochs.values()))
         units = _units(epochs, renamed)
         rows = lost = 0
-        first: dict[str, Any] = {}
+        first: dict[str, pa.Array] = {}
         for part in _parts(file, [column.name for column in columns.values()]):
             cells = {field: part.column(column.name) for field, column in columns.items()}
             batch = to_batch(layout.kind, cells, time_zone(city), units)
-            first = first or {field: str(column[0]) for field, column in cells.items()}
+            first = first or {field: column.slice(0, 1) for field, column in cells.items()}
             rows += batch.rows
             lost += batch.dropped["unparsable"]
             yield batch
         if rows and rows == lost:
-            raise _no_record(source, 1, str(first))
+            raise _no_record(source, 1, str({field: shown(cell) for field, cell in first.items()}))
 
 
 def parquet_names(source: Source) -> list[str]:
@@ -233,10 +233,8 @@ def _are_epochs(file: pq.ParquetFile, column: pa.Field) -> bool:
     kind = _cell_type(column)
     if not is_text(kind):
         return not (pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_null(kind))
-    cells: list[Any] = next(
-        (part.column(0).slice(0, SAMPLE_ROWS).to_pylist() for part in _parts(file, [column.name])), []
-    )
-    return mostly_numbers(cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell for cell in cells)
+    part = next(_parts(file, [column.name]), None)
+    return part is not None and mostly_numbers(texts(decoded(part.column(0).slice(0, SAMPLE_ROWS))).to_pylist())
 
 
 def _cell_type(column: pa.Field) -> pa.DataType:
