@@ -15,8 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trafficcast.city import City
-from trafficcast.flows import TOTALS, FlowCounter, flows_dataset, haversine_m
-from trafficcast.points import DAY_US, Points, sort_and_deduplicate
+from trafficcast.feed import Feed
+from trafficcast.flows import (
+    TOTALS,
+    Count,
+    count_points,
+    count_trips,
+    count_zone_trips,
+    difference,
+    flows_dataset,
+    haversine_m,
+    merge,
+    merge_all,
+    slots_dataset,
+)
+from trafficcast.records import DAY_US, HOUR_US, Points, Trips, ZoneTrips
+from trafficcast.sorting import sort_and_deduplicate
 
 MINUTE = 60_000_000
 SECOND = 1_000_000
@@ -59,17 +73,35 @@ def as_points(pings: list[Ping]) -> Points:
     )
 
 
-def counted(pings: list[Ping], city: City = CITY, days: tuple[int, int] | None = None) -> tuple[FlowCounter, int]:
-    """Sort, deduplicate and count, a UTC day at a time, as an ingest does. Returns the number of repeats as well."""
-    numbers = sorted({p.time // DAY_US for p in pings})
-    first, last = days or (numbers[0], numbers[-1])
-    counter = FlowCounter(city, np.datetime64(first, "D"), np.datetime64(last, "D"))
-    repeats = 0
-    for day in numbers:
-        points, dropped = sort_and_deduplicate(as_points([p for p in pings if p.time // DAY_US == day]), day * DAY_US)
-        counter.add(points)
-        repeats += dropped
-    return counter, repeats
+@dataclass(frozen=True)
+class Counted:
+    """A count and what the tests ask of it."""
+
+    city: City
+    count: Count
+
+    @property
+    def totals(self) -> np.ndarray:
+        return self.count.totals
+
+    @property
+    def flow(self) -> np.ndarray:
+        """(slot, flow kind, row, col), from the first slot with a record to the last."""
+        return self.dataset()["flow"].values
+
+    def dataset(self) -> xr.Dataset:
+        slots = self.count.slots
+        return slots_dataset(self.city, np.arange(min(slots), max(slots) + 1), slots, Points, None)
+
+
+def counted(pings: list[Ping], city: City = CITY) -> tuple[Counted, int]:
+    """Sort, deduplicate and count, an hour at a time, as an ingest does. Returns the number of repeats as well."""
+    counts, repeats = [], 0
+    for hour in sorted({p.time // HOUR_US for p in pings}):
+        points, dropped = sort_and_deduplicate(as_points([p for p in pings if p.time // HOUR_US == hour]))
+        counts.append(count_points(city, points))
+        repeats += len(dropped)
+    return Counted(city, merge_all(city, counts)), repeats
 
 
 def totals(pings: list[Ping], city: City = CITY) -> dict[str, int]:
@@ -417,7 +449,7 @@ def naive_count(city: City, pings: list[Ping]) -> Naive:
     return found
 
 
-def assert_as_naive(city: City, pings: list[Ping], flows: xr.Dataset, counter: FlowCounter, repeats: int) -> None:
+def assert_as_naive(city: City, pings: list[Ping], flows: xr.Dataset, counter: Counted, repeats: int) -> None:
     naive = naive_count(city, pings)
     slots = range(min(naive.vehicles), max(naive.vehicles) + 1)
     flow = np.zeros((len(slots), 2, city.rows, city.cols), int)
@@ -498,13 +530,16 @@ def test_the_order_of_arrival_does_not_matter(pings: list[Ping], draw: random.Ra
 @HYPOTHESIS
 @given(FLEETS)
 def test_grids_of_single_vehicles_add_up_to_the_grid_of_all(pings: list[Ping]) -> None:
-    days = min(p.time for p in pings) // DAY_US, max(p.time for p in pings) // DAY_US
-    whole, _ = counted(pings)
-    parts = [counted([p for p in pings if p.vehicle == v], days=days)[0] for v in sorted({p.vehicle for p in pings})]
-    assert (sum(part.flow for part in parts) == whole.flow).all()
-    assert (sum(part.vehicles for part in parts) == whole.vehicles).all()
+    whole = counted(pings)[0].count
+    parts = [counted([p for p in pings if p.vehicle == v])[0].count for v in sorted({p.vehicle for p in pings})]
+    assert set(whole.slots) == {number for part in parts for number in part.slots}
+    for number, slot in whole.slots.items():
+        own = [part.slots[number] for part in parts if number in part.slots]
+        assert (sum(one.flow for one in own) == slot.flow).all()
+        assert sum(one.vehicles for one in own) == slot.vehicles
+        assert sum(one.records for one in own) == slot.records
+        assert (np.logical_or.reduce([one.minutes for one in own]) == slot.minutes).all()
     assert (sum(part.totals for part in parts) == whole.totals).all()
-    assert (np.logical_or.reduce([part.minutes for part in parts]) == whole.minutes).all()
 
 
 @HYPOTHESIS
@@ -521,3 +556,128 @@ def test_a_vehicle_that_never_changes_cell_adds_nothing(pings: list[Ping], row: 
     with_it, without = counted(pings + parked)[0], counted(pings)[0]
     assert (with_it.flow == without.flow).all()
     assert with_it.totals[TOTALS.index("transitions")] == without.totals[TOTALS.index("transitions")]
+
+
+# Merging
+
+
+def assert_same(one: Count, other: Count) -> None:
+    assert set(one.slots) == set(other.slots)
+    for number, slot in one.slots.items():
+        same = other.slots[number]
+        assert (slot.flow == same.flow).all() and (slot.minutes == same.minutes).all()
+        assert (slot.records, slot.vehicles) == (same.records, same.vehicles)
+    assert (one.totals == other.totals).all()
+    for end in ("first", "last"):
+        for name, array in getattr(one, end).arrays().items():
+            assert (array == getattr(other, end).arrays()[name]).all()
+
+
+@HYPOTHESIS
+@given(CITIES, FLEETS, st.lists(st.integers(0, 260), max_size=6), st.randoms(use_true_random=False))
+def test_any_cuts_of_time_merged_as_any_tree_are_one_count(
+    city: City, pings: list[Ping], cuts: list[int], draw: random.Random
+) -> None:
+    points, _ = sort_and_deduplicate(as_points(pings))
+    edges = [EVENING - DAY_US, *sorted({EVENING + cut * MINUTE // 2 for cut in cuts}), EVENING + DAY_US]
+    counts = [
+        count_points(city, points.take((points.time >= start) & (points.time < end))) for start, end in pairwise(edges)
+    ]
+    while len(counts) > 1:
+        i = draw.randrange(len(counts) - 1)
+        counts[i : i + 2] = [merge(city, counts[i], counts[i + 1])]
+    assert_same(counts[0], count_points(city, points))
+
+
+@HYPOTHESIS
+@given(FLEETS, FLEETS)
+def test_a_difference_added_to_what_was_is_what_is(before: list[Ping], more: list[Ping]) -> None:
+    old = count_points(CITY, sort_and_deduplicate(as_points(before))[0])
+    new = count_points(CITY, sort_and_deduplicate(as_points(before + more))[0])
+    change = difference(new, old)
+    for number, slot in new.slots.items():
+        found = old.slots[number].plus(change.slots[number]) if number in old.slots else change.slots[number]
+        assert (found.flow == slot.flow).all() and (found.minutes == slot.minutes).all()
+        assert (found.records, found.vehicles) == (slot.records, slot.vehicles)
+    assert (old.totals + change.totals == new.totals).all()
+
+
+def test_nothing_counts_nothing() -> None:
+    empty = Points.concatenate([])
+    assert count_points(CITY, empty).slots == {}
+    assert count_trips(CITY, Trips.concatenate([])).slots == {}
+    assert count_zone_trips(CITY, ZoneTrips.concatenate([]), np.array([1])).slots == {}
+    assert merge(CITY, Count(), Count()).slots == {}
+
+
+# Trips
+
+WITH_TRIPS = CITY.model_copy(update={"feed": Feed(trips=True)})
+
+
+def ride(*flags: int, gap: float = 2, vehicle: int = 0) -> list[Ping]:
+    """Reports from cells (0, 0), (0, 1), ... with these occupied flags, some minutes apart."""
+    return [Ping(vehicle, at(0, i, i * gap).time, *centre(0, i % 4), occupied) for i, occupied in enumerate(flags)]
+
+
+def test_a_passenger_gets_in_at_the_first_occupied_point_and_out_at_the_last() -> None:
+    assert moves(ride(0, 1, 1, 0), WITH_TRIPS) == {("out", "12:00", 0, 1): 1, ("in", "12:00", 0, 2): 1}
+    assert totals(ride(0, 1, 1, 0), WITH_TRIPS)["transitions"] == 2
+
+
+def test_rides_whose_ends_nobody_saw_have_none() -> None:
+    assert moves(ride(1, 1, 0), WITH_TRIPS) == {("in", "12:00", 0, 1): 1}
+    assert moves(ride(0, 0, 1), WITH_TRIPS) == {("out", "12:00", 0, 2): 1}
+    assert moves(ride(1, 1, 1), WITH_TRIPS) == moves(ride(0, 0), WITH_TRIPS) == {}
+
+
+def test_an_unknown_flag_is_no_event() -> None:
+    assert moves(ride(0, -1, 1, -1, 0), WITH_TRIPS) == {}
+
+
+def test_gap_and_speed_refuse_the_ends_of_rides_as_well() -> None:
+    slow = totals(ride(0, 1, gap=11), WITH_TRIPS)
+    assert (slow["transitions"], slow["refused_by_gap"]) == (0, 1)
+    fast = totals([at(0, 0), Ping(0, NOON + 1, *centre(0, 3), 1)], WITH_TRIPS)
+    assert (fast["transitions"], fast["refused_by_speed"]) == (0, 1)
+
+
+TRIP = st.tuples(
+    st.integers(-90, 90), st.integers(-1, 3), st.integers(-1, 4),
+    st.integers(-90, 9000), st.integers(-1, 3), st.integers(-1, 4),
+)  # fmt: skip
+
+
+@HYPOTHESIS
+@given(st.lists(TRIP, min_size=1, max_size=30))
+def test_trips_leave_where_they_begin_and_enter_where_they_end(rides: list[tuple[int, ...]]) -> None:
+    ends = [((NOON + a * MINUTE, *centre(b, c)), (NOON + d * MINUTE, *centre(e, f))) for a, b, c, d, e, f in rides]
+    columns = zip(*((*pickup, *dropoff) for pickup, dropoff in ends), strict=True)
+    trips = Trips(*(np.array(column, dtype) for column, dtype in zip(columns, Trips.DTYPES.values(), strict=True)))
+    found = count_trips(CITY, trips)
+    flow: Counter[tuple[int, ...]] = Counter()
+    minutes = defaultdict(set)
+    for pickup, dropoff in ends:
+        for kind, (time, lon, lat) in ((OUTFLOW, pickup), (INFLOW, dropoff)):
+            minutes[time // CITY.slot_us].add(time // MINUTE)
+            cell = naive_cell(CITY, lon, lat)
+            if cell:
+                flow[time // CITY.slot_us, kind, cell[0] * CITY.cols + cell[1]] += 1
+    assert {
+        (number, *map(int, place)): int(slot.flow[tuple(place)])
+        for number, slot in found.slots.items()
+        for place in np.argwhere(slot.flow)
+    } == dict(flow)
+    assert {number: int(slot.minutes.sum()) for number, slot in found.slots.items()} == {
+        number: len(seen) for number, seen in minutes.items()
+    }
+    assert found.totals[TOTALS.index("points")] == 2 * len(rides)
+
+
+def test_trips_between_zones_count_by_zone() -> None:
+    trips = ZoneTrips(*(np.array(a, np.int64) for a in ([NOON] * 3, [4, 4, 9], [NOON + 40 * MINUTE] * 3, [7, 264, 4])))
+    found = count_zone_trips(CITY, trips, np.array([4, 7, 9]))
+    first = NOON // CITY.slot_us
+    assert found.slots[first].flow.tolist() == [[0, 0, 0], [2, 0, 1]]
+    assert found.slots[first + 1].flow.tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert found.totals[TOTALS.index("points_outside")] == 1
