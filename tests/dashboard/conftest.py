@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipelines.threads import threads
 from trafficcast.city import City
 from trafficcast.config import Config, load_config
 from trafficcast.flows import flows_dataset
 from trafficcast.forecasts import forecast_dataset
-from trafficcast.points import SECOND_US, Batch, Points
-from trafficcast.records import RecordStore
+from trafficcast.readers import find_records
+from trafficcast.record_store import RecordStore
+from trafficcast.screening import Screen
+from trafficcast.settling import settle
 from trafficcast.stores import DayStore, flow_store, forecast_store
 
 CONFIG = """
@@ -90,11 +93,19 @@ class Place:
 
     def add_records(self, lon: list[float], lat: list[float]) -> RecordStore:
         """One vehicle's points in degrees, a minute apart."""
+        file = self.config.paths.data / "made up.csv"
+        times = self.start + np.arange(len(lon)) * np.timedelta64(1, "m")
+        rows = (f"taxi,{time}Z,{x!r},{y!r}\n" for time, x, y in zip(times, lon, lat, strict=True))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("vehicle,time,lon,lat\n" + "".join(rows), encoding="utf-8")
+        sources, _ = find_records(str(file), self.city)
         store = RecordStore(self.config.paths.data / self.city.name / "records")
-        time = self.start.astype(np.int64) + np.arange(len(lon)) * 60 * SECOND_US
-        unknown = np.full(len(lon), -1, np.int8)
-        points = Points(np.zeros(len(lon), np.int32), time, np.array(lon), np.array(lat), unknown)
-        store.publish(store.add(store.manifest(), [Batch(["taxi"], points, len(lon))], ["made up"]))
+        state = store.load()
+        with threads(self.city, store, state, None, 1) as crew:
+            crew.take_in(sources, Screen(self.city, 0, 2**62), pytest.fail)
+            state.generation = 1
+            delta, _ = settle(self.city, store, state, crew.settle(crew.hours(), 1))
+        store.commit(state, delta, [], [])
         return store
 
 
