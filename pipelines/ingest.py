@@ -97,14 +97,13 @@ def ingest_sources(
             if dask is None
             else cluster(city, store, state, zone_ids, dask)
         )
-        with at_work as crew:
-            new = _not_yet_ingested(crew, store, found)
-            sources = _take_in(crew, new, Screen(city, earliest, latest, state.retained_from), on_bad) if new else {}
-            if sources:
-                hours = crew.hours()
-                if not hours and not state.hours:
-                    raise NothingToCount(_nothing_left(found, sources))
-                _settle(crew, city, store, state, zones, hours, sources)
+        try:
+            with at_work as crew:
+                screen = Screen(city, earliest, latest, state.retained_from)
+                _add_new(crew, city, store, state, zones, found, screen, on_bad)
+        except BaseException:
+            store.clean(store.load())  # of hours that were written and never committed
+            raise
         _prune(city, store, state)
         if not state.hours:
             raise NothingToCount("there are no records to count")
@@ -127,6 +126,27 @@ def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zon
     write_json(data / city.name / "quality.json", report)
     store.clean(state)
     return report
+
+
+def _add_new(
+    crew: Crew,
+    city: City,
+    store: RecordStore,
+    state: State,
+    zones: Zones | None,
+    found: Found,
+    screen: Screen,
+    on_bad: BadSource | None,
+) -> None:
+    """Add the records of those sources that were not ingested before."""
+    new = _not_yet_ingested(crew, store, found)
+    sources = _take_in(crew, new, screen, on_bad) if new else {}
+    if not sources:
+        return
+    hours = crew.hours()
+    if not hours and not state.hours:
+        raise NothingToCount(_nothing_left(found, sources))
+    _settle(crew, city, store, state, zones, hours, sources)
 
 
 def _not_yet_ingested(crew: Crew, store: RecordStore, found: Found) -> dict[str, tuple[Source, str]]:

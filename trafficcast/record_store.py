@@ -11,6 +11,7 @@ becomes true. A crash before leaves the old state, one after leaves the new.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -219,7 +220,9 @@ class RecordStore:
             database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?)", files)
 
     def clean(self, state: State) -> None:
-        """Remove the files that do not belong to a state."""
+        """Remove the files that do not belong to a state, and what an ingest that was killed left of its staging."""
+        for folder in self.root.glob(".staging-*"):
+            shutil.rmtree(folder)
         current = {self.root / file for file, _ in state.hours.values()}
         for file in self.root.glob("????-??-??/*.parquet"):
             if file not in current:
