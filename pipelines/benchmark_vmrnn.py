@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from pipelines.progress import track
-from trafficcast.city import City
-from trafficcast.flows import EARTH_RADIUS_M
 from trafficcast.nn import selective_scan, vmrnn_b
 from trafficcast.training import rollout_loss
 from trafficcast.windows import HISTORY, HORIZON
 
-CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, timezone="Europe/Rome", name="benchmark")
-TAXIS, DAYS = 150, 7
 BATCH = 16
 # The naive network keeps every state for its backward: at the full batch some 30 GB.
 NAIVE_BATCH = 2
@@ -107,35 +100,6 @@ def naive_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
         state = decay * state + (delta * u)[:, :, t, :, None] * B[:, :, t, None, :]
         outputs.append((state * C[:, :, t, None, :]).sum(-1))
     return torch.stack(outputs, dim=2) + D[:, None, None] * u
-
-
-def count_with_pandas(folder: Path, city: City, slots: np.ndarray) -> np.ndarray:
-    """The flows of Cabspotting files without repeated timestamps of different places, as a data scientist would first
-    write it: one table, `groupby().shift()`. (slot, flow kind, row, col)"""
-    files = sorted(folder.glob("new_*.txt.gz"))
-    names = ["lat", "lon", "occupied", "second"]
-    points = pd.concat(pd.read_csv(file, sep=" ", names=names).assign(vehicle=file.name) for file in files)
-    points = points.sort_values(["vehicle", "second", "lon", "lat", "occupied"]).drop_duplicates(["vehicle", "second"])
-    col = np.floor((points["lon"] - city.west) / (city.east - city.west) * city.cols)
-    row = np.floor((city.north - points["lat"]) / (city.north - city.south) * city.rows)
-    inside = (row >= 0) & (row < city.rows) & (col >= 0) & (col < city.cols)
-    points["cell"] = np.where(inside, row * city.cols + col, -1)
-    points["slot"] = points["second"] // (60 * city.slot_minutes) - slots[0].astype("datetime64[s]").astype(int) // (
-        60 * city.slot_minutes
-    )
-    before = points.groupby("vehicle").shift()
-    seconds = points["second"] - before["second"]
-    phi, before_phi = np.radians(points["lat"]), np.radians(before["lat"])
-    half = np.sin((phi - before_phi) / 2) ** 2
-    half += np.cos(phi) * np.cos(before_phi) * np.sin(np.radians(points["lon"] - before["lon"]) / 2) ** 2
-    metres = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(half))
-    moved = (before["cell"] != points["cell"]) & (seconds <= 60 * city.max_gap_minutes)
-    moved &= metres / seconds * 3.6 <= city.max_speed_kmh
-    flow = np.zeros((len(slots), 2, city.rows * city.cols), np.int32)
-    for kind, ends in enumerate((points[moved], before[moved])):
-        ends = ends[ends["cell"] >= 0]
-        np.add.at(flow, (ends["slot"].astype(int), kind, ends["cell"].astype(int)), 1)
-    return flow.reshape(len(slots), 2, city.rows, city.cols)
 
 
 def _timed(job: Callable[[], Any]) -> tuple[float, Any]:
