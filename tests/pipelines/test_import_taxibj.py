@@ -223,7 +223,7 @@ def test_a_city_counted_from_records_is_refused(
 def test_an_imported_city_takes_no_records_and_further_imports(released: Path, cabs: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     report = import_taxibj(released, city(), data)
-    with pytest.raises(InputError, match="'beijing' were imported"):
+    with pytest.raises(InputError, match="'beijing' were not counted from the records here but imported"):
         ingest(cabs, "cabspotting", city(), data)
     assert import_taxibj(released, city(), data) == report
 
