@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trafficcast.errors import InputError
@@ -31,7 +32,12 @@ def write_hour(file: Path, records: Records, names: list[str]) -> None:
             columns[name] = array
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
-        pa.table(columns), file, compression="zstd", use_dictionary=["vehicle"], column_encoding=_encodings(records)
+        pa.table(columns),
+        file,
+        compression="zstd",
+        use_dictionary=["vehicle"],
+        column_encoding=_encodings(records),
+        write_page_checksum=True,
     )
     with open(file, "rb") as written:
         os.fsync(written.fileno())
@@ -51,15 +57,19 @@ def read_hour(file: Path, kind: type[Records]) -> tuple[list[str], Records]:
     names: list[str] = []
     arrays = {}
     try:
-        table = pq.read_table(file, read_dictionary=["vehicle"], partitioning=None).combine_chunks()
+        table = pq.read_table(
+            file, read_dictionary=["vehicle"], partitioning=None, page_checksum_verification=True
+        ).combine_chunks()
         for name, dtype in kind.DTYPES.items():
             column = table[name].combine_chunks()
             if name == "vehicle":
-                names, column = column.dictionary.to_pylist(), column.indices
+                names, column = column.dictionary.cast(pa.string()).to_pylist(), column.indices
+                if len(column) and not pc.all(pc.less(column, len(names))).as_py():  # a page's header has no checksum
+                    raise InputError("vehicles without names")
             elif name.endswith("time"):
                 column = column.cast(pa.int64())
             arrays[name] = column.to_numpy().astype(dtype, copy=False)
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, UnicodeError, pa.ArrowException, InputError) as error:
         raise InputError(
             f"cannot read {file}: {error}; move the records' folder away and ingest its sources again"
         ) from None
