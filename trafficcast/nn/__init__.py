@@ -1,7 +1,9 @@
-"""The VMRNN network and the selective scan it stands on."""
+"""The VMRNN networks and the selective scan it stands on."""
 
+from trafficcast.nn.cross_scan import scan_backend
 from trafficcast.nn.published import load_published
-from trafficcast.nn.selective_scan import scan_backend, selective_scan
+from trafficcast.nn.selective_scan import selective_scan
 from trafficcast.nn.vmrnn import VMRNN, parameter_counts, vmrnn_b
+from trafficcast.nn.vmrnn_deep import vmrnn_d
 
-__all__ = ["VMRNN", "load_published", "parameter_counts", "scan_backend", "selective_scan", "vmrnn_b"]
+__all__ = ["VMRNN", "load_published", "parameter_counts", "scan_backend", "selective_scan", "vmrnn_b", "vmrnn_d"]

@@ -37,18 +37,12 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
     dtype = torch.float64 if any(x.dtype == torch.float64 for x in inputs) else torch.float32
     u, delta, A, B, C, D = (x.to(dtype) for x in inputs)
     with torch.autocast(u.device.type, enabled=False):
-        if u.device.type == "cuda" and dtype == torch.float32 and (kernel := _mamba_kernel()) is not None:
+        if u.device.type == "cuda" and dtype == torch.float32 and (kernel := mamba_kernel()) is not None:
             return _scan_with_mamba(kernel, u, delta, A, B, C, D)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (u, delta, A, B, C, D)):
             y: Tensor = _SelectiveScan.apply(u, delta, A, B, C, D)
             return y
         return _scan_forward(u, delta, A, B, C, D)[0]
-
-
-def scan_backend(device: torch.device | str) -> str:
-    """Which scan runs for float32 tensors on this device: "mamba-ssm" or "pytorch"."""
-    on_cuda = torch.device(device).type == "cuda"
-    return "mamba-ssm" if on_cuda and _mamba_kernel() is not None else "pytorch"
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -177,7 +171,7 @@ def _scan_backward(
 
 
 @functools.cache
-def _mamba_kernel() -> Callable[..., Tensor] | None:
+def mamba_kernel() -> Callable[..., Tensor] | None:
     """mamba-ssm's scan, or None. Only for CUDA: without the CUDA libraries the package cannot be imported."""
     try:
         import selective_scan_cuda  # noqa: F401  # a release may import without its kernel and fail at the call

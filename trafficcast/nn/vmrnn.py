@@ -1,4 +1,4 @@
-"""VMRNN-B: a recurrent network whose cell is a stack of VSS blocks, for city flow maps.
+"""VMRNN: recurrent networks whose cells are stacks of VSS blocks, for city flow maps; VMRNN-B has one cell.
 
 Sources: VMRNN (arXiv 2403.16536, section 3); VMamba (arXiv 2401.10166) for SS2D and the VSS block.
 
@@ -10,14 +10,16 @@ width of SS2D, K = 4 scan directions, N states per channel, R rank of the step s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trafficcast.nn.selective_scan import selective_scan
+from trafficcast.nn.cross_scan import DIRECTIONS, cross_scan
 
-DIRECTIONS = 4
+CellState = tuple[Tensor, Tensor]  # the hidden and the cell state, (B, H, W, E) each
+State = list[CellState]  # of every cell of a network, in the order of their calls
 
 
 class SS2D(nn.Module):
@@ -50,27 +52,17 @@ class SS2D(nn.Module):
 
     def scan(self, x: Tensor) -> Tensor:
         """x: (B, H, W, I) -> (B, H, W, I), the sum of the four scans, in float32 under autocast too"""
-        B, H, W, inner = x.shape
+        B, _, _, inner = x.shape
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.A_log.dtype)
-            # By row and by column, (2, B, L, I).
-            both = torch.stack((x.flatten(1, 2), x.transpose(1, 2).flatten(1, 2)))
-            u = torch.cat((both, both.flip(2)))  # (K, B, L, I)
-            # One matrix product per direction over all its tokens: (K, B * L, I) @ (K, I, R + 2N).
-            projected = u.flatten(1, 2) @ self.scan_proj.transpose(1, 2)
-            dt, b, c = torch.split(projected, self.widths, dim=-1)  # (K, B * L, R), twice (K, B * L, N)
-            dt = torch.baddbmm(self.dt_bias[:, None], dt, self.dt_weight.transpose(1, 2))  # (K, B * L, I)
-            y = selective_scan(
-                u,
-                F.softplus(dt).view(u.shape),  # (K, B, L, I)
-                -self.A_log.exp(),
-                b.reshape(DIRECTIONS, B, H * W, -1),  # (K, B, L, N)
-                c.reshape(DIRECTIONS, B, H * W, -1),
-                self.D,
-            )
-            both = y[:2] + y[2:].flip(2)  # (2, B, L, I)
-            by_column = both[1].reshape(B, W, H, inner).transpose(1, 2)  # (B, W, H, I) -> (B, H, W, I)
-            return both[0].reshape(x.shape) + by_column
+            # What a token's step size, B and C are does not depend on the order of the tokens: one matrix product for
+            # all directions, (B * L, I) @ (I, K * (R + 2N)), and the scan reads each in its order.
+            projected = x.reshape(-1, inner) @ self.scan_proj.flatten(0, 1).T
+            projected = projected.unflatten(1, (DIRECTIONS, -1)).transpose(0, 1)  # (K, B * L, R + 2N)
+            dt, b, c = torch.split(projected, self.widths, dim=-1)
+            dt = dt @ self.dt_weight.transpose(1, 2)  # (K, B * L, I)
+            dt, b, c = (tensor.unflatten(1, (B, -1)) for tensor in (dt, b, c))
+            return cross_scan(x, dt, b, c, self.dt_bias, -self.A_log.exp(), self.D)
 
 
 def _uniform(*shape: int) -> Tensor:
@@ -116,16 +108,17 @@ def drop_path(x: Tensor, probability: float) -> Tensor:
 
 
 class VMRNNCell(nn.Module):
-    """A stack of VSS blocks and the gates of VMRNN; carries a hidden and a cell state, (B, H, W, E) each."""
+    """A stack of VSS blocks, one for every drop path rate, and the gates of VMRNN."""
 
-    def __init__(self, embed: int, depth: int, d_state: int, d_conv: int, expand: int, drop_path: float) -> None:
+    def __init__(self, embed: int, drop_paths: Sequence[float], d_state: int, d_conv: int, expand: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            VSSBlock(embed, d_state, d_conv, expand, drop_path, reads_hidden=i == 0) for i in range(depth)
+            VSSBlock(embed, d_state, d_conv, expand, rate, reads_hidden=i == 0) for i, rate in enumerate(drop_paths)
         )
 
-    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """x, hidden, cell: (B, H, W, E) -> the new hidden and cell state"""
+    def forward(self, x: Tensor, state: CellState | None) -> CellState:
+        """x: (B, H, W, E) -> the new hidden and cell state; without a state, at the first step, both start at zero"""
+        hidden, cell = state or (torch.zeros_like(x),) * 2
         for i, block in enumerate(self.blocks):
             x = block(x, hidden) if i == 0 else block(x)
         gate = torch.sigmoid(x)
@@ -167,39 +160,15 @@ def _doubling(channels_in: int, channels_out: int) -> nn.ConvTranspose2d:
 
 
 class VMRNN(nn.Module):
-    """The whole network: frames in [0, 1] in, the next frame after every frame and the forecast out."""
+    """What every VMRNN does: frames in [0, 1] in, the next frame after every frame and the forecast out.
 
-    def __init__(
-        self,
-        rows: int,
-        cols: int,
-        channels: int,
-        patch: int,
-        depth: int,
-        embed: int,
-        d_state: int,
-        d_conv: int,
-        expand: int,
-        drop_path: float,
-    ) -> None:
+    A network of the family says in `advance` how one frame becomes the next. Its frames are padded to rows and cols
+    that are multiples of `multiple`.
+    """
+
+    def __init__(self, rows: int, cols: int, channels: int, multiple: int) -> None:
         super().__init__()
-        sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth, "embed": embed, "d_state": d_state}
-        for name, size in {**sizes, "d_conv": d_conv, "expand": expand}.items():
-            if size < 1:
-                raise ValueError(f"The network needs {name} of at least 1, but {name} is {size}.")
-        if patch not in (2, 4, 8):
-            # The head doubles patch // 4 + 1 times, and 2^(patch // 4 + 1) is the patch side for these alone.
-            raise ValueError(f"The patch side must be 2, 4 or 8 cells, but it is {patch}.")
-        if patch >= 4 and embed % 16 != 0:
-            raise ValueError(f"The head has 16 groups, so embed must be a multiple of 16, not {embed}.")
-        if d_conv % 2 == 0:
-            raise ValueError(f"The depthwise convolution needs an odd side d_conv, but it is {d_conv}.")
-        if not 0.0 <= drop_path < 1.0:
-            raise ValueError(f"drop_path is a probability in [0, 1), but it is {drop_path}.")
-        self.rows, self.cols, self.channels, self.patch = rows, cols, channels, patch
-        self.embedding = PatchEmbedding(channels, patch, embed)
-        self.cell = VMRNNCell(embed, depth, d_state, d_conv, expand, drop_path)
-        self.head = Head(channels, patch, embed)
+        self.rows, self.cols, self.channels, self.multiple = rows, cols, channels, multiple
 
     def forward(self, frames: Tensor, horizon: int = 4) -> Tensor:
         """frames: (B, T, C, rows, cols) in [0, 1] -> (B, T - 1 + horizon, C, rows, cols).
@@ -209,23 +178,34 @@ class VMRNN(nn.Module):
         """
         self._check(frames, horizon)
         outputs: list[Tensor] = []
-        hidden = cell = None
+        state = None
         for t in range(frames.shape[1] - 1 + horizon):
             frame = frames[:, t] if t < frames.shape[1] else outputs[-1]
-            output, hidden, cell = self.step(frame, hidden, cell)
+            output, state = self.step(frame, state)
             outputs.append(output)
         return torch.stack(outputs, dim=1)
 
-    def step(self, frame: Tensor, hidden: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """frame: (B, C, rows, cols); hidden, cell: (B, H, W, E), None at the start -> output, hidden, cell"""
+    def step(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """frame: (B, C, rows, cols); state: None at the start -> the next frame, in [0, 1], and the new state"""
         # Zeros below and to the right fill the last patches; the output is cropped, so that a frame that was
         # fed back is padded exactly like an observed one.
-        x = F.pad(frame, (0, -self.cols % self.patch, 0, -self.rows % self.patch))
-        x = self.embedding(x)
-        if hidden is None or cell is None:
-            hidden = cell = torch.zeros_like(x)
-        hidden, cell = self.cell(x, hidden, cell)
-        return self.head(hidden)[:, :, : self.rows, : self.cols], hidden, cell
+        x = F.pad(frame, (0, -self.cols % self.multiple, 0, -self.rows % self.multiple))
+        output, state = self.advance(x, state)
+        return output[:, :, : self.rows, : self.cols], state
+
+    def advance(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """`step` for frames whose rows and cols are multiples of `multiple`"""
+        raise NotImplementedError
+
+    def unused_shapes(self) -> dict[str, torch.Size]:
+        """The parameters that the published network has and never calls: projections of a cell's later blocks."""
+        return {
+            f"{path}.blocks.{i}.mix_hidden.{name}": parameter.shape
+            for path, cell in self.named_modules()
+            if isinstance(cell, VMRNNCell)
+            for name, parameter in cell.get_submodule("blocks.0.mix_hidden").named_parameters()
+            for i in range(1, len(cell.blocks))
+        }
 
     def _check(self, frames: Tensor, horizon: int) -> None:
         if frames.ndim != 5 or frames.shape[1] < 1:
@@ -243,6 +223,52 @@ class VMRNN(nn.Module):
             raise ValueError(f"The horizon must be at least 1 slot, but it is {horizon}.")
 
 
+def check_sizes(*, patch: int, embed: int, d_conv: int, drop_path: float, **sizes: int) -> None:
+    """Raise a ValueError that names the size that no network can have."""
+    for name, size in {"embed": embed, "d_conv": d_conv, **sizes}.items():
+        if size < 1:
+            raise ValueError(f"The network needs {name} of at least 1, but {name} is {size}.")
+    if patch not in (2, 4, 8):
+        # The head doubles patch // 4 + 1 times, and 2^(patch // 4 + 1) is the patch side for these alone.
+        raise ValueError(f"The patch side must be 2, 4 or 8 cells, but it is {patch}.")
+    if patch >= 4 and embed % 16 != 0:
+        raise ValueError(f"The head has 16 groups, so embed must be a multiple of 16, not {embed}.")
+    if d_conv % 2 == 0:
+        raise ValueError(f"The depthwise convolution needs an odd side d_conv, but it is {d_conv}.")
+    if not 0.0 <= drop_path < 1.0:
+        raise ValueError(f"drop_path is a probability in [0, 1), but it is {drop_path}.")
+
+
+class VMRNNB(VMRNN):
+    """One cell between patch embedding and head."""
+
+    def __init__(
+        self,
+        rows: int,
+        cols: int,
+        channels: int,
+        patch: int,
+        depth: int,
+        embed: int,
+        d_state: int,
+        d_conv: int,
+        expand: int,
+        drop_path: float,
+    ) -> None:
+        super().__init__(rows, cols, channels, multiple=patch)
+        block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
+        sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth}
+        check_sizes(patch=patch, embed=embed, drop_path=drop_path, **sizes, **block)
+        self.embedding = PatchEmbedding(channels, patch, embed)
+        self.cell = VMRNNCell(embed, [drop_path] * depth, **block)
+        self.head = Head(channels, patch, embed)
+
+    def advance(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """See VMRNN."""
+        hidden, cell = self.cell(self.embedding(frame), state[0] if state else None)
+        return self.head(hidden), [(hidden, cell)]
+
+
 def vmrnn_b(
     rows: int = 32,
     cols: int = 32,
@@ -254,14 +280,12 @@ def vmrnn_b(
     d_conv: int = 3,
     expand: int = 2,
     drop_path: float = 0.1,
-) -> VMRNN:
+) -> VMRNNB:
     """VMRNN-B; the defaults are the published network for TaxiBJ."""
-    return VMRNN(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path)
+    return VMRNNB(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path)
 
 
 def parameter_counts(model: VMRNN) -> dict[str, int]:
-    """`live`: what this network has. `published`: with the projections that the published one never calls."""
+    """`live`: what this network has. `published`: with what the published one has and never calls."""
     live = sum(p.numel() for p in model.parameters())
-    projection = model.cell.get_submodule("blocks.0.mix_hidden")
-    unused = sum(p.numel() for p in projection.parameters()) * (len(model.cell.blocks) - 1)
-    return {"live": live, "published": live + unused}
+    return {"live": live, "published": live + sum(shape.numel() for shape in model.unused_shapes().values())}
