@@ -1,4 +1,4 @@
-"""The VMRNN networks and the selective scan it stands on."""
+"""The VMRNN networks and the selective scan that they stand on."""
 
 from trafficcast.nn.cross_scan import scan_backend
 from trafficcast.nn.published import load_published

@@ -15,30 +15,49 @@ from torch import Tensor
 
 from trafficcast.nn.vmrnn import VMRNN
 
-# Our name -> the published name. Tried in this order; \1 is what the group matched.
-NAMES = [
+# Our name -> the published name, of what stands before a cell's blocks, of a block's parameters, and of the rest.
+CELLS = [
+    (r"cell", r"ST.layer"),
+    (r"down\.(\d+)\.cell", r"Downsample.layers.\1"),
+    (r"up\.(\d+)\.cell", r"Upsample.layers.\1"),
+]
+BLOCK = [
+    (r"norm\.(.+)", r"ln_1.\1"),
+    (r"mix_hidden\.(.+)", r"linear.\1"),
+    (r"ss2d\.scan_proj", r"self_attention.x_proj_weight"),
+    (r"ss2d\.dt_(weight|bias)", r"self_attention.dt_projs_\1"),
+    (r"ss2d\.A_log", r"self_attention.A_logs"),
+    (r"ss2d\.D", r"self_attention.Ds"),
+    (r"ss2d\.conv\.(.+)", r"self_attention.conv2d.\1"),
+    (r"ss2d\.((?:in_proj|out_\w+)\..+)", r"self_attention.\1"),
+]
+REST = [
     (r"embedding\.(.+)", r"ST.patch_embed.\1"),
     (r"head\.final\.(.+)", r"ST.patch_inflated.Conv.\1"),
     (r"head\.inner\.(.+)", r"ST.patch_inflated.Conv_.\1"),
-    (r"cell\.blocks\.(\d+)\.norm\.(.+)", r"ST.layer.VSBs.\1.ln_1.\2"),
-    (r"cell\.blocks\.(\d+)\.mix_hidden\.(.+)", r"ST.layer.VSBs.\1.linear.\2"),
-    (r"cell\.blocks\.(\d+)\.ss2d\.scan_proj", r"ST.layer.VSBs.\1.self_attention.x_proj_weight"),
-    (r"cell\.blocks\.(\d+)\.ss2d\.dt_(weight|bias)", r"ST.layer.VSBs.\1.self_attention.dt_projs_\2"),
-    (r"cell\.blocks\.(\d+)\.ss2d\.A_log", r"ST.layer.VSBs.\1.self_attention.A_logs"),
-    (r"cell\.blocks\.(\d+)\.ss2d\.D", r"ST.layer.VSBs.\1.self_attention.Ds"),
-    (r"cell\.blocks\.(\d+)\.ss2d\.conv\.(.+)", r"ST.layer.VSBs.\1.self_attention.conv2d.\2"),
-    (r"cell\.blocks\.(\d+)\.ss2d\.((?:in_proj|out_\w+)\..+)", r"ST.layer.VSBs.\1.self_attention.\2"),
+    (r"down_embedding\.(.+)", r"Downsample.patch_embed.\1"),
+    (r"down\.(\d+)\.resize\.(.+)", r"Downsample.downsample.\1.\2"),
+    (r"up_embedding\.(.+)", r"Upsample.patch_embed.\1"),
+    (r"up\.(\d+)\.resize\.(.+)", r"Upsample.upsample.\1.\2"),
+    (r"up_head\.final\.(.+)", r"Upsample.Unembed.Conv.\1"),
 ]
-# Parameters that the published network has and never calls: the projections of all blocks but the first.
-UNUSED = re.compile(r"ST\.layer\.VSBs\.([1-9]\d*)\.linear\.(weight|bias)")
 
 
 def published_name(name: str) -> str:
-    """The published name of one of our parameters, such as `cell.blocks.0.ss2d.D`."""
-    for ours, published in NAMES:
-        if match := re.fullmatch(ours, name):
+    """The published name of one of our parameters, such as `cell.blocks.0.ss2d.D`.
+
+    Raises ValueError for a parameter that no published network has.
+    """
+    if match := re.fullmatch(r"(.+)\.blocks\.(\d+)\.(.+)", name):
+        return f"{_translated(match[1], CELLS)}.VSBs.{match[2]}.{_translated(match[3], BLOCK)}"
+    return _translated(name, REST)
+
+
+def _translated(part: str, names: list[tuple[str, str]]) -> str:
+    for ours, published in names:
+        if match := re.fullmatch(ours, part):
             return match.expand(published)
-    raise KeyError(name)
+    raise ValueError(f"No published network has {part}, so no published weights fit this one.")
 
 
 def load_published(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any]) -> None:
@@ -65,10 +84,9 @@ def load_published(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any
                 f"but the network needs {tuple(expected)}."
             )
         copies.append((current, value.reshape(current.shape)))
-    depth = len(model.cell.blocks)
+    unused = {published_name(name) for name in model.unused_shapes()}
     for name in found:
-        match = UNUSED.fullmatch(name)
-        if match is None or int(match[1]) >= depth:
+        if name not in unused:
             raise ValueError(f"The weights have a parameter {name}, which the network does not have.")
     with torch.no_grad():
         for parameter, value in copies:
