@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, write_json
 from trafficcast.forecasters import Climatology, VmrnnForecaster
-from trafficcast.nn import VMRNN, vmrnn_b
+from trafficcast.nn import VMRNN, vmrnn_b, vmrnn_d
 from trafficcast.registry import Registry
 
-ARCHITECTURES: dict[str, Callable[..., VMRNN]] = {"vmrnn-b": vmrnn_b}
+ARCHITECTURES: dict[str, Callable[..., VMRNN]] = {"vmrnn-b": vmrnn_b, "vmrnn-d": vmrnn_d}
 
 
 @dataclass(frozen=True)

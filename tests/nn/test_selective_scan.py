@@ -144,14 +144,6 @@ def test_fused_kernel_gets_directions_as_groups() -> None:
     torch.testing.assert_close(scan_module._scan_with_mamba(kernel, *inputs), reference(*inputs))
 
 
-def test_scan_backend_names_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_module, "_mamba_kernel", lambda: reference)
-    assert scan_module.scan_backend("cuda") == "mamba-ssm"
-    assert scan_module.scan_backend(torch.device("cpu")) == "pytorch"
-    monkeypatch.setattr(scan_module, "_mamba_kernel", lambda: None)
-    assert scan_module.scan_backend("cuda:0") == "pytorch"
-
-
 @pytest.mark.parametrize("error", [ImportError, OSError, RuntimeError])
 def test_a_broken_mamba_ssm_counts_as_none(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     real_import = __import__
@@ -162,4 +154,4 @@ def test_a_broken_mamba_ssm_counts_as_none(monkeypatch: pytest.MonkeyPatch, erro
         return real_import(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr("builtins.__import__", broken)
-    assert scan_module._mamba_kernel.__wrapped__() is None
+    assert scan_module.mamba_kernel.__wrapped__() is None
