@@ -11,7 +11,6 @@ from pipelines.progress import log
 from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.evaluation import evaluate
-from trafficcast.forecasters import baselines
 from trafficcast.model import load_model
 from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
@@ -47,7 +46,7 @@ def backtest(
     split = {name: city.parse_time(text) for name, text in model.card["split"].items()}
     if start < split["train_end"] and end > split["start"]:
         log.warning("the period overlaps the training of %s: these scores flatter it", model.version)
-    forecasters = {model.version: model.forecaster(chosen_device)} | baselines(flows, model.climatology)
+    forecasters = {model.version: model.forecaster(chosen_device)} | model.baselines(flows)
     return {
         "city": city.name,
         "champion": model.version,

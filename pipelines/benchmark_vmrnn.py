@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from pipelines.progress import track
 from trafficcast.nn import selective_scan, vmrnn_b
-from trafficcast.training import rollout_loss
+from trafficcast.training import forecast_loss
 from trafficcast.windows import HISTORY, HORIZON
 
 BATCH = 16
@@ -68,7 +68,7 @@ def _network_rows() -> list[Row]:
 
     def step(batch: int) -> None:
         optimizer.zero_grad(set_to_none=True)
-        rollout_loss(network, frames[:batch]).backward()
+        forecast_loss(network, frames[:batch], {}).backward()
         optimizer.step()
 
     def forecast() -> None:

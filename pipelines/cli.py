@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="List, show and promote trained models.")
 app.add_typer(models_app, name="models")
+city_app = typer.Typer(no_args_is_help=True, help="Add a city to the configuration.")
+app.add_typer(city_app, name="city")
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 CityOption = Annotated[str | None, typer.Option("--city", help="The city; default: the configuration's.")]
@@ -113,12 +115,15 @@ def quality(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Option("--model", help="The architecture: vmrnn-b.")] = "vmrnn-b",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows.")] = 50,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=1e-8, help="Highest learning rate of the cosine.")] = 4e-4,
-    weight_decay: Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and drop path.")] = 42,
+    model: Annotated[
+        str,
+        typer.Option("--model", help="vmrnn-c (knows what is normal, and the calendar), vmrnn-b, or vmrnn-d (deep)."),
+    ] = "vmrnn-c",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows a step; fewer need less memory.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=1e-8, help="Highest learning rate of the cosine.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0.0, help="AdamW's weight decay.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and drop path.")] = None,
     train_end: Annotated[str | None, typer.Option(help="Training uses the slots before this time.")] = None,
     valid_end: Annotated[str | None, typer.Option(help="Validation ends, test begins here.")] = None,
     test_end: Annotated[str | None, typer.Option(help="Test ends here; default: the last slot.")] = None,
@@ -131,9 +136,10 @@ def train(
     """Train a network on the city's flows and publish it, with its card, in the registry.
 
     Without the three ends the last 15 % of the slots are test and the 10 % before them validation, cut at midnights.
+    Every architecture has its own recipe for what is not given.
     """
     from pipelines.train import train as run
-    from trafficcast.training import TrainingSettings
+    from trafficcast.model import recipe
 
     settings, place = _open(config, city)
     card = run(
@@ -141,7 +147,14 @@ def train(
         settings.paths.data,
         settings.paths.models,
         model,
-        TrainingSettings(epochs, batch_size, learning_rate, weight_decay=weight_decay, seed=seed),
+        recipe(
+            model,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            seed=seed,
+        ),
         _time(place, train_end),
         _time(place, valid_end),
         _time(place, test_end),
@@ -424,6 +437,44 @@ def models_promote(
     registry = _registry(config, city)
     registry.promote(version)
     print_object({"city": registry.city.name, "champion": version}, as_json, "Champion")
+
+
+@city_app.command("add")
+def city_add(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and single dashes.")],
+    records: Annotated[str, typer.Option("--records", help="File, folder, glob or URL of GPS points or trips.")],
+    record_format: FormatOption = None,
+    timezone: Annotated[str | None, typer.Option(help="The city's IANA time zone, such as Asia/Kolkata.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, max=1024, help="Rows of cells; default: what fits.")] = None,
+    cols: Annotated[int | None, typer.Option(min=1, max=1024, help="Columns of cells; default: what fits.")] = None,
+    slot_minutes: Annotated[
+        int | None, typer.Option(min=1, max=1440, help="Minutes of a slot; default: 30, or more for few records.")
+    ] = None,
+    feed: Annotated[
+        list[str] | None,
+        typer.Option("--feed", help="KEY=VALUE of the city's feed, such as columns.time=when; may be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the table and write nothing.")] = False,
+    config: ConfigOption = CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose a box, a grid and a slot length that fit a new city's records, and write its table into the configuration.
+
+    The file keeps its comments and order: the table comes at its end, for you to change before the first ingest.
+    """
+    from pipelines.city import add_city
+
+    result = add_city(
+        config, name, records, record_format, timezone, rows, cols, slot_minutes, tuple(feed or ()), dry_run
+    )
+    if as_json:
+        print_json(result)
+    elif dry_run:
+        print(result["toml"], end="")
+    else:
+        shown = {key: result[key] for key in ("records", "kind", "rows_dropped", "why", "notes")}
+        print_object({**shown.pop("why"), **shown}, False, f"City {name}")
+        print(f"Written to {config}:\n\n{result['toml']}\nNext:\n" + "\n".join(result["next"]))
 
 
 def _version(show: bool) -> None:

@@ -62,12 +62,16 @@ def publish_forecast(
     history = history_before(flows, city, init_time)
     flow = forecaster.forecast(history, np.array([init_time]))[0]
     check_forecast(flow, model.scale)
-    made = forecast_dataset(city, model.card, init_time, flow, np.datetime64(int(time.time()), "s"))
+    made = forecast_dataset(city, model.card, init_time, flow, np.datetime64(int(time.time()), "s"), model.intervals)
     store = forecast_store(data, city, model.version)
     stored = store.read(init_time, init_time + city.slot)
-    if stored is not None and np.array_equal(stored["flow"].values, made["flow"].values):
+    if stored is not None and _same(stored, made):
         made = stored
     else:
         store.write(made)
     Ledger(data / "ledger.sqlite").record("forecast", city.name, model.version, init_time, "published")
     return made
+
+
+def _same(stored: xr.Dataset, made: xr.Dataset) -> bool:
+    return all(name in stored and np.array_equal(stored[name].values, made[name].values) for name in made.data_vars)

@@ -10,9 +10,9 @@ import numpy as np
 from pipelines.forecast import publish_forecast
 from pipelines.progress import log, track
 from pipelines.verify import verify_due
+from trafficcast.baselines import WEEK
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.forecasters import WEEK
 from trafficcast.model import load_model
 from trafficcast.registry import Registry
 from trafficcast.stores import forecast_store, read_flows, score_store

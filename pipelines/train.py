@@ -1,4 +1,4 @@
-"""Train: flow store -> windows -> training -> a model folder with its card."""
+"""Train: flow store -> windows -> training -> a model folder with its baselines, prediction intervals and card."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,32 @@ import xarray as xr
 
 from pipelines.progress import log, track
 from trafficcast import __version__
+from trafficcast.baselines import AnomalyPersistence, Climatology
 from trafficcast.card import card_text, write_curve
 from trafficcast.city import FLOW_KINDS, City
 from trafficcast.errors import InputError
 from trafficcast.evaluation import evaluate
 from trafficcast.files import json_text, write_text, writer_lock
-from trafficcast.forecasters import Climatology, baselines
-from trafficcast.model import Model, architecture_function, build, publish_model
+from trafficcast.gradient_boosting import GradientBoosting
+from trafficcast.intervals import Intervals
+from trafficcast.model import RECIPES, Model, architecture_function, build, is_conditioned, publish_model
 from trafficcast.nn import parameter_counts
+from trafficcast.normal import calendar_features, normal_of_others
 from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
 from trafficcast.training import Trained, TrainingSettings, pick_device, windows_of
 from trafficcast.training import train as fit
-from trafficcast.windows import Split, chosen_split, window_starts
+from trafficcast.windows import HISTORY, HORIZON, Split, chosen_split, gather, window_starts
+
+# The share of the training days that a second network does not see, whose errors calibrate the prediction intervals.
+CALIBRATION_SHARE = 0.25
 
 
 def train(
     city: City,
     data: Path,
     models: Path,
-    architecture: str = "vmrnn-b",
+    architecture: str = "vmrnn-c",
     settings: TrainingSettings | None = None,
     train_end: np.datetime64 | None = None,
     valid_end: np.datetime64 | None = None,
@@ -45,83 +51,170 @@ def train(
 ) -> dict[str, Any]:
     """Train a network on the city's flow store, publish it in the registry and return its card.
 
-    The three ends choose the split (see `windows.chosen_split`). Only the training split fits scaler, climatology
-    and network; validation chooses the epoch; test is read once, for the card. Raises InputError where there are no
-    flows, or too few for a window of each split.
+    The three ends choose the split (see `windows.chosen_split`). Only the training split fits baselines and network;
+    validation chooses the epoch; test is read once, for the card. Prediction intervals are calibrated on the last
+    training days, with a second network that did not see them. Raises InputError where there are no flows, or too few
+    for a window of each split.
     """
-    settings = settings or TrainingSettings()
     chosen_device = pick_device(device)
     architecture_function(architecture)
+    settings = settings or RECIPES[architecture]
     flows = read_flows(data, city)
     split = chosen_split(city, flows["time"].values, train_end, valid_end, test_end)
     starts = _window_starts(flows, city, split)
-    fitted = flows.sel(time=flows["time"].values < split.train_end)
-    scale = float(fitted["flow"].values[fitted["observed"].values].max())
-    if scale <= 0:
-        raise InputError(f"the training slots of '{city.name}' have no traffic at all: check the city's box")
-    climatology = Climatology.fit(city, fitted)
-
     described = {"name": architecture, "rows": city.rows, "cols": city.cols, "channels": len(FLOW_KINDS)}
-    torch.manual_seed(settings.seed)
-    network = build(described)
     registry = Registry(models / city.name, city)
     work = data / city.name / "training" / architecture
-    identity = _hash(flows, json_text([described, city.grid(), [str(t) for t in vars(split).values()]]))
-    training, validation = windows_of(flows["flow"].values, scale, starts["training"], starts["validation"])
-
-    def on_epoch(state: Trained) -> None:
-        last = state.history[-1]
-        log.info(
-            "epoch %d: training loss %.3g, validation RMSE %.3f vehicles per slot; best is epoch %d",
-            *(last["epoch"], last["train_mse"], last["valid_rmse"], state.best_epoch),
-        )
-
     log.info("training %s on %s: %s windows", architecture, chosen_device, {k: len(v) for k, v in starts.items()})
     with writer_lock(work):
-        trained = fit(
-            network,
-            training,
-            validation,
-            scale,
-            settings,
-            chosen_device,
-            work / "checkpoint.safetensors",
-            identity,
-            resume,
-            track,
-            on_epoch,
-        )
-        network.load_state_dict(trained.best)
-        card = {
+        common = (city, flows, described, chosen_device, work, resume)
+        model, trained = _fit(*common, settings, split.train_end, starts["training"], starts["validation"])
+        intervals, calibration = _calibrate(*common, replace(settings, epochs=trained.best_epoch), split, starts)
+        trees = _trees(city, flows, split, starts["training"], model.anomaly)
+        card: dict[str, Any] = {
             "version": registry.next_version(architecture),
             "city": city.name,
             "architecture": described,
-            "parameters": parameter_counts(network),
+            "parameters": parameter_counts(model.network),
             "grid": city.grid(),
-            "scale": scale,
+            "scale": model.scale,
             "split": {name: city.isoformat(moment) for name, moment in vars(split).items()},
             "windows": {name: len(positions) for name, positions in starts.items()},
             "training": asdict(settings) | {"device": str(chosen_device), "best_epoch": trained.best_epoch},
-            "data_hash": _hash(fitted),
+            "data_hash": _hash(_before(flows, split.train_end)),
             "code_version": __version__,
             "created": city.isoformat(np.datetime64(int(time.time()), "s")),
             "command": "trafficcast " + shlex.join(word for word in sys.argv[1:] if word != "--resume"),
         }
-        model = Model(card, network, climatology)
-        forecasters = {model.version: model.forecaster(chosen_device)} | baselines(flows, climatology)
-        card["metrics"] = {
-            name: evaluate(forecasters, flows, starts[name], scale) if len(starts[name]) else {}
-            for name in ("validation", "test")
-        }
+        model = replace(model, card=card, trees=trees, intervals=intervals)
+        forecasters = {model.version: model.forecaster(chosen_device)} | model.baselines(flows)
+        card["metrics"], card["intervals"] = {}, calibration
+        for name in ("validation", "test"):
+            found: dict[str, Any] = {}
+            if len(starts[name]):
+                found = evaluate(forecasters, flows, starts[name], model.scale)
+                if intervals is not None:
+                    card["intervals"][name] = intervals.coverage(*_forecast(model, flows, starts[name], chosen_device))
+            card["metrics"][name] = found
 
         def extra(folder: Path) -> None:
             write_curve(folder, trained.history)
             write_text(folder / "CARD.md", card_text(card))
 
         publish_model(registry, model, extra)
-        (work / "checkpoint.safetensors").unlink()
+        for checkpoint in work.glob("*.safetensors"):
+            checkpoint.unlink()
     log.info("published %s", registry.root / model.version)
     return card
+
+
+def _fit(
+    city: City,
+    flows: xr.Dataset,
+    described: dict[str, Any],
+    device: torch.device,
+    work: Path,
+    resume: bool,
+    settings: TrainingSettings,
+    train_end: np.datetime64,
+    training_starts: np.ndarray,
+    validation_starts: np.ndarray | None,
+) -> tuple[Model, Trained]:
+    """A network and what it needs, fitted to the slots before `train_end`; without validation for all epochs."""
+    fitted = _before(flows, train_end)
+    scale = float(fitted["flow"].values[fitted["observed"].values].max())
+    if scale <= 0:
+        raise InputError(f"the training slots of '{city.name}' have no traffic at all: check the city's box")
+    anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
+    torch.manual_seed(settings.seed)
+    network = build(described)
+    unit, context = scale, {}
+    if is_conditioned(network):
+        # The slots that are trained on are told what is normal by all other days than their own.
+        later = flows["time"].values[len(fitted["time"]) :]
+        normal = np.concatenate([normal_of_others(city, fitted), anomaly.normal.at(later)])
+        unit, context = 1.0, {"normal": normal, "calendar": calendar_features(city, flows["time"].values)}
+    splits = [starts for starts in (training_starts, validation_starts) if starts is not None]
+    training, *validation = windows_of(flows["flow"].values, unit, context, *splits)
+    purpose = "calibration" if validation_starts is None else "network"
+    checkpoint = work / f"{purpose}.safetensors"
+
+    def on_epoch(state: Trained) -> None:
+        last = state.history[-1]
+        validated = f", validation RMSE {last['valid_rmse']:.3f} vehicles per slot" if validation else ""
+        log.info("%s, epoch %d: training loss %.3g%s", purpose, last["epoch"], last["train_loss"], validated)
+
+    identity = _hash(flows, json_text([described, city.grid(), str(train_end), [len(starts) for starts in splits]]))
+    trained = fit(
+        network,
+        training,
+        validation[0] if validation else None,
+        unit,
+        settings,
+        device,
+        checkpoint,
+        identity,
+        resume and checkpoint.exists() if validation_starts is None else resume,
+        track,
+        on_epoch,
+    )
+    network.load_state_dict(trained.best)
+    return Model({"scale": scale}, network, Climatology.fit(city, fitted), anomaly), trained
+
+
+def _calibrate(
+    city: City,
+    flows: xr.Dataset,
+    described: dict[str, Any],
+    device: torch.device,
+    work: Path,
+    resume: bool,
+    settings: TrainingSettings,
+    split: Split,
+    starts: dict[str, np.ndarray],
+) -> tuple[Intervals | None, dict[str, Any]]:
+    """Prediction intervals from the last training days, forecast by a network that saw only the days before.
+
+    These days chose nothing: the settings and the number of epochs are the first network's. None with fewer than two
+    training days.
+    """
+    days = np.unique(city.local_days(_before(flows, split.train_end)["time"].values))
+    held_out = round(CALIBRATION_SHARE * len(days)) or 1
+    if len(days) < 2:
+        log.warning("no prediction intervals: they need two training days, there is %d", len(days))
+        return None, {}
+    cut = city.midnight(days[-held_out])
+    before = window_starts(flows, city, split.start, cut)
+    after = window_starts(flows, city, cut, split.train_end)
+    if not (len(before) and len(after)):
+        log.warning("no prediction intervals: the training days leave no window on one side of %s", city.isoformat(cut))
+        return None, {}
+    model, _ = _fit(city, flows, described, device, work, resume, settings, cut, before, None)
+    calibrated = {"calibrated_from": city.isoformat(cut), "calibrated_to": city.isoformat(split.train_end)}
+    return Intervals.fit(*_forecast(model, flows, after, device)), calibrated | {"windows": len(after)}
+
+
+def _forecast(
+    model: Model, flows: xr.Dataset, starts: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forecasts and what came, both (n, HORIZON, flow kind, row, col), of windows at positions `starts`."""
+    windows = gather(flows["flow"].values, starts).astype(np.float32)
+    init_times = flows["time"].values[starts + HISTORY]
+    return model.forecaster(device).forecast(windows[:, :HISTORY], init_times), windows[:, -HORIZON:]
+
+
+def _trees(
+    city: City, flows: xr.Dataset, split: Split, starts: np.ndarray, anomaly: AnomalyPersistence | None
+) -> GradientBoosting | None:
+    try:
+        return GradientBoosting.fit(city, _before(flows, split.train_end), starts, anomaly) if anomaly else None
+    except ImportError:
+        log.info("without the baseline lightgbm, which is not installed: pip install 'trafficcast[lightgbm]'")
+        return None
+
+
+def _before(flows: xr.Dataset, end: np.datetime64) -> xr.Dataset:
+    return flows.sel(time=flows["time"].values < end)
 
 
 def _window_starts(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from trafficcast.baselines import WEEK
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.forecasters import WEEK, baselines
-from trafficcast.forecasts import score_dataset
+from trafficcast.forecasts import has_intervals, score_dataset
 from trafficcast.ledger import Ledger
 from trafficcast.model import Model, load_model
 from trafficcast.registry import Registry
@@ -54,7 +54,7 @@ def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flow
         return Verified(0, len(forecasts["init_time"]))
     ledger, store = Ledger(data / "ledger.sqlite"), score_store(data, city, model.version)
     done = ledger.results("verify", city.name, model.version)
-    compared = baselines(flows, model.climatology)
+    compared = model.baselines(flows)
     observed = flows.isel(time=flows["observed"].values)
     scored = waiting = 0
     for init_time in forecasts["init_time"].values:
@@ -66,10 +66,11 @@ def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flow
             continue
         frames = observed["flow"].sel(time=wanted).values
         history, truth = frames[None, :HISTORY].astype(np.float32), frames[HISTORY:]
-        made = {model.version: forecasts["flow"].sel(init_time=init_time).values}
+        forecast = forecasts.sel(init_time=init_time)
+        made = {model.version: forecast["flow"].values}
         for name, forecaster in compared.items():
             made[name] = forecaster.forecast(history, np.array([init_time]))[0]
-        store.write(score_dataset(city, init_time, made, truth))
+        store.write(score_dataset(city, init_time, made, truth, forecast if has_intervals(forecast) else None))
         ledger.record("verify", city.name, model.version, init_time, "scored")
         scored += 1
     return Verified(scored, waiting)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from trafficcast.baselines import Climatology
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.forecasters import Climatology
 from trafficcast.model import Model, build, load_model, publish_model
 from trafficcast.registry import Registry
 

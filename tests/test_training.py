@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from trafficcast.errors import InputError, JobError
-from trafficcast.nn import VMRNN, vmrnn_b
+from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c
 from trafficcast.training import (
     Progress,
     Trained,
     TrainingSettings,
+    decayed_or_not,
+    forecast_loss,
     learning_rate,
+    mirrored,
     pick_device,
-    rollout_loss,
     train,
     windows_of,
 )
@@ -38,22 +40,38 @@ def quiet(items: Iterable[int], description: str, total: int) -> Iterable[int]:
 
 def run(
     checkpoint: Path,
-    model: VMRNN,
+    model: VMRNN | VMRNNC,
     settings: TrainingSettings = SETTINGS,
     identity: str = "data",
     resume: bool = False,
     progress: Progress = quiet,
     on_epoch: Callable[[Trained], None] = lambda state: None,
 ) -> Trained:
-    flows = np.random.default_rng(0).integers(0, 50, (40, 2, 8, 8))
-    training, validation = windows_of(flows, SCALE, np.arange(0, 18), np.arange(20, 30))
+    rng = np.random.default_rng(0)
+    flows = rng.integers(0, 50, (40, 2, 8, 8))
+    context, unit = {}, SCALE
+    if isinstance(model, VMRNNC):
+        normal = flows + rng.normal(0, 3, flows.shape).clip(0)
+        context, unit = {"normal": normal.astype(np.float32), "calendar": np.zeros((40, 6), np.float32)}, 1.0
+    training, validation = windows_of(flows, unit, context, np.arange(0, 18), np.arange(20, 30))
     device = torch.device("cpu")
-    return train(model, training, validation, SCALE, settings, device, checkpoint, identity, resume, progress, on_epoch)
+    return train(model, training, validation, unit, settings, device, checkpoint, identity, resume, progress, on_epoch)
 
 
-def test_resumed_training_equals_uninterrupted(tmp_path: Path) -> None:
-    whole = network()
-    expected = run(tmp_path / "whole.safetensors", whole)
+def conditioned() -> VMRNNC:
+    torch.manual_seed(0)
+    return vmrnn_c(8, 8, depth=2, embed=16)
+
+
+AVERAGED = replace(SETTINGS, ema=0.9, clip=1.0, flips=True, weight_decay=0.1)
+
+
+@pytest.mark.parametrize(("make", "settings"), [(network, SETTINGS), (conditioned, AVERAGED)])
+def test_resumed_training_equals_uninterrupted(
+    tmp_path: Path, make: Callable[[], VMRNN | VMRNNC], settings: TrainingSettings
+) -> None:
+    whole = make()
+    expected = run(tmp_path / "whole.safetensors", whole, settings)
 
     def pull_the_plug(items: Iterable[int], description: str, total: int) -> Iterator[int]:
         for item in items:
@@ -63,10 +81,10 @@ def test_resumed_training_equals_uninterrupted(tmp_path: Path) -> None:
 
     checkpoint = tmp_path / "interrupted.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        run(checkpoint, network(), progress=pull_the_plug)
+        run(checkpoint, make(), settings, progress=pull_the_plug)
     torch.rand(7)  # whatever else drew numbers in between
-    resumed = network()
-    got = run(checkpoint, resumed, resume=True)
+    resumed = make()
+    got = run(checkpoint, resumed, settings, resume=True)
 
     assert got.history == expected.history
     for name, value in whole.state_dict().items():
@@ -82,7 +100,7 @@ def test_training_lowers_the_loss_and_keeps_the_epoch_that_validation_chooses(tm
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
 
     trained = run(tmp_path / "c.safetensors", model, on_epoch=note)
-    assert trained.history[-1]["train_mse"] < trained.history[0]["train_mse"]
+    assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"]
     errors = [row["valid_rmse"] for row in trained.history]
     assert trained.best_epoch == errors.index(min(errors)) + 1
     for name, value in seen[trained.best_epoch - 1].items():
@@ -94,7 +112,7 @@ def test_the_loss_covers_all_seven_outputs_and_the_forecast_never_sees_its_targe
     frames = torch.rand(2, 8, 2, 8, 8)
     outputs = model(frames[:, :4], horizon=4)
     expected = ((outputs - frames[:, 1:]) ** 2).mean()
-    torch.testing.assert_close(rollout_loss(model, frames), expected)
+    torch.testing.assert_close(forecast_loss(model, frames, {}), expected)
     other = frames.clone()
     other[:, 4:] = 0
     torch.testing.assert_close(model(other[:, :4], horizon=4), outputs)
@@ -124,8 +142,88 @@ def test_a_missing_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="epoch 1"):
+    with pytest.raises(JobError, match=r"epoch 1, step \d, whose training windows are \[.*no good state yet"):
         run(tmp_path / "c.safetensors", network(), replace(SETTINGS, learning_rate=1e30))
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path: Path) -> None:
+    model, checkpoint = network(), tmp_path / "c.safetensors"
+
+    def spoil(state: Trained) -> None:
+        next(model.parameters()).data.fill_(torch.nan)
+
+    with pytest.raises(JobError, match=f"epoch 2, step 1, .*the last good state is {checkpoint}"):
+        run(checkpoint, model, on_epoch=spoil)
+    assert run(checkpoint, network(), resume=True).history[-1]["epoch"] == 3
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_too_little_memory_says_what_to_lower(tmp_path: Path, error: Exception) -> None:
+    model = network()
+
+    def greedy(*_: object) -> None:
+        raise error
+
+    model.register_forward_pre_hook(greedy)
+    with pytest.raises(JobError, match="batches of 4 windows: lower --batch-size"):
+        run(tmp_path / "c.safetensors", model)
+
+
+def test_any_other_failure_of_torch_stays_what_it_is(tmp_path: Path) -> None:
+    model = network()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    model.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run(tmp_path / "c.safetensors", model)
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    model = conditioned()
+    flows = np.random.default_rng(0).integers(0, 50, (20, 2, 8, 8))
+    context = {"normal": flows.astype(np.float32), "calendar": np.zeros((20, 6), np.float32)}
+    (training,) = windows_of(flows, 1.0, context, np.arange(0, 12))
+    device, checkpoint = torch.device("cpu"), tmp_path / "c.safetensors"
+    trained = train(model, training, None, 1.0, SETTINGS, device, checkpoint, "data", False, quiet, lambda state: None)
+    assert trained.best_epoch == SETTINGS.epochs and "valid_rmse" not in trained.history[-1]
+    assert all(torch.equal(value, trained.best[name]) for name, value in model.state_dict().items())
+
+
+def test_the_average_of_the_weights_is_what_is_kept(tmp_path: Path) -> None:
+    models = [conditioned(), conditioned()]
+    plain, averaged = (
+        run(tmp_path / f"{i}.safetensors", model, replace(SETTINGS, epochs=1, ema=ema))
+        for i, (model, ema) in enumerate(zip(models, (0.0, 0.9), strict=True))
+    )
+    name = "head.final.weight"
+    assert torch.equal(models[0].state_dict()[name], models[1].state_dict()[name])  # the weights themselves are equal
+    assert torch.equal(plain.best[name], models[0].state_dict()[name])
+    assert 0 < averaged.best[name].norm() < plain.best[name].norm()  # from zero the average lags behind
+
+
+def test_mirrors_turn_frames_and_what_is_normal_alike() -> None:
+    frames, normal = torch.rand(2, 8, 2, 4, 4), torch.rand(2, 8, 2, 4, 4)
+    calendar = torch.rand(2, 8, 6)
+    turned, context = mirrored(frames, {"normal": normal, "calendar": calendar}, [True, False, True])
+    assert torch.equal(turned, frames.flip(-1).transpose(-1, -2))
+    assert torch.equal(context["normal"], normal.flip(-1).transpose(-1, -2))
+    assert torch.equal(context["calendar"], calendar)
+    oblong, _ = mirrored(frames[..., :3], {}, [False, True, True])
+    assert torch.equal(oblong, frames[..., :3].flip(-2))
+
+
+def test_weight_decay_is_for_matrices_alone() -> None:
+    model = network()
+    decayed, others = (group["params"] for group in decayed_or_not(model, 0.1))
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {id(p) for p in decayed} | {id(p) for p in others} == set(names) and not set(map(id, decayed)) & set(
+        map(id, others)
+    )
+    assert all(model.get_parameter(names[id(p)]).ndim >= 2 for p in decayed)
+    spared = {names[id(p)].rpartition(".")[2] for p in others}
+    assert {"A_log", "D", "dt_bias", "bias"} <= spared and "scan_proj" not in spared
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:

@@ -46,6 +46,9 @@ def card_text(card: dict[str, Any]) -> str:
         if card["metrics"][name]:
             rows = score_rows(card["metrics"][name], card["grid"]["slot_minutes"])
             lines += ["", f"## {name.capitalize()}", "", *_markdown(rows)]
+    for name in ("test", "validation"):
+        if coverage := card.get("intervals", {}).get(name):
+            lines += ["", f"## Prediction intervals on {name}", "", *_interval_lines(card, coverage)]
     lines += ["", "![training curve](curve.png)", ""]
     return "\n".join(lines)
 
@@ -61,6 +64,30 @@ def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:
     return rows
 
 
+def coverage_rows(coverage: dict[str, Any], slot_minutes: int) -> list[list[str]]:
+    """A table's rows, its header first, of `Intervals.coverage`: for each level all leads together, then by lead."""
+    rows = [["interval", "lead", "truths inside", "mean width"]]
+    for level, values in coverage["levels"].items():
+        inside, width = values["inside"], values["width"]
+        rows.append([f"{float(level):.0%}", "all", f"{inside['all']:.1%}", f"{width['all']:.2f}"])
+        for lead, numbers in enumerate(zip(inside["by_lead"], width["by_lead"], strict=True)):
+            rows.append(["", f"+{lead * slot_minutes} min", f"{numbers[0]:.1%}", f"{numbers[1]:.2f}"])
+    return rows
+
+
+def activity_rows(coverage: dict[str, Any]) -> list[list[str]]:
+    """A table's rows, its header first, of `Intervals.coverage` by the band of the predicted flow."""
+    bands, levels = coverage["bands"], coverage["levels"]
+    names = [(f"{float(level):.0%}: truths inside", f"{float(level):.0%}: mean width") for level in levels]
+    rows = [["predicted", "share of predictions", *(name for pair in names for name in pair)]]
+    for band, (start, share) in enumerate(zip(bands["from"], bands["share"], strict=True)):
+        row = [f"from {start:g}", f"{share:.1%}"]
+        for values in levels.values():
+            row += [f"{values['inside']['by_activity'][band]:.1%}", f"{values['width']['by_activity'][band]:.2f}"]
+        rows.append(row)
+    return rows
+
+
 def write_curve(folder: Path, history: list[dict[str, float]]) -> None:
     """The training curve as curve.csv and curve.png."""
     with open(folder / "curve.csv", "w", encoding="utf-8", newline="") as file:
@@ -71,12 +98,23 @@ def write_curve(folder: Path, history: list[dict[str, float]]) -> None:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     left = figure.subplots()
     right = left.twinx()
-    left.plot(epochs, [row["train_mse"] for row in history], color="tab:blue", marker=".")
+    left.plot(epochs, [row["train_loss"] for row in history], color="tab:blue", marker=".")
     right.plot(epochs, [row["valid_rmse"] for row in history], color="tab:orange", marker=".")
     left.set(xlabel="epoch", yscale="log")
-    left.set_ylabel("training loss (scaled MSE)", color="tab:blue")
+    left.set_ylabel("training loss", color="tab:blue")
     right.set_ylabel("validation RMSE, vehicles per slot", color="tab:orange")
     figure.savefig(folder / "curve.png", dpi=110)
+
+
+def _interval_lines(card: dict[str, Any], coverage: dict[str, Any]) -> list[str]:
+    return [
+        "Widths and predictions are in vehicles per slot. Counts are whole: where nearly all truths are 0, an interval "
+        "that holds 0 holds more than its share.",
+        "",
+        *_markdown(coverage_rows(coverage, card["grid"]["slot_minutes"])),
+        "",
+        *_markdown(activity_rows(coverage)),
+    ]
 
 
 def _markdown(rows: list[list[str]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Self
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 import pandas as pd
+from holidays import HolidayBase, country_holidays
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trafficcast.errors import InputError
@@ -17,6 +19,13 @@ from trafficcast.feed import Feed
 OUTSIDE = -1
 FLOW_KINDS = ("inflow", "outflow")
 CLOCK_CHANGE = np.timedelta64(3 * 3600 * 10**6, "us")  # no clock was ever set back by more within a day
+
+
+@functools.cache
+def _calendar(name: str) -> HolidayBase:
+    """The public holidays of 'US' or 'US-CA', by date. Raises NotImplementedError for an unknown name."""
+    country, _, part = name.partition("-")
+    return country_holidays(country, subdiv=part or None)
 
 
 class City(BaseModel):
@@ -35,6 +44,7 @@ class City(BaseModel):
     max_gap_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     max_speed_kmh: Annotated[float, Field(gt=0)] = 150.0
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.8
+    holidays: str | None = None
     feed: Feed = Feed()
     name: str = ""
 
@@ -50,6 +60,18 @@ class City(BaseModel):
     def _divides_a_day(cls, value: int) -> int:
         if 1440 % value:
             raise ValueError(f"{value} minutes do not divide a day of 1440 minutes")
+        return value
+
+    @field_validator("holidays")
+    @classmethod
+    def _known_holidays(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                _calendar(value)
+            except NotImplementedError:
+                raise ValueError(
+                    f"'{value}' is no country ('US') or part of one ('US-CA') with known holidays"
+                ) from None
         return value
 
     @model_validator(mode="after")
@@ -154,6 +176,18 @@ class City(BaseModel):
     def is_weekend(self, times: np.ndarray) -> np.ndarray:
         """Naive UTC slot starts -> whether the local day is a Saturday or Sunday."""
         return np.asarray(self.local(times).day_of_week >= 5)
+
+    def is_holiday(self, times: np.ndarray) -> np.ndarray:
+        """Naive UTC slot starts -> whether the local day is a public holiday; without a calendar never."""
+        if self.holidays is None:
+            return np.zeros(np.shape(times), bool)
+        known = _calendar(self.holidays)
+        days, inverse = np.unique(self.local_days(times), return_inverse=True)
+        return np.array([day in known for day in days.astype(object)], bool)[inverse]
+
+    def day_of_week(self, times: np.ndarray) -> np.ndarray:
+        """Naive UTC slot starts -> the local day of the week, Monday 0; a public holiday is a Sunday, 6."""
+        return np.where(self.is_holiday(times), 6, self.local(times).day_of_week.to_numpy())
 
     def slot_start(self, time: np.datetime64) -> np.datetime64:
         """The start of the slot that holds a naive UTC time."""

@@ -11,6 +11,7 @@ from trafficcast.city import City
 from trafficcast.errors import JobError
 from trafficcast.flows import city_attributes, grid_coordinates
 from trafficcast.forecasters import target_times
+from trafficcast.intervals import Intervals
 from trafficcast.windows import HORIZON
 
 # A forecast above this many times the training maximum is no traffic, it is a fault.
@@ -18,15 +19,22 @@ BOUND = 3.0
 
 
 def forecast_dataset(
-    city: City, model: dict[str, Any], init_time: np.datetime64, flow: np.ndarray, created: np.datetime64
+    city: City,
+    model: dict[str, Any],
+    init_time: np.datetime64,
+    flow: np.ndarray,
+    created: np.datetime64,
+    intervals: Intervals | None = None,
 ) -> xr.Dataset:
     """One forecast: flow(init_time, lead_time, flow_kind, row, col) float32 in vehicles per slot, valid_time beside it.
 
     `init_time` is the start of the first slot forecast (naive UTC) and the data cut: nothing later was known.
-    `flow`: (HORIZON, flow kind, row, col). `model` is the model's card.
+    `flow`: (HORIZON, flow kind, row, col). `model` is the model's card. With `intervals` the dataset also holds the
+    bounds of prediction intervals, lower and upper(init_time, level, lead_time, flow_kind, row, col) float32;
+    `level` is the share of truths that shall lie inside.
     """
     init_times = np.array([init_time], "datetime64[us]")
-    return xr.Dataset(
+    made = xr.Dataset(
         {
             "flow": (
                 ("init_time", "lead_time", "flow_kind", "row", "col"),
@@ -48,6 +56,12 @@ def forecast_dataset(
         },
         attrs=city_attributes(city) | {"model": model["architecture"]["name"], "model_version": model["version"]},
     )
+    return made if intervals is None else made.assign(_bounds(intervals, flow)).assign_coords(level=_level(intervals))
+
+
+def has_intervals(forecast: xr.Dataset) -> bool:
+    """Whether one init time's forecast has bounds; in a file beside forecasts with them, others are not a number."""
+    return "lower" in forecast and bool(np.isfinite(forecast["lower"].values).all())
 
 
 def check_forecast(flow: np.ndarray, scale: float) -> None:
@@ -64,16 +78,23 @@ def check_forecast(flow: np.ndarray, scale: float) -> None:
 
 
 def score_dataset(
-    city: City, init_time: np.datetime64, forecasts: dict[str, np.ndarray], observed: np.ndarray
+    city: City,
+    init_time: np.datetime64,
+    forecasts: dict[str, np.ndarray],
+    observed: np.ndarray,
+    bounded: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """The errors of one verified forecast: rmse and mae(init_time, forecaster, lead_time), vehicles per slot.
 
     `forecasts` maps a forecaster's name to its frames, `observed` are the true ones: (HORIZON, flow kind, row, col).
+    `bounded` is the forecast of that init time where it has prediction intervals: then there are also the share of the
+    truths inside them, inside(init_time, level, lead_time), and their mean width, width(init_time, level, lead_time),
+    vehicles per slot.
     """
     error = np.stack([flow.astype(np.float64) - observed for flow in forecasts.values()])
     cells = (2, 3, 4)
     dimensions = ("init_time", "forecaster", "lead_time")
-    return xr.Dataset(
+    scores = xr.Dataset(
         {
             "rmse": (dimensions, np.sqrt(np.square(error).mean(cells))[None], {"units": "1"}),
             "mae": (dimensions, np.abs(error).mean(cells)[None], {"units": "1"}),
@@ -85,6 +106,26 @@ def score_dataset(
         },
         attrs=city_attributes(city),
     )
+    if bounded is None:
+        return scores
+    lower, upper = (bounded[name].values for name in ("lower", "upper"))
+    dimensions, inside = ("init_time", "level", "lead_time"), (lower <= observed) & (observed <= upper)
+    return scores.assign(
+        inside=(dimensions, inside.mean(cells)[None], {"units": "1"}),
+        width=(dimensions, (upper - lower).mean(cells, dtype=np.float64)[None], {"units": "1"}),
+    ).assign_coords(level=bounded["level"].variable)
+
+
+def _bounds(intervals: Intervals, flow: np.ndarray) -> dict[str, Any]:
+    dimensions = ("init_time", "level", "lead_time", "flow_kind", "row", "col")
+    return {
+        name: (dimensions, bound[None], {"units": "1", "long_name": f"{name} bound of the prediction interval"})
+        for name, bound in zip(("lower", "upper"), intervals.around(flow), strict=True)
+    }
+
+
+def _level(intervals: Intervals) -> tuple[str, np.ndarray, dict[str, str]]:
+    return "level", intervals.levels, {"units": "1", "long_name": "share of truths that shall lie inside the interval"}
 
 
 def _lead_times(city: City) -> np.ndarray:

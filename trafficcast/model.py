@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
+from trafficcast.baselines import AnomalyPersistence, Climatology, LastWeek, Persistence, ScaledClimatology
+from trafficcast.city import FLOW_KINDS
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, write_json
-from trafficcast.forecasters import Climatology, VmrnnForecaster
-from trafficcast.nn import VMRNN, vmrnn_b, vmrnn_d
+from trafficcast.forecasters import ConditionedForecaster, Forecaster, VmrnnForecaster
+from trafficcast.gradient_boosting import GradientBoosting
+from trafficcast.intervals import Intervals, load_intervals, save_intervals
+from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c, vmrnn_d
+from trafficcast.normal import Normal
 from trafficcast.registry import Registry
+from trafficcast.training import TrainingSettings
+from trafficcast.windows import HORIZON
 
-ARCHITECTURES: dict[str, Callable[..., VMRNN]] = {"vmrnn-b": vmrnn_b, "vmrnn-d": vmrnn_d}
+Network = VMRNN | VMRNNC
+ARCHITECTURES: dict[str, Callable[..., Network]] = {"vmrnn-b": vmrnn_b, "vmrnn-c": vmrnn_c, "vmrnn-d": vmrnn_d}
+# How each is trained unless told otherwise; the published ones as published, but for the number of epochs.
+RECIPES = {
+    "vmrnn-b": TrainingSettings(),
+    "vmrnn-c": TrainingSettings(epochs=6, learning_rate=1e-3, weight_decay=0.05, ema=0.98, clip=1.0, flips=True),
+    "vmrnn-d": TrainingSettings(),
+}
 
 
 @dataclass(frozen=True)
@@ -28,8 +43,11 @@ class Model:
     """`card` is what card.json holds: architecture, scale, grid, split, training, metrics (see `pipelines.train`)."""
 
     card: dict[str, Any]
-    network: VMRNN
+    network: Network
     climatology: Climatology
+    anomaly: AnomalyPersistence | None = None
+    trees: GradientBoosting | None = None
+    intervals: Intervals | None = None
 
     @property
     def version(self) -> str:
@@ -41,9 +59,23 @@ class Model:
         """The training split's maximum over both kinds, vehicles per slot."""
         return float(self.card["scale"])
 
-    def forecaster(self, device: torch.device) -> VmrnnForecaster:
+    def forecaster(self, device: torch.device) -> Forecaster:
         """The network behind the Forecaster protocol."""
+        if self.anomaly is not None and is_conditioned(self.network):
+            return ConditionedForecaster(self.network, self.anomaly.normal, device)
         return VmrnnForecaster(self.network, self.scale, device)
+
+    def baselines(self, flows: xr.Dataset) -> dict[str, Forecaster]:
+        """All baselines by the names that scores use. `flows` is where `last_week` looks things up."""
+        named: dict[str, Forecaster | None] = {
+            "persistence": Persistence(),
+            "last_week": LastWeek(flows, self.climatology),
+            "climatology": self.climatology,
+            "scaled_climatology": ScaledClimatology(self.climatology),
+            "anomaly_persistence": self.anomaly,
+            "lightgbm": self.trees,
+        }
+        return {name: forecaster for name, forecaster in named.items() if forecaster is not None}
 
 
 def load_model(registry: Registry, version: str | None = None) -> Model:
@@ -66,10 +98,16 @@ def load_model(registry: Registry, version: str | None = None) -> Model:
     try:
         network = build(card["architecture"])
         network.load_state_dict(load_file(folder / "model.safetensors"))
-        table = load_arrays(folder / "climatology.safetensors")["table"]
+        tables = load_arrays(folder / "climatology.safetensors")
+        climatology = Climatology(city, tables["table"])
+        anomaly = trees = None
+        if "normal" in tables or is_conditioned(network):
+            anomaly = AnomalyPersistence(Normal(city, tables["normal"]), tables["persistence"])
+            trees = GradientBoosting.load(folder, anomaly)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise InputError(f"model {folder} is damaged: {str(error).splitlines()[0]}") from None
-    return Model(card, network, Climatology(city, table))
+    intervals = load_intervals(folder / "intervals.safetensors", HORIZON, len(FLOW_KINDS))
+    return Model(card, network, climatology, anomaly, trees, intervals)
 
 
 def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None]) -> None:
@@ -80,21 +118,39 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
         # Through `atomic` for its permissions: safetensors lets nobody but the writer read.
         with atomic(folder / "model.safetensors") as temporary:
             save_file(tensors, temporary)
+        tables = {"table": model.climatology.table}
+        if model.anomaly is not None:
+            tables |= {"normal": model.anomaly.normal.table, "persistence": model.anomaly.weights}
+        if model.trees is not None:
+            model.trees.save(folder)
         with atomic(folder / "climatology.safetensors") as temporary:
-            save_arrays({"table": np.ascontiguousarray(model.climatology.table)}, temporary)
+            save_arrays({name: np.ascontiguousarray(table) for name, table in tables.items()}, temporary)
+        if model.intervals is not None:
+            save_intervals(folder / "intervals.safetensors", model.intervals)
         write_json(folder / "card.json", model.card)
         extra(folder)
 
     registry.publish(model.version, fill)
 
 
-def build(architecture: dict[str, Any]) -> VMRNN:
+def is_conditioned(network: Network) -> bool:
+    """Whether it reads vehicles per slot, what is normal and the calendar, and not frames in [0, 1] alone."""
+    return isinstance(network, VMRNNC)
+
+
+def build(architecture: dict[str, Any]) -> Network:
     """An untrained network from a card's `architecture`: `name` and the arguments of its function."""
     arguments = dict(architecture)
     return architecture_function(arguments.pop("name"))(**arguments)
 
 
-def architecture_function(name: str) -> Callable[..., VMRNN]:
+def recipe(name: str, **given: Any) -> TrainingSettings:
+    """The architecture's recipe with the settings given in place of its own; None is not given."""
+    architecture_function(name)
+    return replace(RECIPES[name], **{key: value for key, value in given.items() if value is not None})
+
+
+def architecture_function(name: str) -> Callable[..., Network]:
     """The function that builds a network of that architecture. Raises InputError for an unknown one."""
     if name not in ARCHITECTURES:
         raise InputError(f"unknown model '{name}'; known are: {', '.join(ARCHITECTURES)}")

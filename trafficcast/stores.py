@@ -1,10 +1,13 @@
 """Stores of gridded data: NetCDF-4 files, one a local day, each replaced whole.
 
     data/<city>/flows/2008-06-04.nc                 flow(time, flow_kind, row, col), observed, vehicles, coverage
-    data/<city>/forecasts/<model>/2008-06-04.nc     flow(init_time, lead_time, flow_kind, row, col), valid_time
-    data/<city>/scores/<model>/2008-06-04.nc        rmse(init_time, forecaster, lead_time), mae
+    data/<city>/forecasts/<model>/2008-06-04.nc     flow(init_time, lead_time, flow_kind, row, col), valid_time,
+                                                    lower and upper(init_time, level, lead_time, ...)
+    data/<city>/scores/<model>/2008-06-04.nc        rmse(init_time, forecaster, lead_time), mae,
+                                                    inside and width(init_time, level, lead_time)
 
-The three are one class; `dimension` is the time that says which day a value belongs to.
+The three are one class; `dimension` is the time that says which day a value belongs to. A model without prediction
+intervals has no `level` and nothing that depends on it; beside forecasts with them such values are not a number.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import mse_loss
+from torch.optim.swa_utils import AveragedModel
 
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import atomic
@@ -27,6 +30,8 @@ class TrainingSettings:
     """How to train; the defaults follow the published training (arXiv 2403.16536) but for the number of epochs.
 
     The learning rate rises linearly over `warmup_share` of all steps and then falls to `final_rate` by a cosine.
+    `ema`: decay of the moving average of the weights that is validated and kept, 0 for the weights themselves.
+    `clip`: the largest norm of a gradient, 0 for any. `flips`: mirror whole batches, and transpose square grids.
     """
 
     epochs: int = 50
@@ -35,23 +40,33 @@ class TrainingSettings:
     final_rate: float = 1e-6
     warmup_share: float = 0.1
     weight_decay: float = 0.0
+    ema: float = 0.0
+    clip: float = 0.0
+    flips: bool = False
     seed: int = 42
 
 
 @dataclass(frozen=True)
 class Windows:
-    """One split: `frames` (slot, flow kind, row, col) in [0, 1]; `starts` (n), where windows begin."""
+    """One split: `starts` (n), where windows begin in `frames` (slot, flow kind, row, col).
+
+    The published networks read frames in [0, 1]. A conditioned one reads vehicles per slot and the `context` of each
+    slot: `normal` (slot, flow kind, row, col), vehicles per slot, and `calendar` (slot, feature).
+    """
 
     frames: torch.Tensor
     starts: torch.Tensor
+    context: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def batch(self, index: torch.Tensor) -> torch.Tensor:
-        """(len(index), HISTORY + HORIZON, flow kind, row, col)."""
-        return self.frames[self.starts[index, None] + torch.arange(HISTORY + HORIZON, device=self.starts.device)]
+    def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Frames (len(index), HISTORY + HORIZON, flow kind, row, col), and the context of the same slots."""
+        slots = self.starts[index, None] + torch.arange(HISTORY + HORIZON, device=self.starts.device)
+        return self.frames[slots], {name: values[slots] for name, values in self.context.items()}
 
     def to(self, device: torch.device) -> Windows:
         """The same on a device."""
-        return Windows(self.frames.to(device), self.starts.to(device))
+        context = {name: values.to(device) for name, values in self.context.items()}
+        return Windows(self.frames.to(device), self.starts.to(device), context)
 
 
 @dataclass
@@ -63,7 +78,9 @@ class Trained:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch (from 1) with the lowest validation error; the first of equals."""
+        """The epoch (from 1) with the lowest validation error, the first of equals; without validation the last."""
+        if "valid_rmse" not in self.history[-1]:
+            return len(self.history)
         return 1 + min(range(len(self.history)), key=lambda i: self.history[i]["valid_rmse"])
 
 
@@ -81,7 +98,7 @@ def pick_device(name: str) -> torch.device:
 def train(
     network: nn.Module,
     training: Windows,
-    validation: Windows,
+    validation: Windows | None,
     scale: float,
     settings: TrainingSettings,
     device: torch.device,
@@ -91,54 +108,69 @@ def train(
     progress: Progress,
     on_epoch: Callable[[Trained], None],
 ) -> Trained:
-    """Train `network` in place and return the best epoch by validation RMSE.
+    """Train `network` in place and return the best epoch by validation RMSE; without validation the last epoch.
 
     After every epoch the whole state goes to `checkpoint`; with `resume` training continues there and ends as
     if it had never stopped. `identity` names data and architecture: a checkpoint of other ones is refused.
-    Raises JobError when the loss is not finite.
+    Raises JobError when the loss is not finite and when memory does not suffice.
     """
     network.to(device)
-    training, validation = training.to(device), validation.to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    training = training.to(device)
+    validation = None if validation is None else validation.to(device)
+    optimizer = torch.optim.AdamW(decayed_or_not(network, settings.weight_decay), lr=settings.learning_rate)
+    averaged = AveragedModel(network, avg_fn=_moving_average(settings.ema))
     state = Trained()
     if resume:
-        state = _load_checkpoint(checkpoint, network, optimizer, settings, identity)
+        state = _load_checkpoint(checkpoint, averaged, network, optimizer, settings, identity)
     steps = math.ceil(len(training.starts) / settings.batch_size)
     for epoch in range(len(state.history), settings.epochs):
-        # Order and drop path depend on seed and epoch alone, so that a resumed run draws what it would have drawn.
+        # Order, flips and drop path depend on seed and epoch alone: a resumed run draws what it would have drawn.
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(training.starts)).to(device)
+        order = torch.randperm(len(training.starts))
+        flips = torch.rand(steps, 3) < 0.5 if settings.flips else torch.zeros(steps, 3, dtype=torch.bool)
         network.train()
-        total = torch.zeros((), device=device)
+        losses = torch.zeros(steps, device=device)
         for step in progress(range(steps), f"epoch {epoch + 1} of {settings.epochs}", steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, epoch * steps + step, settings.epochs * steps)
             index = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            frames = training.batch(index)
-            loss = rollout_loss(network, frames)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            with _memory_named(settings.batch_size):
+                frames, context = mirrored(*training.batch(index.to(device)), flips[step].tolist())
+                loss = forecast_loss(network, frames, context)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+            if settings.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
             optimizer.step()
-            total += loss.detach() * len(index)
-        mean_loss = float(total) / len(order)
-        if not math.isfinite(mean_loss):
-            raise JobError(
-                f"the loss became {mean_loss} in epoch {epoch + 1}; the last good state is {checkpoint}: "
-                "lower --learning-rate"
-            )
-        valid_rmse = validation_rmse(network, validation, settings.batch_size) * scale
-        state.history.append({"epoch": epoch + 1, "train_mse": mean_loss, "valid_rmse": valid_rmse})
+            averaged.update_parameters(network)
+            losses[step] = loss.detach()
+            # Reading a loss makes a GPU wait, so there all are read at the end of the epoch.
+            if device.type == "cpu" or step == steps - 1:
+                _check_finite(losses[: step + 1], order, epoch, settings, checkpoint)
+        state.history.append({"epoch": epoch + 1, "train_loss": float(losses.mean())})
+        if validation is not None:
+            rmse = validation_rmse(averaged.module, validation, settings.batch_size)
+            state.history[-1]["valid_rmse"] = rmse * scale
         if state.best_epoch == epoch + 1:
-            state.best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-        _save_checkpoint(checkpoint, network, optimizer, settings, identity, state)
+            weights = averaged.module.state_dict()
+            state.best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+        _save_checkpoint(checkpoint, averaged, network, optimizer, settings, identity, state)
         on_epoch(state)
     return state
 
 
-def rollout_loss(network: nn.Module, frames: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of all 7 outputs against x1 .. x7, gradient through the feedback (arXiv 2403.16536)."""
-    outputs = network(frames[:, :HISTORY], horizon=HORIZON)
-    return mse_loss(outputs, frames[:, 1:])
+def forecast_loss(network: nn.Module, frames: torch.Tensor, context: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What is minimised, of windows (n, HISTORY + HORIZON, flow kind, row, col).
+
+    A published network: mean squared error of all 7 outputs against x1 .. x7, gradient through the feedback (arXiv
+    2403.16536). A conditioned one: squared errors of the forecast, in vehicles, over the standard deviation of a count
+    around what is normal, which is halfway from least squares to the likelihood of overdispersed counts.
+    """
+    outputs = network(frames[:, :HISTORY], horizon=HORIZON, **context)
+    if not context:
+        return mse_loss(outputs, frames[:, 1:])
+    error = outputs - frames[:, HISTORY:]
+    return (error.square() / (context["normal"][:, HISTORY:] + 1.0).sqrt()).mean() / 3
 
 
 def validation_rmse(network: nn.Module, windows: Windows, batch_size: int) -> float:
@@ -147,10 +179,71 @@ def validation_rmse(network: nn.Module, windows: Windows, batch_size: int) -> fl
     squared = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode():
         for index in torch.arange(len(windows.starts), device=windows.starts.device).split(batch_size):
-            frames = windows.batch(index)
-            error = network(frames[:, :HISTORY], horizon=HORIZON)[:, -HORIZON:] - frames[:, HISTORY:]
+            frames, context = windows.batch(index)
+            forecast = network(frames[:, :HISTORY], horizon=HORIZON, **context)[:, -HORIZON:].clamp_min(0)
+            error = forecast - frames[:, HISTORY:]
             squared += error.square().mean(dim=(1, 2, 3, 4)).sum().cpu()  # MPS has no float64
     return math.sqrt(float(squared) / len(windows.starts))
+
+
+def mirrored(
+    frames: torch.Tensor, context: dict[str, torch.Tensor], flips: list[bool]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Windows of a city seen in mirrors: west-east, north-south and, where it is square, with rows as columns."""
+    side = [dim for dim, flip in zip((-1, -2), flips, strict=False) if flip]
+    square = frames.shape[-1] == frames.shape[-2]
+
+    def mirror(grids: torch.Tensor) -> torch.Tensor:
+        grids = grids.flip(side) if side else grids
+        return grids.transpose(-1, -2) if flips[2] and square else grids
+
+    return mirror(frames), {name: mirror(v) if v.ndim == frames.ndim else v for name, v in context.items()}
+
+
+def decayed_or_not(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay is for matrices: norms, biases and the scan's own parameters keep their scale."""
+    kept = ("A_log", "D", "dt_bias", "bias")
+    named = list(network.named_parameters())
+    decayed = [p for name, p in named if p.ndim >= 2 and name.rpartition(".")[2] not in kept]
+    others = [p for name, p in named if p.ndim < 2 or name.rpartition(".")[2] in kept]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
+    """An average that forgets its beginning faster: the first weights are far from good ones."""
+
+    def average(mean: torch.Tensor, new: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        n = float(count)
+        return torch.lerp(mean, new, 1.0 - min(decay, (1 + n) / (10 + n)))
+
+    return average
+
+
+@contextmanager
+def _memory_named(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not out_of_memory and "can't allocate memory" not in str(error):
+            raise
+        raise JobError(
+            f"memory does not suffice for batches of {batch_size} windows: lower --batch-size ({error})"
+        ) from None
+
+
+def _check_finite(
+    losses: torch.Tensor, order: torch.Tensor, epoch: int, settings: TrainingSettings, checkpoint: Path
+) -> None:
+    wrong = (~losses.isfinite()).nonzero()
+    if len(wrong):
+        step = int(wrong[0])
+        windows = order[step * settings.batch_size : (step + 1) * settings.batch_size].tolist()
+        last = f"the last good state is {checkpoint}" if checkpoint.exists() else "there is no good state yet"
+        raise JobError(
+            f"the loss became {float(losses[step])} in epoch {epoch + 1}, step {step + 1}, whose training windows are "
+            f"{windows}; {last}: lower --learning-rate, and look at these windows with trafficcast quality"
+        )
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
@@ -164,6 +257,7 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
 
 def _save_checkpoint(
     path: Path,
+    averaged: nn.Module,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     settings: TrainingSettings,
@@ -171,6 +265,7 @@ def _save_checkpoint(
     state: Trained,
 ) -> None:
     tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"averaged/{name}": tensor for name, tensor in averaged.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": tensor for name, tensor in values.items()}
@@ -182,7 +277,12 @@ def _save_checkpoint(
 
 
 def _load_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainingSettings, identity: str
+    path: Path,
+    averaged: nn.Module,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSettings,
+    identity: str,
 ) -> Trained:
     if not path.exists():
         raise InputError(f"nothing to resume: there is no {path}")
@@ -201,6 +301,7 @@ def _load_checkpoint(
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     network.load_state_dict(part("network/"))
+    averaged.load_state_dict(part("averaged/"))
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in part("optimizer/").items():
         number, key = name.split("/")
@@ -209,7 +310,10 @@ def _load_checkpoint(
     return Trained(json.loads(metadata["history"]), part("best/"))
 
 
-def windows_of(flows: np.ndarray, scale: float, *starts: np.ndarray) -> tuple[Windows, ...]:
+def windows_of(
+    flows: np.ndarray, scale: float, context: dict[str, np.ndarray], *starts: np.ndarray
+) -> tuple[Windows, ...]:
     """Flows (slot, flow kind, row, col) in vehicles per slot, and each split's window positions, as splits."""
     frames = torch.from_numpy(flows.astype(np.float32) / np.float32(scale))
-    return tuple(Windows(frames, torch.from_numpy(positions)) for positions in starts)
+    tensors = {name: torch.from_numpy(values) for name, values in context.items()}
+    return tuple(Windows(frames, torch.from_numpy(positions), tensors) for positions in starts)

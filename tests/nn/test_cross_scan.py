@@ -166,10 +166,14 @@ def test_autocast_leaves_the_scan_in_float32() -> None:
 def test_scan_backend_names_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scan_backend("cpu") == "numba"
     assert scan_backend("cpu", torch.float64) == "pytorch"
+    with_triton = {**module._backends(), "triton": loop}
+    monkeypatch.setattr(module, "_backends", lambda: {"pytorch": scan_by_index})
     monkeypatch.setattr(module, "mamba_kernel", lambda: loop)
     assert scan_backend("cuda") == "mamba-ssm"
     monkeypatch.setattr(module, "mamba_kernel", lambda: None)
     assert scan_backend("cuda:0") == "pytorch"
+    monkeypatch.setattr(module, "_backends", lambda: with_triton)
+    assert scan_backend("cuda:0") == "triton" and scan_backend("cuda", torch.float64) == "pytorch"
 
 
 def test_without_numba_the_plain_way_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,17 @@ from trafficcast.nn.cross_scan import scan_backend
 from trafficcast.nn.published import load_published
 from trafficcast.nn.selective_scan import selective_scan
 from trafficcast.nn.vmrnn import VMRNN, parameter_counts, vmrnn_b
+from trafficcast.nn.vmrnn_conditioned import VMRNNC, vmrnn_c
 from trafficcast.nn.vmrnn_deep import vmrnn_d
 
-__all__ = ["VMRNN", "load_published", "parameter_counts", "scan_backend", "selective_scan", "vmrnn_b", "vmrnn_d"]
+__all__ = [
+    "VMRNN",
+    "VMRNNC",
+    "load_published",
+    "parameter_counts",
+    "scan_backend",
+    "selective_scan",
+    "vmrnn_b",
+    "vmrnn_c",
+    "vmrnn_d",
+]

@@ -41,9 +41,7 @@ def cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: 
 
 class _CrossScan(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
         ctx.save_for_backward(x, dt, b, c, dt_bias, A, D)
         arrays = _arrays(x, dt, b, c, dt_bias, A, D)
         y = np.zeros(arrays[0].shape, np.float32)

@@ -39,17 +39,21 @@ def cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: 
     inputs = (x, dt, b, c, dt_bias, A, D)
     # The state decays over many tokens, so the scan is never run below float32, whatever autocast says.
     dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in inputs) else torch.float32
-    scan = _backends()[scan_backend(x.device, dtype)]
+    backend = scan_backend(x.device, dtype)
     with torch.autocast(x.device.type, enabled=False):
-        return scan(*(tensor.to(dtype) for tensor in inputs))
+        if backend != "triton":  # which converts what it reads as it reads it
+            x, dt, b, c, dt_bias, A, D = (tensor.to(dtype) for tensor in inputs)
+        return _backends()[backend](x, dt, b, c, dt_bias, A, D)
 
 
 def scan_backend(device: torch.device | str, dtype: torch.dtype = torch.float32) -> str:
-    """Which scan runs there: "numba" on CPUs, "mamba-ssm" on CUDA where it is installed, else "pytorch"."""
+    """Which scan runs there: "numba" on CPUs; "triton", or else "mamba-ssm", on CUDA; "pytorch" anywhere."""
     kind = torch.device(device).type
     if dtype == torch.float32:
         if kind == "cpu" and "numba" in _backends():
             return "numba"
+        if kind == "cuda" and "triton" in _backends():
+            return "triton"
         if kind == "cuda" and mamba_kernel() is not None:
             return "mamba-ssm"
     return "pytorch"
@@ -61,8 +65,17 @@ def _backends() -> dict[str, CrossScan]:
     try:
         from trafficcast.nn import cpu_scan
     except ImportError:  # no numba for this machine
-        return backends
-    return backends | {"numba": cpu_scan.cross_scan}
+        pass
+    else:
+        backends["numba"] = cpu_scan.cross_scan
+    if torch.cuda.is_available():
+        try:
+            from trafficcast.nn import triton_scan
+        except ImportError:  # no triton, for instance on Windows
+            return backends
+        if triton_scan.available():
+            backends["triton"] = triton_scan.cross_scan
+    return backends
 
 
 def scan_by_index(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:

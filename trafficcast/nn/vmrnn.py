@@ -10,7 +10,8 @@ width of SS2D, K = 4 scan directions, N states per channel, R rank of the step s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -151,8 +152,8 @@ class Head(nn.Module):
         self.final = _doubling(embed, channels)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden: (B, H, W, E) -> (B, C, H * patch, W * patch), in [0, 1]"""
-        return torch.sigmoid(self.final(self.inner(hidden.permute(0, 3, 1, 2))))
+        """hidden: (B, H, W, E) -> (B, C, H * patch, W * patch), any number"""
+        return self.final(self.inner(hidden.permute(0, 3, 1, 2)))
 
 
 def _doubling(channels_in: int, channels_out: int) -> nn.ConvTranspose2d:
@@ -266,7 +267,7 @@ class VMRNNB(VMRNN):
     def advance(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
         """See VMRNN."""
         hidden, cell = self.cell(self.embedding(frame), state[0] if state else None)
-        return self.head(hidden), [(hidden, cell)]
+        return torch.sigmoid(self.head(hidden)), [(hidden, cell)]
 
 
 def vmrnn_b(
@@ -285,7 +286,12 @@ def vmrnn_b(
     return VMRNNB(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path)
 
 
-def parameter_counts(model: VMRNN) -> dict[str, int]:
+class _Counted(Protocol):
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def unused_shapes(self) -> dict[str, torch.Size]: ...
+
+
+def parameter_counts(model: _Counted) -> dict[str, int]:
     """`live`: what this network has. `published`: with what the published one has and never calls."""
     live = sum(p.numel() for p in model.parameters())
     return {"live": live, "published": live + sum(shape.numel() for shape in model.unused_shapes().values())}

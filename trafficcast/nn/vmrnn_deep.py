@@ -109,7 +109,7 @@ class VMRNND(VMRNN):
         for level, cell_state in zip(levels, before, strict=True):
             x, cell_state = level(x, cell_state)
             after.append(cell_state)
-        return self.up_head(x), after
+        return torch.sigmoid(self.up_head(x)), after
 
     def unused_shapes(self) -> dict[str, torch.Size]:
         """See VMRNN. The published network also has a second patch embedding, on the way up."""

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from trafficcast.baselines import AnomalyPersistence, Climatology, LastWeek, Persistence, ScaledClimatology, anomaly
 from trafficcast.city import City
 from trafficcast.flows import flows_dataset
-from trafficcast.forecasters import Climatology, LastWeek, Persistence, ScaledClimatology, baselines, target_times
+from trafficcast.forecasters import target_times
+from trafficcast.gradient_boosting import GradientBoosting, features
+from trafficcast.model import Model
+from trafficcast.nn import vmrnn_b
+from trafficcast.normal import Normal, normal_of_others
 
 SIX_HOURS = np.timedelta64(6, "h")
 MONDAY = np.datetime64("2008-06-02T00:00", "us")
@@ -169,7 +174,7 @@ def test_last_week_never_reads_what_the_forecast_time_did_not_know() -> None:
 
 def test_all_baselines_by_the_names_that_scores_use() -> None:
     dataset = flows(WEEK)
-    named = baselines(dataset, Climatology.fit(city(), dataset))
+    named = Model({}, vmrnn_b(8, 8, depth=1, embed=16), Climatology.fit(city(), dataset)).baselines(dataset)
     past = history(11, 21, 31, 82)
     assert {name: numbers(forecaster.forecast(past, at(28)))[0] for name, forecaster in named.items()} == {
         "persistence": [82, 82, 82, 82],
@@ -177,3 +182,104 @@ def test_all_baselines_by_the_names_that_scores_use() -> None:
         "climatology": [11, 21, 31, 41],
         "scaled_climatology": pytest.approx([11 * 14.5, 21 * 14.5, 31 * 14.5, 41 * 14.5]),  # 145 seen, 10 normal
     }
+
+
+# A city of 4 x 5 cells whose days follow a pattern, over three weeks of hours; its departures last.
+def pattern_city() -> City:
+    return City(west=0, east=1, south=0, north=1, rows=4, cols=5, slot_minutes=60, timezone="UTC", name="pattern")
+
+
+def lasting(persistence: float, days: int = 21, noise: float = 6.0) -> xr.Dataset:
+    """A departure of each cell that shrinks to `persistence` of itself from slot to slot, around a daily pattern."""
+    rng = np.random.default_rng(0)
+    time = MONDAY + np.timedelta64(1, "h") * np.arange(24 * days)
+    hour = np.arange(24 * days) % 24
+    normal = 60 + 30 * np.sin(2 * np.pi * hour / 24)[:, None, None, None] * np.ones((2, 4, 5))
+    departure = np.zeros((24 * days, 2, 4, 5))
+    for t in range(1, len(time)):
+        departure[t] = persistence * departure[t - 1] + rng.normal(0, noise, (2, 4, 5))
+    flow = (normal + departure).clip(0).round().astype(int)
+    return flows_dataset(pattern_city(), time, flow, np.ones(len(time)), np.ones(len(time)))
+
+
+def starts_of(flows: xr.Dataset) -> np.ndarray:
+    return np.arange(len(flows["time"]) - 7)
+
+
+def test_anomaly_persistence_finds_how_long_departures_last() -> None:
+    for persistence in (0.0, 0.9):
+        flows = lasting(persistence)
+        weights = AnomalyPersistence.fit(pattern_city(), flows, starts_of(flows)).weights
+        assert weights.shape == (4,) and (np.diff(weights) <= 0.02).all()
+        # The best linear weight of the mean of four for a first-order autoregression.
+        lags = np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
+        variance = (persistence**lags).mean() if persistence else 0.25
+        expected = [np.mean([persistence ** (lead + lag) for lag in (1, 2, 3, 4)]) / variance for lead in range(4)]
+        np.testing.assert_allclose(weights, expected, atol=0.08)
+
+
+def test_anomaly_persistence_beats_what_it_is_made_of() -> None:
+    flows = lasting(0.9)
+    training, later = flows.isel(time=slice(0, 24 * 14)), flows.isel(time=slice(24 * 14, None))
+    fitted = AnomalyPersistence.fit(pattern_city(), training, starts_of(training))
+    starts, values = starts_of(later), later["flow"].values.astype(np.float32)
+    past = np.stack([values[s : s + 4] for s in starts])
+    truth = np.stack([values[s + 4 : s + 8] for s in starts])
+    init_times = later["time"].values[starts + 4]
+
+    def error(forecast: np.ndarray) -> float:
+        return float(np.sqrt(np.square(forecast - truth).mean()))
+
+    scaled = ScaledClimatology(Climatology.fit(pattern_city(), training)).forecast(past, init_times)
+    assert error(fitted.forecast(past, init_times)) < 0.9 * error(scaled)
+    assert (fitted.forecast(past, init_times) >= 0).all()
+
+
+def test_the_busyness_of_a_city_without_normal_traffic_is_normal() -> None:
+    level, departure = anomaly(history(1, 2, 3, 4), np.zeros((1, 8, *FRAME), np.float32))
+    assert (level == 0).all() and (departure == 2.5).all()
+
+
+def test_normal_of_others_is_what_a_fit_without_the_day_says() -> None:
+    there = pattern_city()
+    flows = lasting(0.5, days=16)
+    flows["observed"][30:40] = False
+    left_out = normal_of_others(there, flows)
+    days = there.local_days(flows["time"].values)
+    for day in np.unique(days)[[0, 5, 15]]:
+        rest = flows.isel(time=days != day)
+        expected = Normal.fit(there, rest).at(flows["time"].values[days == day])
+        np.testing.assert_allclose(left_out[days == day], expected, rtol=1e-5)
+
+
+def test_trees_learn_what_cells_cannot_tell_alone() -> None:
+    pytest.importorskip("lightgbm", reason="LightGBM is not installed")
+    rng = np.random.default_rng(0)
+    flows = lasting(0.0, noise=1.0)
+    # Whatever a cell's western neighbour had too much of arrives one slot later.
+    wave = rng.normal(0, 8, (len(flows["time"]), 2, 4, 5)).round().astype(int)
+    arriving = np.roll(wave, (1, 1), axis=(0, 3))
+    flows["flow"].values[:] = (flows["flow"].values + wave + arriving).clip(0)
+    training, later = flows.isel(time=slice(0, 24 * 14)), flows.isel(time=slice(24 * 14, None))
+    start = AnomalyPersistence.fit(pattern_city(), training, starts_of(training))
+    trees = GradientBoosting.fit(pattern_city(), training, starts_of(training), start)
+    again = GradientBoosting.fit(pattern_city(), training, starts_of(training), start)
+    starts, values = starts_of(later), later["flow"].values.astype(np.float32)
+    past, init_times = np.stack([values[s : s + 4] for s in starts]), later["time"].values[starts + 4]
+    truth = np.stack([values[s + 4 : s + 8] for s in starts])
+    forecast = trees.forecast(past, init_times)
+    np.testing.assert_array_equal(forecast, again.forecast(past, init_times))
+    assert forecast.shape == truth.shape and (forecast >= 0).all()
+    without = start.forecast(past, init_times)
+    assert np.square(forecast - truth)[:, 0].mean() < 0.97 * np.square(without - truth)[:, 0].mean()
+
+
+def test_there_are_23_features_and_the_first_is_anomaly_persistence() -> None:
+    there, flows = pattern_city(), lasting(0.5)
+    start = AnomalyPersistence.fit(there, flows, starts_of(flows))
+    values, times = flows["flow"].values.astype(np.float32), flows["time"].values
+    past, normal = values[None, 40:44], start.normal.at(times[None, 40:48])
+    found = features(there, past, normal, times[[44]], start.weights)
+    assert found.shape == (4 * 2 * 4 * 5, 23)
+    np.testing.assert_allclose(found[:, 0], start.forecast(past, times[[44]]).ravel(), rtol=1e-6)
+    np.testing.assert_array_equal(found[:, 4].reshape(4, 2, 4, 5), np.broadcast_to(past[0, 3], (4, 2, 4, 5)))

@@ -1,0 +1,202 @@
+"""Prediction intervals by split conformal prediction: how far truths lay from forecasts made without knowing them.
+
+Residuals of forecasts that chose nothing are grouped by lead, flow kind and activity level, a level of the PREDICTED
+flow, which is known when a forecast is made. A group's quantiles bound the next truth (Lei et al. 2018, arXiv
+1604.04173; groups: Vovk 2012, arXiv 1209.2673): of exchangeable truths at least the nominal share lies inside. See
+docs/intervals.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from trafficcast.errors import InputError
+from trafficcast.files import atomic
+
+LEVELS = (0.80, 0.95)
+# Shares of the predictions below each activity level: every fourth level halves what lies above, so that the few busy
+# cells have levels of their own.
+SHARES = 1 - 2 ** (-np.arange(1, 41) / 4)
+# The fewest residuals of a group: 95 % needs 39, and a quantile out of few is a noisy one.
+FEWEST = 500
+# Bounds lie this much further out, vehicles, so that rounding never puts a truth that is the bound outside.
+EDGE = 1e-3
+# Predicted flows, vehicles per slot, between which coverage is reported.
+BANDS = (0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Quantiles of the score (truth - prediction) / sqrt(prediction + 1), as counts vary with the root of their mean.
+
+    `levels`: (level) float64, rising, the nominal shares of truths inside. `edges`: (activity - 1) float32, rising, the
+    predicted vehicles per slot at which an activity level ends and the next one begins. `scores`: (level, bound =
+    lower or upper, lead, flow kind, activity) float32; a lower one of -inf means that the lower bound is 0.
+    """
+
+    levels: np.ndarray
+    edges: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def fit(cls, prediction: np.ndarray, truth: np.ndarray, levels: tuple[float, ...] = LEVELS) -> Self:
+        """Calibrate on forecasts and what came, both (n, lead, flow kind, row, col), vehicles per slot.
+
+        The forecasts must have had no part in what made their forecaster, nor in any choice. Fewer than about 40
+        values a lead and kind cannot bound 95 %: then the extreme residuals are the bounds. Raises InputError where
+        there is nothing, where the shapes differ, where a value is not finite or negative, and for levels that
+        do not rise between 0 and 1.
+        """
+        prediction, truth = _checked(prediction, truth)
+        if not levels or not np.all(np.diff([0, *levels, 1]) > 0):
+            raise InputError(f"the levels {levels} of prediction intervals do not rise between 0 and 1")
+        groups = prediction.shape[1:3]
+        # (lead, flow kind, n x row x col)
+        predicted, true = (np.moveaxis(x, 0, 2).reshape(*groups, -1) for x in (prediction, truth))
+        edges = _edges(predicted)
+        scores = np.empty((len(levels), 2, *groups, len(edges) + 1), np.float32)
+        for lead, kind in np.ndindex(groups):
+            activity = np.searchsorted(edges, predicted[lead, kind], side="right")
+            score = (true[lead, kind] - predicted[lead, kind]) / _spread(predicted[lead, kind])
+            for level in range(len(edges) + 1):
+                inside = activity == level
+                scores[..., lead, kind, level] = _quantiles(score[inside], true[lead, kind][inside], levels)
+        return cls(np.array(levels, np.float64), edges, scores)
+
+    def around(self, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds of a forecast `flow` (..., lead, flow kind, row, col), vehicles per slot.
+
+        Both (level, ..., lead, flow kind, row, col) float32: 0 <= lower <= flow <= upper, and a higher level holds a
+        lower one. Raises InputError for a flow of other leads or kinds, not finite or negative.
+        """
+        flow = _valid("forecast", flow)
+        groups = self.scores.shape[2:4]
+        if flow.shape[-4:-2] != groups:
+            raise InputError(f"intervals of (lead, flow kind) = {groups} do not fit a forecast of shape {flow.shape}")
+        activity = np.searchsorted(self.edges, flow, side="right")
+        lead, kind = np.ogrid[: groups[0], : groups[1]]
+        below, above = np.moveaxis(self.scores[:, :, lead[..., None, None], kind[..., None, None], activity], 1, 0)
+        lower = flow + below * _spread(flow) - EDGE
+        upper = flow + above * _spread(flow) + EDGE
+        return np.clip(lower, 0, flow), np.maximum(upper, flow)
+
+    def coverage(self, prediction: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+        """What a card tells: the share of truths inside and the mean width, vehicles per slot, of each level.
+
+        `prediction` and `truth`: (n, lead, flow kind, row, col), vehicles per slot. Each of `levels` (its name as in
+        "0.8") has `inside` and `width`: over all, by lead, by flow kind, and by activity, between the BANDS of the
+        predicted flow; `bands` says where these begin and which share of the predictions they hold, those that hold
+        none left out. Raises InputError as `fit` and `around` do.
+        """
+        prediction, truth = _checked(prediction, truth)
+        lower, upper = self.around(prediction)
+        inside, width = (lower <= truth) & (truth <= upper), upper - lower
+        band = np.searchsorted(BANDS, prediction, side="right") - 1
+        counts = np.bincount(band.ravel(), minlength=len(BANDS))
+        shown = np.flatnonzero(counts)
+
+        def means(values: np.ndarray) -> dict[str, Any]:
+            sums = np.bincount(band.ravel(), values.ravel(), minlength=len(BANDS))
+            return {
+                "all": float(values.mean(dtype=np.float64)),
+                "by_lead": values.mean((0, 2, 3, 4), dtype=np.float64).tolist(),
+                "by_kind": values.mean((0, 1, 3, 4), dtype=np.float64).tolist(),
+                "by_activity": (sums[shown] / counts[shown]).tolist(),
+            }
+
+        return {
+            "forecasts": len(prediction),
+            "bands": {"from": [BANDS[i] for i in shown], "share": (counts[shown] / counts.sum()).tolist()},
+            "levels": {
+                f"{level:g}": {"inside": means(inside[i]), "width": means(width[i])}
+                for i, level in enumerate(self.levels)
+            },
+        }
+
+
+def save_intervals(path: Path, intervals: Intervals) -> None:
+    """Write intervals as a safetensors file, atomically."""
+    with atomic(path) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in vars(intervals).items()}, temporary)
+
+
+def load_intervals(path: Path, leads: int, kinds: int) -> Intervals | None:
+    """Intervals from their file; None where there is none.
+
+    Raises InputError for a damaged file and for one of other leads or flow kinds.
+    """
+    if not path.exists():
+        return None
+    try:
+        intervals = Intervals(**load_file(path))
+        expected = (len(intervals.levels), 2, leads, kinds, len(intervals.edges) + 1)
+    except (OSError, SafetensorError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+    if intervals.scores.shape != expected or np.isnan(intervals.scores).any():
+        raise InputError(f"{path} is damaged: its scores are {intervals.scores.shape}, not numbers {expected}")
+    return intervals
+
+
+def _edges(predicted: np.ndarray) -> np.ndarray:
+    """Where activity levels begin, for all leads and kinds; each level holds FEWEST predictions of each, or is merged.
+
+    `predicted`: (lead, flow kind, n).
+    """
+    candidates = np.unique(np.quantile(predicted, SHARES).astype(np.float32))
+    # (candidate, lead, flow kind)
+    below = np.stack([(predicted < edge).sum(-1) for edge in candidates])
+    edges, taken = [], np.zeros_like(below[0])
+    for edge, count in zip(candidates, below, strict=True):
+        if (count - taken).min() >= FEWEST and (predicted.shape[-1] - count).min() >= FEWEST:
+            edges.append(edge)
+            taken = count
+    return np.array(edges, np.float32)
+
+
+def _quantiles(score: np.ndarray, truth: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """Lower and upper quantiles of one group's scores: (level, bound), by their ranks from 1 on.
+
+    Where a truth of 0 is likely enough to be the lower bound, nothing can be missed below it, and all that may be
+    missed is missed above.
+    """
+    ordered, zeros, n = np.sort(score), int((truth == 0).sum()), len(score)
+    bounds = np.empty((len(levels), 2))
+    for i, level in enumerate(levels):
+        above = math.ceil((n + 1) * (1 + level) / 2)
+        below = max(1, n + 1 - above)
+        if zeros >= below:
+            bounds[i] = -np.inf, ordered[min(n, math.ceil((n + 1) * level)) - 1]
+        else:
+            bounds[i] = ordered[below - 1], ordered[min(n, above) - 1]
+    # A level whose missing is all above may end below the upper bound of a lower level that misses on both sides.
+    return np.stack([bounds[:, 0], np.maximum.accumulate(bounds[:, 1])], axis=1)
+
+
+def _spread(flow: np.ndarray) -> np.ndarray:
+    """How far truths scatter around a prediction, but for a factor; vehicles per slot."""
+    return np.sqrt(flow + 1)
+
+
+def _checked(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if prediction.ndim != 5 or prediction.shape != truth.shape:
+        raise InputError(
+            f"forecasts {prediction.shape} and truths {truth.shape} must both be (n, lead, flow kind, row, col)"
+        )
+    if prediction.size == 0:
+        raise InputError("there is no forecast to calibrate or check prediction intervals on")
+    return _valid("forecast", prediction), _valid("truth", truth)
+
+
+def _valid(what: str, flow: np.ndarray) -> np.ndarray:
+    if not np.isfinite(flow).all() or (flow < 0).any():
+        raise InputError(
+            f"a {what} holds values that are negative or not finite: prediction intervals need vehicles per slot"
+        )
+    return np.asarray(flow, np.float32)

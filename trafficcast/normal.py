@@ -1,0 +1,115 @@
+"""What is normal in a slot, by day of the week, and what the calendar says: all that is known before anything is seen.
+
+Holidays count as Sundays. A day of the week has few samples, its kind (working day or day off) many: its mean is drawn
+towards its kind's (empirical Bayes, as for baseball averages: Efron & Morris 1975), the less the more weeks there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from trafficcast.city import City
+
+# How many days of its own a day of the week needs to weigh as much as its kind.
+PRIOR_DAYS = 8.0
+# Width of the Gaussian that smooths over the time of day, minutes.
+SMOOTHING_MINUTES = 24.0
+DAYS_OFF = np.array([False] * 5 + [True] * 2)
+FEATURES = 6  # what `calendar_features` tells of a slot
+
+
+@dataclass(frozen=True)
+class Normal:
+    """`table`: (day of the week, slot of day, flow kind, row, col) float32, vehicles per slot; Monday is 0."""
+
+    city: City
+    table: np.ndarray
+
+    @classmethod
+    def fit(cls, city: City, flows: xr.Dataset) -> Normal:
+        """From observed slots."""
+        return cls(city, _table(city, *_sums(city, flows)))
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """What is normal at slot starts of any shape (...), naive UTC: (..., flow kind, row, col)."""
+        flat = times.ravel()
+        return self.table[self.city.day_of_week(flat), self.city.slot_of_day(flat)].reshape(
+            times.shape + self.table.shape[2:]
+        )
+
+
+def normal_of_others(city: City, flows: xr.Dataset) -> np.ndarray:
+    """What is normal in each slot of `flows` by all other local days: (time, flow kind, row, col), vehicles per slot.
+
+    A network that trained on what is normal with the slot itself in it would trust it too much.
+    """
+    time = flows["time"].values
+    days, weekday, slot = city.local_days(time), city.day_of_week(time), city.slot_of_day(time)
+    sums, counts = _sums(city, flows)
+    normal = np.empty(flows["flow"].shape, np.float32)
+    for day in np.unique(days):
+        own = days == day
+        own_sums, own_counts = _sums(city, flows.isel(time=own))
+        kind = weekday[own][0]
+        others = _table(city, sums - own_sums, counts - own_counts, [kind])
+        normal[own] = others[0, slot[own]]
+    return normal
+
+
+def calendar_features(city: City, times: np.ndarray) -> np.ndarray:
+    """What the calendar says of slot starts (n), naive UTC: the local time of day as two harmonics, day off, holiday.
+
+    (n, FEATURES) float32.
+    """
+    angle = 2 * np.pi * (city.slot_of_day(times) + 0.5) / city.slots_per_day
+    harmonics = [function(n * angle) for n in (1, 2) for function in (np.sin, np.cos)]
+    off = DAYS_OFF[city.day_of_week(times)]
+    return np.stack([*harmonics, off, city.is_holiday(times)], axis=1).astype(np.float32)
+
+
+def _sums(city: City, flows: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (day of the week, slot of day, flow kind, row, col) of the observed slots, and the number of each."""
+    flows = flows.isel(time=flows["observed"].values)
+    time, values = flows["time"].values, flows["flow"].values
+    shape = (7, city.slots_per_day)
+    sums, counts = np.zeros(shape + values.shape[1:]), np.zeros(shape)
+    key = city.day_of_week(time), city.slot_of_day(time)
+    np.add.at(sums, key, values)
+    np.add.at(counts, key, 1)
+    return sums, counts
+
+
+def _table(city: City, sums: np.ndarray, counts: np.ndarray, weekdays: Iterable[int] = range(7)) -> np.ndarray:
+    """The table's entries for some days of the week."""
+    sums, counts = _smoothed(city, sums), _smoothed(city, counts)
+    overall = sums.sum((0, 1)) / max(counts.sum(), 1e-9)
+    kinds = []
+    for off in (False, True):
+        alike = DAYS_OFF if off else ~DAYS_OFF
+        kinds.append((sums[alike].sum(0), counts[alike].sum(0)))
+    means = []
+    for weekday in weekdays:
+        own, other = kinds[int(DAYS_OFF[weekday])], kinds[1 - int(DAYS_OFF[weekday])]
+        # A kind of day without a sample takes the other's mean, and a time of day without any the overall one.
+        mean = _ratio(*own, _ratio(*other, overall))
+        n = counts[weekday][:, None, None, None]
+        means.append((sums[weekday] + PRIOR_DAYS * mean) / (n + PRIOR_DAYS))
+    return np.stack(means).astype(np.float32)
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    n = counts[:, None, None, None]
+    return np.where(n > 1e-3, sums / np.maximum(n, 1e-3), otherwise)
+
+
+def _smoothed(city: City, values: np.ndarray) -> np.ndarray:
+    """A Gaussian along the slots of a day (axis 1), which follow one another in a circle."""
+    width = SMOOTHING_MINUTES / city.slot_minutes
+    reach = min(int(4 * width), (values.shape[1] - 1) // 2)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    weights /= weights.sum()
+    return sum(w * np.roll(values, shift, axis=1) for w, shift in zip(weights, range(-reach, reach + 1), strict=True))
