@@ -81,6 +81,26 @@ def test_forecasts_keep_their_lead_times_and_valid_times(tmp_path: Path) -> None
     assert store.days() == [np.datetime64("2008-06-03"), np.datetime64("2008-06-04")]
 
 
+@pytest.mark.parametrize("later", [HALF_HOUR, 48 * HALF_HOUR])
+@pytest.mark.parametrize("names", [("a b c", "a b"), ("a b", "a b c"), ("a b", "b c")])
+def test_scores_of_other_forecasters_keep_their_names(
+    tmp_path: Path, names: tuple[str, str], later: np.timedelta64
+) -> None:
+    """In one file and in two: a baseline may be missing where its package is not installed."""
+    store, start = score_store(tmp_path, city(), "v1"), np.datetime64("2008-06-04T12:00", "us")
+    values = {"a": 1.0, "b": 2.0, "c": 3.0}
+    for i, part in enumerate(names):
+        rmse = ("init_time", "forecaster"), [[values[name] + 10 * i for name in part.split()]]
+        coordinates = {"init_time": [start + i * later], "forecaster": part.split()}
+        store.write(xr.Dataset({"rmse": rmse}, coordinates, city().grid()))
+    found = read(store)
+    for i, part in enumerate(names):
+        scores = found["rmse"].isel(init_time=i).dropna("forecaster")
+        assert dict(zip(scores["forecaster"].values, scores.values, strict=True)) == {
+            name: values[name] + 10 * i for name in part.split()
+        }
+
+
 def test_the_three_stores_lie_apart(tmp_path: Path) -> None:
     roots = [
         flow_store(tmp_path, city()).root,

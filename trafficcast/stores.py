@@ -92,14 +92,15 @@ class DayStore:
         return self._concatenate([kept, new]).sortby(self.dimension)
 
     def _concatenate(self, parts: list[xr.Dataset]) -> xr.Dataset:
-        # What does not depend on the time (cells, flow kinds) is the same in every part.
+        # What does not depend on the time (cells, flow kinds) is the same in every part; of forecasters and levels one
+        # part may have more than another, whose values are then not a number.
         return xr.concat(
             parts,
             self.dimension,
             data_vars="minimal",
             coords="minimal",
             compat="override",
-            join="override",
+            join="outer",
             combine_attrs="override",
         )
 
