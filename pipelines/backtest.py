@@ -47,6 +47,7 @@ def backtest(
     if start < split["train_end"] and end > split["start"]:
         log.warning("the period overlaps the training of %s: these scores flatter it", model.version)
     forecasters = {model.version: model.forecaster(chosen_device)} | model.baselines(flows)
+    scores, coverage = evaluate(forecasters, flows, starts, model.scale, model.intervals)
     return {
         "city": city.name,
         "champion": model.version,
@@ -55,5 +56,6 @@ def backtest(
         "forecasts": len(starts),
         "scale": model.scale,
         "slot_minutes": city.slot_minutes,
-        "scores": evaluate(forecasters, flows, starts, model.scale),
+        "scores": scores,
+        "intervals": coverage,
     }

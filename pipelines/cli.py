@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from pipelines.printing import out, print_json, print_object, print_rows, print_scores
+from pipelines.printing import out, print_coverage, print_json, print_object, print_rows, print_scores
 from trafficcast import __version__
 from trafficcast.city import City
 from trafficcast.config import Config, load_config
@@ -128,6 +128,10 @@ def train(
     valid_end: Annotated[str | None, typer.Option(help="Validation ends, test begins here.")] = None,
     test_end: Annotated[str | None, typer.Option(help="Test ends here; default: the last slot.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted training stopped.")] = False,
+    transfer: Annotated[
+        str | None,
+        typer.Option(metavar="[CITY/]VERSION", help="Start from this model's weights instead of random ones."),
+    ] = None,
     device: DeviceOption = "auto",
     config: ConfigOption = CONFIG,
     city: CityOption = None,
@@ -139,28 +143,20 @@ def train(
     Every architecture has its own recipe for what is not given.
     """
     from pipelines.train import train as run
+    from trafficcast.distributed import process_group, rank
     from trafficcast.model import recipe
 
     settings, place = _open(config, city)
-    card = run(
-        place,
-        settings.paths.data,
-        settings.paths.models,
-        model,
-        recipe(
-            model,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            seed=seed,
-        ),
-        _time(place, train_end),
-        _time(place, valid_end),
-        _time(place, test_end),
-        device,
-        resume,
+    given = recipe(
+        model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, seed=seed
     )
+    ends = _time(place, train_end), _time(place, valid_end), _time(place, test_end)
+    with process_group():
+        if rank():  # of torchrun's processes only the first one speaks, but for errors
+            logging.disable(logging.WARNING)
+        card = run(place, settings.paths.data, settings.paths.models, model, given, *ends, device, resume, transfer)
+    if not card:
+        return
     if as_json:
         print_json(card)
     else:
@@ -189,6 +185,8 @@ def backtest(
     else:
         out.print(f"{result['forecasts']} forecasts of {place.name} from {result['start']} to {result['end']}")
         print_scores(result["scores"], place.slot_minutes)
+        if result["intervals"]:
+            print_coverage(result["intervals"], place.slot_minutes)
 
 
 @app.command()
@@ -519,7 +517,10 @@ def _log_to_stderr() -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
-    logging.getLogger("trafficcast").addHandler(handler)
+    handler.set_name("trafficcast on stderr")
+    logger = logging.getLogger("trafficcast")
+    # A second call of main in one process takes the place of the first: stderr may be another one by now.
+    logger.handlers = [other for other in logger.handlers if other.name != handler.name] + [handler]
 
 
 def _open(config: Path, city: str | None) -> tuple[Config, City]:

@@ -55,6 +55,19 @@ def print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
     out.print(table)
 
 
+def print_coverage(coverage: dict[str, Any], slot_minutes: int) -> None:
+    """How often the truth lay inside prediction intervals (see `Intervals.coverage`), by level and lead."""
+    from trafficcast.card import coverage_rows
+
+    header, *rows = coverage_rows(coverage, slot_minutes)
+    table = Table(title="Prediction intervals; widths in vehicles per slot")
+    for heading in header:
+        table.add_column(heading, justify="left" if heading == "interval" else "right")
+    for row in rows:
+        table.add_row(*row, style="bold" if row[1] == "all" else "")
+    out.print(table)
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or "none"

@@ -6,6 +6,7 @@ import hashlib
 import shlex
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from trafficcast import __version__
 from trafficcast.baselines import AnomalyPersistence, Climatology
 from trafficcast.card import card_text, write_curve
 from trafficcast.city import FLOW_KINDS, City
+from trafficcast.distributed import agree, own_device, processes, rank
 from trafficcast.errors import InputError
-from trafficcast.evaluation import evaluate
+from trafficcast.evaluation import evaluate, forecasts_and_truth
 from trafficcast.files import json_text, write_text, writer_lock
 from trafficcast.gradient_boosting import GradientBoosting
 from trafficcast.intervals import Intervals
@@ -31,7 +33,8 @@ from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
 from trafficcast.training import Trained, TrainingSettings, pick_device, windows_of
 from trafficcast.training import train as fit
-from trafficcast.windows import HISTORY, HORIZON, Split, chosen_split, gather, window_starts
+from trafficcast.transfer import Origin, find_origin
+from trafficcast.windows import Split, chosen_split, window_starts
 
 # The share of the training days that a second network does not see, whose errors calibrate the prediction intervals.
 CALIBRATION_SHARE = 0.25
@@ -48,28 +51,37 @@ def train(
     test_end: np.datetime64 | None = None,
     device: str = "auto",
     resume: bool = False,
+    transfer: str | None = None,
 ) -> dict[str, Any]:
     """Train a network on the city's flow store, publish it in the registry and return its card.
 
     The three ends choose the split (see `windows.chosen_split`). Only the training split fits baselines and network;
     validation chooses the epoch; test is read once, for the card. Prediction intervals are calibrated on the last
-    training days, with a second network that did not see them. Raises InputError where there are no flows, or too few
-    for a window of each split.
+    training days, with a second network that did not see them. `transfer` names a model, VERSION or CITY/VERSION, from
+    whose weights the training starts. Of several processes (see `distributed`) all train, and the first does all else;
+    the others return an empty card. Raises InputError where there are no flows, or too few for a window of each split.
     """
-    chosen_device = pick_device(device)
+    chosen_device = own_device(pick_device(device))
     architecture_function(architecture)
     settings = settings or RECIPES[architecture]
+    origin = find_origin(models, city, architecture, transfer) if transfer else None
     flows = read_flows(data, city)
     split = chosen_split(city, flows["time"].values, train_end, valid_end, test_end)
     starts = _window_starts(flows, city, split)
+    transferred = origin.card(city) if origin else None
+    if origin and origin.has_seen(split.train_end):
+        log.warning("validation and test are not all new to the weights that training starts from: %s", transferred)
     described = {"name": architecture, "rows": city.rows, "cols": city.cols, "channels": len(FLOW_KINDS)}
     registry = Registry(models / city.name, city)
     work = data / city.name / "training" / architecture
     log.info("training %s on %s: %s windows", architecture, chosen_device, {k: len(v) for k, v in starts.items()})
-    with writer_lock(work):
+    with writer_lock(work) if rank() == 0 else nullcontext():
+        agree("folder", str(work))  # once the first process has the lock
         common = (city, flows, described, chosen_device, work, resume)
-        model, trained = _fit(*common, settings, split.train_end, starts["training"], starts["validation"])
-        intervals, calibration = _calibrate(*common, replace(settings, epochs=trained.best_epoch), split, starts)
+        model, trained = _fit(*common, origin, settings, split.train_end, starts["training"], starts["validation"])
+        intervals, calibration = _calibrate(*common, origin, settings, trained.best_epoch, split, starts)
+        if rank():
+            return {}
         trees = _trees(city, flows, split, starts["training"], model.anomaly)
         card: dict[str, Any] = {
             "version": registry.next_version(architecture),
@@ -80,22 +92,20 @@ def train(
             "scale": model.scale,
             "split": {name: city.isoformat(moment) for name, moment in vars(split).items()},
             "windows": {name: len(positions) for name, positions in starts.items()},
-            "training": asdict(settings) | {"device": str(chosen_device), "best_epoch": trained.best_epoch},
+            "training": asdict(settings)
+            | {"device": str(chosen_device), "processes": processes(), "best_epoch": trained.best_epoch},
+            "transfer": transferred,
             "data_hash": _hash(_before(flows, split.train_end)),
             "code_version": __version__,
             "created": city.isoformat(np.datetime64(int(time.time()), "s")),
-            "command": "trafficcast " + shlex.join(word for word in sys.argv[1:] if word != "--resume"),
+            "command": _command(),
         }
         model = replace(model, card=card, trees=trees, intervals=intervals)
         forecasters = {model.version: model.forecaster(chosen_device)} | model.baselines(flows)
         card["metrics"], card["intervals"] = {}, calibration
         for name in ("validation", "test"):
-            found: dict[str, Any] = {}
-            if len(starts[name]):
-                found = evaluate(forecasters, flows, starts[name], model.scale)
-                if intervals is not None:
-                    card["intervals"][name] = intervals.coverage(*_forecast(model, flows, starts[name], chosen_device))
-            card["metrics"][name] = found
+            scored = evaluate(forecasters if len(starts[name]) else {}, flows, starts[name], model.scale, intervals)
+            card["metrics"][name], card["intervals"][name] = scored
 
         def extra(folder: Path) -> None:
             write_curve(folder, trained.history)
@@ -115,6 +125,7 @@ def _fit(
     device: torch.device,
     work: Path,
     resume: bool,
+    origin: Origin | None,
     settings: TrainingSettings,
     train_end: np.datetime64,
     training_starts: np.ndarray,
@@ -128,6 +139,8 @@ def _fit(
     anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
     torch.manual_seed(settings.seed)
     network = build(described)
+    if origin is not None:
+        origin.load_into(network)
     unit, context = scale, {}
     if is_conditioned(network):
         # The slots that are trained on are told what is normal by all other days than their own.
@@ -144,7 +157,8 @@ def _fit(
         validated = f", validation RMSE {last['valid_rmse']:.3f} vehicles per slot" if validation else ""
         log.info("%s, epoch %d: training loss %.3g%s", purpose, last["epoch"], last["train_loss"], validated)
 
-    identity = _hash(flows, json_text([described, city.grid(), str(train_end), [len(starts) for starts in splits]]))
+    trained_on = [described, city.grid(), str(train_end), [len(starts) for starts in splits]]
+    identity = _hash(flows, json_text(trained_on + ([origin.sha256] if origin else [])))
     trained = fit(
         network,
         training,
@@ -155,7 +169,7 @@ def _fit(
         checkpoint,
         identity,
         resume and checkpoint.exists() if validation_starts is None else resume,
-        track,
+        track if rank() == 0 else lambda items, *_: items,
         on_epoch,
     )
     network.load_state_dict(trained.best)
@@ -169,14 +183,16 @@ def _calibrate(
     device: torch.device,
     work: Path,
     resume: bool,
+    origin: Origin | None,
     settings: TrainingSettings,
+    best_epoch: int,
     split: Split,
     starts: dict[str, np.ndarray],
 ) -> tuple[Intervals | None, dict[str, Any]]:
     """Prediction intervals from the last training days, forecast by a network that saw only the days before.
 
-    These days chose nothing: the settings and the number of epochs are the first network's. None with fewer than two
-    training days.
+    These days chose nothing: the settings and the number of epochs are the first network's. Where the origin has seen
+    them, the second network starts from random weights and runs all epochs. None with fewer than two training days.
     """
     days = np.unique(city.local_days(_before(flows, split.train_end)["time"].values))
     held_out = round(CALIBRATION_SHARE * len(days)) or 1
@@ -189,18 +205,17 @@ def _calibrate(
     if not (len(before) and len(after)):
         log.warning("no prediction intervals: the training days leave no window on one side of %s", city.isoformat(cut))
         return None, {}
-    model, _ = _fit(city, flows, described, device, work, resume, settings, cut, before, None)
+    if origin and origin.has_seen(cut):
+        origin = None
+    else:
+        settings = replace(settings, epochs=best_epoch)
+    model, _ = _fit(city, flows, described, device, work, resume, origin, settings, cut, before, None)
+    if rank():
+        return None, {}
     calibrated = {"calibrated_from": city.isoformat(cut), "calibrated_to": city.isoformat(split.train_end)}
-    return Intervals.fit(*_forecast(model, flows, after, device)), calibrated | {"windows": len(after)}
-
-
-def _forecast(
-    model: Model, flows: xr.Dataset, starts: np.ndarray, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Forecasts and what came, both (n, HORIZON, flow kind, row, col), of windows at positions `starts`."""
-    windows = gather(flows["flow"].values, starts).astype(np.float32)
-    init_times = flows["time"].values[starts + HISTORY]
-    return model.forecaster(device).forecast(windows[:, :HISTORY], init_times), windows[:, -HORIZON:]
+    return Intervals.fit(*forecasts_and_truth(model.forecaster(device), flows, after)), calibrated | {
+        "windows": len(after)
+    }
 
 
 def _trees(
@@ -211,6 +226,14 @@ def _trees(
     except ImportError:
         log.info("without the baseline lightgbm, which is not installed: pip install 'trafficcast[lightgbm]'")
         return None
+
+
+def _command() -> str:
+    """The command that trained, with `pipelines.train.main` for several processes."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    if processes() == 1:
+        return shlex.join(["trafficcast", *words])
+    return shlex.join(["torchrun", "--nproc-per-node", str(processes()), "-m", "pipelines.train", *words[1:]])
 
 
 def _before(flows: xr.Dataset, end: np.datetime64) -> xr.Dataset:
@@ -237,3 +260,15 @@ def _hash(flows: xr.Dataset, more: str = "") -> str:
     for name in ("time", "flow", "observed"):
         digest.update(np.ascontiguousarray(flows[name].values).tobytes())
     return digest.hexdigest()
+
+
+def main() -> None:
+    """`python -m pipelines.train`, alone or in each of torchrun's processes: `trafficcast train` with its options."""
+    from pipelines import cli
+
+    sys.argv[:1] = ["trafficcast", "train"]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -19,8 +19,8 @@ from trafficcast.training import (
     decayed_or_not,
     forecast_loss,
     learning_rate,
-    mirrored,
     pick_device,
+    seen_otherwise,
     train,
     windows_of,
 )
@@ -63,7 +63,7 @@ def conditioned() -> VMRNNC:
     return vmrnn_c(8, 8, depth=2, embed=16)
 
 
-AVERAGED = replace(SETTINGS, ema=0.9, clip=1.0, flips=True, weight_decay=0.1)
+AVERAGED = replace(SETTINGS, ema=0.9, clip=1.0, views=True, weight_decay=0.1)
 
 
 @pytest.mark.parametrize(("make", "settings"), [(network, SETTINGS), (conditioned, AVERAGED)])
@@ -203,15 +203,19 @@ def test_the_average_of_the_weights_is_what_is_kept(tmp_path: Path) -> None:
     assert 0 < averaged.best[name].norm() < plain.best[name].norm()  # from zero the average lags behind
 
 
-def test_mirrors_turn_frames_and_what_is_normal_alike() -> None:
+def test_another_view_turns_frames_and_what_is_normal_alike() -> None:
     frames, normal = torch.rand(2, 8, 2, 4, 4), torch.rand(2, 8, 2, 4, 4)
     calendar = torch.rand(2, 8, 6)
-    turned, context = mirrored(frames, {"normal": normal, "calendar": calendar}, [True, False, True])
-    assert torch.equal(turned, frames.flip(-1).transpose(-1, -2))
-    assert torch.equal(context["normal"], normal.flip(-1).transpose(-1, -2))
-    assert torch.equal(context["calendar"], calendar)
-    oblong, _ = mirrored(frames[..., :3], {}, [False, True, True])
+    context = {"normal": normal, "calendar": calendar}
+    seen, told = seen_otherwise(frames, context, 0.5, 0.4, 0.9, 0.0, 0.0)
+    assert torch.equal(seen, frames.flip(-1).transpose(-1, -2))
+    assert torch.equal(told["normal"], normal.flip(-1).transpose(-1, -2))
+    assert torch.equal(told["calendar"], calendar)
+    oblong, _ = seen_otherwise(frames[..., :3], {}, 0.0, 0.99, 0.99, 0.0, 0.0)
     assert torch.equal(oblong, frames[..., :3].flip(-2))
+    shifted, told = seen_otherwise(frames, context, 0.0, 0.0, 0.0, 0.25, 0.75)
+    assert torch.equal(shifted[..., 1, 3], frames[..., 0, 0]) and torch.equal(shifted[..., 0, 0], frames[..., 3, 1])
+    assert torch.equal(told["normal"], normal.roll((1, 3), (-2, -1)))
 
 
 def test_weight_decay_is_for_matrices_alone() -> None:

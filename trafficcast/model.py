@@ -33,7 +33,7 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {"vmrnn-b": vmrnn_b, "vmrnn-c
 # How each is trained unless told otherwise; the published ones as published, but for the number of epochs.
 RECIPES = {
     "vmrnn-b": TrainingSettings(),
-    "vmrnn-c": TrainingSettings(epochs=6, learning_rate=1e-3, weight_decay=0.05, ema=0.98, clip=1.0, flips=True),
+    "vmrnn-c": TrainingSettings(epochs=5, learning_rate=1e-3, weight_decay=0.1, ema=0.98, clip=1.0, views=True),
     "vmrnn-d": TrainingSettings(),
 }
 
@@ -81,20 +81,25 @@ class Model:
 def load_model(registry: Registry, version: str | None = None) -> Model:
     """A model ready to forecast; without a version the champion.
 
-    Raises InputError where there is none, where it was trained for another grid, and where a file is damaged.
+    Raises InputError where there is none, where it was trained for another city or grid, and where a file is damaged.
     """
     city = registry.city
     version = version or registry.champion()
     if version is None:
         raise InputError(f"'{city.name}' has no model yet: run trafficcast train --city {city.name}")
     card = registry.card(version)
-    for key, value in city.grid().items():
-        if card["grid"].get(key) != value:
-            raise InputError(
-                f"model {version} was trained with {key} = {card['grid'].get(key)}, "
-                f"'{city.name}' has {value}: train a model for this grid"
-            )
     folder = registry.root / version
+    instead = (
+        f"start a training from it: trafficcast train --city {city.name} --transfer {registry.root.name}/{version}"
+    )
+    if card.get("city", city.name) != city.name:
+        raise InputError(f"model {version} was trained for '{card['city']}', not for '{city.name}': {instead}")
+    for key, value in city.grid().items():
+        trained = card.get("grid", {}).get(key)
+        if trained != value:
+            raise InputError(
+                f"model {version} was trained with {key} = {trained}, '{city.name}' has {value}: {instead}"
+            )
     try:
         network = build(card["architecture"])
         network.load_state_dict(load_file(folder / "model.safetensors"))
@@ -104,8 +109,8 @@ def load_model(registry: Registry, version: str | None = None) -> Model:
         if "normal" in tables or is_conditioned(network):
             anomaly = AnomalyPersistence(Normal(city, tables["normal"]), tables["persistence"])
             trees = GradientBoosting.load(folder, anomaly)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        raise InputError(f"model {folder} is damaged: {str(error).splitlines()[0]}") from None
+    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"model {folder} is damaged: {' '.join(str(error).split())}") from None
     intervals = load_intervals(folder / "intervals.safetensors", HORIZON, len(FLOW_KINDS))
     return Model(card, network, climatology, anomaly, trees, intervals)
 

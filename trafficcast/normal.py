@@ -61,9 +61,10 @@ def normal_of_others(city: City, flows: xr.Dataset) -> np.ndarray:
 
 
 def calendar_features(city: City, times: np.ndarray) -> np.ndarray:
-    """What the calendar says of slot starts (n), naive UTC: the local time of day as two harmonics, day off, holiday.
+    """What the calendar says of slot starts (n), naive UTC: (n, FEATURES) float32.
 
-    (n, FEATURES) float32.
+    The local time of day as two harmonics, and 0 or 1 for a day off and for a holiday. Not which day of the week: a
+    network would learn the days of a few weeks by heart.
     """
     angle = 2 * np.pi * (city.slot_of_day(times) + 0.5) / city.slots_per_day
     harmonics = [function(n * angle) for n in (1, 2) for function in (np.sin, np.cos)]

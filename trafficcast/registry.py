@@ -54,6 +54,8 @@ class Registry:
             card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {file}: {error}") from None
+        if not isinstance(card, dict):
+            raise InputError(f"cannot read {file}: it is no card of a model")
         return card
 
     def publish(self, version: str, fill: Callable[[Path], None]) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import AveragedModel
 
+from trafficcast.distributed import add_up, add_up_gradients, agree, processes, rank, share
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import atomic
 from trafficcast.windows import HISTORY, HORIZON
@@ -31,7 +32,7 @@ class TrainingSettings:
 
     The learning rate rises linearly over `warmup_share` of all steps and then falls to `final_rate` by a cosine.
     `ema`: decay of the moving average of the weights that is validated and kept, 0 for the weights themselves.
-    `clip`: the largest norm of a gradient, 0 for any. `flips`: mirror whole batches, and transpose square grids.
+    `clip`: the largest norm of a gradient, 0 for any. `views`: mirror and shift the city, anew for every batch.
     """
 
     epochs: int = 50
@@ -42,7 +43,7 @@ class TrainingSettings:
     weight_decay: float = 0.0
     ema: float = 0.0
     clip: float = 0.0
-    flips: bool = False
+    views: bool = False
     seed: int = 42
 
 
@@ -112,6 +113,7 @@ def train(
 
     After every epoch the whole state goes to `checkpoint`; with `resume` training continues there and ends as
     if it had never stopped. `identity` names data and architecture: a checkpoint of other ones is refused.
+    Of several processes (see `distributed`) each computes its share of every batch, and all have the same result.
     Raises JobError when the loss is not finite and when memory does not suffice.
     """
     network.to(device)
@@ -122,28 +124,35 @@ def train(
     state = Trained()
     if resume:
         state = _load_checkpoint(checkpoint, averaged, network, optimizer, settings, identity)
+    agree("flows, settings and checkpoint", f"{identity} {settings} {len(state.history)}")
     steps = math.ceil(len(training.starts) / settings.batch_size)
     for epoch in range(len(state.history), settings.epochs):
-        # Order, flips and drop path depend on seed and epoch alone: a resumed run draws what it would have drawn.
+        # Order, views and drop path depend on seed and epoch alone: a resumed run draws what it would have drawn.
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         order = torch.randperm(len(training.starts))
-        flips = torch.rand(steps, 3) < 0.5 if settings.flips else torch.zeros(steps, 3, dtype=torch.bool)
+        views = torch.rand(steps, 5).tolist()
+        if rank():  # each draws the drop path of its own windows
+            torch.manual_seed((rank() << 40) + settings.seed * 1_000_003 + epoch)
         network.train()
         losses = torch.zeros(steps, device=device)
         for step in progress(range(steps), f"epoch {epoch + 1} of {settings.epochs}", steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, epoch * steps + step, settings.epochs * steps)
             index = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+            own, weight = share(index)
             with _memory_named(settings.batch_size):
-                frames, context = mirrored(*training.batch(index.to(device)), flips[step].tolist())
-                loss = forecast_loss(network, frames, context)
+                frames, context = training.batch(own.to(device))
+                if settings.views:
+                    frames, context = seen_otherwise(frames, context, *views[step])
+                loss = weight * forecast_loss(network, frames, context)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+            losses[step] = loss.detach()
+            add_up_gradients(network, losses[step])
             if settings.clip:
                 nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
             optimizer.step()
             averaged.update_parameters(network)
-            losses[step] = loss.detach()
             # Reading a loss makes a GPU wait, so there all are read at the end of the epoch.
             if device.type == "cpu" or step == steps - 1:
                 _check_finite(losses[: step + 1], order, epoch, settings, checkpoint)
@@ -154,7 +163,8 @@ def train(
         if state.best_epoch == epoch + 1:
             weights = averaged.module.state_dict()
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-        _save_checkpoint(checkpoint, averaged, network, optimizer, settings, identity, state)
+        if rank() == 0:
+            _save_checkpoint(checkpoint, averaged, network, optimizer, settings, identity, state)
         on_epoch(state)
     return state
 
@@ -178,26 +188,39 @@ def validation_rmse(network: nn.Module, windows: Windows, batch_size: int) -> fl
     network.eval()
     squared = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode():
-        for index in torch.arange(len(windows.starts), device=windows.starts.device).split(batch_size):
+        batches = torch.arange(len(windows.starts), device=windows.starts.device).split(batch_size)
+        for index in batches[rank() :: processes()]:
             frames, context = windows.batch(index)
             forecast = network(frames[:, :HISTORY], horizon=HORIZON, **context)[:, -HORIZON:].clamp_min(0)
             error = forecast - frames[:, HISTORY:]
             squared += error.square().mean(dim=(1, 2, 3, 4)).sum().cpu()  # MPS has no float64
+    add_up([squared])
     return math.sqrt(float(squared) / len(windows.starts))
 
 
-def mirrored(
-    frames: torch.Tensor, context: dict[str, torch.Tensor], flips: list[bool]
+def seen_otherwise(
+    frames: torch.Tensor,
+    context: dict[str, torch.Tensor],
+    west_east: float,
+    north_south: float,
+    turned: float,
+    south: float,
+    east: float,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Windows of a city seen in mirrors: west-east, north-south and, where it is square, with rows as columns."""
-    side = [dim for dim, flip in zip((-1, -2), flips, strict=False) if flip]
-    square = frames.shape[-1] == frames.shape[-2]
+    """The same windows of a city that lies otherwise, so that a network cannot learn its places by heart.
 
-    def mirror(grids: torch.Tensor) -> torch.Tensor:
-        grids = grids.flip(side) if side else grids
-        return grids.transpose(-1, -2) if flips[2] and square else grids
+    Five numbers in [0, 1): from 0.5 on mirrored west-east, north-south, and with rows as columns where it is square;
+    the last two are how far it is shifted, as a share of its height and width. What leaves it on one side comes in on
+    the other.
+    """
+    rows, cols = frames.shape[-2:]
+    sides = [dim for dim, draw in ((-1, west_east), (-2, north_south)) if draw >= 0.5]
 
-    return mirror(frames), {name: mirror(v) if v.ndim == frames.ndim else v for name, v in context.items()}
+    def view(grids: torch.Tensor) -> torch.Tensor:
+        grids = grids.roll((int(south * rows), int(east * cols)), (-2, -1)).flip(sides)
+        return grids.transpose(-1, -2) if turned >= 0.5 and rows == cols else grids
+
+    return view(frames), {name: view(v) if v.ndim == frames.ndim else v for name, v in context.items()}
 
 
 def decayed_or_not(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -291,17 +314,25 @@ def _load_checkpoint(
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"cannot resume from {path}: {error}") from None
-    if metadata.get("identity") != identity:
+        raise InputError(
+            f"cannot resume from {path}, which is cut off or no safetensors file: start anew without --resume ({error})"
+        ) from None
+    if metadata is None or metadata.get("identity") != identity:
         raise InputError(f"{path} belongs to other data or another architecture: start anew without --resume")
-    if json.loads(metadata["settings"]) != asdict(settings):
-        raise InputError(f"{path} was trained with {metadata['settings']}: give the same settings, or start anew")
+    if metadata.get("settings") != json.dumps(asdict(settings)):
+        raise InputError(f"{path} was trained with {metadata.get('settings')}: give the same settings, or start anew")
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    network.load_state_dict(part("network/"))
-    averaged.load_state_dict(part("averaged/"))
+    try:
+        network.load_state_dict(part("network/"))
+        averaged.load_state_dict(part("averaged/"))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} is of another version of this architecture: start anew without --resume "
+            f"({' '.join(str(error).split())})"
+        ) from None
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in part("optimizer/").items():
         number, key = name.split("/")

@@ -12,6 +12,9 @@ import pytest
 import xarray as xr
 
 SHARED = Path(__file__).parents[2].parent / "shared"
+BASELINES = {
+    "persistence", "last_week", "climatology", "scaled_climatology", "anomaly_persistence", "lightgbm",
+}  # fmt: skip
 SPLIT = ("--train-end", "2024-04-13", "--valid-end", "2024-04-14")
 
 SAN_FRANCISCO = """
@@ -28,23 +31,24 @@ min_coverage = 0.3
 
 
 def test_records_become_a_forecast_verified_and_scored(trained: Path, trafficcast: Callable[..., Any]) -> None:
-    folder = trained / "models" / "small" / "vmrnn-b-1"
+    folder = trained / "models" / "small" / "vmrnn-c-1"
     assert {file.name for file in folder.iterdir()} == {
-        "model.safetensors", "climatology.safetensors", "card.json", "CARD.md", "curve.csv", "curve.png",
+        "model.safetensors", "climatology.safetensors", "intervals.safetensors", "lightgbm.txt",
+        "card.json", "CARD.md", "curve.csv", "curve.png",
     }  # fmt: skip
-    assert (trained / "models" / "small" / "champion").read_text() == "vmrnn-b-1\n"
+    assert (trained / "models" / "small" / "champion").read_text() == "vmrnn-c-1\n"
 
     scores = trafficcast("backtest", "--start", "2024-04-14", "--end", "2024-04-15", "--json").json
-    assert scores["champion"] == "vmrnn-b-1"
+    assert scores["champion"] == "vmrnn-c-1"
     assert scores["forecasts"] == 21  # 24 slots, four of them targets of each
-    assert set(scores["scores"]) == {"vmrnn-b-1", "persistence", "last_week", "climatology", "scaled_climatology"}
+    assert set(scores["scores"]) == {"vmrnn-c-1", *BASELINES}
     for values in scores["scores"].values():
         assert {len(by_lead) for by_lead in values["by_lead"].values()} == {4}
         assert values["ssim"] is None  # six columns are narrower than the window
 
     card = trafficcast("models", "show", "--json").json
-    assert card["metrics"]["test"]["vmrnn-b-1"]["rmse"] == pytest.approx(
-        scores["scores"]["vmrnn-b-1"]["rmse"], rel=1e-5
+    assert card["metrics"]["test"]["vmrnn-c-1"]["rmse"] == pytest.approx(
+        scores["scores"]["vmrnn-c-1"]["rmse"], rel=1e-5
     )
 
     made = trafficcast("forecast", "--init-time", "2024-04-14T10:00", "--json").json
@@ -53,7 +57,7 @@ def test_records_become_a_forecast_verified_and_scored(trained: Path, trafficcas
     assert trafficcast("verify", "--json").json["scored"] == 1
     assert trafficcast("verify", "--json").json["scored"] == 0
     listed = trafficcast("models", "list", "--json").json
-    assert (listed["champion"], len(listed["models"])) == ("vmrnn-b-1", 1)
+    assert (listed["champion"], len(listed["models"])) == ("vmrnn-c-1", 1)
 
 
 def test_a_forecast_equals_the_backtest_and_a_repeated_one_changes_nothing(
@@ -104,7 +108,7 @@ def test_nothing_after_the_init_time_reaches_a_replayed_forecast(
 
     city = load_config(config).city()
     trafficcast("forecast", "--init-time", "2024-04-14T12:00")
-    store = forecast_store(trained / "data", city, "vmrnn-b-1")
+    store = forecast_store(trained / "data", city, "vmrnn-c-1")
     first = store.read()
     assert first is not None
     later = city.parse_time("2024-04-14T12:00")
@@ -118,12 +122,12 @@ def test_nothing_after_the_init_time_reaches_a_replayed_forecast(
 
 def test_a_second_model_waits_for_its_promotion(trained: Path, trafficcast: Callable[..., Any]) -> None:
     trafficcast("train", "--epochs", 1, "--batch-size", 32, "--seed", 7, *SPLIT)
-    assert trafficcast("models", "list", "--json").json["champion"] == "vmrnn-b-1"
-    assert trafficcast("models", "promote", "vmrnn-b-2").code == 0
+    assert trafficcast("models", "list", "--json").json["champion"] == "vmrnn-c-1"
+    assert trafficcast("models", "promote", "vmrnn-c-2").code == 0
     made = trafficcast("forecast", "--init-time", "2024-04-14T10:00", "--json").json
-    assert made["model"] == "vmrnn-b-2"
-    made = trafficcast("forecast", "--init-time", "2024-04-14T10:00", "--model", "vmrnn-b-1", "--json").json
-    assert made["model"] == "vmrnn-b-1"
+    assert made["model"] == "vmrnn-c-2"
+    made = trafficcast("forecast", "--init-time", "2024-04-14T10:00", "--model", "vmrnn-c-1", "--json").json
+    assert made["model"] == "vmrnn-c-1"
 
 
 def test_a_period_of_training_is_scored_with_a_warning(

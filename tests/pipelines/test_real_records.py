@@ -49,7 +49,7 @@ def test_flows_and_baselines_of_san_francisco(trafficcast: Callable[..., Any], c
     learnt = window_starts(flows, city, flows["time"].values[0], june_2)
     anomaly = AnomalyPersistence.fit(city, training, learnt)
     compared = Model({}, vmrnn_b(), Climatology.fit(city, training), anomaly).baselines(flows)
-    scores = evaluate(compared, flows, starts, float(training["flow"].max()))
+    scores, _ = evaluate(compared, flows, starts, float(training["flow"].max()))
     found = scores.pop("anomaly_persistence")["rmse"]
     rmse = {name: round(values["rmse"], 2) for name, values in scores.items()}
     assert rmse == {"persistence": 4.83, "last_week": 3.71, "climatology": 3.07, "scaled_climatology": 3.01}
