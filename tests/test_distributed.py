@@ -29,6 +29,7 @@ from trafficcast.distributed import agree, own_device, process_group, processes,
 from trafficcast.errors import InputError, JobError
 from trafficcast.flows import flows_dataset
 from trafficcast.model import build, load_model, recipe
+from trafficcast.normal import FEATURES
 from trafficcast.registry import Registry
 from trafficcast.stores import flow_store
 from trafficcast.training import TrainingSettings, train, windows_of
@@ -41,7 +42,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "vmrnn-d": {"name": "vmrnn-d", "rows": 8, "cols": 8, "depths": (1, 1), "embed": 16, "drop_path": 0.0},
 }
 # Three windows a step of eleven: two for the first process and one for the second, and at last one and none.
-SETTINGS = TrainingSettings(epochs=2, batch_size=3, learning_rate=1e-3, ema=0.9, clip=1.0, flips=True)
+SETTINGS = recipe("vmrnn-c", epochs=2, batch_size=3)
 ONE_STEP = replace(SETTINGS, epochs=1, batch_size=11, clip=0.0)
 
 
@@ -57,7 +58,7 @@ def trained(name: str, settings: TrainingSettings, checkpoint: Path, **options: 
         with torch.no_grad():
             for parameter in network.parameters():  # some start at zero, where others get no gradient at first
                 parameter += 0.01
-        calendar = rng.random((30, build(NETWORKS[name]).stem[0].in_channels - 16)).astype(np.float32)
+        calendar = rng.random((30, FEATURES)).astype(np.float32)
         context, unit = {"normal": (flows + rng.random(flows.shape)).astype(np.float32), "calendar": calendar}, 1.0
     windows = windows_of(flows, unit, context, np.arange(11), np.arange(15, 20))
     given: dict[str, Any] = {"resume": False, "progress": lambda items, *_: items, **options}
@@ -258,11 +259,15 @@ def test_torchrun_publishes_one_model_like_that_of_one_process(tmp_path: Path) -
     assert alone["windows"] == card["windows"] and alone["data_hash"] == card["data_hash"]
     for split in ("validation", "test"):
         together, single = (made["metrics"][split][made["version"]]["rmse"] for made in (card, alone))
-        assert together == pytest.approx(single, rel=0.02)  # the drop path of one half is another
+        assert together == pytest.approx(single, rel=0.05)  # the drop path of one half is another
     registry = Registry(config.paths.models / "tiny", city)
-    weights, others = (load_model(registry, v).network.state_dict() for v in ("vmrnn-b-1", "vmrnn-b-2"))
-    # Five steps of Adam at 4e-4, and the networks began as one.
-    assert max(float((value - others[key]).abs().max()) for key, value in weights.items()) < 2 * 5 * 4e-4
+    torch.manual_seed(settings.seed)
+    start = nn.utils.parameters_to_vector(build(card["architecture"]).parameters())
+    ways = [
+        nn.utils.parameters_to_vector(load_model(registry, v).network.parameters()) - start for v in registry.versions()
+    ]
+    print(nn.functional.cosine_similarity(*ways, dim=0))
+    assert nn.functional.cosine_similarity(*ways, dim=0) > 0.8
 
 
 def test_a_failing_process_ends_all_with_an_error_and_leaves_no_model(worked: Worked) -> None:

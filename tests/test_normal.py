@@ -8,7 +8,7 @@ import xarray as xr
 
 from trafficcast.city import City
 from trafficcast.flows import flows_dataset
-from trafficcast.normal import FEATURES, PRIOR_DAYS, Normal, calendar_features
+from trafficcast.normal import FEATURES, SCALES, Normal, calendar_features
 
 MONDAY = np.datetime64("2008-05-19T00:00", "us")
 SIX_HOURS = np.timedelta64(6, "h")
@@ -43,18 +43,46 @@ def day(value: int) -> list[int]:
 WEEK = day(10) * 4 + day(30) + day(50) + day(70)  # a busier Friday, a weekend of its own
 
 
+def drawn(days: int, own: float, kind: float) -> float:
+    """What is normal on a day of the week of which there are so many, in a city of one cell."""
+    for _, prior, _ in SCALES:
+        kind = (days * own + prior * kind) / (days + prior)
+    return kind
+
+
 def test_a_day_of_the_week_is_drawn_towards_its_kind() -> None:
     table = Normal.fit(city(), flows(WEEK * 2)).table
     assert table.shape == (7, 4, 2, 1, 1)
     working, off = (4 * 10 + 30) / 5, (50 + 70) / 2
     for weekday, own, kind in ((0, 10, working), (4, 30, working), (5, 50, off), (6, 70, off)):
-        expected = (2 * own + PRIOR_DAYS * kind) / (2 + PRIOR_DAYS)
-        np.testing.assert_allclose(table[weekday], expected, rtol=1e-5)
+        np.testing.assert_allclose(table[weekday], drawn(2, own, kind), rtol=1e-3)
 
 
 def test_with_many_weeks_it_is_its_own_mean() -> None:
     table = Normal.fit(city(), flows(WEEK * 200)).table
-    np.testing.assert_allclose(table[4], 30, rtol=0.03)
+    np.testing.assert_allclose(table[4], 30, rtol=0.04)
+
+
+def test_a_city_shows_sooner_than_its_cells_what_a_day_is_like() -> None:
+    there = city().model_copy(update={"rows": 8, "cols": 8})
+    rng = np.random.default_rng(0)
+    busy = np.where(np.arange(14) % 7 == 4, 2.0, 1.0)  # twice as busy on both Fridays, every cell in its own way
+    days = rng.poisson(5 * busy[:, None, None, None], (14, 2, 8, 8))
+    time = MONDAY + SIX_HOURS * np.arange(56)
+    dataset = flows_dataset(there, time, days.repeat(4, axis=0), np.ones(56), np.ones(56))
+    friday = Normal.fit(there, dataset).table[4]
+    assert 8.0 < friday.mean() < 9.5
+    alone = drawn(2, 10.0, (8 * 5 + 2 * 10) / 10)
+    assert abs(friday.mean() - alone) < 0.3
+    assert friday.std() < 0.6 * days[[4, 11]].mean(0).std()  # the cells are drawn together
+
+
+def test_districts_cover_grids_of_any_size() -> None:
+    for rows, cols in ((1, 3), (5, 7), (9, 32)):
+        there = city().model_copy(update={"rows": rows, "cols": cols})
+        flow = np.full((28, 2, rows, cols), 7)
+        dataset = flows_dataset(there, MONDAY + SIX_HOURS * np.arange(28), flow, np.ones(28), np.ones(28))
+        np.testing.assert_allclose(Normal.fit(there, dataset).table, 7, rtol=1e-5)
 
 
 def test_a_holiday_is_a_sunday() -> None:
@@ -63,18 +91,15 @@ def test_a_holiday_is_a_sunday() -> None:
     plain, knowing = (Normal.fit(city(holidays=name), flows(values)) for name in (None, "US"))
     third_monday = np.array([MONDAY + np.timedelta64(14, "D")])
     assert plain.at(third_monday)[0, 0, 0, 0] > 15
-    np.testing.assert_allclose(knowing.at(third_monday), 10, rtol=1e-5)
-    np.testing.assert_allclose(knowing.at(np.array([MONDAY + np.timedelta64(7, "D")])), 100, rtol=1e-5)
+    np.testing.assert_allclose(knowing.at(third_monday), 10, rtol=1e-3)
+    np.testing.assert_allclose(knowing.at(np.array([MONDAY + np.timedelta64(7, "D")])), 100, rtol=1e-3)
 
 
 def test_slots_that_were_not_observed_tell_nothing() -> None:
     values, observed = WEEK * 2, [True] * 56
     values[3], observed[3] = 1_000_000, False
-    np.testing.assert_allclose(
-        Normal.fit(city(), flows(values, observed)).table[0, 3],
-        (10 + PRIOR_DAYS * (10 * 7 + 30 * 2) / 9) / (1 + PRIOR_DAYS),
-        rtol=1e-5,
-    )
+    table = Normal.fit(city(), flows(values, observed)).table
+    np.testing.assert_allclose(table[0, 3], drawn(1, 10, (10 * 7 + 30 * 2) / 9), rtol=1e-3)
 
 
 def test_a_kind_of_day_never_seen_takes_the_other_and_a_time_of_day_the_mean_of_all() -> None:

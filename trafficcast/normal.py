@@ -1,7 +1,8 @@
 """What is normal in a slot, by day of the week, and what the calendar says: all that is known before anything is seen.
 
 Holidays count as Sundays. A day of the week has few samples, its kind (working day or day off) many: its mean is drawn
-towards its kind's (empirical Bayes, as for baseball averages: Efron & Morris 1975), the less the more weeks there are.
+towards its kind's (empirical Bayes, as for baseball averages: Efron & Morris 1975), the less the more weeks there are,
+and the less the larger the part of the city: that the whole city is busier on Fridays shows after two of them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import xarray as xr
 
 from trafficcast.city import City
 
-# How many days of its own a day of the week needs to weigh as much as its kind.
-PRIOR_DAYS = 8.0
-# Width of the Gaussian that smooths over the time of day, minutes.
+# For the whole city, then for 4 x 4 districts, then for cells: how many days of its own a day of the week needs to
+# weigh as much as what larger parts say, and the width of the Gaussian that smooths how it differs, minutes.
+SCALES = ((1, 2.0, 90.0), (4, 4.0, 90.0), (None, 8.0, 30.0))
+# Width of the Gaussian that smooths everything over the time of day, minutes.
 SMOOTHING_MINUTES = 24.0
+TINY = 1e-6
 DAYS_OFF = np.array([False] * 5 + [True] * 2)
 FEATURES = 6  # what `calendar_features` tells of a slot
 
@@ -86,31 +89,55 @@ def _sums(city: City, flows: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def _table(city: City, sums: np.ndarray, counts: np.ndarray, weekdays: Iterable[int] = range(7)) -> np.ndarray:
     """The table's entries for some days of the week."""
-    sums, counts = _smoothed(city, sums), _smoothed(city, counts)
-    overall = sums.sum((0, 1)) / max(counts.sum(), 1e-9)
-    kinds = []
-    for off in (False, True):
-        alike = DAYS_OFF if off else ~DAYS_OFF
-        kinds.append((sums[alike].sum(0), counts[alike].sum(0)))
-    means = []
+    sums, counts = (_smoothed(city, values, SMOOTHING_MINUTES, axis=1) for values in (sums, counts))
+    overall = sums.sum((0, 1)) / max(counts.sum(), TINY)
+    kinds = [(sums[alike].sum(0), counts[alike].sum(0)) for alike in (~DAYS_OFF, DAYS_OFF)]
+    table = []
     for weekday in weekdays:
         own, other = kinds[int(DAYS_OFF[weekday])], kinds[1 - int(DAYS_OFF[weekday])]
         # A kind of day without a sample takes the other's mean, and a time of day without any the overall one.
         mean = _ratio(*own, _ratio(*other, overall))
-        n = counts[weekday][:, None, None, None]
-        means.append((sums[weekday] + PRIOR_DAYS * mean) / (n + PRIOR_DAYS))
-    return np.stack(means).astype(np.float32)
+        days = counts[weekday][:, None, None, None]
+        for parts, prior, minutes in SCALES:
+            seen, expected, usual = (
+                _smoothed(city, _pooled(values, parts), minutes, axis=0)
+                for values in (sums[weekday], days * mean, prior * mean)
+            )
+            factor = (seen + usual + TINY) / (expected + usual + TINY)
+            mean = mean * _spread_out(factor, *mean.shape[-2:])
+        table.append(mean)
+    return np.stack(table).astype(np.float32)
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
     n = counts[:, None, None, None]
-    return np.where(n > 1e-3, sums / np.maximum(n, 1e-3), otherwise)
+    return np.where(n > TINY, sums / np.maximum(n, TINY), otherwise)
 
 
-def _smoothed(city: City, values: np.ndarray) -> np.ndarray:
-    """A Gaussian along the slots of a day (axis 1), which follow one another in a circle."""
-    width = SMOOTHING_MINUTES / city.slot_minutes
-    reach = min(int(4 * width), (values.shape[1] - 1) // 2)
+def _pooled(grids: np.ndarray, parts: int | None) -> np.ndarray:
+    """Sums (..., part, part) of (..., row, col) over at most parts x parts districts; None leaves the cells."""
+    if parts is None:
+        return grids
+    rows, cols = (np.flatnonzero(np.diff(_district(side, parts), prepend=-1)) for side in grids.shape[-2:])
+    return np.add.reduceat(np.add.reduceat(grids, rows, axis=-2), cols, axis=-1)
+
+
+def _spread_out(values: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """Each district's value (..., part, part) in all of its cells (..., row, col)."""
+    down, across = _district(rows, values.shape[-2]), _district(cols, values.shape[-1])
+    return values[..., down[:, None], across]
+
+
+def _district(side: int, parts: int) -> np.ndarray:
+    """Which district each row or column belongs to."""
+    return np.arange(side) * min(parts, side) // side
+
+
+def _smoothed(city: City, values: np.ndarray, minutes: float, axis: int) -> np.ndarray:
+    """A Gaussian along the slots of a day, which follow one another in a circle."""
+    width = minutes / city.slot_minutes
+    reach = min(int(4 * width), (values.shape[axis] - 1) // 2)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     weights /= weights.sum()
-    return sum(w * np.roll(values, shift, axis=1) for w, shift in zip(weights, range(-reach, reach + 1), strict=True))
+    shifted = (w * np.roll(values, shift, axis) for w, shift in zip(weights, range(-reach, reach + 1), strict=True))
+    return np.asarray(sum(shifted))
