@@ -492,8 +492,6 @@ def _common(
 
 def main() -> None:
     """The console script. Exit 0 done, 1 the job failed, 2 the call or the configuration is wrong."""
-    # Must be set before torch loads: spinning OpenMP threads slow small operations tenfold on a shared machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _log_to_stderr()
     try:
         app()

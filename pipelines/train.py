@@ -27,7 +27,7 @@ from trafficcast.files import json_text, write_text, writer_lock
 from trafficcast.gradient_boosting import GradientBoosting
 from trafficcast.intervals import Intervals
 from trafficcast.model import RECIPES, Model, architecture_function, build, is_conditioned, publish_model
-from trafficcast.nn import parameter_counts
+from trafficcast.nn import VMRNNC, parameter_counts
 from trafficcast.normal import calendar_features, normal_of_others
 from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
@@ -64,7 +64,7 @@ def train(
     chosen_device = own_device(pick_device(device))
     architecture_function(architecture)
     settings = settings or RECIPES[architecture]
-    origin = find_origin(models, city, architecture, transfer) if transfer else None
+    origin = None if transfer is None else find_origin(models, city, architecture, transfer)
     flows = read_flows(data, city)
     split = chosen_split(city, flows["time"].values, train_end, valid_end, test_end)
     starts = _window_starts(flows, city, split)
@@ -139,6 +139,8 @@ def _fit(
     anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
     torch.manual_seed(settings.seed)
     network = build(described)
+    if isinstance(network, VMRNNC):
+        network.start_from(torch.from_numpy(anomaly.weights))
     if origin is not None:
         origin.load_into(network)
     unit, context = scale, {}

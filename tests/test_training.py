@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from trafficcast.errors import InputError, JobError
+from trafficcast.model import recipe
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c
 from trafficcast.training import (
     Progress,
@@ -132,13 +135,63 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, change: dict,
         run(checkpoint, network(), **({"settings": replace(SETTINGS, epochs=1)} | change), resume=True)
 
 
-def test_a_missing_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "c.safetensors"
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to resume"):
+        run(tmp_path / "c.safetensors", network(), resume=True)
+
+
+@pytest.mark.parametrize("left", [0, 7, 1000, -1])
+def test_a_checkpoint_cut_off_is_refused(tmp_path: Path, left: int) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    run(checkpoint, network(), replace(SETTINGS, epochs=1))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:left])
+    with pytest.raises(InputError, match=r"c\.safetensors, which is cut off or no safetensors file: start anew"):
+        run(checkpoint, network(), replace(SETTINGS, epochs=1), resume=True)
+
+
+class Mine:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.trace,))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda it, file: file.write_bytes(pickle.dumps(it))])
+def test_a_pickle_for_a_checkpoint_is_refused_and_not_loaded(
+    tmp_path: Path, write: Callable[[object, Path], None]
+) -> None:
+    checkpoint, trace = tmp_path / "c.safetensors", tmp_path / "trace"
+    write({"network": Mine(trace)}, checkpoint)
+    with pytest.raises(InputError, match="no safetensors file"):
         run(checkpoint, network(), resume=True)
-    checkpoint.write_bytes(b"not tensors at all")
-    with pytest.raises(InputError, match="cannot resume"):
+    assert not trace.exists()
+
+
+def test_tensors_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    save_file(network().state_dict(), checkpoint)
+    with pytest.raises(InputError, match="other data or another architecture"):
         run(checkpoint, network(), resume=True)
+
+
+def test_a_checkpoint_of_another_network_is_refused_even_by_the_same_name(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    run(checkpoint, network(), replace(SETTINGS, epochs=1))
+    for other in (vmrnn_b(8, 8, depth=3, embed=16), vmrnn_b(8, 8, depth=2, embed=32)):
+        with pytest.raises(InputError, match="another version of this architecture: start anew"):
+            run(checkpoint, other, replace(SETTINGS, epochs=1), resume=True)
+
+
+def test_the_same_seed_gives_the_same_network_to_the_bit(tmp_path: Path) -> None:
+    networks = [conditioned() for _ in range(3)]
+    for model, seed in zip(networks, (1, 1, 2), strict=True):
+        run(tmp_path / "c.safetensors", model, recipe("vmrnn-c", epochs=1, batch_size=4, seed=seed))
+    first, second, other = (model.state_dict() for model in networks)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert not torch.equal(first["head.final.weight"], other["head.final.weight"])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:

@@ -28,13 +28,14 @@ def card_text(card: dict[str, Any]) -> str:
         f"# {card['version']} for {card['city']}",
         "",
         f"- Network: {card['architecture']['name']}, {card['grid']['rows']} x {card['grid']['cols']} cells, "
-        f"{parameters['live']:,} live parameters ({parameters['published']:,} as published, unused ones included).",
+        f"{parameters['live']:,} live parameters{_published(parameters)}.",
         f"- Training {split['start']} to {split['train_end']} ({card['windows']['training']} windows), "
         f"validation to {split['valid_end']} ({card['windows']['validation']}), "
         f"test to {split['test_end']} ({card['windows']['test']}).",
         f"- {training['epochs']} epochs, batch {training['batch_size']}, AdamW, learning rate "
         f"{training['learning_rate']}, seed {training['seed']}, on {training['device']}. "
         f"Epoch {training['best_epoch']} was the best on validation.",
+        *_start(card.get("transfer")),
         f"- Scale (training maximum): {card['scale']:g} vehicles per slot.",
         f"- Data {card['data_hash'][:16]}, trafficcast {card['code_version']}, made {card['created']}.",
         f"- Command: `{card['command']}`",
@@ -51,6 +52,20 @@ def card_text(card: dict[str, Any]) -> str:
             lines += ["", f"## Prediction intervals on {name}", "", *_interval_lines(card, coverage)]
     lines += ["", "![training curve](curve.png)", ""]
     return "\n".join(lines)
+
+
+def _published(parameters: dict[str, int]) -> str:
+    if parameters["published"] == parameters["live"]:
+        return ""
+    return f" ({parameters['published']:,} as published, unused ones included)"
+
+
+def _start(transfer: dict[str, Any] | None) -> list[str]:
+    if transfer is None:
+        return []
+    seen = f", which has seen this place until {transfer['seen_until']}" if transfer["seen_until"] else ""
+    hashed = transfer["weights_sha256"][:16]
+    return [f"- Started from the weights of {transfer['version']} for {transfer['city']} ({hashed}){seen}."]
 
 
 def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from torch import nn
 
 from trafficcast.city import City
+from trafficcast.graphs import Function, forecasting
 from trafficcast.normal import Normal, calendar_features
 from trafficcast.windows import HORIZON
 
 INFERENCE_BATCH = 16
+CUDA_INFERENCE_BATCH = 256
 
 
 class Forecaster(Protocol):
@@ -42,8 +45,12 @@ class VmrnnForecaster:
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
         """See Forecaster."""
-        forecast = in_batches(self.network, self.device, np.asarray(history, np.float32) / np.float32(self.scale))
-        return forecast * np.float32(self.scale)
+        frames = np.asarray(history, np.float32) / np.float32(self.scale)
+        return in_batches(self._network, self.device, {"frames": frames}) * np.float32(self.scale)
+
+    @cached_property
+    def _network(self) -> Function:
+        return forecasting(self.network, self.device)
 
 
 @dataclass(frozen=True)
@@ -59,22 +66,23 @@ class ConditionedForecaster:
         city = self.normal.city
         times = init_times[:, None] + city.slot * np.arange(-history.shape[1], HORIZON)
         calendar = calendar_features(city, times.ravel()).reshape(*times.shape, -1)
-        context = {"normal": self.normal.at(times), "calendar": calendar}
-        return in_batches(self.network, self.device, np.asarray(history, np.float32), context).clip(min=0)
+        inputs = {"frames": np.asarray(history, np.float32), "normal": self.normal.at(times), "calendar": calendar}
+        return in_batches(self._network, self.device, inputs).clip(min=0)
+
+    @cached_property
+    def _network(self) -> Function:
+        return forecasting(self.network, self.device)
 
 
-def in_batches(
-    network: nn.Module, device: torch.device, history: np.ndarray, context: dict[str, np.ndarray] | None = None
-) -> np.ndarray:
-    """A network's forecasts, (n, HORIZON, flow kind, row, col), on the scale of the history it is given."""
-    network.eval().to(device)
-    inputs = {"frames": history, **(context or {})}
-    forecasts = []
-    with torch.inference_mode():
-        for first in range(0, len(history), INFERENCE_BATCH):
-            batch = {k: torch.from_numpy(v[first : first + INFERENCE_BATCH]).to(device) for k, v in inputs.items()}
-            forecasts.append(network(**batch, horizon=HORIZON)[:, -HORIZON:].cpu())
-    return torch.cat(forecasts).numpy()
+def in_batches(forecast: Function, device: torch.device, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Forecasts (n, HORIZON, flow kind, row, col) of inputs (n, ...) by name, on their scale (see `forecasting`)."""
+    size = CUDA_INFERENCE_BATCH if device.type == "cuda" else INFERENCE_BATCH
+    tensors = {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
+    batches = [
+        forecast(**{name: tensor[first : first + size] for name, tensor in tensors.items()})
+        for first in range(0, len(inputs["frames"]), size)
+    ]
+    return torch.cat(batches).cpu().numpy()
 
 
 def target_times(city: City, init_times: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from trafficcast.distributed import add_up, add_up_gradients, agree, processes, rank, share
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import atomic
+from trafficcast.graphs import Function, fast_in_bfloat16, forecasting, graphed
 from trafficcast.windows import HISTORY, HORIZON
 
 Progress = Callable[[Iterable[int], str, int], Iterable[int]]
@@ -119,8 +120,10 @@ def train(
     network.to(device)
     training = training.to(device)
     validation = None if validation is None else validation.to(device)
-    optimizer = torch.optim.AdamW(decayed_or_not(network, settings.weight_decay), lr=settings.learning_rate)
-    averaged = AveragedModel(network, avg_fn=_moving_average(settings.ema))
+    optimizer = make_optimizer(network, settings, device.type == "cuda")
+    averaged = AveragedModel(network, device)
+    eager = training_step(network, optimizer, averaged, settings, fast_in_bfloat16(device))
+    captured, forecast = graphed(eager, device), forecasting(averaged.module, device)
     state = Trained()
     if resume:
         state = _load_checkpoint(checkpoint, averaged, network, optimizer, settings, identity)
@@ -129,36 +132,29 @@ def train(
     for epoch in range(len(state.history), settings.epochs):
         # Order, views and drop path depend on seed and epoch alone: a resumed run draws what it would have drawn.
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(training.starts))
+        order = torch.randperm(len(training.starts)).to(device)
         views = torch.rand(steps, 5).tolist()
         if rank():  # each draws the drop path of its own windows
             torch.manual_seed((rank() << 40) + settings.seed * 1_000_003 + epoch)
         network.train()
         losses = torch.zeros(steps, device=device)
         for step in progress(range(steps), f"epoch {epoch + 1} of {settings.epochs}", steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, epoch * steps + step, settings.epochs * steps)
+            _set_learning_rate(optimizer, learning_rate(settings, epoch * steps + step, settings.epochs * steps))
             index = order[step * settings.batch_size : (step + 1) * settings.batch_size]
             own, weight = share(index)
             with _memory_named(settings.batch_size):
-                frames, context = training.batch(own.to(device))
+                frames, context = training.batch(own)
                 if settings.views:
                     frames, context = seen_otherwise(frames, context, *views[step])
-                loss = weight * forecast_loss(network, frames, context)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-            losses[step] = loss.detach()
-            add_up_gradients(network, losses[step])
-            if settings.clip:
-                nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-            optimizer.step()
-            averaged.update_parameters(network)
+                # All processes must replay a graph or none: the last batch may be of different sizes for them.
+                run = captured if len(index) == settings.batch_size else eager
+                losses[step] = run(frames=frames, weight=torch.full((), weight, device=device), **context)
             # Reading a loss makes a GPU wait, so there all are read at the end of the epoch.
             if device.type == "cpu" or step == steps - 1:
                 _check_finite(losses[: step + 1], order, epoch, settings, checkpoint)
         state.history.append({"epoch": epoch + 1, "train_loss": float(losses.mean())})
         if validation is not None:
-            rmse = validation_rmse(averaged.module, validation, settings.batch_size)
+            rmse = validation_rmse(forecast, validation, settings.batch_size)
             state.history[-1]["valid_rmse"] = rmse * scale
         if state.best_epoch == epoch + 1:
             weights = averaged.module.state_dict()
@@ -167,6 +163,43 @@ def train(
             _save_checkpoint(checkpoint, averaged, network, optimizer, settings, identity, state)
         on_epoch(state)
     return state
+
+
+def make_optimizer(network: nn.Module, settings: TrainingSettings, captured: bool) -> torch.optim.Optimizer:
+    """AdamW; one that is captured in a CUDA graph reads its learning rate and counts its steps on the device."""
+    groups = decayed_or_not(network, settings.weight_decay)
+    if not captured:
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    rate = torch.tensor(settings.learning_rate, device=next(network.parameters()).device)
+    return torch.optim.AdamW(groups, lr=rate, fused=True, capturable=True)
+
+
+def training_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: AveragedModel,
+    settings: TrainingSettings,
+    bfloat16: bool,
+) -> Function:
+    """A function of `frames` (see `forecast_loss`), `weight`, their share of the batch, and context, by name.
+
+    It makes one step and returns the loss, detached. Nothing in it waits for the device, so it can be captured.
+    """
+
+    def step(frames: torch.Tensor, weight: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=bfloat16):
+            loss = weight * forecast_loss(network, frames, context)
+        loss.backward()
+        total = loss.detach()
+        add_up_gradients(network, total)
+        if settings.clip:
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        optimizer.step()
+        _follow(averaged, network, settings.ema)
+        return total
+
+    return step
 
 
 def forecast_loss(network: nn.Module, frames: torch.Tensor, context: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -183,19 +216,18 @@ def forecast_loss(network: nn.Module, frames: torch.Tensor, context: dict[str, t
     return (error.square() / (context["normal"][:, HISTORY:] + 1.0).sqrt()).mean() / 3
 
 
-def validation_rmse(network: nn.Module, windows: Windows, batch_size: int) -> float:
-    """RMSE of the forecasts over all cells, kinds and leads, on the frames' scale."""
-    network.eval()
-    squared = torch.zeros((), dtype=torch.float64)
-    with torch.inference_mode():
-        batches = torch.arange(len(windows.starts), device=windows.starts.device).split(batch_size)
-        for index in batches[rank() :: processes()]:
-            frames, context = windows.batch(index)
-            forecast = network(frames[:, :HISTORY], horizon=HORIZON, **context)[:, -HORIZON:].clamp_min(0)
-            error = forecast - frames[:, HISTORY:]
-            squared += error.square().mean(dim=(1, 2, 3, 4)).sum().cpu()  # MPS has no float64
-    add_up([squared])
-    return math.sqrt(float(squared) / len(windows.starts))
+def validation_rmse(forecast: Function, windows: Windows, batch_size: int) -> float:
+    """RMSE of a network's forecasts (see `forecasting`) over all cells, kinds and leads, on the frames' scale."""
+    device = windows.starts.device
+    batches = torch.arange(len(windows.starts), device=device).split(batch_size)
+    squared = torch.zeros(len(batches), device=device)
+    for number in range(rank(), len(batches), processes()):
+        frames, context = windows.batch(batches[number])
+        error = forecast(frames=frames[:, :HISTORY], **context).clamp_min(0) - frames[:, HISTORY:]
+        squared[number] = error.square().mean(dim=(1, 2, 3, 4)).sum()
+    total = squared.cpu().double().sum()  # MPS has no float64
+    add_up([total])
+    return math.sqrt(float(total) / len(windows.starts))
 
 
 def seen_otherwise(
@@ -232,14 +264,27 @@ def decayed_or_not(network: nn.Module, weight_decay: float) -> list[dict[str, An
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
-    """An average that forgets its beginning faster: the first weights are far from good ones."""
+def _follow(averaged: AveragedModel, network: nn.Module, decay: float) -> None:
+    """A moving average that forgets its beginning faster: the first weights are far from good ones.
 
-    def average(mean: torch.Tensor, new: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
-        n = float(count)
-        return torch.lerp(mean, new, 1.0 - min(decay, (1 + n) / (10 + n)))
+    Its own `update_parameters` asks the device how many it has averaged, and waits for the answer.
+    """
+    n = averaged.n_averaged
+    keep = (n > 0) * ((1 + n) / (10 + n)).clamp(max=decay)
+    means: list[torch.Tensor] = list(averaged.module.parameters())
+    weights: list[torch.Tensor] = list(network.parameters())
+    with torch.no_grad():
+        torch._foreach_mul_(means, keep)
+        torch._foreach_add_(means, torch._foreach_mul(weights, 1 - keep))
+    n += 1
 
-    return average
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 @contextmanager
