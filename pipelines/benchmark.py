@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from trafficcast.errors import InputError
 
-SUITES = ("ingest", "vmrnn")
+SUITES = ("ingest", "vmrnn", "gpu")
 
 
-def benchmark(suite: str) -> list[dict[str, Any]]:
-    """The rows of a suite, one a measurement. Raises InputError for an unknown one."""
+def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
+    """The rows of a suite, one a measurement; of vmrnn also a `picture`, a PNG file.
+
+    Raises InputError for an unknown suite and for a picture of another one, and JobError for gpu without a GPU.
+    """
+    if picture is not None and suite != "vmrnn":
+        raise InputError("--picture goes with --suite vmrnn: it shows how the time grows with the number of tokens")
     if suite == "ingest":
         from pipelines.benchmark_ingest import ingest_rows
 
@@ -18,5 +24,9 @@ def benchmark(suite: str) -> list[dict[str, Any]]:
     if suite == "vmrnn":
         from pipelines.benchmark_vmrnn import vmrnn_rows
 
-        return vmrnn_rows()
+        return vmrnn_rows(picture)
+    if suite == "gpu":
+        from pipelines.benchmark_gpu import gpu_rows
+
+        return gpu_rows()
     raise InputError(f"unknown suite '{suite}'; known are: {', '.join(SUITES)}")

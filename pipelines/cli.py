@@ -360,17 +360,26 @@ def demo(
 
 @app.command()
 def benchmark(
-    suite: Annotated[str, typer.Option("--suite", help="ingest or vmrnn; default: both.")] = "all",
+    file: Annotated[
+        Path | None, typer.Argument(help="Write the JSON object to this file, and the tables on stdout.")
+    ] = None,
+    suite: Annotated[str, typer.Option("--suite", help="ingest, vmrnn or gpu; default: the first two.")] = "all",
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw how time grows with the number of tokens (vmrnn) to this PNG file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this machine: whole ingests beside DuckDB and pandas, the network beside its naive counterparts."""
-    from pipelines.benchmark import SUITES
+    """Measure this machine: ingests beside DuckDB and pandas, the network beside its naive counterparts, a GPU."""
     from pipelines.benchmark import benchmark as run
+    from trafficcast.files import write_json
 
-    results = {name: run(name) for name in (SUITES if suite == "all" else (suite,))}
-    if as_json:
+    results = {name: run(name, picture) for name in (("ingest", "vmrnn") if suite == "all" else (suite,))}
+    if file is not None:
+        write_json(file, results)
+    elif as_json:
         print_json(results)
-    for name, rows in () if as_json else results.items():
+        return
+    for name, rows in results.items():
         print_rows(rows, f"{name}, this machine")
 
 

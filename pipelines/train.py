@@ -27,7 +27,7 @@ from trafficcast.files import json_text, write_text, writer_lock
 from trafficcast.gradient_boosting import GradientBoosting
 from trafficcast.intervals import Intervals
 from trafficcast.model import RECIPES, Model, architecture_function, build, is_conditioned, publish_model
-from trafficcast.nn import VMRNNC, parameter_counts
+from trafficcast.nn import parameter_counts
 from trafficcast.normal import calendar_features, normal_of_others
 from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
@@ -139,8 +139,6 @@ def _fit(
     anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
     torch.manual_seed(settings.seed)
     network = build(described)
-    if isinstance(network, VMRNNC):
-        network.start_from(torch.from_numpy(anomaly.weights))
     if origin is not None:
         origin.load_into(network)
     unit, context = scale, {}

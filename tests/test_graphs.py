@@ -208,7 +208,7 @@ def test_the_optimizer_for_graphs_is_the_other_one(make: Callable[[], VMRNN | VM
             training_step(network, optimizer, AveragedModel(network), SETTINGS, False)(weight=torch.ones(()), **inputs)
     fused, plain = (nn.utils.parameters_to_vector(network.parameters()) for network in networks)
     start = nn.utils.parameters_to_vector(make().parameters())
-    assert (fused - plain).norm() < 1e-3 * (plain - start).norm()
+    assert (fused - plain).norm() < 1e-2 * (plain - start).norm()
 
 
 def test_the_average_of_the_weights_forgets_its_beginning(stand_in: list[Recording]) -> None:

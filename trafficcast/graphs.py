@@ -1,9 +1,9 @@
 """How networks run on CUDA: in bfloat16 around the scan, and as CUDA graphs. Elsewhere they are just called.
 
-A rollout of VMRNN-B is some thousand small kernels, and a training step several thousand, which take longer to start
-one by one than to run. A CUDA graph is such a sequence captured once and started as a whole. A replay does what was
-captured, at the addresses of then: so the inputs are copied to where they were, what stays (weights, moments) is
-changed in place, and nothing in the sequence may wait for the host or depend on a value that only the host knows.
+A forecast of VMRNN-B is some five thousand operations, a training step more, and most take longer to start one by one
+than to run. A CUDA graph is such a sequence captured once and started as a whole. A replay does what was captured, at
+the addresses of then: so the inputs are copied to where they were, what stays (weights, moments) is changed in place,
+and nothing in the sequence may wait for the device or depend on a value that only the host knows.
 """
 
 from __future__ import annotations

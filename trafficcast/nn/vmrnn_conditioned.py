@@ -53,12 +53,7 @@ class VMRNNC(nn.Module):
         # At first the network adds nothing to anomaly persistence.
         for parameter in self.out[-1].parameters():
             nn.init.zeros_(parameter)
-        self.persistence = nn.Parameter(torch.zeros(HORIZON))
-
-    def start_from(self, persistence: Tensor) -> None:
-        """Begin as anomaly persistence with these weights, (lead): the share of a departure that is left."""
-        with torch.no_grad():
-            self.persistence.copy_(persistence)
+        self.persistence = nn.Parameter(torch.full((HORIZON,), 0.4))  # the share of a departure that is left
 
     def forward(self, frames: Tensor, normal: Tensor, calendar: Tensor, horizon: int = HORIZON) -> Tensor:
         """The forecast (B, horizon, C, rows, cols), vehicles per slot; may be slightly negative.
