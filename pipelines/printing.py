@@ -46,23 +46,22 @@ def print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
     """Forecasters' scores (see `metrics.scores`), all leads together and lead by lead."""
     from trafficcast.card import score_rows  # not at the top: plotting is slow to import, and --help is asked often
 
-    header, *rows = score_rows(scores, slot_minutes)
-    table = Table(title="RMSE and MAE in vehicles per slot over all cells and flow kinds; the others as published")
-    for heading in header:
-        table.add_column(heading, justify="left" if heading == "forecaster" else "right")
-    for row in rows:
-        table.add_row(*row, style="bold" if row[1] == "all" else "")
-    out.print(table)
+    title = "RMSE and MAE in vehicles per slot over all cells and flow kinds; the others as published"
+    _print_by_lead(score_rows(scores, slot_minutes), title)
 
 
 def print_coverage(coverage: dict[str, Any], slot_minutes: int) -> None:
     """How often the truth lay inside prediction intervals (see `Intervals.coverage`), by level and lead."""
     from trafficcast.card import coverage_rows
 
-    header, *rows = coverage_rows(coverage, slot_minutes)
-    table = Table(title="Prediction intervals; widths in vehicles per slot")
-    for heading in header:
-        table.add_column(heading, justify="left" if heading == "interval" else "right")
+    _print_by_lead(coverage_rows(coverage, slot_minutes), "Prediction intervals; widths in vehicles per slot")
+
+
+def _print_by_lead(rows: list[list[str]], title: str) -> None:
+    header, *rows = rows
+    table = Table(title=title)
+    for number, heading in enumerate(header):
+        table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row, style="bold" if row[1] == "all" else "")
     out.print(table)
