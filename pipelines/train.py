@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,9 @@ def train(
     log.info("training %s on %s: %s windows", architecture, chosen_device, {k: len(v) for k, v in starts.items()})
     with writer_lock(work) if rank() == 0 else nullcontext():
         agree("folder", str(work))  # once the first process has the lock
-        common = (city, flows, described, chosen_device, work, resume)
-        model, trained = _fit(*common, origin, settings, split.train_end, starts["training"], starts["validation"])
-        intervals, calibration = _calibrate(*common, origin, settings, trained.best_epoch, split, starts)
+        setup = _Setup(city, flows, described, chosen_device, work, resume)
+        model, trained = _fit(setup, origin, settings, split.train_end, starts["training"], starts["validation"])
+        intervals, calibration = _calibrate(setup, origin, settings, trained.best_epoch, split)
         if rank():
             return {}
         trees = _trees(city, flows, split, starts["training"], model.anomaly)
@@ -118,13 +118,20 @@ def train(
     return card
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """What the network that is published and the one that calibrates its intervals have in common."""
+
+    city: City
+    flows: xr.Dataset
+    described: dict[str, Any]
+    device: torch.device
+    work: Path
+    resume: bool
+
+
 def _fit(
-    city: City,
-    flows: xr.Dataset,
-    described: dict[str, Any],
-    device: torch.device,
-    work: Path,
-    resume: bool,
+    setup: _Setup,
     origin: Origin | None,
     settings: TrainingSettings,
     train_end: np.datetime64,
@@ -132,13 +139,14 @@ def _fit(
     validation_starts: np.ndarray | None,
 ) -> tuple[Model, Trained]:
     """A network and what it needs, fitted to the slots before `train_end`; without validation for all epochs."""
+    city, flows = setup.city, setup.flows
     fitted = _before(flows, train_end)
     scale = float(fitted["flow"].values[fitted["observed"].values].max())
     if scale <= 0:
         raise InputError(f"the training slots of '{city.name}' have no traffic at all: check the city's box")
     anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
     torch.manual_seed(settings.seed)
-    network = build(described)
+    network = build(setup.described)
     if origin is not None:
         origin.load_into(network)
     unit, context = scale, {}
@@ -150,14 +158,14 @@ def _fit(
     splits = [starts for starts in (training_starts, validation_starts) if starts is not None]
     training, *validation = windows_of(flows["flow"].values, unit, context, *splits)
     purpose = "calibration" if validation_starts is None else "network"
-    checkpoint = work / f"{purpose}.safetensors"
+    checkpoint = setup.work / f"{purpose}.safetensors"
 
     def on_epoch(state: Trained) -> None:
         last = state.history[-1]
         validated = f", validation RMSE {last['valid_rmse']:.3f} vehicles per slot" if validation else ""
         log.info("%s, epoch %d: training loss %.3g%s", purpose, last["epoch"], last["train_loss"], validated)
 
-    trained_on = [described, city.grid(), str(train_end), [len(starts) for starts in splits]]
+    trained_on = [setup.described, city.grid(), str(train_end), [len(starts) for starts in splits]]
     identity = _hash(flows, json_text(trained_on + ([origin.sha256] if origin else [])))
     trained = fit(
         network,
@@ -165,10 +173,10 @@ def _fit(
         validation[0] if validation else None,
         unit,
         settings,
-        device,
+        setup.device,
         checkpoint,
         identity,
-        resume and checkpoint.exists() if validation_starts is None else resume,
+        setup.resume and (checkpoint.exists() or validation_starts is not None),
         track if rank() == 0 else lambda items, *_: items,
         on_epoch,
     )
@@ -177,23 +185,14 @@ def _fit(
 
 
 def _calibrate(
-    city: City,
-    flows: xr.Dataset,
-    described: dict[str, Any],
-    device: torch.device,
-    work: Path,
-    resume: bool,
-    origin: Origin | None,
-    settings: TrainingSettings,
-    best_epoch: int,
-    split: Split,
-    starts: dict[str, np.ndarray],
+    setup: _Setup, origin: Origin | None, settings: TrainingSettings, best_epoch: int, split: Split
 ) -> tuple[Intervals | None, dict[str, Any]]:
     """Prediction intervals from the last training days, forecast by a network that saw only the days before.
 
     These days chose nothing: the settings and the number of epochs are the first network's. Where the origin has seen
     them, the second network starts from random weights and runs all epochs. None with fewer than two training days.
     """
+    city, flows = setup.city, setup.flows
     days = np.unique(city.local_days(_before(flows, split.train_end)["time"].values))
     held_out = round(CALIBRATION_SHARE * len(days)) or 1
     if len(days) < 2:
@@ -209,13 +208,12 @@ def _calibrate(
         origin = None
     else:
         settings = replace(settings, epochs=best_epoch)
-    model, _ = _fit(city, flows, described, device, work, resume, origin, settings, cut, before, None)
+    model, _ = _fit(setup, origin, settings, cut, before, None)
     if rank():
         return None, {}
-    calibrated = {"calibrated_from": city.isoformat(cut), "calibrated_to": city.isoformat(split.train_end)}
-    return Intervals.fit(*forecasts_and_truth(model.forecaster(device), flows, after)), calibrated | {
-        "windows": len(after)
-    }
+    intervals = Intervals.fit(*forecasts_and_truth(model.forecaster(setup.device), flows, after))
+    period = {"calibrated_from": city.isoformat(cut), "calibrated_to": city.isoformat(split.train_end)}
+    return intervals, period | {"windows": len(after)}
 
 
 def _trees(
