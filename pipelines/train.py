@@ -223,7 +223,9 @@ def _trees(
         return GradientBoosting.fit(city, _before(flows, split.train_end), starts, anomaly) if anomaly else None
     except ImportError:
         log.info("without the baseline lightgbm, which is not installed: pip install 'trafficcast[lightgbm]'")
-        return None
+    except InputError as error:
+        log.info("without the baseline lightgbm: %s", error)
+    return None
 
 
 def _command() -> str:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from trafficcast.baselines import AnomalyPersistence, Climatology, LastWeek, Persistence, ScaledClimatology, anomaly
 from trafficcast.city import City
+from trafficcast.errors import InputError
 from trafficcast.flows import flows_dataset
 from trafficcast.forecasters import target_times
 from trafficcast.gradient_boosting import GradientBoosting, features
@@ -272,6 +273,15 @@ def test_trees_learn_what_cells_cannot_tell_alone() -> None:
     assert forecast.shape == truth.shape and (forecast >= 0).all()
     without = start.forecast(past, init_times)
     assert np.square(forecast - truth)[:, 0].mean() < 0.97 * np.square(without - truth)[:, 0].mean()
+
+
+def test_too_few_windows_for_trees_are_refused() -> None:
+    pytest.importorskip("lightgbm", reason="LightGBM is not installed")
+    flows = lasting(0.5, days=3)
+    start = AnomalyPersistence.fit(pattern_city(), flows, starts_of(flows))
+    with pytest.raises(InputError, match="trees need 50 windows to learn from, there are 49"):
+        GradientBoosting.fit(pattern_city(), flows, starts_of(flows)[:49], start)
+    GradientBoosting.fit(pattern_city(), flows, starts_of(flows)[:50], start)
 
 
 def test_there_are_23_features_and_the_first_is_anomaly_persistence() -> None:

@@ -14,6 +14,7 @@ import xarray as xr
 
 from trafficcast.baselines import AnomalyPersistence, anomaly
 from trafficcast.city import City
+from trafficcast.errors import InputError
 from trafficcast.normal import DAYS_OFF, normal_of_others
 from trafficcast.windows import HISTORY, HORIZON, gather
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FILE = "lightgbm.txt"
 # Rows to learn from, all cells of as many windows, evenly over time; more took longer and forecast no better.
 ROWS = 1_500_000
+FEWEST_WINDOWS = 50
 BATCH = 16  # windows whose features are held at once
 PARAMETERS = {
     "objective": "regression",
@@ -50,8 +52,10 @@ class GradientBoosting:
     def fit(cls, city: City, flows: xr.Dataset, starts: np.ndarray, start: AnomalyPersistence) -> Self:
         """Learn from the windows at positions `starts` of training flows; their last fifth chooses how many trees.
 
-        Raises ImportError without LightGBM.
+        Raises ImportError without LightGBM, InputError with fewer than FEWEST_WINDOWS.
         """
+        if len(starts) < FEWEST_WINDOWS:
+            raise InputError(f"trees need {FEWEST_WINDOWS} windows to learn from, there are {len(starts)}")
         import lightgbm
 
         values, time = flows["flow"].values.astype(np.float32), flows["time"].values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipelines import benchmark_gpu, benchmark_vmrnn
+from pipelines import benchmark_gpu, benchmark_vmrnn, cli
 from pipelines.benchmark import benchmark
 from pipelines.benchmark_ingest import _moves, shuffle, write_late_points, write_points
 from pipelines.benchmark_peers import PEERS
@@ -68,6 +69,21 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark_gpu, "STEP_BATCH", 1)
     monkeypatch.setattr(benchmark_gpu, "FORECAST_BATCHES", (1, 2))
     monkeypatch.setattr(benchmark_gpu, "REPEATS", 1)
+    monkeypatch.setattr(benchmark_gpu, "EAGER_CALLS", 0)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call `trafficcast benchmark` as a shell would: exit status, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trafficcast", "benchmark", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
 
 
 class Here:
@@ -127,9 +143,9 @@ def test_the_gpu_suite_is_ready_to_run(small: None, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
-def test_without_a_gpu_its_suite_says_so(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
-    ran = trafficcast("benchmark", "--suite", "gpu", "--json", tmp_path / "gpu.json")
-    assert ran.code == 1 and not ran.out and "no CUDA GPU" in ran.err
+def test_without_a_gpu_its_suite_says_so(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, err = command("--suite", "gpu", "--json", tmp_path / "gpu.json")
+    assert code == 1 and not out and "this machine has no CUDA GPU" in err
     assert not (tmp_path / "gpu.json").exists()
 
 
@@ -165,10 +181,11 @@ def test_an_unknown_suite_is_refused() -> None:
 
 
 def test_the_rows_come_as_json_or_as_a_file_beside_tables(
-    trafficcast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(benchmark_vmrnn, "vmrnn_rows", lambda picture: [{"what": "a scan", "milliseconds": 2.5}])
     whole = {"vmrnn": [{"what": "a scan", "milliseconds": 2.5}]}
-    assert trafficcast("benchmark", "--suite", "vmrnn", "--json").json == whole
-    ran = trafficcast("benchmark", "--suite", "vmrnn", "--json", tmp_path / "rows.json")
-    assert json.loads((tmp_path / "rows.json").read_text()) == whole and "2.500" in ran.out
+    code, out, _ = command("--suite", "vmrnn", "--json")
+    assert code == 0 and json.loads(out) == whole
+    code, out, _ = command("--suite", "vmrnn", "--json", tmp_path / "rows.json")
+    assert code == 0 and json.loads((tmp_path / "rows.json").read_text()) == whole and "2.500" in out
