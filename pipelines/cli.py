@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,6 +163,42 @@ def train(
     else:
         print_scores(card["metrics"]["test"] or card["metrics"]["validation"], place.slot_minutes)
         out.print(f"Published {card['version']}.")
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="blocks, patch, convolution, choices, seeds or taxibj.")],
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="Only this variant; may be repeated. Default: all.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 42 on.")] = 3,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: what each architecture's recipe says.")] = None,
+    train_end: Annotated[str | None, typer.Option(help="Training uses the slots before this time.")] = None,
+    valid_end: Annotated[str | None, typer.Option(help="Validation ends here; nothing later is read.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the results; default: data/CITY/experiments/NAME.")
+    ] = None,
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare variants of the networks and of their training, each with several seeds, on the validation split.
+
+    Writes results.csv, results.md, results.png and epochs.csv; the same command again goes on where it was stopped.
+    """
+    from pipelines.experiment import experiment as run
+
+    settings, place = _open(config, city)
+    ends = _time(place, train_end), _time(place, valid_end)
+    command = shlex.join(["trafficcast", *sys.argv[1:]])
+    rows, table = run(
+        name, place, settings.paths.data, command, folder, tuple(variant or ()), seeds, epochs, *ends, device
+    )
+    if as_json:
+        print_json({"experiment": name, "city": place.name, "results": rows})
+    else:
+        print(table)
 
 
 @app.command()

@@ -28,7 +28,7 @@ from trafficcast.gradient_boosting import GradientBoosting
 from trafficcast.intervals import Intervals
 from trafficcast.model import RECIPES, Model, architecture_function, build, is_conditioned, publish_model
 from trafficcast.nn import parameter_counts
-from trafficcast.normal import calendar_features, normal_of_others
+from trafficcast.normal import Normal, calendar_features, normal_of_others
 from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
 from trafficcast.training import Trained, TrainingSettings, pick_device, windows_of
@@ -67,7 +67,7 @@ def train(
     origin = None if transfer is None else find_origin(models, city, architecture, transfer)
     flows = read_flows(data, city)
     split = chosen_split(city, flows["time"].values, train_end, valid_end, test_end)
-    starts = _window_starts(flows, city, split)
+    starts = starts_by_split(flows, city, split)
     transferred = origin.card(city) if origin else None
     if origin and origin.has_seen(split.train_end):
         log.warning("validation and test are not all new to the weights that training starts from: %s", transferred)
@@ -95,7 +95,7 @@ def train(
             "training": asdict(settings)
             | {"device": str(chosen_device), "processes": processes(), "best_epoch": trained.best_epoch},
             "transfer": transferred,
-            "data_hash": _hash(_before(flows, split.train_end)),
+            "data_hash": hash_of(flows_before(flows, split.train_end)),
             "code_version": __version__,
             "created": city.isoformat(np.datetime64(int(time.time()), "s")),
             "command": _command(),
@@ -140,10 +140,8 @@ def _fit(
 ) -> tuple[Model, Trained]:
     """A network and what it needs, fitted to the slots before `train_end`; without validation for all epochs."""
     city, flows = setup.city, setup.flows
-    fitted = _before(flows, train_end)
-    scale = float(fitted["flow"].values[fitted["observed"].values].max())
-    if scale <= 0:
-        raise InputError(f"the training slots of '{city.name}' have no traffic at all: check the city's box")
+    fitted = flows_before(flows, train_end)
+    scale = highest_count(city, fitted)
     anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
     torch.manual_seed(settings.seed)
     network = build(setup.described)
@@ -151,10 +149,7 @@ def _fit(
         origin.load_into(network)
     unit, context = scale, {}
     if is_conditioned(network):
-        # The slots that are trained on are told what is normal by all other days than their own.
-        later = flows["time"].values[len(fitted["time"]) :]
-        normal = np.concatenate([normal_of_others(city, fitted), anomaly.normal.at(later)])
-        unit, context = 1.0, {"normal": normal, "calendar": calendar_features(city, flows["time"].values)}
+        unit, context = 1.0, known_beforehand(city, flows, fitted, anomaly.normal)
     splits = [starts for starts in (training_starts, validation_starts) if starts is not None]
     training, *validation = windows_of(flows["flow"].values, unit, context, *splits)
     purpose = "calibration" if validation_starts is None else "network"
@@ -166,7 +161,7 @@ def _fit(
         log.info("%s, epoch %d: training loss %.3g%s", purpose, last["epoch"], last["train_loss"], validated)
 
     trained_on = [setup.described, city.grid(), str(train_end), [len(starts) for starts in splits]]
-    identity = _hash(flows, json_text(trained_on + ([origin.sha256] if origin else [])))
+    identity = hash_of(flows, json_text(trained_on + ([origin.sha256] if origin else [])))
     trained = fit(
         network,
         training,
@@ -193,7 +188,7 @@ def _calibrate(
     them, the second network starts from random weights and runs all epochs. None with fewer than two training days.
     """
     city, flows = setup.city, setup.flows
-    days = np.unique(city.local_days(_before(flows, split.train_end)["time"].values))
+    days = np.unique(city.local_days(flows_before(flows, split.train_end)["time"].values))
     held_out = round(CALIBRATION_SHARE * len(days)) or 1
     if len(days) < 2:
         log.warning("no prediction intervals: they need two training days, there is %d", len(days))
@@ -220,7 +215,7 @@ def _trees(
     city: City, flows: xr.Dataset, split: Split, starts: np.ndarray, anomaly: AnomalyPersistence | None
 ) -> GradientBoosting | None:
     try:
-        return GradientBoosting.fit(city, _before(flows, split.train_end), starts, anomaly) if anomaly else None
+        return GradientBoosting.fit(city, flows_before(flows, split.train_end), starts, anomaly) if anomaly else None
     except ImportError:
         log.info("without the baseline lightgbm, which is not installed: pip install 'trafficcast[lightgbm]'")
     except InputError as error:
@@ -236,11 +231,32 @@ def _command() -> str:
     return shlex.join(["torchrun", "--nproc-per-node", str(processes()), "-m", "pipelines.train", *words[1:]])
 
 
-def _before(flows: xr.Dataset, end: np.datetime64) -> xr.Dataset:
+def flows_before(flows: xr.Dataset, end: np.datetime64) -> xr.Dataset:
+    """The slots that start before `end`, naive UTC."""
     return flows.sel(time=flows["time"].values < end)
 
 
-def _window_starts(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:
+def highest_count(city: City, fitted: xr.Dataset) -> float:
+    """The maximum over the observed slots, vehicles per slot. Raises InputError where there is no traffic at all."""
+    highest = float(fitted["flow"].values[fitted["observed"].values].max())
+    if highest <= 0:
+        raise InputError(f"the training slots of '{city.name}' have no traffic at all: check the city's box")
+    return highest
+
+
+def known_beforehand(city: City, flows: xr.Dataset, fitted: xr.Dataset, normal: Normal) -> dict[str, np.ndarray]:
+    """What a conditioned network is told of each slot of `flows` (see `training.Windows`).
+
+    The first of them, `fitted`, which are trained on and made `normal`, are told what is normal by all other days than
+    their own.
+    """
+    times = flows["time"].values
+    of_others, later = normal_of_others(city, fitted), normal.at(times[len(fitted["time"]) :])
+    return {"normal": np.concatenate([of_others, later]), "calendar": calendar_features(city, times)}
+
+
+def starts_by_split(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:
+    """Positions in `flows` of each split's windows. Raises InputError without any for training or validation."""
     starts = {
         "training": window_starts(flows, city, split.start, split.train_end),
         "validation": window_starts(flows, city, split.train_end, split.valid_end),
@@ -255,7 +271,8 @@ def _window_starts(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.
     return starts
 
 
-def _hash(flows: xr.Dataset, more: str = "") -> str:
+def hash_of(flows: xr.Dataset, more: str = "") -> str:
+    """SHA-256 of flows and whatever else."""
     digest = hashlib.sha256(more.encode())
     for name in ("time", "flow", "observed"):
         digest.update(np.ascontiguousarray(flows[name].values).tobytes())

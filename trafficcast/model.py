@@ -33,7 +33,9 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {"vmrnn-b": vmrnn_b, "vmrnn-c
 # How each is trained unless told otherwise; the published ones as published, but for the number of epochs.
 RECIPES = {
     "vmrnn-b": TrainingSettings(),
-    "vmrnn-c": TrainingSettings(epochs=5, learning_rate=1e-3, weight_decay=0.1, ema=0.98, clip=1.0, views=True),
+    "vmrnn-c": TrainingSettings(
+        epochs=5, learning_rate=1e-3, weight_decay=0.1, ema=0.98, clip=1.0, views=True, loss="counts"
+    ),
     "vmrnn-d": TrainingSettings(),
 }
 

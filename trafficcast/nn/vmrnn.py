@@ -21,18 +21,22 @@ from trafficcast.nn.cross_scan import DIRECTIONS, cross_scan
 
 CellState = tuple[Tensor, Tensor]  # the hidden and the cell state, (B, H, W, E) each
 State = list[CellState]  # of every cell of a network, in the order of their calls
+CONVOLUTIONS = ("depthwise", "plain", "dilated")  # depthwise is what is published
 
 
 class SS2D(nn.Module):
     """Four selective scans over an image, by row and column, forwards and backwards (VMamba, section 4.2)."""
 
-    def __init__(self, embed: int, d_state: int, d_conv: int, expand: int) -> None:
+    def __init__(self, embed: int, d_state: int, d_conv: int, expand: int, conv: str = "depthwise") -> None:
         super().__init__()
         inner = expand * embed
         rank = math.ceil(embed / 16)
         self.widths = [rank, d_state, d_state]  # what the projection of a token holds: step size, B, C
         self.in_proj = nn.Linear(embed, 2 * inner, bias=False)
-        self.conv = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
+        # A plain one mixes the channels as well; a dilated one is depthwise and leaves out every other cell.
+        groups, dilation = 1 if conv == "plain" else inner, 2 if conv == "dilated" else 1
+        padding = dilation * (d_conv // 2)
+        self.conv = nn.Conv2d(inner, inner, d_conv, padding=padding, dilation=dilation, groups=groups)
         # One matrix per direction: the first drawn as nn.Linear draws it, the second as in Mamba (arXiv
         # 2312.00752, section 3.6), where the bias of the step size is also from.
         self.scan_proj = nn.Parameter(_uniform(DIRECTIONS, sum(self.widths), inner))
@@ -82,14 +86,14 @@ class VSSBlock(nn.Module):
     """x + DropPath(SS2D(n)), n = norm(x). The first block of a cell mixes the hidden state into n."""
 
     def __init__(
-        self, embed: int, d_state: int, d_conv: int, expand: int, drop_path: float, reads_hidden: bool
+        self, embed: int, d_state: int, d_conv: int, expand: int, conv: str, drop_path: float, reads_hidden: bool
     ) -> None:
         super().__init__()
         self.drop_path = drop_path
         self.norm = nn.LayerNorm(embed)
         # The published network builds this projection in every block and calls it in the first alone.
         self.mix_hidden = nn.Linear(2 * embed, embed) if reads_hidden else None
-        self.ss2d = SS2D(embed, d_state, d_conv, expand)
+        self.ss2d = SS2D(embed, d_state, d_conv, expand, conv)
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """x, hidden: (B, H, W, E) -> (B, H, W, E)"""
@@ -111,10 +115,13 @@ def drop_path(x: Tensor, probability: float) -> Tensor:
 class VMRNNCell(nn.Module):
     """A stack of VSS blocks, one for every drop path rate, and the gates of VMRNN."""
 
-    def __init__(self, embed: int, drop_paths: Sequence[float], d_state: int, d_conv: int, expand: int) -> None:
+    def __init__(
+        self, embed: int, drop_paths: Sequence[float], d_state: int, d_conv: int, expand: int, conv: str
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            VSSBlock(embed, d_state, d_conv, expand, rate, reads_hidden=i == 0) for i, rate in enumerate(drop_paths)
+            VSSBlock(embed, d_state, d_conv, expand, conv, rate, reads_hidden=i == 0)
+            for i, rate in enumerate(drop_paths)
         )
 
     def forward(self, x: Tensor, state: CellState | None) -> CellState:
@@ -224,8 +231,8 @@ class VMRNN(nn.Module):
             raise ValueError(f"The horizon must be at least 1 slot, but it is {horizon}.")
 
 
-def check_sizes(*, patch: int, embed: int, d_conv: int, drop_path: float, **sizes: int) -> None:
-    """Raise a ValueError that names the size that no network can have."""
+def check_sizes(*, patch: int, embed: int, d_conv: int, drop_path: float, conv: str, **sizes: int) -> None:
+    """Raise a ValueError that names the size, or the kind of convolution, that no network can have."""
     for name, size in {"embed": embed, "d_conv": d_conv, **sizes}.items():
         if size < 1:
             raise ValueError(f"The network needs {name} of at least 1, but {name} is {size}.")
@@ -236,6 +243,8 @@ def check_sizes(*, patch: int, embed: int, d_conv: int, drop_path: float, **size
         raise ValueError(f"The head has 16 groups, so embed must be a multiple of 16, not {embed}.")
     if d_conv % 2 == 0:
         raise ValueError(f"The depthwise convolution needs an odd side d_conv, but it is {d_conv}.")
+    if conv not in CONVOLUTIONS:
+        raise ValueError(f"The convolution is {' or '.join(CONVOLUTIONS)}, not '{conv}'.")
     if not 0.0 <= drop_path < 1.0:
         raise ValueError(f"drop_path is a probability in [0, 1), but it is {drop_path}.")
 
@@ -255,13 +264,14 @@ class VMRNNB(VMRNN):
         d_conv: int,
         expand: int,
         drop_path: float,
+        conv: str,
     ) -> None:
         super().__init__(rows, cols, channels, multiple=patch)
         block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth}
-        check_sizes(patch=patch, embed=embed, drop_path=drop_path, **sizes, **block)
+        check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
         self.embedding = PatchEmbedding(channels, patch, embed)
-        self.cell = VMRNNCell(embed, [drop_path] * depth, **block)
+        self.cell = VMRNNCell(embed, [drop_path] * depth, **block, conv=conv)
         self.head = Head(channels, patch, embed)
 
     def advance(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -281,9 +291,10 @@ def vmrnn_b(
     d_conv: int = 3,
     expand: int = 2,
     drop_path: float = 0.1,
+    conv: str = "depthwise",
 ) -> VMRNNB:
     """VMRNN-B; the defaults are the published network for TaxiBJ."""
-    return VMRNNB(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path)
+    return VMRNNB(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path, conv)
 
 
 class _Counted(Protocol):

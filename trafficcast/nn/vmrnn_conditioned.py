@@ -37,17 +37,18 @@ class VMRNNC(nn.Module):
         d_conv: int,
         expand: int,
         drop_path: float,
+        conv: str,
     ) -> None:
         super().__init__()
         block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth}
-        check_sizes(patch=patch, embed=embed, drop_path=drop_path, **sizes, **block)
+        check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
         self.channels, self.rows, self.cols, self.patch = channels, rows, cols, patch
         # What one cell and its neighbours tell is the same everywhere: it is learned once, at full resolution, and goes
         # around the cell's patches to the output as well as through them.
         self.stem = nn.Sequential(nn.Conv2d(6 * channels + features, STEM, 3, padding=1), nn.GELU())
         self.embedding = PatchEmbedding(STEM, patch, embed)
-        self.cell = VMRNNCell(embed, [drop_path] * depth, **block)
+        self.cell = VMRNNCell(embed, [drop_path] * depth, **block, conv=conv)
         self.head = Head(STEM, patch, embed)
         self.out = nn.Sequential(nn.Conv2d(2 * STEM, STEM, 1), nn.GELU(), nn.Conv2d(STEM, channels, 1))
         # At first the network adds nothing to anomaly persistence.
@@ -124,6 +125,7 @@ def vmrnn_c(
     d_conv: int = 3,
     expand: int = 2,
     drop_path: float = 0.1,
+    conv: str = "depthwise",
 ) -> VMRNNC:
     """VMRNN-C; the defaults are VMRNN-B's."""
-    return VMRNNC(rows, cols, channels, features, patch, depth, embed, d_state, d_conv, expand, drop_path)
+    return VMRNNC(rows, cols, channels, features, patch, depth, embed, d_state, d_conv, expand, drop_path, conv)

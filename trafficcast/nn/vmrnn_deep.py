@@ -82,21 +82,22 @@ class VMRNND(VMRNN):
         d_conv: int,
         expand: int,
         drop_path: float,
+        conv: str,
     ) -> None:
         super().__init__(rows, cols, channels, multiple=patch * 2 ** len(depths))
         block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": min(depths, default=0)}
-        check_sizes(patch=patch, embed=embed, drop_path=drop_path, **sizes, **block)
+        check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
         # The rates rise with the blocks of the way down; the way up takes them from the end, cell by cell.
         rates = torch.linspace(0.0, drop_path, sum(depths))
         down, up = rates.split(list(depths)), rates.split(list(depths[::-1]))[::-1]
         self.down_embedding = PatchEmbedding(channels, patch, embed)
         self.down = nn.ModuleList(
-            Level(VMRNNCell(width, own.tolist(), **block), PatchMerging(width))
+            Level(VMRNNCell(width, own.tolist(), **block, conv=conv), PatchMerging(width))
             for own, width in zip(down, (embed * 2**i for i in range(len(down))), strict=True)
         )
         self.up = nn.ModuleList(
-            Level(VMRNNCell(width, own.tolist(), **block), PatchExpanding(width))
+            Level(VMRNNCell(width, own.tolist(), **block, conv=conv), PatchExpanding(width))
             for own, width in zip(up, (embed * 2**i for i in range(len(up), 0, -1)), strict=True)
         )
         self.up_head = Head(channels, patch, embed)
@@ -128,6 +129,7 @@ def vmrnn_d(
     d_conv: int = 3,
     expand: int = 2,
     drop_path: float = 0.1,
+    conv: str = "depthwise",
 ) -> VMRNND:
     """VMRNN-D; with one channel the defaults are the published network for Moving MNIST."""
-    return VMRNND(rows, cols, channels, patch, depths, embed, d_state, d_conv, expand, drop_path)
+    return VMRNND(rows, cols, channels, patch, depths, embed, d_state, d_conv, expand, drop_path, conv)
