@@ -22,7 +22,9 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def rows(ledger: Ledger) -> list[tuple[str, ...]]:
     with sqlite3.connect(ledger.file) as database:
-        return database.execute("SELECT * FROM runs ORDER BY job, city, model, slot").fetchall()
+        return database.execute(
+            "SELECT job, city, model, slot, result, finished FROM runs ORDER BY job, city, model, slot"
+        ).fetchall()
 
 
 def test_a_ledger_that_was_never_written_knows_nothing_and_makes_no_file(ledger: Ledger) -> None:
@@ -54,13 +56,49 @@ def test_one_slot_is_one_row_whatever_the_unit_of_its_time(ledger: Ledger, unit:
     assert len(rows(ledger)) == 1
 
 
-def test_the_same_run_with_the_same_result_changes_nothing(ledger: Ledger) -> None:
-    ledger.record("forecast", "small", "v1", SLOT, "done")
+def test_the_same_run_again_is_the_same_row_with_one_more_attempt(ledger: Ledger) -> None:
+    for _ in range(3):
+        ledger.record("forecast", "small", "v1", SLOT, "done", "all four slots observed", 0.25)
+    run = ledger.last("forecast", "small")
+    assert run is not None and len(rows(ledger)) == 1
+    assert (run.slot, run.result, run.detail, run.attempts, run.seconds) == (
+        SLOT, "done", "all four slots observed", 3, 0.25,
+    )  # fmt: skip
+    assert abs(run.finished - np.datetime64("now")) < np.timedelta64(1, "m")
+
+
+def test_the_last_run_is_that_of_the_newest_slot(ledger: Ledger) -> None:
+    assert ledger.last("forecast", "small") is None
+    ledger.record("forecast", "small", "v1", SLOT + HALF_HOUR, "newest")
+    ledger.record("forecast", "small", "v2", SLOT, "older, noted later")
+    ledger.record("forecast", "large", "v2", SLOT + 2 * HALF_HOUR, "another city")
+    last = ledger.last("forecast", "small")
+    assert last is not None and (last.model, last.slot, last.result) == ("v1", SLOT + HALF_HOUR, "newest")
+
+
+def test_what_is_forgotten_never_ran(ledger: Ledger) -> None:
+    ledger.forget("forecast", "small", "v1", SLOT, SLOT + HALF_HOUR)
+    assert not ledger.file.exists()
+    for number in range(4):
+        ledger.record("forecast", "small", "v1", SLOT + number * HALF_HOUR, "done")
+    ledger.record("verify", "small", "v1", SLOT + HALF_HOUR, "done")
+    ledger.forget("forecast", "small", "v1", SLOT + HALF_HOUR, SLOT + 3 * HALF_HOUR)
+    assert list(ledger.results("forecast", "small", "v1")) == [SLOT, SLOT + 3 * HALF_HOUR]
+    assert list(ledger.results("forecast", "small", "v1", SLOT + HALF_HOUR)) == [SLOT + 3 * HALF_HOUR]
+    assert list(ledger.results("verify", "small", "v1")) == [SLOT + HALF_HOUR]
+
+
+def test_a_ledger_of_version_0_1_goes_on(ledger: Ledger) -> None:
+    ledger.file.parent.mkdir()
     with sqlite3.connect(ledger.file) as database:
-        database.execute("UPDATE runs SET finished = '2008-06-04T12:30:00Z'")
-    before = rows(ledger)
-    ledger.record("forecast", "small", "v1", SLOT, "done")
-    assert rows(ledger) == before
+        database.execute(
+            "CREATE TABLE runs (job TEXT NOT NULL, city TEXT NOT NULL, model TEXT NOT NULL, slot TEXT NOT NULL, "
+            "result TEXT NOT NULL, finished TEXT NOT NULL, PRIMARY KEY (job, city, model, slot))"
+        )
+        database.execute("INSERT INTO runs VALUES ('forecast', 'small', 'v1', '2008-06-04T12:00:00Z', 'done', '-')")
+    database.close()
+    ledger.record("forecast", "small", "v1", SLOT + HALF_HOUR, "done", "why")
+    assert len(ledger.results("forecast", "small", "v1")) == 2
 
 
 def test_another_result_takes_the_place_of_the_first(ledger: Ledger) -> None:

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
+from trafficcast.service_config import Retention, Retraining, Service
 
 PREFIX = "TRAFFICCAST__"
 CITY_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -43,6 +44,9 @@ class Config(BaseSettings):
 
     paths: Paths = Paths()
     map: Map = Map()
+    service: Service = Service()
+    retraining: Retraining = Retraining()
+    retention: Retention = Retention()
     default_city: str | None = None
     cities: dict[str, City] = Field(default_factory=dict)
 

@@ -17,7 +17,29 @@ CREATE TABLE IF NOT EXISTS runs (
     PRIMARY KEY (job, city, model, slot)
 )
 """
+# Those of version 0.1 had no more columns than these.
+ADDED = {
+    "detail": "TEXT NOT NULL DEFAULT ''",
+    "attempts": "INTEGER NOT NULL DEFAULT 1",
+    "seconds": "REAL NOT NULL DEFAULT 0",
+}
 WAIT_SECONDS = 30.0
+FAILED = "failed"  # the result of a run that did not do what it is for
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row: slots are naive UTC slot starts, `finished` is the machine's clock, naive UTC."""
+
+    job: str
+    city: str
+    model: str
+    slot: np.datetime64
+    result: str
+    detail: str
+    attempts: int
+    seconds: float
+    finished: np.datetime64
 
 
 @dataclass(frozen=True)
@@ -26,25 +48,53 @@ class Ledger:
 
     file: Path
 
-    def record(self, job: str, city: str, model: str, slot: np.datetime64, result: str) -> None:
-        """Note a run's result. The same run with the same result changes nothing."""
+    def record(
+        self,
+        job: str,
+        city: str,
+        model: str,
+        slot: np.datetime64,
+        result: str,
+        detail: str = "",
+        seconds: float = 0.0,
+    ) -> None:
+        """Note a run's result. The same run again counts one more attempt."""
         with self._open() as database:
             database.execute(
-                "INSERT INTO runs (job, city, model, slot, result) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET result = excluded.result, finished = excluded.finished "
-                "WHERE result != excluded.result",
-                (job, city, model, _text(slot), result),
+                "INSERT INTO runs (job, city, model, slot, result, detail, seconds) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET result = excluded.result, detail = excluded.detail, "
+                "attempts = attempts + 1, seconds = excluded.seconds, finished = excluded.finished",
+                (job, city, model, _text(slot), result, detail, seconds),
             )
 
-    def results(self, job: str, city: str, model: str) -> dict[np.datetime64, str]:
-        """What is known of a job: the result of each slot."""
+    def results(self, job: str, city: str, model: str, since: np.datetime64 | None = None) -> dict[np.datetime64, str]:
+        """What is known of a job: the result of each slot, from `since` on where it is given."""
+        where, values = "job = ? AND city = ? AND model = ?", [job, city, model]
+        if since is not None:
+            where, values = where + " AND slot >= ?", [*values, _text(since)]
+        return {run.slot: run.result for run in self._runs(f"WHERE {where}", values)}
+
+    def last(self, job: str, city: str) -> Run | None:
+        """The run of the newest slot, whatever the model."""
+        found = self._runs("WHERE job = ? AND city = ? ORDER BY slot DESC, finished DESC LIMIT 1", [job, city])
+        return found[0] if found else None
+
+    def forget(self, job: str, city: str, model: str, start: np.datetime64, end: np.datetime64) -> None:
+        """Delete what is known of the slots in [start, end): they are as if they had never run."""
+        if self.file.exists():
+            with self._open() as database:
+                database.execute(
+                    "DELETE FROM runs WHERE job = ? AND city = ? AND model = ? AND slot >= ? AND slot < ?",
+                    (job, city, model, _text(start), _text(end)),
+                )
+
+    def _runs(self, clause: str, values: list[str]) -> list[Run]:
         if not self.file.exists():
-            return {}
+            return []
+        columns = "job, city, model, slot, result, detail, attempts, seconds, finished"
         with self._open() as database:
-            rows = database.execute(
-                "SELECT slot, result FROM runs WHERE job = ? AND city = ? AND model = ?", (job, city, model)
-            ).fetchall()
-        return {np.datetime64(slot.removesuffix("Z"), "us"): result for slot, result in rows}
+            rows = database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
+        return [Run(*row[:3], _time(row[3]), *row[4:8], _time(row[8])) for row in rows]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -53,6 +103,9 @@ class Ledger:
         try:
             with database:
                 database.execute(TABLE)
+                columns = {row[1] for row in database.execute("PRAGMA table_info(runs)")}
+                for name in ADDED.keys() - columns:
+                    database.execute(f"ALTER TABLE runs ADD COLUMN {name} {ADDED[name]}")
                 yield database
         finally:
             database.close()
@@ -60,3 +113,7 @@ class Ledger:
 
 def _text(slot: np.datetime64) -> str:
     return str(slot.astype("datetime64[s]")) + "Z"
+
+
+def _time(text: str) -> np.datetime64:
+    return np.datetime64(text.removesuffix("Z"), "us")
