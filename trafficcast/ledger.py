@@ -94,7 +94,10 @@ class Ledger:
         columns = "job, city, model, slot, result, detail, attempts, seconds, finished"
         with self._open() as database:
             rows = database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
-        return [Run(*row[:3], _time(row[3]), *row[4:8], _time(row[8])) for row in rows]
+        return [
+            Run(job, city, model, _time(slot), result, detail, attempts, seconds, _time(finished))
+            for job, city, model, slot, result, detail, attempts, seconds, finished in rows
+        ]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
