@@ -93,11 +93,11 @@ def test_a_ledger_of_version_0_1_goes_on(ledger: Ledger) -> None:
     with sqlite3.connect(ledger.file) as database:
         database.execute(
             "CREATE TABLE runs (job TEXT NOT NULL, city TEXT NOT NULL, model TEXT NOT NULL, slot TEXT NOT NULL, "
-            "result TEXT NOT NULL, finished TEXT NOT NULL DEFAULT '2008-06-04T12:30:00Z', PRIMARY KEY (job, city, model, slot))"
+            "result TEXT NOT NULL, finished TEXT NOT NULL DEFAULT '2008-06-04T12:30:00Z', "
+            "PRIMARY KEY (job, city, model, slot))"
         )
-        database.execute(
-            "INSERT INTO runs VALUES ('forecast', 'small', 'v1', '2008-06-04T12:00:00Z', 'done', '2008-06-04T12:30:00Z')"
-        )
+        values = "'forecast', 'small', 'v1', '2008-06-04T12:00:00Z', 'done', '2008-06-04T12:30:00Z'"
+        database.execute(f"INSERT INTO runs VALUES ({values})")
     database.close()
     ledger.record("forecast", "small", "v1", SLOT + HALF_HOUR, "done", "why")
     assert len(ledger.results("forecast", "small", "v1")) == 2

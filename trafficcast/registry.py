@@ -36,13 +36,32 @@ class Registry:
 
     def champion(self) -> str | None:
         """The version that commands use unless told otherwise."""
+        return next(iter(self.champions()), None)
+
+    def champions(self) -> list[str]:
+        """The champion and those before it, the newest first, each once."""
         pointer = self.root / "champion"
-        return pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+        return pointer.read_text(encoding="utf-8").split() if pointer.exists() else []
 
     def promote(self, version: str) -> None:
         """Make a version the champion. Raises InputError where there is no such version."""
         self.card(version)
-        write_text(self.root / "champion", version + "\n")
+        before = [other for other in self.champions() if other != version]
+        write_text(self.root / "champion", "\n".join([version, *before]) + "\n")
+
+    def rollback(self) -> str:
+        """Make the champion before this one the champion again, and return it. Raises InputError where there is none.
+
+        Undone by promoting the other one.
+        """
+        current, *before = self.champions() or [None]
+        known = self.versions()
+        previous = next((version for version in before if version in known), None)
+        if previous is None:
+            raise InputError(f"'{self.city.name}' has no champion before {current or 'the first'} to go back to")
+        kept = [version for version in before if version != previous]
+        write_text(self.root / "champion", "\n".join([previous, *kept]) + "\n")
+        return previous
 
     def card(self, version: str) -> dict[str, Any]:
         """A version's card. Raises InputError for an unknown version and a damaged card."""

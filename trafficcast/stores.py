@@ -176,6 +176,17 @@ def last_observed(flows: DayStore) -> np.datetime64 | None:
     return None
 
 
+def last_stored(store: DayStore) -> np.datetime64 | None:
+    """The newest time of a store, naive UTC; None where it is empty."""
+    newest: np.datetime64 | None = None
+    for day in store.days()[-2:]:  # clocks set back over midnight may interleave two days
+        dataset = store.read_day(day)
+        if dataset is not None:
+            times = dataset[store.dimension].values
+            newest = times.max() if newest is None else max(newest, times.max())
+    return newest
+
+
 def forecast_store(data: Path, city: City, model: str) -> DayStore:
     """The forecasts of one model version."""
     return DayStore(data / city.name / "forecasts" / model, city, "init_time")
