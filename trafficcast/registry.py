@@ -54,11 +54,10 @@ class Registry:
 
         Undone by promoting the other one.
         """
-        current, *before = self.champions() or [None]
-        known = self.versions()
+        before, known = self.champions()[1:], self.versions()
         previous = next((version for version in before if version in known), None)
         if previous is None:
-            raise InputError(f"'{self.city.name}' has no champion before {current or 'the first'} to go back to")
+            raise InputError(f"'{self.city.name}' has no earlier champion to go back to")
         kept = [version for version in before if version != previous]
         write_text(self.root / "champion", "\n".join([previous, *kept]) + "\n")
         return previous
