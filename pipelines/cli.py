@@ -293,18 +293,21 @@ def verify(
 def replay(
     start: Annotated[str, typer.Option("--start", help="First init time, inclusive.")],
     end: Annotated[str, typer.Option("--end", help="Last init time, exclusive.")],
-    model: ModelOption = None,
+    speed: Annotated[
+        str, typer.Option("--speed", help="max, or how many times faster than the clock, such as 60.")
+    ] = "max",
     device: DeviceOption = "auto",
     config: ConfigOption = CONFIG,
     city: CityOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Forecast a past period slot by slot as if live, verifying each forecast against what then came."""
+    """Run the service's cycles over a past period as if live: forecast slot by slot, verify as the next ones come."""
     from pipelines.replay import replay as run
 
     settings, place = _open(config, city)
     period = _time(place, start), _time(place, end)
-    result = run(place, settings.paths.data, settings.paths.models, *period, model, device)
+    paths = settings.paths
+    result = run(place, paths.data, paths.models, *period, settings.service, _speed(speed), device)
     print_object(result, as_json, f"Replay of {place.name}")
 
 
@@ -577,6 +580,16 @@ def _registry(config: Path, city: str | None) -> Any:
 
     settings, place = _open(config, city)
     return Registry(settings.paths.models / place.name, place)
+
+
+def _speed(text: str) -> float | None:
+    try:
+        speed = None if text == "max" else float(text)
+    except ValueError:
+        speed = -1.0
+    if speed is not None and not 0 < speed < float("inf"):
+        raise InputError(f"--speed is max or a number above 0, not '{text}'")
+    return speed
 
 
 def _time(city: City, text: str | None) -> Any:

@@ -11,13 +11,15 @@ import xarray as xr
 from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.forecasters import Forecaster
-from trafficcast.forecasts import check_forecast, forecast_dataset
+from trafficcast.forecasts import Origin, check_forecast, forecast_dataset
 from trafficcast.ledger import Ledger
 from trafficcast.model import Model, load_model
 from trafficcast.registry import Registry
 from trafficcast.stores import flow_store, forecast_store, last_observed
 from trafficcast.training import pick_device
 from trafficcast.windows import HISTORY, history_before
+
+JOB = "forecast"
 
 
 def forecast(
@@ -59,17 +61,35 @@ def publish_forecast(
     init_time: np.datetime64,
 ) -> xr.Dataset:
     """Forecast from `flows`, check, store and note it. A forecast that is in the store already, the same, is left."""
-    history = history_before(flows, city, init_time)
-    flow = forecaster.forecast(history, np.array([init_time]))[0]
+    flow = forecaster.forecast(history_before(flows, city, init_time), np.array([init_time]))[0]
     check_forecast(flow, model.scale)
-    made = forecast_dataset(city, model.card, init_time, flow, np.datetime64(int(time.time()), "s"), model.intervals)
+    return publish(city, data, model, init_time, flow, Origin(model.version), np.datetime64(int(time.time()), "s"))
+
+
+def publish(
+    city: City,
+    data: Path,
+    model: Model,
+    init_time: np.datetime64,
+    flow: np.ndarray,
+    origin: Origin,
+    created: np.datetime64,
+    seconds: float = 0.0,
+) -> xr.Dataset:
+    """Store and note a checked forecast (HORIZON, flow kind, row, col) among those of `model`, vehicles per slot.
+
+    The model's prediction intervals are those of its own forecasts: a baseline's has none.
+    """
+    intervals = model.intervals if origin.forecaster == model.version else None
+    made = forecast_dataset(city, model.card, init_time, flow, created, intervals, origin)
     store = forecast_store(data, city, model.version)
     stored = store.read(init_time, init_time + city.slot)
     if stored is not None and _same(stored, made):
         made = stored
     else:
         store.write(made)
-    Ledger(data / "ledger.sqlite").record("forecast", city.name, model.version, init_time, "published")
+    ledger = Ledger(data / "ledger.sqlite")
+    ledger.record(JOB, city.name, model.version, init_time, origin.state, origin.reason, seconds)
     return made
 
 

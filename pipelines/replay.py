@@ -1,23 +1,20 @@
-"""Replay: a past period slot by slot, as if live: forecast from what was known then, verify what has come."""
+"""Replay: a past period slot by slot, as if live: the service's own cycles under a clock that runs through it."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.forecast import publish_forecast
-from pipelines.progress import log, track
-from pipelines.verify import verify_due
-from trafficcast.baselines import WEEK
+from pipelines.cycle import CityService, run_cycle, verify_recent
+from pipelines.progress import track
 from trafficcast.city import City
-from trafficcast.errors import InputError
-from trafficcast.model import load_model
-from trafficcast.registry import Registry
+from trafficcast.forecasts import BASELINE, COMPLETE, DEGRADED
+from trafficcast.service_config import Service
 from trafficcast.stores import forecast_store, read_flows, score_store
 from trafficcast.training import pick_device
-from trafficcast.windows import HISTORY, HORIZON
 
 
 def replay(
@@ -26,48 +23,45 @@ def replay(
     models: Path,
     start: np.datetime64,
     end: np.datetime64,
-    version: str | None = None,
+    settings: Service | None = None,
+    speed: float | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Forecast every slot of [start, end) with nothing after it known, verify as slots come in, and sum up.
+    """Run a cycle of the service at every slot of [start, end), nothing after it known, and sum up.
 
-    Raises InputError where there is no model or no flow in the period.
+    The clock stands at the slot's start when its data before have come, and at `wait_minutes` after it otherwise.
+    `speed`: how many times faster than the clock, at most; without it as fast as can be. A slot that was forecast in
+    an earlier replay is not forecast again. Raises InputError where there is no model or no flow in the period.
     """
     city.check_period(start, end)
-    model = load_model(Registry(models / city.name, city), version)
-    forecaster = model.forecaster(pick_device(device))
-    flows = read_flows(data, city, start - WEEK - HISTORY * city.slot, end)
-    forecasts = forecast_store(data, city, model.version)
+    settings = settings or Service()
+    service = CityService(city, data, models, settings, pick_device(device))
+    model = service.champion()[0]
+    flows = read_flows(data, city, start, end)
     slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
     init_times = city.slot_start(start) + city.slot * np.arange(slots)
-    skipped = scored = 0
-    for now in track(init_times, f"replaying {city.name}", len(init_times)):
-        known = flows.isel(time=flows["time"].values < now)
-        try:
-            publish_forecast(city, data, model, forecaster, known, now)
-        except InputError as reason:
-            skipped += 1
-            log.info("no forecast: %s", reason)
-        recent = forecasts.read(now - HORIZON * city.slot, now)
-        if recent is not None:
-            scored += verify_due(city, data, model, recent, known).scored
-    if skipped == len(init_times):
-        raise InputError(
-            f"no slot from {city.isoformat(start)} to {city.isoformat(end)} has the {HISTORY} observed slots before "
-            "it that a forecast needs"
-        )
-    last = forecasts.read(init_times[0], end)
-    if last is not None:
-        scored += verify_due(city, data, model, last, flows).scored
+    wait = np.timedelta64(round(settings.wait_minutes * 60_000_000), "us")
+    began = time.monotonic()
+    for number, init_time in enumerate(track(init_times, f"replaying {city.name}", len(init_times))):
+        if speed is not None:
+            due = number * city.slot_minutes * 60 / speed
+            time.sleep(max(0.0, began + due - time.monotonic()))
+        for now in (init_time, init_time + wait):
+            if run_cycle(service, now, catch_up=False):
+                break
+    verify_recent(service, flows["time"].values[-1] + city.slot)
+    made = forecast_store(data, city, model.version).read(init_times[0], end)
+    states = [] if made is None else [str(state) for state in made["state"].values]
+    scores = score_store(data, city, model.version).read(start, end)
     return {
         "city": city.name,
         "model": model.version,
         "start": city.isoformat(start),
         "end": city.isoformat(end),
-        "forecasts": len(init_times) - skipped,
-        "skipped": skipped,
-        "verified": scored,
-        "rmse": _mean_rmse(score_store(data, city, model.version).read(start, end)),
+        "forecasts": len(states),
+        **{state: states.count(state) for state in (COMPLETE, DEGRADED, BASELINE)},
+        "verified": 0 if scores is None else len(scores["init_time"]),
+        "rmse": _mean_rmse(scores),
     }
 
 

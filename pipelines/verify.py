@@ -12,11 +12,17 @@ from trafficcast.baselines import WEEK
 from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.forecasts import has_intervals, score_dataset
+from trafficcast.gaps import filled_history
 from trafficcast.ledger import Ledger
 from trafficcast.model import Model, load_model
 from trafficcast.registry import Registry
 from trafficcast.stores import flow_store, forecast_store, score_store
 from trafficcast.windows import HISTORY, HORIZON
+
+VERIFY = "verify"
+# Slots after the last one forecast that are observed, while one of the four is not: then it is not waited for.
+PATIENCE = HORIZON
+ALL_LEADS = f"{HORIZON} of {HORIZON} leads"
 
 
 @dataclass(frozen=True)
@@ -48,29 +54,44 @@ def verify(
     return model.version, verify_due(city, data, model, forecasts, flows)
 
 
+def unverified(city: City, data: Path, version: str, forecasts: xr.Dataset) -> xr.Dataset:
+    """Those of `forecasts` that are not scored at every lead."""
+    done = Ledger(data / "ledger.sqlite").results(VERIFY, city.name, version)
+    keep = [done.get(init_time) != ALL_LEADS for init_time in forecasts["init_time"].values]
+    return forecasts.isel(init_time=keep)
+
+
 def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None) -> Verified:
-    """Score those of `forecasts` that have all their slots observed in `flows` and no score yet."""
-    if flows is None:
+    """Score those of `forecasts` whose slots have been observed in `flows` since, and who have no such score yet.
+
+    Where one of the four slots is not observed although later ones are, the others are scored, and that one is not a
+    number. A baseline's history is filled as the forecast's was (see `filled_history`).
+    """
+    if flows is None or not flows["observed"].values.any():
         return Verified(0, len(forecasts["init_time"]))
     ledger, store = Ledger(data / "ledger.sqlite"), score_store(data, city, model.version)
-    done = ledger.results("verify", city.name, model.version)
+    done = ledger.results(VERIFY, city.name, model.version)
     compared = model.baselines(flows)
     observed = flows.isel(time=flows["observed"].values)
+    newest = observed["time"].values[-1]
     scored = waiting = 0
     for init_time in forecasts["init_time"].values:
-        if init_time in done:
+        targets = init_time + city.slot * np.arange(HORIZON)
+        seen = np.isin(targets, observed["time"].values)
+        result = f"{seen.sum()} of {HORIZON} leads"
+        if done.get(init_time) in (result, ALL_LEADS):
             continue
-        wanted = init_time + city.slot * np.arange(-HISTORY, HORIZON)
-        if not np.isin(wanted, observed["time"].values).all():
+        if not seen.all() and (not seen.any() or newest < targets[-1] + PATIENCE * city.slot):
             waiting += 1
             continue
-        frames = observed["flow"].sel(time=wanted).values
-        history, truth = frames[None, :HISTORY].astype(np.float32), frames[HISTORY:]
+        truth = np.full((HORIZON, *observed["flow"].shape[1:]), np.nan, np.float32)
+        truth[seen] = observed["flow"].sel(time=targets[seen]).values
+        history, _ = filled_history(flows, model.climatology, init_time)
         forecast = forecasts.sel(init_time=init_time)
         made = {model.version: forecast["flow"].values}
         for name, forecaster in compared.items():
             made[name] = forecaster.forecast(history, np.array([init_time]))[0]
         store.write(score_dataset(city, init_time, made, truth, forecast if has_intervals(forecast) else None))
-        ledger.record("verify", city.name, model.version, init_time, "scored")
+        ledger.record(VERIFY, city.name, model.version, init_time, result)
         scored += 1
     return Verified(scored, waiting)

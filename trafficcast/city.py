@@ -46,6 +46,8 @@ class City(BaseModel):
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.8
     holidays: str | None = None
     feed: Feed = Feed()
+    # Named areas (any file geopandas reads, polygons with a property `name`), for alerts and pages.
+    areas: Path | None = None
     name: str = ""
 
     @field_validator("timezone")
@@ -112,10 +114,11 @@ class City(BaseModel):
         """Longitudes of the cell centres, (col), degrees east, rising."""
         return self.west + (np.arange(self.cols) + 0.5) * (self.east - self.west) / self.cols
 
-    def with_feed_paths(self, base: Path) -> Self:
-        """The same city with the paths of its feed absolute, those given relative being relative to `base`."""
+    def with_paths(self, base: Path) -> Self:
+        """The same city with its paths and those of its feed absolute, relative ones being relative to `base`."""
         paths = {key: base / value for key in ("zones", "inbox") if (value := getattr(self.feed, key)) is not None}
-        return self.model_copy(update={"feed": self.feed.model_copy(update=paths)}) if paths else self
+        areas = None if self.areas is None else base / self.areas
+        return self.model_copy(update={"feed": self.feed.model_copy(update=paths), "areas": areas})
 
     def grid(self) -> dict[str, float | int | str]:
         """What must be equal for flows, a model and a forecast to belong together."""

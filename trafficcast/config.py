@@ -8,17 +8,19 @@ import re
 import tomllib
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from trafficcast.alert_rules import Alerts
 from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.service_config import Retention, Retraining, Service
 
 PREFIX = "TRAFFICCAST__"
 CITY_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SECRETS = (("alerts",), ("alerts", "webhook"))  # values that no message shows
 
 
 class Paths(BaseModel):
@@ -47,6 +49,7 @@ class Config(BaseSettings):
     service: Service = Service()
     retraining: Retraining = Retraining()
     retention: Retention = Retention()
+    alerts: Alerts = Alerts()
     default_city: str | None = None
     cities: dict[str, City] = Field(default_factory=dict)
 
@@ -93,8 +96,9 @@ def load_config(path: Path) -> Config:
             raise InputError(f"{path}: cities.{name}: a city's name is lower-case letters, digits and single dashes")
     if config.default_city is not None:
         config.city(config.default_city)
+    config.alerts.check(config.cities)
     base = path.resolve().parent
-    config.cities = {name: city.with_feed_paths(base) for name, city in config.cities.items()}
+    config.cities = {name: city.with_paths(base) for name, city in config.cities.items()}
     config.paths = Paths(data=base / config.paths.data, models=base / config.paths.models)
     return config
 
@@ -114,14 +118,23 @@ def _sentence(path: Path, error: ValidationError) -> str:
         key = str(first["loc"][-1])
         return f"{path}: unknown key '{where}'{_nearest(key, _fields_at(first['loc'][:-1]))}"
     message = first["msg"].removeprefix("Value error, ")
-    given = f" (given: {first['input']!r})" if not isinstance(first["input"], dict) else ""
+    shown = not isinstance(first["input"], dict) and first["loc"] not in SECRETS
+    given = f" (given: {first['input']!r})" if shown else ""
     return f"{path}: {where}: {message}{given}"
 
 
 def _fields_at(location: tuple[int | str, ...]) -> Any:
     model: Any = Config
     for part in location:
-        model = get_args(model)[1] if get_origin(model) is dict else model.model_fields[part].annotation
+        if get_origin(model) is dict:
+            model = get_args(model)[1]
+        elif get_origin(model) is tuple:
+            model = get_args(model)[0]
+        elif get_origin(model) is Annotated:  # a union whose members are told apart by their `kind`
+            union = get_args(get_args(model)[0])
+            model = next(member for member in union if member.model_fields["kind"].default == part)
+        else:
+            model = model.model_fields[part].annotation
         if isinstance(model, UnionType):
             model = get_args(model)[0]
     return model.model_fields if hasattr(model, "model_fields") else ()

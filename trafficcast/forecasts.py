@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,20 @@ from trafficcast.forecasters import target_times
 from trafficcast.intervals import Intervals
 from trafficcast.windows import HORIZON
 
+# How a forecast came about: by the model from four observed slots; by the model, with a slot filled in; by a baseline.
+COMPLETE, DEGRADED, BASELINE = "complete", "degraded", "baseline"
 # A forecast above this many times the training maximum is no traffic, it is a fault.
 BOUND = 3.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who made a forecast, and how: `reason` says why it is not complete, `hindcast` that it was made afterwards."""
+
+    forecaster: str
+    state: str = COMPLETE
+    reason: str = ""
+    hindcast: bool = False
 
 
 def forecast_dataset(
@@ -25,22 +38,33 @@ def forecast_dataset(
     flow: np.ndarray,
     created: np.datetime64,
     intervals: Intervals | None = None,
+    origin: Origin | None = None,
 ) -> xr.Dataset:
     """One forecast: flow(init_time, lead_time, flow_kind, row, col) float32 in vehicles per slot, valid_time beside it.
 
     `init_time` is the start of the first slot forecast (naive UTC) and the data cut: nothing later was known.
     `flow`: (HORIZON, flow kind, row, col). `model` is the model's card. With `intervals` the dataset also holds the
     bounds of prediction intervals, lower and upper(init_time, level, lead_time, flow_kind, row, col) float32;
-    `level` is the share of truths that shall lie inside.
+    `level` is the share of truths that shall lie inside. What `origin` says is there as well, by init time; without
+    it the model made the forecast from a complete history.
     """
+    origin = origin or Origin(model["version"])
     init_times = np.array([init_time], "datetime64[us]")
+
+    def said(value: str | bool, about: str) -> tuple[str, np.ndarray, dict[str, str]]:
+        return "init_time", np.array([value], object if isinstance(value, str) else bool), {"long_name": about}
+
     made = xr.Dataset(
         {
             "flow": (
                 ("init_time", "lead_time", "flow_kind", "row", "col"),
                 np.asarray(flow, np.float32)[None],
                 {"units": "1", "long_name": "forecast vehicles per slot"},
-            )
+            ),
+            "forecaster": said(origin.forecaster, "model version or baseline that made it"),
+            "state": said(origin.state, f"{COMPLETE}, {DEGRADED} or {BASELINE}"),
+            "reason": said(origin.reason, f"why it is not {COMPLETE}"),
+            "hindcast": said(origin.hindcast, "made afterwards, with the data of its time"),
         },
         coords={
             "init_time": ("init_time", init_times, {"standard_name": "forecast_reference_time"}),
@@ -86,7 +110,8 @@ def score_dataset(
 ) -> xr.Dataset:
     """The errors of one verified forecast: rmse and mae(init_time, forecaster, lead_time), vehicles per slot.
 
-    `forecasts` maps a forecaster's name to its frames, `observed` are the true ones: (HORIZON, flow kind, row, col).
+    `forecasts` maps a forecaster's name to its frames, `observed` are the true ones: (HORIZON, flow kind, row, col). A
+    slot that was not observed holds no numbers, and gets none.
     `bounded` is the forecast of that init time where it has prediction intervals: then there are also the share of the
     truths inside them, inside(init_time, level, lead_time), and their mean width, width(init_time, level, lead_time),
     vehicles per slot.
@@ -109,9 +134,10 @@ def score_dataset(
     if bounded is None:
         return scores
     lower, upper = (bounded[name].values for name in ("lower", "upper"))
-    dimensions, inside = ("init_time", "level", "lead_time"), (lower <= observed) & (observed <= upper)
+    dimensions, known = ("init_time", "level", "lead_time"), np.isfinite(observed).all((1, 2, 3))
+    inside = ((lower <= observed) & (observed <= upper)).mean(cells)
     return scores.assign(
-        inside=(dimensions, inside.mean(cells)[None], {"units": "1"}),
+        inside=(dimensions, np.where(known, inside, np.nan)[None], {"units": "1"}),
         width=(dimensions, (upper - lower).mean(cells, dtype=np.float64)[None], {"units": "1"}),
     ).assign_coords(level=bounded["level"].variable)
 

@@ -67,12 +67,14 @@ class Ledger:
                 (job, city, model, _text(slot), result, detail, seconds),
             )
 
-    def results(self, job: str, city: str, model: str, since: np.datetime64 | None = None) -> dict[np.datetime64, str]:
-        """What is known of a job: the result of each slot, from `since` on where it is given."""
-        where, values = "job = ? AND city = ? AND model = ?", [job, city, model]
-        if since is not None:
-            where, values = where + " AND slot >= ?", [*values, _text(since)]
-        return {run.slot: run.result for run in self._runs(f"WHERE {where}", values)}
+    def results(self, job: str, city: str, model: str) -> dict[np.datetime64, str]:
+        """What is known of a job: the result of each slot."""
+        found = self._runs("WHERE job = ? AND city = ? AND model = ?", [job, city, model])
+        return {run.slot: run.result for run in found}
+
+    def runs(self, job: str, city: str, since: np.datetime64) -> list[Run]:
+        """The runs of the slots from `since` on, in their order, whatever the model."""
+        return self._runs("WHERE job = ? AND city = ? AND slot >= ? ORDER BY slot", [job, city, _text(since)])
 
     def last(self, job: str, city: str) -> Run | None:
         """The run of the newest slot, whatever the model."""

@@ -67,11 +67,11 @@ class Model:
             return ConditionedForecaster(self.network, self.anomaly.normal, device)
         return VmrnnForecaster(self.network, self.scale, device)
 
-    def baselines(self, flows: xr.Dataset) -> dict[str, Forecaster]:
-        """All baselines by the names that scores use. `flows` is where `last_week` looks things up."""
+    def baselines(self, flows: xr.Dataset | None) -> dict[str, Forecaster]:
+        """All baselines by the names that scores use. `flows` is where `last_week`, absent without, looks things up."""
         named: dict[str, Forecaster | None] = {
             "persistence": Persistence(),
-            "last_week": LastWeek(flows, self.climatology),
+            "last_week": None if flows is None else LastWeek(flows, self.climatology),
             "climatology": self.climatology,
             "scaled_climatology": ScaledClimatology(self.climatology),
             "anomaly_persistence": self.anomaly,

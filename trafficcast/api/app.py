@@ -1,0 +1,274 @@
+"""The application: addresses -> answers, refusals -> sentences. Only GET and HEAD; nothing is ever written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from trafficcast import __version__
+from trafficcast.api import answers, schema
+from trafficcast.api.answers import Place
+from trafficcast.api.middleware import BearerToken, Conditional
+from trafficcast.api.page import operations_page
+from trafficcast.city import City
+from trafficcast.config import Config
+from trafficcast.errors import InputError
+from trafficcast.files import json_text
+from trafficcast.registry import Registry
+
+GRID_DAYS, SERIES_DAYS = 2, 31
+DESCRIPTION = f"""The cities' observed flows, forecasts, scores and models, read-only.
+
+Times in: ISO 8601; without an offset they are in the city's time zone. start is inclusive, end exclusive. At most \
+{GRID_DAYS} days of grids or {SERIES_DAYS} days of anything else a request. Times out have the city's offset.
+
+Flows are vehicles per slot. Row 0 is the northern row, column 0 the western one. A null is a number that is not known.
+
+Every answer has an ETag: send it back as If-None-Match, and an answer that has not changed is a 304 without content. \
+A refusal is {{"error": sentence}}."""
+LAST_OF_PAGE = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+log = logging.getLogger("trafficcast.api")
+Start = Annotated[str, Query(description="first time, inclusive, such as 2008-06-04 or 2008-06-04T18:00-07:00")]
+End = Annotated[str, Query(description="last time, exclusive")]
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": schema.Error, "description": "a time, a period or a number is wrong, or the period too long"},
+    401: {"model": schema.Error, "description": "the token is missing or wrong"},
+    404: {"model": schema.Error, "description": "there is no such city, cell, forecast or model"},
+    503: {"model": schema.Error, "description": "a stored file is damaged, or there is no forecast yet"},
+}
+router = APIRouter(prefix="/v1", responses=REFUSALS)
+
+
+def utc_now() -> np.datetime64:
+    """The time, naive UTC."""
+    return np.datetime64("now", "us")
+
+
+def create_app(
+    config: Config,
+    token: str | None = None,
+    origins: Sequence[str] = (),
+    now: Callable[[], np.datetime64] = utc_now,
+) -> FastAPI:
+    """The API of all cities of a configuration.
+
+    `token`: what every request must show, the page of operations as well. `origins`: which pages' scripts a browser
+    lets read the answers (CORS). `now` says the time, naive UTC: a slot that has not closed is not shown.
+    """
+    app = FastAPI(
+        title="trafficcast",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,  # FastAPI's own page loads scripts from outside
+        redoc_url=None,
+        # For the schema only: the middleware is what refuses.
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [],
+    )
+    app.state.config, app.state.now = config, now
+    app.include_router(router)
+    app.add_api_route("/docs", _page, include_in_schema=False)
+    app.add_api_route("/", lambda: RedirectResponse("docs"), include_in_schema=False)
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(InputError, _damaged)
+    app.add_exception_handler(OSError, _damaged)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(Conditional)
+    if token:
+        app.add_middleware(BearerToken, token=token)
+    if origins:  # the outermost: a browser asks beforehand without the token, and must be able to read a 401
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "HEAD"],
+            allow_headers=["Authorization", "If-None-Match"],
+            expose_headers=["ETag"],
+        )
+    return app
+
+
+def find_place(request: Request, city: Annotated[str, Path(description="a city's name")]) -> Place:
+    """The city of an address, looked up among those of the configuration."""
+    config: Config = request.app.state.config
+    if city not in config.cities:
+        raise HTTPException(404, f"there is no such city; there are: {', '.join(sorted(config.cities)) or 'none'}")
+    found = config.city(city)
+    return Place(found, config.paths.data, Registry(config.paths.models / found.name, found))
+
+
+Here = Annotated[Place, Depends(find_place)]
+
+
+@router.get("/cities", response_model=schema.Cities)
+def cities(request: Request) -> Response:
+    """The cities of the configuration."""
+    config: Config = request.app.state.config
+    entries = [answers.city_entry(config.city(name)) for name in sorted(config.cities)]
+    return _json(schema.Cities(cities=entries))
+
+
+@router.get("/cities/{city}", response_model=schema.City)
+def city(request: Request, place: Here) -> Response:
+    """A city: grid, cells, and how far its observations and forecasts go."""
+    return _json(answers.city_state(place, request.app.state.now()))
+
+
+@router.get("/cities/{city}/forecasts", response_model=schema.Forecasts)
+def forecasts(place: Here, start: Start, end: End) -> Response:
+    """The published forecasts with init times in a period of at most 31 days: when each was made, by whom and how."""
+    return _json(answers.forecast_list(place, *_period(place.city, start, end, SERIES_DAYS)))
+
+
+Format = Annotated[Literal["json", "geojson"], Query(description="json, or geojson: one feature a cell")]
+SkipZeros = Annotated[bool, Query(description="geojson: leave out the cells that are 0 in every slot and kind")]
+GEOJSON: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/geo+json": {}},
+        "description": "the forecast; as GeoJSON, each feature has the properties row, col, inflow_0, ... "
+        "outflow_90: the flow by kind and lead in minutes, vehicles per slot",
+    }
+}
+
+
+@router.get("/cities/{city}/forecasts/latest", response_model=schema.Forecast, responses=GEOJSON)
+def latest(place: Here, format: Format = "json", skip_zeros: SkipZeros = False) -> Response:
+    """The forecast published last."""
+    found = answers.latest(place)
+    if found is None:
+        raise HTTPException(503, f"no forecast of {place.city.name} has been published yet", {"Retry-After": "60"})
+    return _forecast(place.city, found, format, skip_zeros)
+
+
+@router.get("/cities/{city}/forecasts/{init_time}", response_model=schema.Forecast, responses=GEOJSON)
+def forecast(
+    place: Here,
+    init_time: Annotated[str, Path(description="the start of the first slot forecast")],
+    format: Format = "json",
+    skip_zeros: SkipZeros = False,
+) -> Response:
+    """The forecast of an init time."""
+    time = _time(place.city, init_time)
+    found = answers.forecast_at(place, time)
+    if found is None:
+        raise HTTPException(404, f"no forecast of {place.city.name} starts at {place.city.isoformat(time)}")
+    return _forecast(place.city, found, format, skip_zeros)
+
+
+@router.get("/cities/{city}/observations", response_model=schema.Observations)
+def observations(request: Request, place: Here, start: Start, end: End) -> Response:
+    """The observed grids of the closed slots that start in a period of at most 2 days."""
+    period = _period(place.city, start, end, GRID_DAYS)
+    return _json(answers.observations(place, *period, request.app.state.now()))
+
+
+@router.get("/cities/{city}/cells/{row}/{col}", response_model=schema.CellSeries)
+def cell(
+    request: Request,
+    place: Here,
+    row: Annotated[int, Path(description="row of the grid; row 0 is the northern one")],
+    col: Annotated[int, Path(description="column of the grid; column 0 is the western one")],
+    start: Start,
+    end: End,
+) -> Response:
+    """One cell in the slots of at most 31 days: observed, and forecast for the same slots by lead, with intervals."""
+    rows, cols = place.city.rows, place.city.cols
+    if not (0 <= row < rows and 0 <= col < cols):
+        raise HTTPException(404, f"there is no such cell: rows run from 0 to {rows - 1}, columns from 0 to {cols - 1}")
+    period = _period(place.city, start, end, SERIES_DAYS)
+    return _json(answers.cell_series(place, row, col, *period, request.app.state.now()))
+
+
+@router.get("/cities/{city}/scores", response_model=schema.Scores)
+def scores(place: Here, start: Start, end: End) -> Response:
+    """Errors of the verified forecasts with init times in a period of at most 31 days, beside every baseline's."""
+    return _json(answers.scores(place, *_period(place.city, start, end, SERIES_DAYS)))
+
+
+@router.get("/cities/{city}/models", response_model=schema.Models)
+def models(place: Here) -> Response:
+    """The city's trained models and which is in use."""
+    return _json(answers.model_list(place))
+
+
+@router.get("/cities/{city}/models/{version}", response_model=schema.Model)
+def model(place: Here, version: Annotated[str, Path(description="a model's version")]) -> Response:
+    """A model's card."""
+    known = place.registry.versions()
+    if version not in known:
+        raise HTTPException(404, f"there is no such model; {place.city.name} has: {', '.join(known) or 'none yet'}")
+    return _text(json_text(answers.model_card(place, version).model_dump()))
+
+
+def _forecast(city: City, found: tuple[str, Any], form: str, skip_zeros: bool) -> Response:
+    if form == "geojson":
+        collection = answers.forecast_geojson(city, *found, zeros=not skip_zeros)
+        return JSONResponse(collection, media_type="application/geo+json")
+    return _json(answers.forecast_grid(city, *found))
+
+
+def _page(request: Request) -> HTMLResponse:
+    return HTMLResponse(operations_page(request.app.openapi()), headers={"Content-Security-Policy": LAST_OF_PAGE})
+
+
+def _period(city: City, start: str, end: str, most_days: int) -> tuple[np.datetime64, np.datetime64]:
+    first, last = _time(city, start), _time(city, end)
+    if first >= last:
+        raise HTTPException(400, f"start {city.isoformat(first)} does not lie before end {city.isoformat(last)}")
+    # An hour more, for the day on which clocks are set back.
+    if last - first > np.timedelta64(most_days * 24 + 1, "h"):
+        raise HTTPException(400, f"a request may cover at most {most_days} days: ask for less at once")
+    return first, last
+
+
+def _time(city: City, text: str) -> np.datetime64:
+    """A time of an address. A + that was not written as %2B arrives as a blank."""
+    try:
+        return city.parse_time(text.replace(" ", "+") if "T" in text else text)
+    except InputError as error:
+        raise HTTPException(400, str(error)) from None
+
+
+def _json(answer: BaseModel) -> Response:
+    return _text(answer.model_dump_json())
+
+
+def _text(text: str) -> Response:
+    return Response(text, media_type="application/json")
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    sentence = str(error.detail)
+    if error.status_code == 405:
+        sentence = "this API is read-only: use GET or HEAD"
+    elif error.status_code == 404 and sentence == "Not Found":
+        sentence = "there is nothing at this address: see /docs"
+    return JSONResponse({"error": sentence}, error.status_code, error.headers)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
+
+
+def _damaged(request: Request, error: Exception) -> Response:
+    """The sentence names files of this machine: it goes to the log, and not to whoever asks."""
+    log.error("%s: %s", request.scope["path"].encode("unicode_escape").decode(), error)
+    sentence = "a stored file that this answer needs cannot be read: the server's log says which"
+    return JSONResponse({"error": sentence}, 503, {"Retry-After": "60"})
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "the server failed: its log says why"}, 500)

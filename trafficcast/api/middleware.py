@@ -1,0 +1,105 @@
+"""What every answer goes through: the bearer token; ETag, 304, gzip and HEAD."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import hmac
+import re
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Less is not worth the work.
+GZIP_FROM_BYTES = 1000
+GZIP_LEVEL = 5
+
+
+class BearerToken:
+    """Lets through whoever shows the token (RFC 6750); the others get a 401."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app, self.token = app, token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self.token):
+            await self.app(scope, receive, send)
+            return
+        challenge = 'Bearer realm="trafficcast"' + (', error="invalid_token"' if given else "")
+        sentence = "the token is not the right one" if given else "send the header Authorization: Bearer TOKEN"
+        headers = {"WWW-Authenticate": challenge, "Cache-Control": "no-store"}
+        await JSONResponse({"error": sentence}, 401, headers)(scope, receive, send)
+
+
+class Conditional:
+    """Gives every answer an ETag and `Cache-Control: no-cache`, packs it with gzip, and answers 304 and HEAD.
+
+    The ETag (RFC 9110) is strong: a hash of the content, and another one where it is packed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        start: Message = {}
+        parts: list[bytes] = []
+
+        async def collect(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            else:
+                parts.append(message.get("body", b""))
+
+        await self.app({**scope, "method": "GET"}, receive, collect)
+        request, headers = Headers(scope=scope), MutableHeaders(raw=start["headers"])
+        body = b"".join(parts)
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Cache-Control"] = "no-cache"
+        headers.add_vary_header("Accept-Encoding")
+        if start["status"] == 200:
+            packed = len(body) >= GZIP_FROM_BYTES and accepts_gzip(request.get("accept-encoding", ""))
+            body, tag = await run_in_threadpool(_encode, body, packed)
+            if packed:
+                headers["Content-Encoding"] = "gzip"
+            headers["ETag"] = tag
+            if matches(request.get("if-none-match", ""), tag):
+                start["status"], body = 304, b""
+                del headers["Content-Type"], headers["Content-Encoding"]
+        if start["status"] == 304:
+            del headers["Content-Length"]
+        else:
+            headers["Content-Length"] = str(len(body))
+        await send(start)
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether a header names gzip, and not with the weight 0."""
+    for coding in accept_encoding.lower().split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip() == "gzip":
+            return not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", weight)
+    return False
+
+
+def matches(if_none_match: str, tag: str) -> bool:
+    """Whether a header names the tag; of this comparison weak tags are as good as strong ones."""
+    given = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    return "*" in given or tag in given
+
+
+def _encode(body: bytes, packed: bool) -> tuple[bytes, str]:
+    """The body as it is sent, and its tag."""
+    content = hashlib.sha256(body).hexdigest()[:32]
+    return (gzip.compress(body, GZIP_LEVEL, mtime=0), f'"{content}-gzip"') if packed else (body, f'"{content}"')
