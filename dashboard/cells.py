@@ -7,22 +7,9 @@ from typing import Any
 import numpy as np
 
 from trafficcast.city import City
+from trafficcast.geojson import cell_ring, cell_rings
 
-# Five decimals of a degree are a metre.
-DECIMALS = 5
-
-
-def cell_ring(city: City, row: int, col: int) -> list[list[float]]:
-    """A cell's closed outline, [lon, lat] in degrees, from its north-western corner on."""
-    height, width = (city.north - city.south) / city.rows, (city.east - city.west) / city.cols
-    north, south = (round(city.north - height * edge, DECIMALS) for edge in (row, row + 1))
-    west, east = (round(city.west + width * edge, DECIMALS) for edge in (col, col + 1))
-    return [[west, north], [west, south], [east, south], [east, north], [west, north]]
-
-
-def cell_rings(city: City) -> list[list[list[float]]]:
-    """All cells' outlines, row after row from the north-western cell on."""
-    return [cell_ring(city, row, col) for row in range(city.rows) for col in range(city.cols)]
+__all__ = ["cell_at", "cell_ring", "cell_rings", "feature_collection"]
 
 
 def cell_at(city: City, lat: float, lon: float) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import requests
 from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
 from trafficcast import __version__
@@ -82,12 +83,9 @@ def _post(address: SecretStr, message: object) -> str:
                 stream=True,  # the answer's body is not waited for
             ) as answer:
                 return "" if answer.ok and not answer.is_redirect else f"answered {answer.status_code}"
-    except requests.Timeout:
-        return "did not answer in time"
-    except requests.exceptions.SSLError:
-        return "has no certificate that can be trusted"
-    except requests.RequestException as error:  # whose text holds the address
-        return f"could not be reached ({type(error).__name__})"
+    except (requests.RequestException, HTTPError) as error:  # whose text holds the address
+        cause = getattr(error.args[0], "reason", error) if error.args else error
+        return f"failed with {type(cause).__name__}"
 
 
 def _log(notice: Notice) -> None:

@@ -311,6 +311,80 @@ def replay(
     print_object(result, as_json, f"Replay of {place.name}")
 
 
+@app.command()
+def schedule(
+    city: Annotated[
+        list[str] | None, typer.Option("--city", help="Only this city; may be repeated. Default: all.")
+    ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line, on stderr.")] = False,
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Run cities unattended: take in what arrives, forecast every slot, verify, retrain, prune, raise alerts.
+
+    Runs until SIGTERM or Ctrl-C. `trafficcast status` says how it goes; so do /healthz and /metrics over HTTP.
+    """
+    from pipelines.logs import JsonLines, TextLines
+    from pipelines.schedule import schedule as run
+
+    settings = load_config(config)
+    for name in ("trafficcast", "apscheduler"):
+        _log_lines(name, JsonLines() if log_json else TextLines())
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    run(settings, [settings.city(name) for name in city or sorted(settings.cities)], device)
+
+
+@app.command()
+def status(
+    city: Annotated[
+        list[str] | None, typer.Option("--city", help="Only this city; may be repeated. Default: all.")
+    ] = None,
+    config: ConfigOption = CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """How the service does: for each city data, forecast, jobs, skill of the last day and open alerts."""
+    from pipelines.status import print_status
+    from pipelines.status import status as run
+
+    settings = load_config(config)
+    cities = [settings.city(name) for name in city or sorted(settings.cities)]
+    told = run(settings, cities, np.datetime64("now", "us"))
+    if as_json:
+        print_json(told)
+    else:
+        print_status(told)
+
+
+@app.command()
+def retrain(
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a challenger on the latest data; promote it where it beats the champion on days neither was trained on."""
+    from pipelines.retrain import retrain as run
+
+    settings, place = _open(config, city)
+    result = run(place, settings.paths.data, settings.paths.models, settings.retraining, device)
+    print_object(result, as_json, f"Retraining of {place.name}")
+
+
+@app.command()
+def prune(
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what is older than the configuration's [retention] keeps."""
+    from pipelines.prune import prune as run
+
+    settings, place = _open(config, city)
+    paths = settings.paths
+    result = run(place, paths.data, paths.models, settings.retention, np.datetime64("now", "us"))
+    print_object(dict(result), as_json, f"Pruned of {place.name}")
+
+
 @app.command("import-taxibj")
 def import_taxibj(
     path: Annotated[Path, typer.Argument(help="A file of the release, OpenSTL's dataset.npz, or a folder of them.")],
@@ -380,6 +454,25 @@ def dashboard(
     words = command(config, place.name, port, address)
     sys.stdout.flush()
     os.execv(words[0], words)  # the server takes this process's place, so that signals reach it
+
+
+@app.command()
+def api(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 8600,
+    address: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    cors: Annotated[
+        list[str] | None,
+        typer.Option("--cors", metavar="ORIGIN", help="Pages of this origin may read the answers; may be repeated."),
+    ] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Serve the read-only HTTP API of all cities; needs the extra [api].
+
+    Requests must show the token of the environment variable TRAFFICCAST_API_TOKEN where it is set.
+    """
+    from pipelines.api import serve
+
+    serve(load_config(config), address, port, tuple(cors or ()))
 
 
 @app.command()
@@ -524,6 +617,13 @@ def city_add(
         print(f"Written to {config}:\n\n{result['toml']}\nNext:\n" + "\n".join(result["next"]))
 
 
+@models_app.command("rollback")
+def models_rollback(config: ConfigOption = CONFIG, city: CityOption = None, as_json: JsonOption = False) -> None:
+    """Undo a promotion: the champion before this one is the champion again."""
+    registry = _registry(config, city)
+    print_object({"city": registry.city.name, "champion": registry.rollback()}, as_json, "Champion")
+
+
 def _version(show: bool) -> None:
     if show:
         print(__version__)
@@ -560,13 +660,21 @@ def _complain(what: object, code: int) -> int:
 def _log_to_stderr() -> None:
     console = Console(stderr=True)
     if console.is_terminal:
-        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
+        _log_through("trafficcast", RichHandler(console=console, show_path=False, show_level=False))
     else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+        _log_lines("trafficcast", logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+
+
+def _log_lines(name: str, lines: logging.Formatter) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(lines)
+    _log_through(name, handler)
+
+
+def _log_through(name: str, handler: logging.Handler) -> None:
+    """Have a logger write through one handler: a second call, stderr being another by now, takes the first's place."""
     handler.set_name("trafficcast on stderr")
-    logger = logging.getLogger("trafficcast")
-    # A second call of main in one process takes the place of the first: stderr may be another one by now.
+    logger = logging.getLogger(name)
     logger.handlers = [other for other in logger.handlers if other.name != handler.name] + [handler]
 
 

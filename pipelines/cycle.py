@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from trafficcast.errors import InputError, JobError
 from trafficcast.forecasters import Forecaster
 from trafficcast.forecasts import BASELINE, COMPLETE, DEGRADED, Origin, check_forecast
 from trafficcast.gaps import filled_history
-from trafficcast.ledger import FAILED, Ledger
+from trafficcast.ledger import FAILED, LOST, Ledger, Run
 from trafficcast.model import Model, load_model
 from trafficcast.registry import Registry
 from trafficcast.service_config import Service
@@ -71,11 +72,17 @@ class CityService:
         raise InputError("; ".join(wrong) or f"'{self.city.name}' has no model: run trafficcast train")
 
 
-def run_cycle(service: CityService, now: np.datetime64, catch_up: bool = True) -> list[xr.Dataset]:
+def run_cycle(
+    service: CityService,
+    now: np.datetime64,
+    catch_up: bool = True,
+    on_made: Callable[[xr.Dataset], None] = lambda forecast: None,
+) -> list[xr.Dataset]:
     """Make the forecasts that are due at `now` and verify those whose slots have come; returns what was published.
 
     A forecast is due when the slot before it has closed and its data have come, or have been waited for long enough.
     With `catch_up` those missed since the service last ran are made as well, from the data before their time.
+    `on_made` is called with each as soon as it is published.
     """
     made = []
     for init_time in due(service, now, catch_up):
@@ -83,6 +90,7 @@ def run_cycle(service: CityService, now: np.datetime64, catch_up: bool = True) -
         if published is None:
             break
         made.append(published)
+        on_made(published)
     if made:
         verify_recent(service, now)
     return made
@@ -91,14 +99,18 @@ def run_cycle(service: CityService, now: np.datetime64, catch_up: bool = True) -
 def due(service: CityService, now: np.datetime64, catch_up: bool = True) -> list[np.datetime64]:
     """The init times to forecast at `now`, the newest first, those missed after it in order."""
     city, settings = service.city, service.settings
+    champions = service.registry.champions()
+    if not champions:
+        return []
     newest = city.slot_start(now)
-    done = _done(service, newest)
+    oldest = newest - _minutes(60 * settings.catch_up_hours)
+    runs = [run for run in service.ledger.runs(JOB, city.name, oldest) if run.model in champions]
+    done = {run.slot for run in runs if _is_settled(run, newest)}
     wanted = []
     if newest not in done and (now >= newest + _minutes(settings.wait_minutes) or _has_come(service, newest)):
         wanted.append(newest)
-    if done and catch_up:
-        oldest = max(min(done), newest - _minutes(60 * settings.catch_up_hours))
-        missed = np.arange(city.slot_start(oldest), newest, city.slot)
+    if runs and catch_up:
+        missed = np.arange(runs[0].slot, newest, city.slot)
         wanted += [init_time for init_time in missed if init_time not in done]
     return wanted
 
@@ -126,7 +138,7 @@ def verify_recent(service: CityService, now: np.datetime64) -> int:
         result = verify_due(city, service.data, model, waiting, known)
         scored += result.scored
         if result.scored:
-            log.info("%s: %d forecasts of %s verified in %.1f s", city.name, result.scored, version, _since(began))
+            log.info("%d forecasts of %s verified in %.1f s", result.scored, version, _since(began))
     return scored
 
 
@@ -137,21 +149,21 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
     try:
         model, forecaster, wrong = service.champion()
         if wrong:
-            log.error("%s: %s", city.name, wrong)
+            log.error("%s", wrong)
         known = _known(service, init_time - HISTORY * city.slot, init_time)
         history, filled = filled_history(known, model.climatology, init_time)
         flow, forecaster_name, reasons = _flow(service, model, forecaster, history, filled, init_time)
     except (InputError, JobError) as error:
-        log.error("%s: no forecast for %s: %s", city.name, city.isoformat(init_time), error)
+        log.error("no forecast for %s: %s", city.isoformat(init_time), error)
         service.ledger.record(JOB, city.name, version, init_time, FAILED, str(error), _since(began))
         return None
     state = BASELINE if forecaster_name != model.version else DEGRADED if reasons else COMPLETE
     hindcast = bool(now >= init_time + city.slot)
     origin = Origin(forecaster_name, state, "; ".join([*reasons, *([wrong] if wrong else [])]), hindcast)
-    made = publish(city, service.data, model, init_time, flow, origin, now, _since(began))
+    made = publish(city, service.data, model, init_time, flow, origin, now.astype("datetime64[s]"), _since(began))
     log.info(
-        "%s: forecast for %s, %s by %s%s, %.1f s",
-        city.name, city.isoformat(init_time), origin.state, origin.forecaster,
+        "forecast for %s, %s by %s%s, %.1f s",
+        city.isoformat(init_time), origin.state, origin.forecaster,
         f" ({origin.reason})" if origin.reason else "", _since(began),
     )  # fmt: skip
     return made
@@ -178,7 +190,7 @@ def _flow(
             _check_new(service, model, flow, history, init_time)
             return flow, model.version, reasons
         except (JobError, RuntimeError) as error:  # RuntimeError is PyTorch's, out of memory among them
-            log.error("%s: %s failed: %s", city.name, model.version, error)
+            log.error("%s failed: %s", model.version, error)
             reasons.append(f"{model.version}: {error}")
     name, baseline = best_baseline(model, _known(service, init_time - WEEK, init_time - WEEK + HORIZON * city.slot))
     flow = baseline.forecast(history, at)[0]
@@ -204,15 +216,11 @@ def _check_new(
         raise JobError("the forecast is a copy of the one before; it was not published")
 
 
-def _done(service: CityService, newest: np.datetime64) -> set[np.datetime64]:
-    """The init times, as far back as is caught up, that no further attempt is due for."""
-    done = set()
-    since = newest - _minutes(60 * service.settings.catch_up_hours)
-    for run in service.ledger.runs(JOB, service.city.name, since):
-        given_up = run.attempts >= ATTEMPTS and run.slot != newest
-        if run.model in service.registry.champions() and (run.result != FAILED or given_up):
-            done.add(run.slot)
-    return done
+def _is_settled(run: Run, newest: np.datetime64) -> bool:
+    """Whether no further attempt is due for this run."""
+    if run.result == FAILED:
+        return run.attempts >= ATTEMPTS and run.slot != newest
+    return run.result != LOST
 
 
 def _has_come(service: CityService, init_time: np.datetime64) -> bool:

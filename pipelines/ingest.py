@@ -128,6 +128,15 @@ def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zon
     return report
 
 
+def rebuild_day(city: City, data: Path, day: np.datetime64) -> None:
+    """Write the flows of a local day anew from the counts of its records."""
+    store = RecordStore(data / city.name / "records")
+    with writer_lock(data / city.name):
+        state = store.load()
+        store.commit(state, Count(), [], [day])
+        publish(city, data, store, state, _zones(city, state))
+
+
 def _add_new(
     crew: Crew,
     city: City,

@@ -76,16 +76,16 @@ def test_the_last_run_is_that_of_the_newest_slot(ledger: Ledger) -> None:
     assert last is not None and (last.model, last.slot, last.result) == ("v1", SLOT + HALF_HOUR, "newest")
 
 
-def test_what_is_forgotten_never_ran(ledger: Ledger) -> None:
-    ledger.forget("forecast", "small", "v1", SLOT, SLOT + HALF_HOUR)
+def test_what_is_lost_is_to_be_made_again(ledger: Ledger) -> None:
+    ledger.lose("forecast", "small", "v1", SLOT, SLOT + HALF_HOUR)
     assert not ledger.file.exists()
     for number in range(4):
         ledger.record("forecast", "small", "v1", SLOT + number * HALF_HOUR, "done")
     ledger.record("verify", "small", "v1", SLOT + HALF_HOUR, "done")
-    ledger.forget("forecast", "small", "v1", SLOT + HALF_HOUR, SLOT + 3 * HALF_HOUR)
-    assert list(ledger.results("forecast", "small", "v1")) == [SLOT, SLOT + 3 * HALF_HOUR]
-    assert [run.slot for run in ledger.runs("forecast", "small", SLOT + HALF_HOUR)] == [SLOT + 3 * HALF_HOUR]
-    assert list(ledger.results("verify", "small", "v1")) == [SLOT + HALF_HOUR]
+    ledger.lose("forecast", "small", "v1", SLOT + HALF_HOUR, SLOT + 3 * HALF_HOUR)
+    runs = ledger.runs("forecast", "small", SLOT + HALF_HOUR)
+    assert [(run.result, run.attempts) for run in runs] == [("lost", 0), ("lost", 0), ("done", 1)]
+    assert set(ledger.results("verify", "small", "v1").values()) == {"done"}
 
 
 def test_a_ledger_of_version_0_1_goes_on(ledger: Ledger) -> None:

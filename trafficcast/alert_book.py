@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,8 +86,10 @@ class AlertBook:
 
         Each of both becomes a notice in the same transaction, with `deliver` one for the webhook too.
         """
+        now = now.astype("datetime64[s]").astype("datetime64[us]")
         found = {(finding.rule, finding.place): finding for finding in findings}
         with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")
             was = {(alert.finding.rule, alert.finding.place): alert for alert in _open_alerts(database, city, now)}
             raised = [Alert(city, finding, now, None) for key, finding in found.items() if key not in was]
             cleared = [Alert(city, alert.finding, alert.raised, now) for key, alert in was.items() if key not in found]
@@ -130,6 +132,7 @@ class AlertBook:
         Nobody else writes meanwhile. Where the block fails they stay unwritten.
         """
         with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")
             rows = database.execute(f"{NOTICES} WHERE NOT written AND city = ? ORDER BY time, id", (city,))
             notices = [_read_notice(row) for row in rows]
             yield notices
@@ -150,20 +153,16 @@ class AlertBook:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database in one transaction, which nobody else writes in."""
+        """The database; what is written in the block is one transaction."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(self.file, timeout=WAIT_SECONDS)
         try:
-            with database:
+            with closing(sqlite3.connect(self.file, timeout=WAIT_SECONDS)) as database, database:
                 database.executescript(TABLES)
-                database.execute("BEGIN IMMEDIATE")
                 yield database
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise JobError(f"cannot use {self.file}: {error}") from None  # locked, or the disk is full
             raise InputError(f"{self.file} is damaged: {error}; move it away: alerts begin anew") from None
-        finally:
-            database.close()
 
 
 def _open_alerts(database: sqlite3.Connection, city: str, now: np.datetime64) -> list[Alert]:

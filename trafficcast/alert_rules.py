@@ -120,8 +120,8 @@ class Alerts(BaseModel):
 
     def check(self, cities: Mapping[str, City]) -> None:
         """Raise InputError for a rule about a city, a cell or areas that the configuration does not have."""
-        for number, rule in enumerate(self.rules, 1):
-            where = f"alerts.rules, number {number} ({rule.kind})"
+        for number, rule in enumerate(self.rules):
+            where = f"alerts.rules.{number} ({rule.kind})"
             if rule.city is not None and rule.city not in cities:
                 known = ", ".join(sorted(cities)) or "none"
                 raise InputError(f"{where}: there is no city '{rule.city}'; the configuration has: {known}")

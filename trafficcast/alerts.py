@@ -78,7 +78,7 @@ def check_areas(rules: Iterable[Rule], city: City, areas: Mapping[str, Area]) ->
 
 def scores_from(rules: Iterable[Rule], city: City, now: np.datetime64) -> np.datetime64:
     """The init time from which on the rules need scores: twice the cycles, as some may be missing, and all hours."""
-    spans = [np.timedelta64(0, "m")]
+    spans: list[np.timedelta64] = [np.timedelta64(0, "m")]
     for rule in _of_city(rules, city):
         if isinstance(rule, Skill):
             spans.append(2 * rule.cycles * city.slot)

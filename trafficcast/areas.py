@@ -82,7 +82,7 @@ def _shares(polygon: Any, city: City) -> np.ndarray:
 
 def _name(value: Any, feature: str) -> str:
     """One line of text: names stand in logs and on pages."""
-    text = "" if pd.isna(value) else " ".join(str(value).split())
+    text = " ".join(str(value).split()) if isinstance(value, str | int | float) and not pd.isna(value) else ""
     if not text or not text.isprintable():
         raise InputError(f"{feature} has no name that can be printed: give it a property 'name'")
     return text
@@ -108,7 +108,7 @@ def _read(file: Path) -> Any:
     if not file.is_file():
         raise InputError(f"there is no file {file} of named areas: mend cities.NAME.areas, or take it out")
     try:
-        frame = geopandas.read_file(file)
+        frame = geopandas.read_file(file, on_invalid="ignore")  # is then none, and refused by its number
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"cannot read areas from {file}: {error}") from None
     if not isinstance(frame, geopandas.GeoDataFrame) or not len(frame) or frame.crs is None:

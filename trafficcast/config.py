@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from trafficcast.alert_rules import Alerts
@@ -51,7 +51,13 @@ class Config(BaseSettings):
     retention: Retention = Retention()
     alerts: Alerts = Alerts()
     default_city: str | None = None
+    _file: Path = PrivateAttr(Path("config.toml"))
     cities: dict[str, City] = Field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        """Where it was read from."""
+        return self._file
 
     @classmethod
     def settings_customise_sources(
@@ -99,6 +105,7 @@ def load_config(path: Path) -> Config:
     config.alerts.check(config.cities)
     base = path.resolve().parent
     config.cities = {name: city.with_paths(base) for name, city in config.cities.items()}
+    config._file = path.resolve()
     config.paths = Paths(data=base / config.paths.data, models=base / config.paths.models)
     return config
 

@@ -31,8 +31,8 @@ def cell_rings(city: City) -> list[list[list[float]]]:
 def forecast_features(city: City, forecast: xr.Dataset, zeros: bool = True) -> list[dict[str, Any]]:
     """A feature for each cell of one init time's forecast, flow(lead_time, flow_kind, row, col).
 
-    Its properties are row, col and, for each kind and lead in minutes, `inflow_0` ... `outflow_90` in vehicles per slot;
-    its id is row * cols + col. Without `zeros` the cells that round to 0 everywhere are left out.
+    Its properties are row, col and, for each kind and lead in minutes, `inflow_0` ... `outflow_90` in vehicles per
+    slot; its id is row * cols + col. Without `zeros` the cells that round to 0 everywhere are left out.
     """
     leads = (forecast["lead_time"].values // np.timedelta64(1, "m")).tolist()
     flow = forecast["flow"].sel(flow_kind=list(FLOW_KINDS)).transpose("row", "col", "flow_kind", "lead_time").values

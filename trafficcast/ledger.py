@@ -24,7 +24,8 @@ ADDED = {
     "seconds": "REAL NOT NULL DEFAULT 0",
 }
 WAIT_SECONDS = 30.0
-FAILED = "failed"  # the result of a run that did not do what it is for
+# Results of a run that did not do what it is for, and of one whose product was lost since.
+FAILED, LOST = "failed", "lost"
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,13 @@ class Ledger:
         found = self._runs("WHERE job = ? AND city = ? ORDER BY slot DESC, finished DESC LIMIT 1", [job, city])
         return found[0] if found else None
 
-    def forget(self, job: str, city: str, model: str, start: np.datetime64, end: np.datetime64) -> None:
-        """Delete what is known of the slots in [start, end): they are as if they had never run."""
+    def lose(self, job: str, city: str, model: str, start: np.datetime64, end: np.datetime64) -> None:
+        """Note that the results of the slots in [start, end) were lost: they are to be made again."""
         if self.file.exists():
             with self._open() as database:
                 database.execute(
-                    "DELETE FROM runs WHERE job = ? AND city = ? AND model = ? AND slot >= ? AND slot < ?",
+                    f"UPDATE runs SET result = '{LOST}', attempts = 0 "
+                    "WHERE job = ? AND city = ? AND model = ? AND slot >= ? AND slot < ?",
                     (job, city, model, _text(start), _text(end)),
                 )
 

@@ -28,6 +28,14 @@ INTERLEAVED = np.timedelta64(1, "m") * np.arange(181)
 MICROSECOND = np.timedelta64(1, "us")
 
 
+class DamagedFile(InputError):
+    """A file of a store that cannot be read; `file` is the one."""
+
+    def __init__(self, file: Path, error: Exception) -> None:
+        super().__init__(f"cannot read {file}: {error}; move it away and ingest its records again")
+        self.file = file
+
+
 @dataclass(frozen=True)
 class DayStore:
     """Datasets along one time dimension (naive UTC), kept as a file for each local day of the city."""
@@ -43,7 +51,7 @@ class DayStore:
     def read(self, start: np.datetime64 | None = None, end: np.datetime64 | None = None) -> xr.Dataset | None:
         """What lies in [start, end), in the order of time; None where there is nothing.
 
-        Raises InputError where a file cannot be read or was made for another grid than the city's.
+        Raises DamagedFile where one cannot be read, InputError where one was made for another grid than the city's.
         """
         days = self.days()
         if start is not None:
@@ -85,6 +93,14 @@ class DayStore:
                 if old is None or not new.identical(old):
                     self._write_day(day, new)
 
+    def prune(self, before: np.datetime64) -> list[np.datetime64]:
+        """Remove the days before this local one, and return them."""
+        with writer_lock(self.root):
+            gone = [day for day in self.days() if day < before]
+            for day in gone:
+                self._file(day).unlink()
+        return gone
+
     def _merge(self, old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
         kept = old.isel({self.dimension: ~np.isin(old[self.dimension].values, new[self.dimension].values)})
         if kept.sizes[self.dimension] == 0:
@@ -113,7 +129,7 @@ class DayStore:
             with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
                 loaded = dataset.load()
         except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError) as error:
-            raise InputError(f"cannot read {file}: {error}; move it away and ingest its records again") from None
+            raise DamagedFile(file, error) from None
         for key, value in self.city.grid().items():
             if loaded.attrs.get(key) != value:
                 raise InputError(

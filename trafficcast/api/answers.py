@@ -39,7 +39,7 @@ class Place:
 
 def city_entry(city: City) -> schema.CityEntry:
     """What the configuration says of a city."""
-    return schema.CityEntry(name=city.name, **city.grid())
+    return schema.CityEntry.model_validate({"name": city.name, **city.grid()})
 
 
 def city_state(place: Place, now: np.datetime64) -> schema.City:
@@ -187,8 +187,9 @@ def scores(place: Place, start: np.datetime64, end: np.datetime64) -> schema.Sco
     rows: dict[np.datetime64, tuple[str, xr.Dataset]] = {}
     for version in place.registry.champions():
         found = score_store(place.data, city, version).read(start, end)
-        for i, time in enumerate([] if found is None else found["init_time"].values):
-            rows.setdefault(time, (version, found.isel(init_time=i)))
+        if found is not None:
+            for i, time in enumerate(found["init_time"].values):
+                rows.setdefault(time, (version, found.isel(init_time=i)))
     ordered = [rows[time] for time in sorted(rows)]
     names = list(dict.fromkeys(str(name) for _, row in ordered for name in row["forecaster"].values))
     levels = sorted({level for _, row in ordered for level in _levels(row)})
@@ -198,9 +199,8 @@ def scores(place: Place, start: np.datetime64, end: np.datetime64) -> schema.Sco
         return {name: [_numbers(table.get(name, _UNKNOWN)) for table in tables] for name in names}
 
     def of_intervals(metric: str) -> list[Any]:
-        tables = [
-            dict(zip(_levels(row), row[metric].values, strict=True)) if metric in row else {} for _, row in ordered
-        ]
+        values = [row[metric].values if metric in row else () for _, row in ordered]
+        tables = [dict(zip(_levels(row), mine, strict=True)) for (_, row), mine in zip(ordered, values, strict=True)]
         return [[_numbers(table.get(level, _UNKNOWN)) for level in levels] for table in tables]
 
     return schema.Scores(
@@ -280,13 +280,13 @@ def _origin(city: City, version: str, forecast: xr.Dataset) -> dict[str, Any]:
         return value if isinstance(value, type(otherwise)) else otherwise
 
     return {
-        "init_time": city.isoformat(forecast["init_time"].values),
+        "init_time": _isoformat(city, forecast["init_time"].values[None])[0],
         "model": version,
         "forecaster": said("forecaster", version),
         "state": said("state", COMPLETE),
         "reason": said("reason", ""),
         "hindcast": said("hindcast", False),
-        "created": city.isoformat(forecast["created"].values),
+        "created": _isoformat(city, forecast["created"].values[None])[0],
     }
 
 

@@ -23,10 +23,10 @@ from trafficcast.api.page import operations_page
 from trafficcast.city import City
 from trafficcast.config import Config
 from trafficcast.errors import InputError
-from trafficcast.files import json_text
 from trafficcast.registry import Registry
 
 GRID_DAYS, SERIES_DAYS = 2, 31
+EARLIEST, LATEST = np.datetime64("1970-01-01", "us"), np.datetime64("2200-01-01", "us")
 DESCRIPTION = f"""The cities' observed flows, forecasts, scores and models, read-only.
 
 Times in: ISO 8601; without an offset they are in the city's time zone. start is inclusive, end exclusive. At most \
@@ -36,7 +36,7 @@ Flows are vehicles per slot. Row 0 is the northern row, column 0 the western one
 
 Every answer has an ETag: send it back as If-None-Match, and an answer that has not changed is a 304 without content. \
 A refusal is {{"error": sentence}}."""
-LAST_OF_PAGE = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 log = logging.getLogger("trafficcast.api")
 Start = Annotated[str, Query(description="first time, inclusive, such as 2008-06-04 or 2008-06-04T18:00-07:00")]
@@ -207,7 +207,7 @@ def model(place: Here, version: Annotated[str, Path(description="a model's versi
     known = place.registry.versions()
     if version not in known:
         raise HTTPException(404, f"there is no such model; {place.city.name} has: {', '.join(known) or 'none yet'}")
-    return _text(json_text(answers.model_card(place, version).model_dump()))
+    return _json(answers.model_card(place, version))
 
 
 def _forecast(city: City, found: tuple[str, Any], form: str, skip_zeros: bool) -> Response:
@@ -218,7 +218,7 @@ def _forecast(city: City, found: tuple[str, Any], form: str, skip_zeros: bool) -
 
 
 def _page(request: Request) -> HTMLResponse:
-    return HTMLResponse(operations_page(request.app.openapi()), headers={"Content-Security-Policy": LAST_OF_PAGE})
+    return HTMLResponse(operations_page(request.app.openapi()), headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 def _period(city: City, start: str, end: str, most_days: int) -> tuple[np.datetime64, np.datetime64]:
@@ -234,27 +234,26 @@ def _period(city: City, start: str, end: str, most_days: int) -> tuple[np.dateti
 def _time(city: City, text: str) -> np.datetime64:
     """A time of an address. A + that was not written as %2B arrives as a blank."""
     try:
-        return city.parse_time(text.replace(" ", "+") if "T" in text else text)
+        time = city.parse_time(text.replace(" ", "+") if "T" in text else text)
     except InputError as error:
         raise HTTPException(400, str(error)) from None
+    if not EARLIEST <= time < LATEST:
+        raise HTTPException(400, f"{text} is out of range: years run from 1970 to 2199")
+    return time
 
 
 def _json(answer: BaseModel) -> Response:
-    return _text(answer.model_dump_json())
-
-
-def _text(text: str) -> Response:
-    return Response(text, media_type="application/json")
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    sentence = str(error.detail)
+    sentence, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == 405:
-        sentence = "this API is read-only: use GET or HEAD"
+        sentence, headers = "this API is read-only: use GET or HEAD", {"Allow": "GET, HEAD"}
     elif error.status_code == 404 and sentence == "Not Found":
         sentence = "there is nothing at this address: see /docs"
-    return JSONResponse({"error": sentence}, error.status_code, error.headers)
+    return JSONResponse({"error": sentence}, error.status_code, headers)
 
 
 def _invalid(request: Request, error: Exception) -> Response:

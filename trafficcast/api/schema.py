@@ -121,10 +121,8 @@ class ObservedFrame(Answer):
     observed: bool = Field(description="whether the feed covered the slot; false: it was down")
     coverage: Number = Field(description="share of the slot's minutes with a report")
     vehicles: int | None = Field(description="distinct vehicles seen; null where unknown")
-    inflow: list[list[int]] | None = Field(
-        description="(row, col) vehicles that entered the cell; null if not observed"
-    )
-    outflow: list[list[int]] | None = Field(description="(row, col) vehicles that left the cell; null if not observed")
+    inflow: list[list[int]] | None = Field(description="(row, col) vehicles that came in; null where not observed")
+    outflow: list[list[int]] | None = Field(description="(row, col) vehicles that went out; null where not observed")
 
 
 class Observations(Answer):
