@@ -24,7 +24,7 @@ from trafficcast.ledger import FAILED, LOST, Ledger, Run
 from trafficcast.model import Model, load_model
 from trafficcast.registry import Registry
 from trafficcast.service_config import Service
-from trafficcast.stores import flow_store, forecast_store
+from trafficcast.stores import DamagedFile, flow_store, forecast_store
 from trafficcast.windows import HISTORY, HORIZON
 
 ATTEMPTS = 3  # at a forecast that was missed and fails; the newest is tried until the next one is due
@@ -153,13 +153,16 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
         known = _known(service, init_time - HISTORY * city.slot, init_time)
         history, filled = filled_history(known, model.climatology, init_time)
         flow, forecaster_name, reasons = _flow(service, model, forecaster, history, filled, init_time)
+        reasons += [wrong] if wrong else []
+    except DamagedFile:
+        raise  # to be repaired first
     except (InputError, JobError) as error:
         log.error("no forecast for %s: %s", city.isoformat(init_time), error)
         service.ledger.record(JOB, city.name, version, init_time, FAILED, str(error), _since(began))
         return None
     state = BASELINE if forecaster_name != model.version else DEGRADED if reasons else COMPLETE
     hindcast = bool(now >= init_time + city.slot)
-    origin = Origin(forecaster_name, state, "; ".join([*reasons, *([wrong] if wrong else [])]), hindcast)
+    origin = Origin(forecaster_name, state, "; ".join(reasons), hindcast)
     made = publish(city, service.data, model, init_time, flow, origin, now.astype("datetime64[s]"), _since(began))
     log.info(
         "forecast for %s, %s by %s%s, %.1f s",
