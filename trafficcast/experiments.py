@@ -101,7 +101,7 @@ EXPERIMENTS = {
     ),
     "choices": Experiment(
         "VMRNN-C with 3 of its 12 VSS blocks, as good on few data and trained in a third of the time, and the same "
-        "without one of its choices at a time; VMRNN-B beside them",
+        "without one of its choices at a time",
         {
             "vmrnn-c": _c(),
             "no-calendar": replace(_c(), calendar=False),
@@ -113,7 +113,6 @@ EXPERIMENTS = {
             "squared-loss": _c(loss="squared"),
             "6-blocks": _c(depth=6),
             "12-blocks": _c(depth=12),
-            "vmrnn-b": _of("vmrnn-b", depth=3),
         },
         "vmrnn-c",
     ),

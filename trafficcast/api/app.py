@@ -46,6 +46,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": schema.Error, "description": "the token is missing or wrong"},
     404: {"model": schema.Error, "description": "there is no such city, cell, forecast or model"},
     503: {"model": schema.Error, "description": "a stored file is damaged, or there is no forecast yet"},
+    "default": {"model": schema.Error, "description": "any other refusal"},
 }
 router = APIRouter(prefix="/v1", responses=REFUSALS)
 

@@ -65,7 +65,8 @@ h2 { margin-top: 2.5rem; }
 h3 { margin: 1.8rem 0 0.3rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: 0.2rem 1rem 0.2rem 0; border-bottom: 1px solid #8884; }
-td:first-child { white-space: nowrap; }
+td:first-child { white-space: nowrap; width: 9rem; }
+td:nth-child(2) { width: 14rem; }
 p { margin: 0.3rem 0; }
 </style>
 </head>
