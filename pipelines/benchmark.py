@@ -7,7 +7,7 @@ from typing import Any
 
 from trafficcast.errors import InputError
 
-SUITES = ("ingest", "vmrnn", "gpu")
+SUITES = ("ingest", "vmrnn", "service", "gpu")
 
 
 def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
@@ -25,6 +25,10 @@ def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
         from pipelines.benchmark_vmrnn import vmrnn_rows
 
         return vmrnn_rows(picture)
+    if suite == "service":
+        from pipelines.benchmark_service import service_rows
+
+        return service_rows()
     if suite == "gpu":
         from pipelines.benchmark_gpu import gpu_rows
 

@@ -496,13 +496,15 @@ def benchmark(
     file: Annotated[
         Path | None, typer.Argument(help="Write the JSON object to this file, and the tables on stdout.")
     ] = None,
-    suite: Annotated[str, typer.Option("--suite", help="ingest, vmrnn or gpu; default: the first two.")] = "all",
+    suite: Annotated[
+        str, typer.Option("--suite", help="ingest, vmrnn, service or gpu; default: the first two.")
+    ] = "all",
     picture: Annotated[
         Path | None, typer.Option(help="Draw how time grows with the number of tokens (vmrnn) to this PNG file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this machine: ingests beside DuckDB and pandas, the network beside its naive counterparts, a GPU."""
+    """Measure this machine: ingests beside DuckDB and pandas, the network beside naive ones, the service, a GPU."""
     from pipelines.benchmark import benchmark as run
     from trafficcast.files import write_json
 

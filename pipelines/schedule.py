@@ -39,6 +39,8 @@ from pipelines.repair import repair
 from pipelines.retrain_process import Retraining
 from pipelines.situation import situation
 from pipelines.status import DAY, INGEST, PRUNE, RETRAIN, service_lock, status
+from trafficcast.alerts import check_areas
+from trafficcast.areas import city_areas
 from trafficcast.city import City
 from trafficcast.config import Config
 from trafficcast.errors import InputError, JobError
@@ -85,6 +87,9 @@ class _Service:
         self._told: tuple[float, dict[str, Any]] | None = None
         self.metrics = Metrics(self.status)
         self.retraining = Retraining(config, device)
+        self.areas = {city.name: city_areas(city) for city in cities}
+        for city in cities:
+            check_areas(config.alerts.rules, city, self.areas[city.name])
         self.last: dict[str, float] = {}  # when what failed, or was looked at, by the monotonic clock
         executors = {INGEST: ThreadPoolExecutor(2), JOB: ThreadPoolExecutor(2), RETRAIN: ThreadPoolExecutor(1)}
         executors["default"] = ThreadPoolExecutor(1)
@@ -199,6 +204,8 @@ class _Service:
         if city.feed.inbox is None:
             raise InputError(f"cities.{city.name}.feed has no inbox")
         look = take_inbox(city.feed.inbox, city, service.data, WORKERS)
+        if look.taken:  # a forecast may have waited for them
+            self._at_once(f"{JOB} {city.name}")
         return f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
 
     def _cycle(self, service: CityService) -> str | None:
@@ -221,6 +228,16 @@ class _Service:
                 self.config.alerts, service.data, situation(service, self.config.alerts.rules, now), notify=True
             )
         return f"{len(made)} forecasts" if made else None
+
+    def _check_alerts(self, service: CityService, now: np.datetime64) -> None:
+        """Raise and clear; where that fails the forecast, which is published by now, has not failed."""
+        alerts, areas = self.config.alerts, self.areas[service.city.name]
+        try:
+            check_alerts(alerts, service.data, situation(service, alerts.rules, areas, now), notify=True)
+        except DamagedFile:
+            raise  # to be repaired
+        except (InputError, JobError) as error:
+            log.error("the alerts could not be checked: %s", error)
 
     def _is_time(self, key: str, every: float) -> bool:
         """Whether something was not done for so many seconds; then it counts as done now."""
@@ -272,8 +289,11 @@ class _Service:
                 apart += jump
                 for job in self.scheduler.get_jobs():
                     if isinstance(job.trigger, IntervalTrigger):
-                        with suppress(LookupError):  # gone meanwhile
-                            job.modify(next_run_time=datetime.now(UTC))
+                        self._at_once(job.id)
+
+    def _at_once(self, job: str) -> None:
+        with suppress(LookupError):  # gone meanwhile, or not there yet
+            self.scheduler.modify_job(job, next_run_time=datetime.now(UTC))
 
 
 def _now() -> np.datetime64:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from pipelines.cycle import CityService
 from trafficcast.alert_rules import Rule
 from trafficcast.alerts import Situation, scores_from
-from trafficcast.areas import city_areas
+from trafficcast.areas import Area
 from trafficcast.published import latest_forecast
 from trafficcast.skill import recent_scores
 from trafficcast.stores import flow_store, last_observed
 
 
-def situation(service: CityService, rules: Iterable[Rule], now: np.datetime64) -> Situation:
+def situation(service: CityService, rules: Iterable[Rule], areas: Mapping[str, Area], now: np.datetime64) -> Situation:
     """A city as it is at `now`, naive UTC, as far as the rules look.
 
-    Raises InputError where a store or the file of areas cannot be read.
+    Raises InputError where a store cannot be read.
     """
     city = service.city
     latest = latest_forecast(service.data, service.registry)
@@ -38,5 +38,5 @@ def situation(service: CityService, rules: Iterable[Rule], now: np.datetime64) -
         typical=typical,
         scores=None if scored is None else scored[1],
         forecaster="" if scored is None else scored[0],
-        areas=city_areas(city),
+        areas=areas,
     )

@@ -121,6 +121,13 @@ def test_a_later_life_of_the_book_does_not_hide_an_earlier_alert(book: AlertBook
     assert [len(book.open("small", at(m))) for m in (5, 50, 150)] == [1, 0, 1]
 
 
+def test_an_alert_raised_again_by_a_clock_set_back_is_cleared_with_the_first(book: AlertBook) -> None:
+    book.update("small", [finding()], at(100))
+    book.update("small", [finding()], at(0))
+    assert len(book.update("small", [], at(200))[1]) == 2
+    assert book.open("small", at(200)) == [] and book.update("small", [], at(201)) == ([], [])
+
+
 def test_times_are_whole_seconds(book: AlertBook) -> None:
     moment = NOON + np.timedelta64(1_900_000, "us")
     raised, _ = book.update("small", [finding()], moment)

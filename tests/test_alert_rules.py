@@ -174,3 +174,15 @@ def test_an_address_in_the_wrong_place_is_not_shown_either(tmp_path: Path, monke
     for wrong in (SECRET, f'"{SECRET}"', f'{{"webhok": "{SECRET}"}}'):
         monkeypatch.setenv("TRAFFICCAST__ALERTS", wrong)
         assert "s3cret" not in refused(tmp_path, SMALL)
+
+
+def test_the_example_of_the_document_is_what_it_says(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[1] / "docs" / "alerts.md").read_text()
+    example = document.split("```toml\n")[1].split("```")[0]
+    alerts = load(tmp_path, example + BOX).alerts
+    assert alerts.rules[:4] == DEFAULTS  # "as above"
+    assert alerts.rules[4:] == (
+        Flow(city="san-francisco", area="Financial District", above=500, severity="critical"),
+        Flow(times_typical=2, at_least=30),
+    )
+    assert alerts.webhook_host == "alerts.example"

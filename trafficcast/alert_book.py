@@ -10,7 +10,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,12 +87,13 @@ class AlertBook:
         Each of both becomes a notice in the same transaction, with `deliver` one for the webhook too.
         """
         now = now.astype("datetime64[s]").astype("datetime64[us]")
-        found = {(finding.rule, finding.place): finding for finding in findings}
+        found = {_key(finding): finding for finding in findings}
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")
-            was = {(alert.finding.rule, alert.finding.place): alert for alert in _open_alerts(database, city, now)}
-            raised = [Alert(city, finding, now, None) for key, finding in found.items() if key not in was]
-            cleared = [Alert(city, alert.finding, alert.raised, now) for key, alert in was.items() if key not in found]
+            was = _open_alerts(database, city, now)
+            known = {_key(alert.finding) for alert in was}
+            raised = [Alert(city, finding, now, None) for key, finding in found.items() if key not in known]
+            cleared = [replace(alert, cleared=now) for alert in was if _key(alert.finding) not in found]
             for alert in raised + cleared:
                 row = _row(alert)
                 # Raised again in the second in which it was cleared, it was never cleared.
@@ -163,6 +164,10 @@ class AlertBook:
             if isinstance(error, sqlite3.OperationalError):
                 raise JobError(f"cannot use {self.file}: {error}") from None  # locked, or the disk is full
             raise InputError(f"{self.file} is damaged: {error}; move it away: alerts begin anew") from None
+
+
+def _key(finding: Finding) -> tuple[str, str]:
+    return finding.rule, finding.place
 
 
 def _open_alerts(database: sqlite3.Connection, city: str, now: np.datetime64) -> list[Alert]:

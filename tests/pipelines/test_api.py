@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
@@ -22,7 +23,7 @@ from starlette.testclient import TestClient
 from pipelines.api import TOKEN, listen, read_token, server
 from trafficcast.api import schema
 from trafficcast.api.app import create_app
-from trafficcast.config import Config, load_config
+from trafficcast.config import Config, Paths, load_config
 from trafficcast.errors import InputError
 from trafficcast.flows import flows_dataset
 from trafficcast.forecasts import Origin, forecast_dataset, score_dataset
@@ -247,6 +248,23 @@ def test_past_forecasts_are_one_series_of_two_champions(ask: Callable[..., Any])
     assert [entry["init_time"][11:16] for entry in some] == ["05:00", "05:30"]  # the end is exclusive
 
 
+def test_a_forecast_of_before_forecasts_said_how_they_were_made_was_complete(config: Config, tmp_path: Path) -> None:
+    city = config.city("testville")
+    settings = config.model_copy(update={"paths": Paths(data=tmp_path / "data", models=config.paths.models)})
+    store, card = forecast_store(settings.paths.data, city, NEW), {"version": NEW, "architecture": {"name": "vmrnn"}}
+    old = forecast_dataset(city, card, START, forecast_flow(0), START)
+    store.write(old.drop_vars(["forecaster", "state", "reason", "hindcast"]))
+    client = TestClient(create_app(settings, now=lambda: NOW))
+    for number in (0, 1):
+        entry = client.get(f"{CITY}/forecasts?{DAY}").json()["forecasts"][0]
+        assert (entry["forecaster"], entry["state"], entry["reason"], entry["hindcast"]) == (NEW, "complete", "", False)
+        if number == 0:  # and beside a newer one in its file
+            later, origin = START + SLOT, Origin("persistence", "baseline", "no data", True)
+            store.write(forecast_dataset(city, card, later, forecast_flow(1), later, None, origin))
+    newer = client.get(f"{CITY}/forecasts?{DAY}").json()["forecasts"][1]
+    assert (newer["forecaster"], newer["state"], newer["hindcast"]) == ("persistence", "baseline", True)
+
+
 def test_geojson_is_one_feature_a_cell(client: TestClient) -> None:
     response = client.get(f"{CITY}/forecasts/latest?format=geojson")
     assert response.headers["content-type"] == "application/geo+json"
@@ -296,6 +314,7 @@ def test_a_cells_series_starts_at_a_slot(ask: Callable[..., Any]) -> None:
     series = ask("/cells/1/2?start=2024-05-07T03:10&end=2024-05-07T04:01")
     assert [time[11:16] for time in series["times"]] == ["03:30", "04:00"]
     assert series["observed"]["inflow"] == [16, 17]
+    assert series["forecast"]["inflow"][2] == [29.005, 29.006]  # made before the period
 
 
 def test_scores_are_by_forecaster_and_lead(ask: Callable[..., Any]) -> None:
@@ -426,6 +445,20 @@ def test_head_is_get_without_content(client: TestClient) -> None:
         assert head.content == b"" and head.status_code == get.status_code
         for name in ("content-length", "content-type", "etag"):
             assert head.headers.get(name) == get.headers.get(name)
+
+
+def test_to_head_no_content_is_given_to_the_server(config: Config) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "HEAD", "path": "/v1/cities", "query_string": b"", "headers": []}
+    asyncio.run(create_app(config, now=lambda: NOW)(scope, receive, send))
+    assert sent[0]["status"] == 200 and b"".join(message.get("body", b"") for message in sent) == b""
 
 
 def test_gzip_where_it_is_understood(config: Config) -> None:

@@ -273,11 +273,14 @@ def _observed_until(place: Place, now: np.datetime64) -> np.datetime64 | None:
 
 
 def _origin(city: City, version: str, forecast: xr.Dataset) -> dict[str, Any]:
-    """The fields of a `schema.ForecastEntry`. What an older forecast does not say is as it was then: complete."""
+    """The fields of a `schema.ForecastEntry`.
 
-    def said(name: str, otherwise: Any) -> Any:
+    An older forecast, which does not say it, or beside newer ones in a file is empty there, was complete.
+    """
+
+    def said(name: str, otherwise: str) -> str:
         value = forecast[name].item() if name in forecast else None
-        return value if isinstance(value, type(otherwise)) else otherwise
+        return value if isinstance(value, str) and value else otherwise
 
     return {
         "init_time": _isoformat(city, forecast["init_time"].values[None])[0],
@@ -285,7 +288,7 @@ def _origin(city: City, version: str, forecast: xr.Dataset) -> dict[str, Any]:
         "forecaster": said("forecaster", version),
         "state": said("state", COMPLETE),
         "reason": said("reason", ""),
-        "hindcast": said("hindcast", False),
+        "hindcast": "hindcast" in forecast and forecast["hindcast"].item() == 1,
         "created": _isoformat(city, forecast["created"].values[None])[0],
     }
 
