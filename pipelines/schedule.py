@@ -224,9 +224,7 @@ class _Service:
 
         made = run_cycle(service, now, on_made=tell)
         if self._is_time(f"alerts {city.name}", 0.0 if made else ALERT_SECONDS):
-            check_alerts(
-                self.config.alerts, service.data, situation(service, self.config.alerts.rules, now), notify=True
-            )
+            self._check_alerts(service, now)
         return f"{len(made)} forecasts" if made else None
 
     def _check_alerts(self, service: CityService, now: np.datetime64) -> None:
