@@ -58,24 +58,25 @@ def test_the_document_leads_from_records_to_the_dashboard(
 
     simulate(KOLKATA, tmp_path / "gps", vehicles=60, days=7, file_format="parquet")
     _write(tmp_path / "taxis.csv", *BENGALURU, header="taxi,when,x,y")
-    (tmp_path / "inbox").mkdir()
     monkeypatch.chdir(tmp_path)
     for name, function in list(ARCHITECTURES.items()):
         if "depth" in inspect.signature(function).parameters:
             monkeypatch.setitem(ARCHITECTURES, name, functools.partial(function, depth=1, embed=32))
     served: list[list[str]] = []
     monkeypatch.setattr("pipelines.cli.os.execv", lambda _, words: served.append(words))
-    watched: list[Path] = []
-    monkeypatch.setattr("pipelines.inbox.watch", lambda inbox, *_: watched.append(inbox))
+    scheduled: list[str] = []
+    monkeypatch.setattr(
+        "pipelines.schedule.schedule", lambda _, cities, *more: scheduled.extend(city.name for city in cities)
+    )
 
-    places = {"PATH/TO/RECORDS": "gps", "/srv/feed": "inbox"}
+    places = {"PATH/TO/RECORDS": "gps"}
     # Of an option given twice the last counts.
     few = ["--epochs", "1", "--train-end", "2024-04-10", "--valid-end", "2024-04-12"]
     quicker = {"train": few, "replay": ["--end", "2024-04-14T03:00"]}
     commands = [[places.get(word, word) for word in words] for block in _blocks("") for words in _commands(block)]
     results: dict[str, Any] = {}
     for words in commands:
-        printed = [] if words[0] == "dashboard" else ["--json"]
+        printed = [] if words[0] in ("dashboard", "schedule") else ["--json"]
         ran = trafficcast(*words, *quicker.get(words[0], []), *printed)
         assert ran.code == 0, (words, ran.err)
         results.setdefault(" ".join(words[:3] if words[0] == "city" else words[:1]), ran.json if printed else None)
@@ -103,10 +104,8 @@ def test_the_document_leads_from_records_to_the_dashboard(
     assert results["forecast"]["init_time"] == "2024-04-15T00:00:00+05:30"
     assert results["verify"]["waiting"] == 1
     assert results["replay"]["forecasts"] == 6 and results["replay"]["verified"] == 3
-    assert watched == [Path("inbox")] and len(served) == 1
-
-    (crontab,) = _blocks("cron")
-    assert all(words in commands for words in _commands(crontab))
+    assert scheduled == ["kolkata"] and len(served) == 1
+    assert results["status"]["cities"]["kolkata"]["champion"] == version
 
 
 def test_the_file_keeps_all_it_had(trafficcast: Callable[..., Any], config: Path, records: Path) -> None:
