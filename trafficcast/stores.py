@@ -12,6 +12,7 @@ intervals has no `level` and nothing that depends on it; beside forecasts with t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,13 @@ class DayStore:
         """The local days that have a file, in order."""
         return sorted(np.datetime64(file.stem, "D") for file in self.root.glob("????-??-??.nc"))
 
-    def read(self, start: np.datetime64 | None = None, end: np.datetime64 | None = None) -> xr.Dataset | None:
-        """What lies in [start, end), in the order of time; None where there is nothing.
+    def read(
+        self,
+        start: np.datetime64 | None = None,
+        end: np.datetime64 | None = None,
+        only: Collection[str] | None = None,
+    ) -> xr.Dataset | None:
+        """What lies in [start, end), in the order of time; None where there is nothing. `only`: these variables.
 
         Raises DamagedFile where one cannot be read, InputError where one was made for another grid than the city's.
         """
@@ -58,7 +64,7 @@ class DayStore:
             days = [day for day in days if day >= self.city.local_days(start + INTERLEAVED).min()]
         if end is not None:
             days = [day for day in days if day <= self.city.local_days(end - MICROSECOND - INTERLEAVED).max()]
-        parts = [self._load(day) for day in days]
+        parts = [self._load(day, only) for day in days]
         if not parts:
             return None
         whole = self._concatenate(parts).sortby(self.dimension)
@@ -70,9 +76,9 @@ class DayStore:
             keep &= time < end
         return whole.isel({self.dimension: keep}) if keep.any() else None
 
-    def read_day(self, day: np.datetime64) -> xr.Dataset | None:
-        """What lies in a local day of the city."""
-        return self.read(self.city.midnight(day), self.city.midnight(day + np.timedelta64(1, "D")))
+    def read_day(self, day: np.datetime64, only: Collection[str] | None = None) -> xr.Dataset | None:
+        """What lies in a local day of the city (see `read`)."""
+        return self.read(self.city.midnight(day), self.city.midnight(day + np.timedelta64(1, "D")), only)
 
     def check(self) -> None:
         """Raise InputError where a file cannot be read or was made for another grid."""
@@ -123,11 +129,12 @@ class DayStore:
     def _file(self, day: np.datetime64) -> Path:
         return self.root / f"{day}.nc"
 
-    def _load(self, day: np.datetime64) -> xr.Dataset:
+    def _load(self, day: np.datetime64, only: Collection[str] | None = None) -> xr.Dataset:
         file = self._file(day)
         try:
             with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
-                loaded = dataset.load()
+                left_out = [] if only is None else dataset.data_vars.keys() - only
+                loaded = dataset.drop_vars(left_out).load()
         except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError) as error:
             raise DamagedFile(file, error) from None
         for key, value in self.city.grid().items():
@@ -185,7 +192,7 @@ def read_flows(
 def last_observed(flows: DayStore) -> np.datetime64 | None:
     """The start of the newest observed slot of a flow store, naive UTC; None where there is none."""
     for day in reversed(flows.days()):
-        dataset = flows.read_day(day)
+        dataset = flows.read_day(day, ["observed"])
         if dataset is not None and dataset["observed"].values.any():
             newest: np.datetime64 = dataset["time"].values[dataset["observed"].values].max()
             return newest
@@ -196,7 +203,7 @@ def last_stored(store: DayStore) -> np.datetime64 | None:
     """The newest time of a store, naive UTC; None where it is empty."""
     newest: np.datetime64 | None = None
     for day in store.days()[-2:]:  # clocks set back over midnight may interleave two days
-        dataset = store.read_day(day)
+        dataset = store.read_day(day, [])
         if dataset is not None:
             times = dataset[store.dimension].values
             newest = times.max() if newest is None else max(newest, times.max())
