@@ -1,4 +1,5 @@
-"""City add: records -> a box, grid, slot length and time zone that fit -> the table at the end of `config.toml`."""
+"""Cities of the configuration. To list them; and to add one: records -> a box, grid, slot length and time zone that fit
+-> the table at the end of `config.toml`."""
 
 from __future__ import annotations
 
@@ -14,19 +15,41 @@ from pydantic import ValidationError
 
 from pipelines.progress import track
 from trafficcast.city import City
-from trafficcast.config import CITY_NAME, load_config
+from trafficcast.config import CITY_NAME, Config, load_config
 from trafficcast.errors import InputError, JobError
 from trafficcast.feed import Feed
 from trafficcast.files import atomic
 from trafficcast.new_city import CELL_KM, HELD, LEAST_FLOW, SLOT_MINUTES, Seen, Suggestion, suggest
 from trafficcast.readers import find_records, read
 from trafficcast.records import DAY_US, EARLIEST_US, SECOND_US, Points
+from trafficcast.registry import Registry
 from trafficcast.screening import Screen
+from trafficcast.stores import flow_store
 from trafficcast.time_zones import country_of, nearest_zones, own_zone
 
 GLOBE = {"west": -180.0, "east": 180.0, "south": -90.0, "north": 90.0}
 ZONES_NAMED = 5
 FAR_KM = 2500.0
+
+
+def city_rows(config: Config) -> list[dict[str, Any]]:
+    """A row for each city: what it is, and what is there of it."""
+    rows = []
+    for name in sorted(config.cities):
+        city = config.city(name)
+        days = flow_store(config.paths.data, city).days()
+        rows.append(
+            {
+                "city": name,
+                "grid": f"{city.rows} x {city.cols}",
+                "slot_minutes": city.slot_minutes,
+                "timezone": city.timezone,
+                "first_day": str(days[0]) if days else None,
+                "last_day": str(days[-1]) if days else None,
+                "champion": Registry(config.paths.models / name, city).champion(),
+            }
+        )
+    return rows
 
 
 def add_city(

@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="List, show and promote trained models.")
 app.add_typer(models_app, name="models")
-city_app = typer.Typer(no_args_is_help=True, help="Add a city to the configuration.")
+city_app = typer.Typer(no_args_is_help=True, help="List the configuration's cities, add one.")
 app.add_typer(city_app, name="city")
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
@@ -579,6 +579,20 @@ def models_promote(
     registry = _registry(config, city)
     registry.promote(version)
     print_object({"city": registry.city.name, "champion": version}, as_json, "Champion")
+
+
+@city_app.command("list")
+def city_list(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
+    """The configuration's cities: grid, slots, zone, the days of flows that are stored, and the champion."""
+    from pipelines.city import city_rows
+
+    rows = city_rows(load_config(config))
+    if as_json:
+        print_json({"cities": rows})
+    elif rows:
+        print_rows(rows, f"Cities of {config}")
+    else:
+        print(f"{config} has no city yet: add one with trafficcast city add NAME --records PATH")
 
 
 @city_app.command("add")

@@ -23,3 +23,15 @@ def test_a_second_call_logs_every_line_once(
     logger.warning("once")
     assert capsys.readouterr().err.count("once") == 1
     assert own in logger.handlers
+
+
+def test_cities_are_listed_with_what_there_is_of_them(trained: Path, trafficcast: Callable[..., Any]) -> None:
+    (row,) = trafficcast("city", "list", "--json").json["cities"]
+    assert (row["city"], row["grid"], row["timezone"]) == ("small", "10 x 6", "Europe/Rome")
+    assert (row["first_day"], row["last_day"], row["champion"]) == ("2024-04-08", "2024-04-14", "vmrnn-c-1")
+    assert "10 x 6" in trafficcast("city", "list").out
+
+
+def test_a_configuration_without_a_city_says_what_to_do(trafficcast: Callable[..., Any], config: Path) -> None:
+    config.write_text("")
+    assert "trafficcast city add" in trafficcast("city", "list").out
