@@ -1,4 +1,4 @@
-"""How the page is started: Streamlit as a process of its own, with every setting on its command line."""
+"""How the pages are started: Streamlit as a process of its own, with every setting on its command line."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ SETTINGS = {
     "browser.gatherUsageStats": "false",
     "server.fileWatcherType": "none",
     "client.toolbarMode": "viewer",
-    # The base map is drawn for a light page.
-    "theme.base": "light",
     "theme.primaryColor": "#31688e",
     "theme.baseFontSize": "14",
-    "ui.hideTopBar": "true",
 }
 
 
 def command(config: Path, city: str | None, port: int, address: str = "127.0.0.1") -> list[str]:
-    """The argument vector that serves the page for a configuration file; `city` is the one shown first."""
+    """The argument vector that serves the pages for a configuration file; `city` is the one shown first."""
     app = Path(dashboard.__file__).resolve().parent / "app.py"
     flags = [f"--{key}={value}" for key, value in SETTINGS.items()]
     where = [f"--server.address={address}", f"--server.port={port}"]

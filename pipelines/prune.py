@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pipelines.progress import log
 from trafficcast.city import City
 from trafficcast.registry import Registry
 from trafficcast.service_config import Retention
-from trafficcast.stores import flow_store, forecast_store, score_store
+from trafficcast.stores import DayStore, flow_store, forecast_store, score_store
 
 
 def prune(city: City, data: Path, models: Path, keep: Retention, now: np.datetime64) -> dict[str, int]:
@@ -21,12 +22,11 @@ def prune(city: City, data: Path, models: Path, keep: Retention, now: np.datetim
     """
     registry = Registry(models / city.name, city)
     today = city.local_days(np.array([now]))[0]
-    versions = [*registry.versions()]
     removed = {"flow_days": 0, "forecast_days": 0, "score_days": 0, "models": 0}
     for name, days, stores in (
         ("flow_days", keep.flow_days, [flow_store(data, city)]),
-        ("forecast_days", keep.forecast_days, [forecast_store(data, city, version) for version in versions]),
-        ("score_days", keep.score_days, [score_store(data, city, version) for version in versions]),
+        ("forecast_days", keep.forecast_days, _of_all_models(forecast_store, data, city)),
+        ("score_days", keep.score_days, _of_all_models(score_store, data, city)),
     ):
         if days is not None:
             before = today - np.timedelta64(days - 1, "D")
@@ -38,9 +38,15 @@ def prune(city: City, data: Path, models: Path, keep: Retention, now: np.datetim
     return removed
 
 
+def _of_all_models(store: Callable[[Path, City, str], DayStore], data: Path, city: City) -> list[DayStore]:
+    """Those of a kind that lie there, of models that are gone as well."""
+    return [store(data, city, folder.name) for folder in sorted(store(data, city, "-").root.parent.glob("*/"))]
+
+
 def _prune_models(city: City, data: Path, registry: Registry, keep: int) -> int:
     by_age = sorted(registry.versions(), key=lambda version: (registry.root / version / "card.json").stat().st_mtime)
-    needed = {*registry.champions()[:2], *by_age[-keep:]}
+    champions = [version for version in registry.champions() if version in by_age]
+    needed = {*champions[:2], *by_age[-keep:]}
     gone = [v for v in by_age if v not in needed and not forecast_store(data, city, v).days()]
     for version in gone:
         shutil.rmtree(registry.root / version)

@@ -1,17 +1,23 @@
-"""Repair: a store's damaged file is set aside, and what it held is made again from what is still there."""
+"""Repair: a store's damaged file is set aside, and what it held is made again from what is still there.
+
+What a killed writer leaves, a temporary file beside the one it was to replace, is removed.
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import Timeout
 
 from pipelines.forecast import JOB
 from pipelines.ingest import rebuild_day
 from pipelines.progress import log
 from pipelines.verify import VERIFY
 from trafficcast.city import City
+from trafficcast.files import writer_lock
 from trafficcast.ledger import Ledger
 from trafficcast.record_store import RecordStore
 from trafficcast.stores import DamagedFile
@@ -39,6 +45,15 @@ def repair(city: City, data: Path, damage: DamagedFile) -> Path:
         start, end = city.midnight(day), city.midnight(day + np.timedelta64(1, "D"))
         Ledger(data / "ledger.sqlite").lose(job, city.name, version[0], start, end)
     return aside
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder, where nobody writes just now."""
+    left = list(folder.glob(".*.tmp"))
+    if left:
+        with suppress(Timeout), writer_lock(folder).acquire(timeout=0):
+            for file in left:
+                file.unlink(missing_ok=True)
 
 
 def _set_aside(file: Path) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.cycle import CityService, run_cycle, verify_recent
 from pipelines.progress import track
+from pipelines.repair import remove_leftovers
 from trafficcast.city import City
 from trafficcast.forecasts import BASELINE, COMPLETE, DEGRADED
 from trafficcast.service_config import Service
@@ -38,6 +39,8 @@ def replay(
     service = CityService(city, data, models, settings, pick_device(device))
     model = service.champion()[0]
     flows = read_flows(data, city, start, end)
+    for store in (forecast_store(data, city, model.version), score_store(data, city, model.version)):
+        remove_leftovers(store.root)
     slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
     init_times = city.slot_start(start) + city.slot * np.arange(slots)
     wait = np.timedelta64(round(settings.wait_minutes * 60_000_000), "us")

@@ -35,7 +35,7 @@ from pipelines.inbox import take_inbox
 from pipelines.logs import about
 from pipelines.progress import log
 from pipelines.prune import prune
-from pipelines.repair import repair
+from pipelines.repair import remove_leftovers, repair
 from pipelines.retrain_process import Retraining
 from pipelines.situation import situation
 from pipelines.status import DAY, INGEST, PRUNE, RETRAIN, service_lock, status
@@ -103,6 +103,9 @@ class _Service:
             signal.signal(number, lambda *_: self.stop.set())
         server = serve(self.config.service, self.metrics, self.status)
         for service in self.services:
+            root = service.data / service.city.name
+            for folder in (root, root / "flows", *root.glob("forecasts/*"), *root.glob("scores/*")):
+                remove_leftovers(folder)
             self._add_jobs(service)
         self.scheduler.add_job(self._deliver, IntervalTrigger(seconds=30), id="deliver")
         self.scheduler.start()

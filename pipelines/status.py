@@ -89,7 +89,7 @@ def print_status(told: dict[str, Any]) -> None:
             print_object({"error": values["error"]}, False, name)
             continue
         jobs = {
-            job: f"{run['last'] or 'never'}, {run['result'] or '-'}{', next ' + run['next'] if run['next'] else ''}"
+            f"job {job}": f"{run['last'] or 'never'}, {run['result'] or '-'}{', next ' + run['next'] if run['next'] else ''}"
             f"{' (' + run['detail'] + ')' if run['detail'] else ''}"
             for job, run in values.pop("jobs").items()
         }

@@ -10,11 +10,11 @@ from trafficcast.baselines import AnomalyPersistence, Climatology, LastWeek, Per
 from trafficcast.city import City
 from trafficcast.errors import InputError
 from trafficcast.flows import flows_dataset
-from trafficcast.forecasters import target_times
 from trafficcast.gradient_boosting import GradientBoosting, features
 from trafficcast.model import Model
 from trafficcast.nn import vmrnn_b
 from trafficcast.normal import Normal, normal_of_others
+from trafficcast.windows import target_times
 
 SIX_HOURS = np.timedelta64(6, "h")
 MONDAY = np.datetime64("2008-06-02T00:00", "us")

@@ -98,3 +98,51 @@ def test_weights_of_another_network_are_refused(registry: Registry) -> None:
 def test_a_city_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="trafficcast train --city small"):
         load_model(Registry(tmp_path, CITY))
+
+
+def champions_of(registry: Registry, *versions: str) -> None:
+    """Publish them and make each the champion in turn."""
+    for version in versions:
+        if version not in registry.versions():
+            publish_model(registry, model(version), lambda folder: None)
+        registry.promote(version)
+
+
+def test_champions_are_remembered_the_newest_first_each_once(registry: Registry, tmp_path: Path) -> None:
+    assert Registry(tmp_path / "empty", CITY).champions() == []
+    champions_of(registry, "vmrnn-b-2", "vmrnn-b-3", "vmrnn-b-1", "vmrnn-b-1")
+    assert registry.champions() == ["vmrnn-b-1", "vmrnn-b-3", "vmrnn-b-2"]
+
+
+def test_a_promotion_that_is_refused_changes_nothing(registry: Registry) -> None:
+    champions_of(registry, "vmrnn-b-2")
+    with pytest.raises(InputError, match="no model 'vmrnn-b-9'"):
+        registry.promote("vmrnn-b-9")
+    assert registry.champions() == ["vmrnn-b-2", "vmrnn-b-1"]
+
+
+def test_a_rollback_undoes_the_last_promotion_and_then_the_one_before(registry: Registry) -> None:
+    champions_of(registry, "vmrnn-b-2", "vmrnn-b-3")
+    assert registry.rollback() == registry.champion() == "vmrnn-b-2"
+    assert registry.rollback() == registry.champion() == "vmrnn-b-1"
+    with pytest.raises(InputError, match="no earlier champion"):
+        registry.rollback()
+    assert registry.champions() == ["vmrnn-b-1"]
+    assert registry.versions() == ["vmrnn-b-1", "vmrnn-b-2", "vmrnn-b-3"]  # none is removed by it
+    registry.promote("vmrnn-b-3")
+    assert registry.champions() == ["vmrnn-b-3", "vmrnn-b-1"]
+
+
+def test_a_rollback_passes_over_champions_that_are_gone(registry: Registry) -> None:
+    champions_of(registry, "vmrnn-b-2", "vmrnn-b-3")
+    for file in (registry.root / "vmrnn-b-2").iterdir():
+        file.unlink()
+    (registry.root / "vmrnn-b-2").rmdir()
+    assert registry.rollback() == "vmrnn-b-1"
+
+
+def test_a_pointer_with_one_version_alone_is_one_of_a_single_champion(registry: Registry) -> None:
+    (registry.root / "champion").write_text("vmrnn-b-1")  # as version 0.1 wrote it, and as a person may
+    assert registry.champions() == ["vmrnn-b-1"]
+    with pytest.raises(InputError, match="'small' has no earlier champion to go back to"):
+        registry.rollback()

@@ -9,9 +9,8 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.city import City
-from trafficcast.forecasters import target_times
 from trafficcast.normal import Normal, normal_of_others
-from trafficcast.windows import HISTORY, HORIZON, gather
+from trafficcast.windows import HISTORY, HORIZON, gather, target_times
 
 WEEK = np.timedelta64(168, "h")
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from trafficcast.city import City
 from trafficcast.graphs import Function, forecasting
 from trafficcast.normal import Normal, calendar_features
 from trafficcast.windows import HORIZON
@@ -83,8 +82,3 @@ def in_batches(forecast: Function, device: torch.device, inputs: dict[str, np.nd
         for first in range(0, len(inputs["frames"]), size)
     ]
     return torch.cat(batches).cpu().numpy()
-
-
-def target_times(city: City, init_times: np.ndarray) -> np.ndarray:
-    """The HORIZON slot starts forecast from each init time: (n, HORIZON), naive UTC."""
-    return np.asarray(init_times)[:, None] + city.slot * np.arange(HORIZON)

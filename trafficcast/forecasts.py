@@ -11,9 +11,8 @@ import xarray as xr
 from trafficcast.city import City
 from trafficcast.errors import JobError
 from trafficcast.flows import city_attributes, grid_coordinates
-from trafficcast.forecasters import target_times
 from trafficcast.intervals import Intervals
-from trafficcast.windows import HORIZON
+from trafficcast.windows import HORIZON, target_times
 
 # How a forecast came about: by the model from four observed slots; by the model, with a slot filled in; by a baseline.
 COMPLETE, DEGRADED, BASELINE = "complete", "degraded", "baseline"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ class Skill:
 
     @property
     def best_baseline(self) -> tuple[str, float] | None:
-        """The baseline with the lowest error, and that error."""
-        baselines = {name: value for name, value in self.rmse.items() if name != self.model}
+        """The baseline with the lowest error, and that error; those that were not scored do not count."""
+        baselines = {name: value for name, value in self.rmse.items() if name != self.model and isfinite(value)}
         return min(baselines.items(), key=lambda item: item[1], default=None)
 
 

@@ -84,6 +84,11 @@ def window_starts(flows: xr.Dataset, city: City, start: np.datetime64, end: np.d
     return np.flatnonzero(whole & (first >= start) & (last < end))
 
 
+def target_times(city: City, init_times: np.ndarray) -> np.ndarray:
+    """The HORIZON slot starts forecast from each init time: (n, HORIZON), naive UTC."""
+    return np.asarray(init_times)[:, None] + city.slot * np.arange(HORIZON)
+
+
 def gather(flows: np.ndarray, starts: np.ndarray, length: int = HISTORY + HORIZON) -> np.ndarray:
     """Windows (n, length, flow kind, row, col) of flows (time, flow kind, row, col)."""
     return flows[starts[:, None] + np.arange(length)]

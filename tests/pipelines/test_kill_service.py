@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from trafficcast.ledger import Ledger
 from trafficcast.stores import flow_store, forecast_store, score_store
 
 MODEL = "vmrnn-c-1"
-START, END = np.datetime64("2024-04-13T04:00", "us"), np.datetime64("2024-04-13T20:00", "us")
-MISSING = np.array(["2024-04-13T07:00", "2024-04-13T13:00", "2024-04-13T14:00"], "datetime64[us]")
+START, END = np.datetime64("2024-04-13T04:00", "us"), np.datetime64("2024-04-13T16:00", "us")
+MISSING = np.array(["2024-04-13T07:00", "2024-04-13T11:00", "2024-04-13T12:00"], "datetime64[us]")
 KILLS = 20
 FIRST = np.datetime64("1970-01-01", "us")
 
@@ -41,6 +42,12 @@ def start_replay(folder: Path, city: City) -> Any:
     )
     process.start()
     return process
+
+
+def wait(process: Any, until: Callable[[int], bool], folder: Path) -> None:
+    """Until something is so that depends on the number of the ledger's rows, or the process has ended."""
+    while process.is_alive() and not until(len(runs(folder / "data"))):
+        time.sleep(0.005)
 
 
 def runs(data: Path) -> list[tuple[Any, ...]]:
@@ -93,14 +100,13 @@ def test_killed_twenty_times_a_replay_gives_what_an_undisturbed_one_gives(
     expected = runs(trained / "data")
     pace = (time.monotonic() - began) / len(expected)
 
-    # Killed is some time after so many rows of the ledger: spread over the run, however fast the machine is just now.
+    # Each life ends some time after the ledger has so many rows: spread over the run, however fast the machine just is.
     draw = random.Random(5)
-    moments = sorted(draw.choices(range(len(expected) - 5), k=KILLS))
-    for moment in moments:
-        process = start_replay(killed, city)
-        while process.is_alive() and len(runs(killed / "data")) < moment:
-            time.sleep(0.005)
-        process.join(draw.uniform(0, 2 * pace))
+    for moment in sorted(draw.choices(range(len(expected) - 4), k=KILLS)):
+        process, last = start_replay(killed, city), len(expected) - 4
+        wait(process, lambda rows: rows >= moment, killed)  # noqa: B023  # called at once
+        end = time.monotonic() + draw.uniform(0, 2 * pace)
+        wait(process, lambda rows: time.monotonic() > end or rows >= last, killed)  # noqa: B023
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL  # it lived until then

@@ -1,0 +1,177 @@
+"""What pages read from the stores, kept as long as the files stay the same; shared by all sessions, changed by none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+import xarray as xr
+
+from dashboard.cells import cell_rings
+from dashboard.colours import flow_limit
+from dashboard.reads import Stamp, sample_flows, stamp
+from trafficcast.areas import Area, city_areas
+from trafficcast.baselines import Climatology
+from trafficcast.city import City
+from trafficcast.config import Config
+from trafficcast.density import png_uri, point_counts, shade_levels
+from trafficcast.errors import InputError
+from trafficcast.normal import Normal
+from trafficcast.published import latest_forecast, published
+from trafficcast.record_store import RecordStore, State
+from trafficcast.registry import Registry
+from trafficcast.stores import DayStore, flow_store, forecast_store, last_observed, score_store
+from trafficcast.typical import read_typical
+
+# Days read to find where the colour scale ends: a month of them says what a city's flows are.
+SCALE_DAYS = 28
+# From so many days on the scale is found anew with every day only, so that it does not move while one looks.
+SCALE_SETTLED = 7
+Forecasts = list[tuple[str, xr.Dataset]]
+
+
+def registry_of(config: Config, city: City) -> Registry:
+    """The city's models."""
+    return Registry(config.paths.models / city.name, city)
+
+
+def forecast_stamp(config: Config, city: City) -> tuple[tuple[str, Stamp], ...]:
+    """Changes when a forecast is published, or the champion is another one."""
+    stores = ((version, forecast_store(config.paths.data, city, version)) for version in _champions(config, city))
+    return tuple((version, stamp(store)) for version, store in stores)
+
+
+def newest_forecast(config: Config, city: City) -> tuple[str, xr.Dataset] | None:
+    """The newest published forecast and its model's version (see `latest_forecast`)."""
+    return _newest(f"{config.paths.data} {city}", forecast_stamp(config, city), config.paths.data, config, city)
+
+
+def forecasts_between(config: Config, city: City, start: np.datetime64, end: np.datetime64) -> Forecasts:
+    """Published forecasts with init times in [start, end) (see `published`)."""
+    key = f"{config.paths.data} {city}"
+    return _published(key, forecast_stamp(config, city), str(start), str(end), config, city)
+
+
+def flows_between(config: Config, city: City, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
+    """The flows of the slots in [start, end)."""
+    store = flow_store(config.paths.data, city)
+    return _flows(identity(store), stamp(store), str(start), str(end), store)
+
+
+def newest_observed(config: Config, city: City) -> np.datetime64 | None:
+    """The newest observed slot's start."""
+    store = flow_store(config.paths.data, city)
+    return _observed(identity(store), stamp(store), store)
+
+
+def scores_between(
+    config: Config, city: City, version: str, start: np.datetime64, end: np.datetime64
+) -> xr.Dataset | None:
+    """A model's scores with init times in [start, end)."""
+    store = score_store(config.paths.data, city, version)
+    return _flows(identity(store), stamp(store), str(start), str(end), store)
+
+
+def colour_limit(config: Config, city: City) -> float:
+    """Where the colour scale of a city's flows ends, vehicles per slot: the same for every slot of a day."""
+    store = flow_store(config.paths.data, city)
+    days = tuple(str(day) for day in store.days())
+    return _limit(identity(store), days if len(days) >= SCALE_SETTLED else stamp(store), store)
+
+
+def typical_of(config: Config, city: City) -> Normal | Climatology | None:
+    """What the champion takes for typical; None without one."""
+    registry = registry_of(config, city)
+    version = registry.champion()
+    return None if version is None else _typical(f"{registry.root} {city}", version, registry)
+
+
+def areas_of(city: City) -> dict[str, Area]:
+    """The city's named areas. Raises InputError where their file cannot be read."""
+    changed = city.areas.stat().st_mtime_ns if city.areas is not None and city.areas.exists() else 0
+    return _areas(str(city), changed, city)
+
+
+def rings_of(city: City) -> list[list[list[float]]]:
+    """The cells' outlines."""
+    return _rings(str(city), city)
+
+
+def street_picture(config: Config, city: City) -> str | None:
+    """The picture of where vehicles report, as a data URI; None without records, and where a tile server is used.
+
+    A page keeps the one it started with: with another picture the map would lose zoom and position.
+    """
+    if config.map.tiles_url:
+        return None
+    key = f"street picture {city.name}"
+    if not st.session_state.get(key):
+        store = RecordStore(config.paths.data / city.name / "records")
+        try:
+            state = store.load()
+            newest_day = max(state.hours, default=0) // 24
+            st.session_state[key] = _density(f"{store.root} {city}", newest_day, store, state, city)
+        except InputError:  # an ingest has just replaced what was to be read: the next run draws them
+            return None
+    picture: str | None = st.session_state.get(key)
+    return picture
+
+
+def identity(store: DayStore) -> str:
+    """What tells one store from another in a cache: its folder and its city's grid."""
+    return f"{store.root} {store.city}"
+
+
+def _champions(config: Config, city: City) -> list[str]:
+    return registry_of(config, city).champions()
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _newest(
+    identity: str, stamps: tuple[tuple[str, Stamp], ...], _data: Path, _config: Config, _city: City
+) -> tuple[str, xr.Dataset] | None:
+    return latest_forecast(_data, registry_of(_config, _city))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _published(
+    identity: str, stamps: tuple[tuple[str, Stamp], ...], start: str, end: str, _config: Config, _city: City
+) -> Forecasts:
+    return published(_config.paths.data, registry_of(_config, _city), np.datetime64(start), np.datetime64(end))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _flows(identity: str, stamp: Stamp, start: str, end: str, _store: DayStore) -> xr.Dataset | None:
+    return _store.read(np.datetime64(start), np.datetime64(end))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _observed(identity: str, stamp: Stamp, _store: DayStore) -> np.datetime64 | None:
+    return last_observed(_store)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Reading flows")
+def _limit(identity: str, state: tuple[str, ...] | Stamp, _store: DayStore) -> float:
+    return flow_limit(sample_flows(_store, SCALE_DAYS))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _typical(identity: str, version: str, _registry: Registry) -> Normal | Climatology:
+    return read_typical(_registry, version)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _areas(identity: str, changed: int, _city: City) -> dict[str, Area]:
+    return city_areas(_city)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Drawing the streets")
+def _density(identity: str, newest_day: int, _store: RecordStore, _state: State, _city: City) -> str | None:
+    counts = point_counts(_store, _state, _city)
+    return png_uri(shade_levels(counts)) if counts.any() else None
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _rings(identity: str, _city: City) -> list[list[list[float]]]:
+    return cell_rings(_city)

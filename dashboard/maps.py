@@ -1,0 +1,63 @@
+"""Maps side by side over the city, moving together; what each shows is a `Layer`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import streamlit as st
+from streamlit_folium import st_folium
+
+from dashboard.address import change
+from dashboard.base_map import base_map, cell_layer
+from dashboard.cached import rings_of, street_picture
+from dashboard.cells import cell_at, cell_ring, feature_collection
+from dashboard.colours import difference_colours, difference_legend, flow_colours, flow_legend
+from dashboard.view import View
+from trafficcast.config import Config
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A map: `values` (row, col) in vehicles per slot, None where there is nothing to show, and `note` says why.
+
+    The scale ends at `limit`; it is `diverging` around 0 for differences.
+    """
+
+    title: str
+    values: np.ndarray | None
+    limit: float
+    diverging: bool = False
+    digits: int = 1
+    note: str = ""
+
+
+def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key: str) -> None:
+    """The maps of a page, `key`; a click on a cell is said by the address."""
+    city = view.city
+    raster, outlines = street_picture(config, city), rings_of(city)
+    for number, (layer, place) in enumerate(zip(layers, st.columns(len(layers)), strict=True)):
+        with place:
+            st.markdown(f"**{layer.title}** &ensp; {layer.note}")
+            cells = None
+            if layer.values is not None:
+                paint = difference_colours if layer.diverging else flow_colours
+                cells = feature_collection(outlines, layer.values, paint(layer.values, layer.limit), layer.digits)
+            name = f"{key} {number} {city.name}"
+            st_folium(
+                base_map(city, raster, config.map.tiles_url, config.map.tiles_attribution),
+                key=name,
+                height=height,
+                use_container_width=True,
+                returned_objects=["last_clicked"],
+                feature_group_to_add=cell_layer(cells, cell_ring(city, *view.cell) if view.cell else None),
+                on_change=partial(_choose_cell, view, name),
+            )
+            st.html(difference_legend(layer.limit) if layer.diverging else flow_legend(layer.limit))
+
+
+def _choose_cell(view: View, key: str) -> None:
+    place = (st.session_state.get(key) or {}).get("last_clicked")
+    if place:
+        change(view, cell=cell_at(view.city, place["lat"], place["lng"]))

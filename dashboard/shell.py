@@ -1,0 +1,84 @@
+"""What all pages have in common: configuration, who may enter, the pages' menu and the city."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import streamlit as st
+
+from dashboard.address import change, current_view
+from dashboard.labels import plain
+from dashboard.view import View
+from dashboard.views import alerts, data, look_back, models, now, skill
+from trafficcast.config import Config, load_config
+from trafficcast.errors import InputError
+
+# In the order of the menu: title, the page's part of the address, its module.
+PAGES: tuple[tuple[str, str, ModuleType], ...] = (
+    ("Now", "", now),
+    ("Look back", "look-back", look_back),
+    ("Skill", "skill", skill),
+    ("Models", "models", models),
+    ("Data", "data", data),
+    ("Alerts", "alerts", alerts),
+)
+# Charts, maps and choices are to fit a screen of 1280 x 720.
+STYLE = """<style>
+.stMainBlockContainer { padding: 3.5rem 2rem 1rem 2rem; }
+.st-key-city-choice { position: fixed; top: 0.45rem; right: 4.5rem; width: 13rem; z-index: 1000000; }
+.stMainBlockContainer [data-testid="stVerticalBlock"] { gap: 0.5rem; }
+</style>"""
+
+
+def main(arguments: list[str]) -> None:
+    """Draw the page that the address names, once, top to bottom."""
+    st.set_page_config(page_title="Traffic forecast", layout="wide")
+    st.html(STYLE)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, default=Path("config.toml"))
+    parser.add_argument("--city")
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(options.config)
+        default_city = config.city(options.city).name
+    except InputError as error:
+        st.error(plain(str(error)))
+        return
+    pages = [
+        st.Page(partial(_draw, module.draw, config, default_city), title=title, url_path=path, default=not path)
+        for title, path, module in PAGES
+    ]
+    st.navigation(pages, position="top").run()
+
+
+def _draw(draw: Callable[[Config, View], None], config: Config, default_city: str) -> None:
+    try:
+        view = _choose_city(config, current_view(config, default_city))
+        draw(config, view)
+    except InputError as error:
+        st.error(plain(str(error)))
+
+
+def _choose_city(config: Config, view: View) -> View:
+    """The city's choice beside the page's menu, where there is more than one."""
+    names = sorted(config.cities)
+    if len(names) > 1:
+        st.session_state["city"] = view.city.name
+        with st.container(key="city-choice"):
+            st.selectbox(
+                "City",
+                names,
+                key="city",
+                label_visibility="collapsed",
+                on_change=partial(_go_to_city, config, view),
+            )
+    return view
+
+
+def _go_to_city(config: Config, view: View) -> None:
+    city = config.city(st.session_state["city"])
+    change(View(city, kind=view.kind))

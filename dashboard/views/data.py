@@ -1,0 +1,14 @@
+"""data"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.view import View
+from trafficcast.config import Config
+
+
+def draw(config: Config, view: View) -> None:
+    """The page."""
+    st.markdown("### data")
+    st.write(view.address())

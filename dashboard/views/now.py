@@ -1,0 +1,229 @@
+"""Now: observed, predicted and their difference over the city, through the last day and the next two hours."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import streamlit as st
+import xarray as xr
+
+from dashboard.address import change
+from dashboard.banner import age, warnings
+from dashboard.cached import (
+    Forecasts,
+    areas_of,
+    colour_limit,
+    flows_between,
+    forecast_stamp,
+    forecasts_between,
+    newest_forecast,
+    newest_observed,
+    registry_of,
+    typical_of,
+)
+from dashboard.cell_history import cell_history, history_chart
+from dashboard.colours import difference_limit
+from dashboard.empty import what_is_missing
+from dashboard.frames import WORDS, observed_frame, slot_status
+from dashboard.hot_spots import hot_spots
+from dashboard.labels import plain
+from dashboard.maps import Layer, draw_maps
+from dashboard.timeline import Expected, expected, of_kind, shown_slots, slot_text
+from dashboard.totals import city_totals
+from dashboard.view import KINDS, View
+from trafficcast.baselines import Climatology
+from trafficcast.config import Config
+from trafficcast.normal import Normal
+from trafficcast.windows import HORIZON
+
+MAP_HEIGHT, CHART_HEIGHT = 330, 220
+LEVEL = 0.8  # of the intervals shown
+HOT_SPOTS = 8
+FRAME_SECONDS = 1.5  # of the playback
+LOOK_SECONDS = 5.0  # from one look for a new forecast to the next
+THIRD = ("difference", "interval width")
+
+
+def draw(config: Config, view: View) -> None:
+    """The page."""
+    city = view.city
+    stamp = forecast_stamp(config, city)
+    newest = newest_forecast(config, city)
+    _watch(config, view, stamp)
+    if newest is None:
+        st.info(plain(what_is_missing(config, city)))
+        return
+    version, made = newest
+    init_time = made["init_time"].values[0]
+    slots = shown_slots(city, init_time)
+    slot = view.time if view.time is not None and slots[0] <= view.time <= slots[-1] else init_time
+    forecasts = forecasts_between(config, city, slots[0] - HORIZON * city.slot, init_time + city.slot)
+    flows = flows_between(config, city, slots[0], slots[-1] + city.slot)
+
+    _tell(config, view, version, made)
+    third = _choices(view, slots, slot, init_time)
+    shown = expected(forecasts, city, slot)
+    draw_maps(config, view, _layers(config, view, shown, flows, slot, third), MAP_HEIGHT, "now")
+    _below(config, view, Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
+
+
+def _tell(config: Config, view: View, version: str, made: xr.Dataset) -> None:
+    """The line of ages, and a banner where not all is well."""
+    now = np.datetime64("now", "us")
+    for sentence in warnings(view.city, config.service, made, now):
+        st.warning(plain(sentence))
+    observed = newest_observed(config, view.city)
+    seen = "no data yet" if observed is None else f"data {age(now - observed - view.city.slot)} old"
+    champion = registry_of(config, view.city).champion()
+    words = f"{view.city.name}: model {version}{' (champion)' if version == champion else ''}, {seen}, forecast made "
+    st.caption(plain(words + f"{age(now - made['created'].values[0])} ago; times are {view.city.timezone}"))
+
+
+def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> str:
+    """Flow kind, third map, playback and the slot's slider; returns what the third map shows."""
+    kind_place, third_place, play_place, slider_place = st.columns([1.5, 1.7, 0.6, 4], vertical_alignment="bottom")
+    st.session_state["kind"] = view.kind
+    kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
+    third = third_place.segmented_control("Third map", THIRD, default=THIRD[0], key="third map", required=True)
+    playing = play_place.toggle("Play", key="playing")
+    st.session_state["slot"] = slot
+    slider_place.select_slider(
+        "Slot",
+        list(slots),
+        key="slot",
+        format_func=partial(slot_text, view.city, init_time),
+        on_change=lambda: _go_to(view, st.session_state["slot"], init_time),
+    )
+    if playing:
+        _play(view, slots, slot, init_time)
+    return str(third)
+
+
+def _choose_kind(view: View) -> None:
+    change(view, kind=st.session_state["kind"])
+
+
+def _go_to(view: View, slot: np.datetime64, init_time: np.datetime64) -> None:
+    change(view, time=None if slot == init_time else slot)
+
+
+def _play(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> None:
+    """Go on to the next slot in a moment, from the last one to the first."""
+
+    @st.fragment(run_every=FRAME_SECONDS)
+    def step() -> None:
+        if st.session_state.get("played") == (slot, "waits"):
+            place = int(np.flatnonzero(slots == slot)[0])
+            st.session_state["played"] = None
+            _go_to(view, slots[(place + 1) % len(slots)], init_time)
+            st.rerun()
+        st.session_state["played"] = (slot, "waits")
+
+    step()
+
+
+def _watch(config: Config, view: View, stamp: object) -> None:
+    """Draw the page anew when another forecast is published; maps keep zoom and position."""
+
+    @st.fragment(run_every=LOOK_SECONDS)
+    def look() -> None:
+        if forecast_stamp(config, view.city) != stamp:
+            st.rerun()
+
+    look()
+
+
+def _layers(
+    config: Config, view: View, shown: Expected | None, flows: xr.Dataset | None, slot: np.datetime64, third: str
+) -> list[Layer]:
+    """Predicted, observed and the third map of a slot."""
+    limit = colour_limit(config, view.city)
+    diverging = difference_limit(limit)
+    net = view.kind == "net"
+    flow_limit = diverging if net else limit
+    frame = observed_frame(flows, slot)
+    status = slot_status(frame is not None, slot, newest_observed(config, view.city))
+    predicted = None if shown is None else shown.flow(view.kind)
+    observed = None if frame is None else of_kind(frame, view.kind)
+    layers = [
+        Layer(f"Predicted {view.kind}", predicted, flow_limit, net, 1, _total(predicted, "no forecast of this slot")),
+        Layer(f"Observed {view.kind}", observed, flow_limit, net, 0, _total(observed, WORDS[status])),
+    ]
+    if third == THIRD[1]:
+        width = None if shown is None else shown.interval_width(view.kind, LEVEL)
+        note = "none for net, nor where a baseline forecast" if width is None else f"mean {width.mean():.2f}"
+        return [*layers, Layer(f"Width of the {LEVEL:.0%} interval", width, limit, False, 1, note)]
+    if predicted is None or observed is None:
+        return [*layers, Layer("Difference", None, diverging, True, 1, WORDS[status])]
+    difference = predicted - observed
+    rmse = float(np.sqrt(np.square(difference).mean()))
+    note = f"city total {difference.sum():+,.0f}, RMSE {rmse:.2f}"
+    return [*layers, Layer("Predicted less observed", difference, diverging, True, 1, note)]
+
+
+def _total(values: np.ndarray | None, otherwise: str) -> str:
+    return otherwise if values is None else f"city total {values.sum():,.0f}"
+
+
+def _below(
+    config: Config,
+    view: View,
+    newest: Expected,
+    forecasts: Forecasts,
+    flows: xr.Dataset | None,
+    slots: np.ndarray,
+    init_time: np.datetime64,
+) -> None:
+    """City totals and hot spots, then the chosen cell."""
+    city, typical = view.city, typical_of(config, view.city)
+    left, right = st.columns([3, 2])
+    left.markdown(f"**City total, {view.kind}**")
+    totals = city_totals(city, newest, flows, typical, view.kind, slots)
+    left.altair_chart(history_chart(city, totals, init_time, CHART_HEIGHT), width="stretch")
+    with right:
+        st.markdown("**Hot spots**: furthest above what is typical, now and in the next two hours")
+        if typical is None or view.kind == "net":
+            st.caption("Choose inflow or outflow." if typical is not None else "Without a model nothing is typical.")
+        else:
+            _hot_spots(view, newest, typical, init_time)
+    if view.cell is None:
+        st.caption("Click a cell on any map to see its last 24 hours and its forecast.")
+        return
+    row, col = view.cell
+    st.markdown(f"**Cell: row {row}, column {col}**, {view.kind} with the {LEVEL:.0%} interval")
+    history = cell_history(city, newest, forecasts, flows, typical, view.kind, view.cell, LEVEL, slots)
+    chart, table = st.columns([3, 2])
+    chart.altair_chart(history_chart(city, history, init_time, CHART_HEIGHT), width="stretch")
+    table.dataframe(history.drop(columns="time").iloc[::-1], hide_index=True, height=CHART_HEIGHT)
+
+
+def _hot_spots(view: View, newest: Expected, typical: Normal | Climatology, init_time: np.datetime64) -> None:
+    at = newest.forecast["valid_time"].values
+    frames, usual = {}, {}
+    for lead in range(HORIZON):
+        label = slot_text(view.city, init_time, at[lead])
+        frames[label] = Expected(newest.version, newest.forecast, lead).flow(view.kind)
+        usual[label] = of_kind(typical.at(at[lead : lead + 1])[0], view.kind)
+    table = hot_spots(frames, usual, areas_of(view.city), HOT_SPOTS)
+    shown = table.drop(columns=["row", "col"])
+    chosen = st.dataframe(
+        shown,
+        hide_index=True,
+        height=CHART_HEIGHT,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="hot spots",
+        column_config={
+            "vehicles": st.column_config.NumberColumn(format="%.1f"),
+            "typical": st.column_config.NumberColumn(format="%.1f"),
+            "unusual": st.column_config.NumberColumn("std. deviations above", format="%.1f"),
+        },
+    )
+    rows = chosen["selection"]["rows"]
+    if rows:
+        cell = int(table["row"][rows[0]]), int(table["col"][rows[0]])
+        if cell != view.cell and st.session_state.get("hot spot") != cell:
+            st.session_state["hot spot"] = cell
+            change(view, cell=cell)
+            st.rerun()
