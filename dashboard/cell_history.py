@@ -60,6 +60,16 @@ def cell_history(
     return table.assign(label=[moment_label(city, time) for time in table["time"].values])
 
 
+def history_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each slot of `cell_history`, the newest first, a column for each line; rounded, vehicles per slot."""
+    wide = table.pivot(index="time", columns="what", values="vehicles")
+    bounds = table[table["what"] == FORECAST].set_index("time")[["lower", "upper"]]
+    labels = table.drop_duplicates("time").set_index("time")["label"]
+    names = [name for name in COLOURS if name in wide]
+    whole = wide[names].join(bounds).sort_index(ascending=False).round(1)
+    return whole.assign(slot=labels)[["slot", *names, "lower", "upper"]]
+
+
 def history_chart(
     city: City, table: pd.DataFrame, init_time: np.datetime64, height: int
 ) -> alt.LayerChart | alt.FacetChart:
@@ -72,11 +82,12 @@ def history_chart(
     offset = local.utcoffset() or timedelta(0)
     start = table["time"] + offset
     lines = table.assign(start=start, end=start + timedelta(minutes=city.slot_minutes))
+    shown = [what for what in COLOURS if (table["what"] == what).any()]
     axis = alt.Axis(format="%H:%M", title=f"slot start, {local:%Z}", grid=False)
     x = alt.X("start:T", scale=alt.Scale(type="utc"), axis=axis)
     colour = alt.Color(
         "what:N",
-        scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
+        scale=alt.Scale(domain=shown, range=[COLOURS[what] for what in shown]),
         legend=alt.Legend(title=None, orient="top"),
     )
     y = alt.Y("vehicles:Q", title="vehicles per slot")

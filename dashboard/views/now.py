@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 import numpy as np
@@ -22,12 +23,12 @@ from dashboard.cached import (
     registry_of,
     typical_of,
 )
-from dashboard.cell_history import cell_history, history_chart
+from dashboard.cell_history import cell_history, history_chart, history_table
 from dashboard.colours import difference_limit
 from dashboard.empty import what_is_missing
 from dashboard.frames import WORDS, observed_frame, slot_status
 from dashboard.hot_spots import hot_spots
-from dashboard.labels import plain
+from dashboard.labels import lead_label, plain
 from dashboard.maps import Layer, draw_maps
 from dashboard.timeline import Expected, expected, of_kind, shown_slots, slot_text
 from dashboard.totals import city_totals
@@ -42,6 +43,7 @@ LEVEL = 0.8  # of the intervals shown
 HOT_SPOTS = 8
 FRAME_SECONDS = 1.5  # of the playback
 LOOK_SECONDS = 5.0  # from one look for a new forecast to the next
+PLAYED = "played slot"
 THIRD = ("difference", "interval width")
 
 
@@ -57,11 +59,13 @@ def draw(config: Config, view: View) -> None:
     version, made = newest
     init_time = made["init_time"].values[0]
     slots = shown_slots(city, init_time)
-    slot = view.time if view.time is not None and slots[0] <= view.time <= slots[-1] else init_time
+    wanted = st.session_state.get(PLAYED) if st.session_state.get("playing") else view.time
+    slot = init_time if wanted is None or wanted not in slots else wanted
     forecasts = forecasts_between(config, city, slots[0] - HORIZON * city.slot, init_time + city.slot)
     flows = flows_between(config, city, slots[0], slots[-1] + city.slot)
 
-    _tell(config, view, version, made)
+    with st.container():  # of one element, however much it says: what follows keeps its place, and maps their frames
+        _tell(config, view, version, made)
     third = _choices(view, slots, slot, init_time)
     shown = expected(forecasts, city, slot)
     draw_maps(config, view, _layers(config, view, shown, flows, slot, third), MAP_HEIGHT, "now")
@@ -86,7 +90,7 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
     st.session_state["kind"] = view.kind
     kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
     third = third_place.segmented_control("Third map", THIRD, default=THIRD[0], key="third map", required=True)
-    playing = play_place.toggle("Play", key="playing")
+    play_place.toggle("Play", key="playing", on_change=partial(_stop, view, init_time))
     st.session_state["slot"] = slot
     slider_place.select_slider(
         "Slot",
@@ -95,8 +99,9 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
         format_func=partial(slot_text, view.city, init_time),
         on_change=lambda: _go_to(view, st.session_state["slot"], init_time),
     )
-    if playing:
-        _play(view, slots, slot, init_time)
+    with st.container():
+        if st.session_state["playing"]:
+            _play(slots, slot)
     return str(third)
 
 
@@ -105,22 +110,29 @@ def _choose_kind(view: View) -> None:
 
 
 def _go_to(view: View, slot: np.datetime64, init_time: np.datetime64) -> None:
+    st.session_state["playing"] = False
     change(view, time=None if slot == init_time else slot)
 
 
-def _play(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> None:
-    """Go on to the next slot in a moment, from the last one to the first."""
+def _play(slots: np.ndarray, slot: np.datetime64) -> None:
+    """Go on to the next slot in a moment, from the last one to the first; the address stays as it is meanwhile."""
+    began = time.monotonic()
 
     @st.fragment(run_every=FRAME_SECONDS)
     def step() -> None:
-        if st.session_state.get("played") == (slot, "waits"):
+        if time.monotonic() - began >= FRAME_SECONDS / 2:  # not in the run that drew this slot
             place = int(np.flatnonzero(slots == slot)[0])
-            st.session_state["played"] = None
-            _go_to(view, slots[(place + 1) % len(slots)], init_time)
+            st.session_state[PLAYED] = slots[(place + 1) % len(slots)]
             st.rerun()
-        st.session_state["played"] = (slot, "waits")
 
     step()
+
+
+def _stop(view: View, init_time: np.datetime64) -> None:
+    """The address says where the playback was stopped."""
+    slot = st.session_state.pop(PLAYED, None)
+    if slot is not None and not st.session_state["playing"]:
+        _go_to(view, slot, init_time)
 
 
 def _watch(config: Config, view: View, stamp: object) -> None:
@@ -195,18 +207,18 @@ def _below(
     history = cell_history(city, newest, forecasts, flows, typical, view.kind, view.cell, LEVEL, slots)
     chart, table = st.columns([3, 2])
     chart.altair_chart(history_chart(city, history, init_time, CHART_HEIGHT), width="stretch")
-    table.dataframe(history.drop(columns="time").iloc[::-1], hide_index=True, height=CHART_HEIGHT)
+    table.dataframe(history_table(history), hide_index=True, height=CHART_HEIGHT)
 
 
 def _hot_spots(view: View, newest: Expected, typical: Normal | Climatology, init_time: np.datetime64) -> None:
     at = newest.forecast["valid_time"].values
     frames, usual = {}, {}
     for lead in range(HORIZON):
-        label = slot_text(view.city, init_time, at[lead])
+        label = lead_label(view.city, init_time, at[lead] - init_time)
         frames[label] = Expected(newest.version, newest.forecast, lead).flow(view.kind)
         usual[label] = of_kind(typical.at(at[lead : lead + 1])[0], view.kind)
     table = hot_spots(frames, usual, areas_of(view.city), HOT_SPOTS)
-    shown = table.drop(columns=["row", "col"])
+    shown = table[["place", "unusual", "vehicles", "typical", "slot"]]
     chosen = st.dataframe(
         shown,
         hide_index=True,
@@ -217,7 +229,11 @@ def _hot_spots(view: View, newest: Expected, typical: Normal | Climatology, init
         column_config={
             "vehicles": st.column_config.NumberColumn(format="%.1f"),
             "typical": st.column_config.NumberColumn(format="%.1f"),
-            "unusual": st.column_config.NumberColumn("std. deviations above", format="%.1f"),
+            "unusual": st.column_config.NumberColumn(
+                "above",
+                format="%.1f σ",
+                help="In standard deviations of such a count: how far above typical, over the root of typical.",
+            ),
         },
     )
     rows = chosen["selection"]["rows"]
