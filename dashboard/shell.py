@@ -11,6 +11,7 @@ from types import ModuleType
 import streamlit as st
 
 from dashboard.address import change, current_view
+from dashboard.entry import may_enter
 from dashboard.labels import plain
 from dashboard.view import View
 from dashboard.views import alerts, data, look_back, models, now, skill
@@ -47,6 +48,8 @@ def main(arguments: list[str]) -> None:
         default_city = config.city(options.city).name
     except InputError as error:
         st.error(plain(str(error)))
+        return
+    if not may_enter(config.dashboard):
         return
     pages = [
         st.Page(partial(_draw, module.draw, config, default_city), title=title, url_path=path, default=not path)

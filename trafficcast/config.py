@@ -39,6 +39,15 @@ class Map(BaseModel):
     tiles_attribution: str = ""
 
 
+class Dashboard(BaseModel):
+    """Who may see the dashboard; the provider's address and secrets stand in Streamlit's own secrets.toml."""
+
+    model_config = ConfigDict(extra="forbid")
+    sign_in: bool = False
+    # Addresses of those who may enter once they have signed in; all of them when empty.
+    allowed: tuple[str, ...] = ()
+
+
 class Config(BaseSettings):
     """The whole configuration. Every value can be overridden as TRAFFICCAST__SECTION__KEY."""
 
@@ -46,6 +55,7 @@ class Config(BaseSettings):
 
     paths: Paths = Paths()
     map: Map = Map()
+    dashboard: Dashboard = Dashboard()
     service: Service = Service()
     retraining: Retraining = Retraining()
     retention: Retention = Retention()
