@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from apscheduler.triggers.cron import CronTrigger
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from pipelines.forecast import JOB
 from pipelines.printing import print_object
@@ -16,7 +18,7 @@ from pipelines.verify import VERIFY
 from trafficcast.alert_book import AlertBook
 from trafficcast.city import City
 from trafficcast.config import Config
-from trafficcast.errors import InputError
+from trafficcast.errors import InputError, JobError
 from trafficcast.ledger import Ledger, Run
 from trafficcast.published import latest_forecast
 from trafficcast.registry import Registry
@@ -43,7 +45,7 @@ def city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any
     """Data, forecast, jobs, skill of the last 24 hours and open alerts of a city; ages in minutes.
 
     `overdue` is None where there is nothing to forecast with: no model, or no flows yet. Raises InputError where a
-    store cannot be read.
+    store cannot be read, JobError, OSError and sqlite3.Error where it cannot be now, or the ledger is damaged.
     """
     data = config.paths.data
     registry = Registry(config.paths.models / city.name, city)
@@ -88,13 +90,15 @@ def print_status(told: dict[str, Any]) -> None:
         if "error" in values:
             print_object({"error": values["error"]}, False, name)
             continue
-        jobs = {
-            f"job {job}": f"{run['last'] or 'never'}, {run['result'] or '-'}{', next ' + run['next'] if run['next'] else ''}"
-            f"{' (' + run['detail'] + ')' if run['detail'] else ''}"
-            for job, run in values.pop("jobs").items()
-        }
+        jobs = {f"job {job}": _told(run) for job, run in values.pop("jobs").items()}
         alerts = [f"since {alert['raised']}: {alert['message']}" for alert in values.pop("alerts")]
         print_object(values | jobs | {"alerts": alerts}, False, name)
+
+
+def _told(run: dict[str, Any]) -> str:
+    following = f", next {run['next']}" if run["next"] else ""
+    detail = f" ({run['detail']})" if run["detail"] else ""
+    return f"{run['last'] or 'never'}, {run['result'] or '-'}{following}{detail}"
 
 
 def is_overdue(config: Config, city: City, init_time: np.datetime64 | None, now: np.datetime64) -> bool:
@@ -104,14 +108,15 @@ def is_overdue(config: Config, city: City, init_time: np.datetime64 | None, now:
 
 
 def is_running(data: Path) -> bool:
-    """Whether a service holds its lock."""
-    if not (data / SERVICE_LOCK).exists():
-        return False
+    """Whether a service holds its lock. Whoever may read the stores may ask."""
     try:
-        with service_lock(data).acquire(timeout=0):
-            return False
-    except Timeout:
+        with open(data / SERVICE_LOCK, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    return False
 
 
 SERVICE_LOCK = ".schedule.lock"
@@ -126,7 +131,9 @@ def service_lock(data: Path) -> FileLock:
 def _or_error(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
     try:
         return city_status(config, city, now)
-    except InputError as error:
+    except sqlite3.Error as error:
+        return {"error": f"{config.paths.data / 'ledger.sqlite'}: {error}"}
+    except (InputError, JobError, OSError) as error:
         return {"error": str(error)}
 
 

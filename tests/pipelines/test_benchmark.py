@@ -189,3 +189,15 @@ def test_the_rows_come_as_json_or_as_a_file_beside_tables(
     assert code == 0 and json.loads(out) == whole
     code, out, _ = command("--suite", "vmrnn", "--json", tmp_path / "rows.json")
     assert code == 0 and json.loads((tmp_path / "rows.json").read_text()) == whole and "2.500" in out
+
+
+def test_the_service_is_measured_on_cycles_that_publish(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import benchmark_service
+
+    monkeypatch.setattr(benchmark_service, "TRAINING_DAYS", 8)
+    monkeypatch.setattr(benchmark_service, "RECORD_SLOTS", 5)
+    monkeypatch.setattr(benchmark_service, "CITIES", 2)
+    rows = benchmark_service._from_records() + benchmark_service._cities()
+    assert [row["times"] for row in rows] == [5, 2, 4, 2]
+    assert all(0 < row["median_s"] <= row["p99_s"] and row["per_minute"] > 0 for row in rows)
+    assert rows[1]["median_s"] > rows[0]["median_s"]  # the forecast comes after the ingest

@@ -134,16 +134,16 @@ def ask(folder: Path, page: str) -> tuple[int, str]:
 
 
 def drive(city: City, file: Path) -> None:
-    """Seventy taxis that reported every minute of the last six hours, and shall for two minutes more."""
+    """Three hundred taxis that reported every minute of the last six hours, and shall for two minutes more."""
     draw = np.random.default_rng(1)
     minutes = np.datetime64("now", "m") + np.arange(-360, 3) * np.timedelta64(1, "m")
-    shape = (len(minutes), 70)
-    place = np.cumsum(draw.normal(0, 0.003, (2, *shape)), 1) + draw.uniform(0, 1, (2, 1, 70))
+    shape = (len(minutes), 300)
+    place = np.cumsum(draw.normal(0, 0.003, (2, *shape)), 1) + draw.uniform(0, 1, (2, 1, 300))
     north, east = np.abs((place + 1) % 2 - 1)  # at an edge they turn
     table = pd.DataFrame(
         {
-            "vehicle": np.tile([f"taxi {i}" for i in range(70)], len(minutes)),
-            "time": np.repeat([f"{minute}:00Z" for minute in minutes], 70),
+            "vehicle": np.tile([f"taxi {i}" for i in range(300)], len(minutes)),
+            "time": np.repeat([f"{minute}:00Z" for minute in minutes], 300),
             "lon": (city.west + 0.001 + east * (city.east - city.west - 0.002)).ravel(),
             "lat": (city.south + 0.001 + north * (city.north - city.south - 0.002)).ravel(),
         }
@@ -215,7 +215,7 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     code, told = ask(live, "healthz")  # there is a model, and flows of long ago, but no forecast yet
     assert code == 503 and "overdue" in json.loads(told)["wrong"]["small"]
     drive(city, live / "inbox" / "taxis.csv")
-    wait_for("found 1 ", live / "first.log", process)
+    wait_for("reading: ", live / "first.log", process)
     process.terminate()
     began = time.monotonic()
     assert process.wait(10) == 0

@@ -211,6 +211,14 @@ def test_a_city_that_cannot_be_read_says_why_and_the_others_go_on(config: Path) 
     )
 
 
+def test_a_damaged_ledger_is_named_and_no_silence(settings: Config) -> None:
+    settings.paths.data.mkdir()
+    (settings.paths.data / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    found = status(settings, [settings.city()], NOW)
+    assert "ledger.sqlite: file is not a database" in found["cities"]["small"]["error"]
+    assert health(found)[0] == 503
+
+
 def test_the_service_runs_while_its_lock_is_held(settings: Config) -> None:
     data = settings.paths.data
     assert not is_running(data)

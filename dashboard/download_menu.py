@@ -1,0 +1,43 @@
+"""The menu of downloads; a file is made when somebody asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+import xarray as xr
+
+from dashboard.cached import street_picture
+from dashboard.downloads import as_csv, as_geojson, as_netcdf, file_name
+from dashboard.maps import Layer
+from dashboard.view import View
+from trafficcast.config import Config
+
+
+def download_menu(config: Config, view: View, grid: xr.Dataset, heading: str, layers: list[Layer], page: str) -> None:
+    """Offer what a page shows: `grid` (see downloads.py) as data, `layers` below `heading` as a picture."""
+    city = view.city
+    streets = street_picture(config, city)  # of this session: a file is made outside it
+
+    def picture() -> bytes:
+        from dashboard.pictures import as_png  # here, because matplotlib is slow to import and few ask for a picture
+
+        return as_png(city, heading, layers, streets)
+
+    files: dict[str, tuple[str, str, Callable[[], bytes]]] = {
+        "GeoJSON": ("geojson", "application/geo+json", lambda: as_geojson(city, grid)),
+        "CSV": ("csv", "text/csv", lambda: as_csv(grid)),
+        "NetCDF": ("nc", "application/netcdf", lambda: as_netcdf(grid)),
+        "PNG": ("png", "image/png", picture),
+    }
+    with st.popover("Download", help="What the maps show, as a file"):
+        for name, (ending, kind, make) in files.items():
+            st.download_button(
+                name,
+                make,
+                file_name(grid, ending),
+                kind,
+                key=f"{page} download {name}",
+                on_click="ignore",
+                width="stretch",
+            )
