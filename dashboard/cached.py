@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 import xarray as xr
 
 from dashboard.cells import cell_rings
 from dashboard.colours import flow_limit
+from dashboard.model_cards import read_curve, read_text
 from dashboard.reads import Stamp, sample_flows, stamp
+from dashboard.skill_map import CellErrors, cell_errors, together
+from dashboard.skill_tables import DAY, joined
 from trafficcast.areas import Area, city_areas
 from trafficcast.baselines import Climatology
 from trafficcast.city import City
@@ -21,8 +26,9 @@ from trafficcast.normal import Normal
 from trafficcast.published import latest_forecast, published
 from trafficcast.record_store import RecordStore, State
 from trafficcast.registry import Registry
-from trafficcast.stores import DayStore, flow_store, forecast_store, last_observed, score_store
+from trafficcast.stores import DayStore, flow_store, forecast_store, last_observed, last_stored, score_store
 from trafficcast.typical import read_typical
+from trafficcast.windows import HORIZON
 
 # Days read to find where the colour scale ends: a month of them says what a city's flows are.
 SCALE_DAYS = 28
@@ -65,12 +71,56 @@ def newest_observed(config: Config, city: City) -> np.datetime64 | None:
     return _observed(identity(store), stamp(store), store)
 
 
-def scores_between(
-    config: Config, city: City, version: str, start: np.datetime64, end: np.datetime64
-) -> xr.Dataset | None:
-    """A model's scores with init times in [start, end)."""
+def newest_score(config: Config, city: City, version: str) -> np.datetime64 | None:
+    """The newest init time of a model's scores; None without any."""
     store = score_store(config.paths.data, city, version)
-    return _flows(identity(store), stamp(store), str(start), str(end), store)
+    return _newest_time(identity(store), stamp(store)[-2:], store)
+
+
+def scores_between(
+    config: Config, city: City, version: str, start: np.datetime64 | None, end: np.datetime64
+) -> xr.Dataset | None:
+    """A model's scores with init times in [start, end), from the first one without `start`."""
+    store = score_store(config.paths.data, city, version)
+    first = "" if start is None else str(city.local_days(np.array([start]))[0] - DAY)
+    days = tuple((name, changed) for name, changed in stamp(store) if name >= first)
+    return _scores(identity(store), days, str(start or ""), str(end), store)
+
+
+def cell_errors_between(
+    config: Config, city: City, version: str, start: np.datetime64, end: np.datetime64
+) -> CellErrors | None:
+    """The errors, cell by cell, of a model's forecasts with init times in [start, end); None without an observed slot.
+
+    What is typical is the model's own word.
+    """
+    forecasts, flows = forecast_store(config.paths.data, city, version), flow_store(config.paths.data, city)
+    made, seen = dict(stamp(forecasts)), dict(stamp(flows))
+    first, last = city.local_days(np.array([start, end]))
+    parts = []
+    for day in (day for day in forecasts.days() if first <= day <= last):
+        since, until = max(start, city.midnight(day)), min(end, city.midnight(day + DAY))
+        if since < until:
+            # The slots forecast lie on the init time's day and the next one.
+            stamps = [made.get(f"{day}.nc"), *(seen.get(f"{day + ahead * DAY}.nc") for ahead in (-1, 0, 1))]
+            key = f"{identity(forecasts)} {stamps} {since} {until}"
+            parts.append(_cell_errors(key, version, since, until, forecasts, flows, registry_of(config, city)))
+    return together([part for part in parts if part is not None])
+
+
+def card_of(registry: Registry, version: str) -> dict[str, Any]:
+    """A model's card. Raises InputError where it cannot be read."""
+    return _card(*_file_state(registry.root / version / "card.json"), version, registry)
+
+
+def card_text_of(registry: Registry, version: str) -> str | None:
+    """A model's card as it was written for people; None where there is none."""
+    return _text(*_file_state(registry.root / version / "CARD.md"))
+
+
+def curve_of(registry: Registry, version: str) -> pd.DataFrame | None:
+    """A model's training curve (see `read_curve`)."""
+    return _curve(*_file_state(registry.root / version / "curve.csv"))
 
 
 def colour_limit(config: Config, city: City) -> float:
@@ -81,10 +131,13 @@ def colour_limit(config: Config, city: City) -> float:
 
 
 def typical_of(config: Config, city: City) -> Normal | Climatology | None:
-    """What the champion takes for typical; None without one."""
+    """What the champion takes for typical; None without one, and where its folder cannot be read."""
     registry = registry_of(config, city)
     version = registry.champion()
-    return None if version is None else _typical(f"{registry.root} {city}", version, registry)
+    try:
+        return None if version is None else _typical(f"{registry.root} {city}", version, registry)
+    except InputError:  # the Models page says what is wrong; the maps go on without
+        return None
 
 
 def areas_of(city: City) -> dict[str, Area]:
@@ -144,6 +197,67 @@ def _published(
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _flows(identity: str, stamp: Stamp, start: str, end: str, _store: DayStore) -> xr.Dataset | None:
     return _store.read(np.datetime64(start), np.datetime64(end))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _newest_time(identity: str, stamp: Stamp, _store: DayStore) -> np.datetime64 | None:
+    return last_stored(_store)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading scores")
+def _scores(identity: str, days: Stamp, start: str, end: str, _store: DayStore) -> xr.Dataset | None:
+    parts = [_score_day(identity, name, changed, _store) for name, changed in days]
+    return joined([part for part in parts if part is not None], np.datetime64(start or "NaT"), np.datetime64(end))
+
+
+# A day costs some 30 ms to read, and only the newest one changes.
+@st.cache_resource(max_entries=1000, show_spinner=False)
+def _score_day(identity: str, name: str, changed: int, _store: DayStore) -> xr.Dataset | None:
+    return _store.read_day(np.datetime64(name.removesuffix(".nc"), "D"))
+
+
+@st.cache_resource(max_entries=64, show_spinner="Comparing forecasts with what came")
+def _cell_errors(
+    key: str,
+    version: str,
+    _start: np.datetime64,
+    _end: np.datetime64,
+    _forecasts: DayStore,
+    _flows: DayStore,
+    _registry: Registry,
+) -> CellErrors | None:
+    made = _forecasts.read(_start, _end, ["flow"])
+    flows = _flows.read(_start, _end + HORIZON * _flows.city.slot)
+    if made is None or flows is None:
+        return None
+    try:
+        typical = _typical(f"{_registry.root} {_registry.city}", version, _registry)
+    except InputError:  # the errors of the model are to be seen without its typical flows as well
+        typical = None
+    return cell_errors(made, flows, typical)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _card(file: str, changed: int, version: str, _registry: Registry) -> dict[str, Any]:
+    return _registry.card(version)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _text(file: str, changed: int) -> str | None:
+    return read_text(Path(file))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _curve(file: str, changed: int) -> pd.DataFrame | None:
+    return read_curve(Path(file))
+
+
+def _file_state(file: Path) -> tuple[str, int]:
+    """A file's name and when it changed last, ns; 0 where it cannot be looked at."""
+    try:
+        return str(file), file.stat().st_mtime_ns
+    except OSError:
+        return str(file), 0
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -24,8 +24,8 @@ TICK_HOURS = 3
 
 
 def lead_name(minutes: int) -> str:
-    """What a line of forecasts made so long before is called."""
-    return "forecast at its start" if minutes == 0 else f"forecast {minutes} min before"
+    """What the line of forecasts made so long before their slot is called."""
+    return f"{minutes} min ahead"
 
 
 def cell_day(
@@ -63,14 +63,16 @@ def cell_day(
 def day_table(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each slot of `cell_day`, a column for each line, vehicles per slot."""
     wide = table.pivot(index="time", columns="what", values="vehicles")
-    labels = table.drop_duplicates("time").set_index("time")["label"].rename("slot start")
+    labels = table.drop_duplicates("time").set_index("time")["label"].str.split().str[-2:].str.join(" ").rename("slot")
     names = list(dict.fromkeys(table["what"]))
     ordered = [name for name in (OBSERVED, TYPICAL) if name in names]
     ordered += sorted((name for name in names if name not in ordered), key=_minutes)
     return pd.concat([labels, wide[ordered].round(1)], axis=1).reset_index(drop=True)
 
 
-def day_chart(city: City, table: pd.DataFrame, slots: np.ndarray, slot: np.datetime64, height: int) -> alt.LayerChart:
+def day_chart(
+    city: City, table: pd.DataFrame, slots: np.ndarray, slot: np.datetime64, height: int
+) -> alt.LayerChart | alt.FacetChart:
     """A chart of `cell_day`; a gap is a slot not observed or not forecast, the dashed line the slot shown on the maps.
 
     The axis counts the hours gone by since midnight and shows the city's clock, so that a day with a change of clocks
@@ -95,7 +97,7 @@ def day_chart(city: City, table: pd.DataFrame, slots: np.ndarray, slot: np.datet
             color=alt.Color(
                 "what:N",
                 scale=alt.Scale(domain=shown, range=[colours[name] for name in shown]),
-                legend=alt.Legend(title=None, orient="top", columns=3, labelLimit=240),
+                legend=alt.Legend(title=None, orient="top"),
             ),
             opacity=alt.condition(chosen, alt.value(1.0), alt.value(0.1)),
             tooltip=[

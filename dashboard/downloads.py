@@ -98,7 +98,7 @@ def as_csv(grid: xr.Dataset) -> bytes:
     for name in ("slot_start", "other_start", "flow_kind"):
         if name in grid.attrs:
             table[name] = grid.attrs[name]
-    for name in grid.data_vars:
+    for name in map(str, grid.data_vars):
         table[name] = grid[name].values.ravel()
     return table.round({"lat": 7, "lon": 7}).to_csv(index=False).encode()
 
@@ -116,7 +116,7 @@ def _grid(
     slots: Mapping[str, np.datetime64],
     said: Mapping[str, Any],
 ) -> xr.Dataset:
-    times = {}
+    times: dict[str, str] = {}
     for name, start in slots.items():
         times |= {f"{name}_start": city.isoformat(start), f"{name}_end": city.isoformat(start + city.slot)}
     return xr.Dataset(
@@ -150,9 +150,9 @@ def _origin(city: City, shown: Expected | None) -> dict[str, Any]:
     made = shown.forecast
     return {
         "model_version": shown.version,
-        "init_time": city.isoformat(made["init_time"].values[()]),
+        "init_time": city.isoformat(made["init_time"].values.ravel()[0]),
         "lead_minutes": shown.lead * city.slot_minutes,
-        "created": city.isoformat(made["created"].values[()]),
+        "created": city.isoformat(made["created"].values.ravel()[0]),
         **{name: str(made[name].values) for name in ("forecaster", "state", "reason")},
         "hindcast": int(made["hindcast"].values),
     }

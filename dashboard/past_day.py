@@ -56,6 +56,7 @@ def forecast_table(
     rows = []
     for version, dataset in forecasts:
         errors = _rmse(version, dataset, scores.get(version))
+        created = dataset["created"].values
         for place, init_time in enumerate(dataset["init_time"].values):
             if init_time in slots:
                 said = dataset.isel(init_time=place)
@@ -68,7 +69,7 @@ def forecast_table(
                         "state": str(said["state"].values),
                         "reason": str(said["reason"].values),
                         "made afterwards": bool(said["hindcast"].values),
-                        "made": moment_label(city, said["created"].values[()]),
+                        "made": moment_label(city, created[place]),
                         **{name: values[place] for name, values in errors.items()},
                     }
                 )

@@ -42,9 +42,7 @@ def as_png(city: City, heading: str, layers: list[Layer], streets: str | None = 
     return file.getvalue()
 
 
-def _map(
-    figure: Figure, axes: Axes, layer: Layer, extent: tuple[float, float, float, float], shape: float
-) -> None:
+def _map(figure: Figure, axes: Axes, layer: Layer, extent: tuple[float, float, float, float], shape: float) -> None:
     axes.set_title(f"{layer.title}\n{layer.note}", fontsize=10, color=INK, parse_math=False)
     axes.set_xticks([])
     axes.set_yticks([])

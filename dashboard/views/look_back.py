@@ -1,14 +1,277 @@
-"""look_back"""
+"""Look back: any past day, what was forecast when beside what came, and two moments side by side."""
 
 from __future__ import annotations
 
-import streamlit as st
+from dataclasses import dataclass
+from functools import partial
 
-from dashboard.view import View
+import numpy as np
+import streamlit as st
+import xarray as xr
+
+from dashboard.address import change
+from dashboard.cached import (
+    Forecasts,
+    colour_limit,
+    flows_between,
+    forecasts_between,
+    newest_observed,
+    registry_of,
+    scores_between,
+    typical_of,
+)
+from dashboard.cell_day import cell_day, day_chart, day_table
+from dashboard.download_menu import download_menu
+from dashboard.downloads import forecast_grid, moments_grid
+from dashboard.empty import what_is_missing
+from dashboard.frames import WORDS, observed_frame, slot_status
+from dashboard.labels import clock_label, day_label, moment_label, plain, slot_label
+from dashboard.layers import forecast_layers, moment_layers
+from dashboard.maps import Layer, draw_maps
+from dashboard.past_day import day_slots, forecast_table, known_days, lead_minutes, neighbours, same_clock
+from dashboard.playback import go_on, play_switch, slot_played, stop
+from dashboard.timeline import Expected, expected, of_kind
+from dashboard.view import KINDS, View
+from trafficcast.city import City
 from trafficcast.config import Config
+from trafficcast.stores import flow_store, forecast_store
+from trafficcast.windows import HORIZON
+
+PAGE = "look back"
+MAP_HEIGHT, CHART_HEIGHT, TABLE_HEIGHT = 330, 260, 320
+WEEK = np.timedelta64(7, "D")
+SHOWN = ("forecast and what came", "two moments")
+OF = ("observed", "predicted")
+
+
+@dataclass(frozen=True)
+class Day:
+    """A local day: its slots' starts, naive UTC, what was forecast of them (None of it may be), and their flows."""
+
+    slots: np.ndarray
+    forecasts: Forecasts
+    flows: xr.Dataset | None
 
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    st.markdown("### look_back")
-    st.write(view.address())
+    city = view.city
+    champions = registry_of(config, city).champions()
+    stores = [forecast_store(config.paths.data, city, version) for version in champions]
+    days = known_days([flow_store(config.paths.data, city), *stores])
+    if not len(days):
+        st.info(plain(what_is_missing(config, city)))
+        return
+    wanted = _wanted(config, view, days)
+    day = _read(config, city, _day_of(city, wanted))
+    slot = slot_played(PAGE, day.slots, wanted)
+
+    lead, of = _choices(view, days, slot)
+    shown = expected(day.forecasts, city, slot, lead)
+    frame = _observed(day, slot, view.kind)
+    bar = st.container()
+    if view.other is None:
+        layers = _forecast_layers(config, view, slot, shown, frame)
+        grid = forecast_grid(city, view.kind, slot, shown, frame)
+        heading = f"{city.name}, {view.kind}, {day_label(_day_of(city, slot))} {_slot_text(city, slot)}"
+        words = _made(city, slot, lead, shown)
+    else:
+        other = _read(config, city, _day_of(city, view.other))
+        two = (other.slots, expected(other.forecasts, city, view.other, lead), _observed(other, view.other, view.kind))
+        first, second = (
+            observed if of == OF[0] else None if made is None else made.flow(view.kind)
+            for made, observed in ((shown, frame), two[1:])
+        )
+        times = moment_label(city, slot), moment_label(city, view.other)
+        layers = moment_layers(view.kind, of, colour_limit(config, city), (times[0], first), (times[1], second))
+        grid = moments_grid(city, view.kind, of, (slot, first), (view.other, second))
+        heading = f"{city.name}, {of} {view.kind}: {times[0]} and {times[1]}"
+        words = "Predicted: the forecasts made as long before as chosen" if of == OF[1] else "What was observed"
+    with bar:
+        _move(config, view, days, day.slots, slot, grid, heading, layers)
+        st.caption(plain(f"{words}; times are {city.timezone}"))
+    draw_maps(config, view, layers, MAP_HEIGHT, PAGE)
+    _cell(config, view, day, slot)
+    _forecasts(config, city, day)
+
+
+def _wanted(config: Config, view: View, days: np.ndarray) -> np.datetime64:
+    """The slot of the address where it lies in the time that is stored; else the newest one observed."""
+    if view.time is not None and days[0] <= _day_of(view.city, view.time) <= days[-1]:
+        return view.time
+    newest = newest_observed(config, view.city)
+    first: np.datetime64 = day_slots(view.city, days[-1])[0]
+    return first if newest is None else newest
+
+
+def _day_of(city: City, slot: np.datetime64) -> np.datetime64:
+    day: np.datetime64 = city.local_days(np.array([slot]))[0]
+    return day
+
+
+def _read(config: Config, city: City, day: np.datetime64) -> Day:
+    slots = day_slots(city, day)
+    end = slots[-1] + city.slot
+    forecasts = forecasts_between(config, city, slots[0] - (HORIZON - 1) * city.slot, end)
+    return Day(slots, forecasts, flows_between(config, city, slots[0], end))
+
+
+def _observed(day: Day, slot: np.datetime64, kind: str) -> np.ndarray | None:
+    frame = observed_frame(day.flows, slot)
+    return None if frame is None else of_kind(frame, kind)
+
+
+def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, str]:
+    """Day, flow kind, what the maps show and how long ahead it was forecast; returns the lead and what moments are of.
+
+    The lead is a position along leads.
+    """
+    city, day = view.city, _day_of(view.city, slot)
+    places = st.columns([2.4, 1.7, 2.4, 1.4, 1.9], vertical_alignment="bottom")
+    with places[0]:
+        _choose_day(view, "time", days, slot, "Day")
+    st.session_state["kind"] = view.kind
+    places[1].segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
+    st.session_state["two"] = SHOWN[view.other is not None]
+    week_before = day - WEEK
+    other = same_clock(city, week_before if week_before in days else neighbours(days, day)[0] or day, slot)
+    places[2].segmented_control(
+        "Maps", SHOWN, key="two", required=True, on_change=partial(_choose_two, view, slot, other)
+    )
+    of = OF[0]
+    if view.other is not None:
+        of = str(places[3].segmented_control("Of", OF, default=OF[0], key="moments of", required=True))
+    minutes = lead_minutes(city, HORIZON)
+    chosen = places[4].segmented_control(
+        "Forecast made, min ahead", minutes, default=minutes[0], key="lead", required=True,
+        disabled=view.other is not None and of == OF[0],
+    )  # fmt: skip
+    return minutes.index(int(chosen or 0)), of
+
+
+def _choose_kind(view: View) -> None:
+    change(view, kind=st.session_state["kind"])
+
+
+def _choose_two(view: View, slot: np.datetime64, other: np.datetime64) -> None:
+    stop(PAGE)
+    change(view, time=slot, other=other if st.session_state["two"] == SHOWN[1] else None)
+
+
+def _choose_day(view: View, which: str, days: np.ndarray, slot: np.datetime64, label: str) -> None:
+    """A day's date between its neighbours; what is chosen becomes the view's `which`, at the same time of day."""
+    city, day = view.city, _day_of(view.city, slot)
+    before, after = neighbours(days, day)
+    key = f"{which} day"
+
+    def go(to: np.datetime64 | None) -> None:
+        chosen = np.datetime64(st.session_state[key], "D") if to is None else to
+        stop(PAGE)
+        change(view, **{which: same_clock(city, chosen, slot)})
+
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.button("◀", key=f"{key} before", help="Day before", disabled=before is None, on_click=go, args=(before,))
+        st.session_state[key] = day.item()
+        st.date_input(
+            label, key=key, min_value=min(days[0], day).item(), max_value=max(days[-1], day).item(),
+            on_change=go, args=(None,), width=130,
+        )  # fmt: skip
+        st.button("▶", key=f"{key} after", help="Day after", disabled=after is None, on_click=go, args=(after,))
+
+
+def _move(
+    config: Config, view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64,
+    grid: xr.Dataset, heading: str, layers: list[Layer],
+) -> None:  # fmt: skip
+    """Playback, the slot's slider and downloads; below it the other moment's day and slider."""
+    play_place, slider_place, download_place = st.columns([0.8, 7, 1.4], vertical_alignment="bottom")
+    with play_place:
+        play_switch(PAGE, lambda to: _go_to(view, "time", to))
+    with slider_place:
+        _slider(view, "time", slots, slot, "Slot")
+    with download_place:
+        download_menu(config, view, grid, heading, layers, PAGE)
+    with st.container():
+        if view.other is not None:
+            day_place, other_place = st.columns([2.4, 7.4], vertical_alignment="bottom")
+            with day_place:
+                _choose_day(view, "other", days, view.other, "Other day")
+            with other_place:
+                other_slots = day_slots(view.city, _day_of(view.city, view.other))
+                _slider(view, "other", other_slots, view.other, "Other slot")
+    with st.container():
+        go_on(PAGE, slots, slot)
+
+
+def _slider(view: View, which: str, slots: np.ndarray, slot: np.datetime64, label: str) -> None:
+    key = f"{which} slot"
+    st.session_state[key] = slot
+    st.select_slider(
+        label,
+        list(slots),
+        key=key,
+        format_func=partial(_slot_text, view.city),
+        on_change=lambda: _go_to(view, which, st.session_state[key]),
+    )
+
+
+def _go_to(view: View, which: str, slot: np.datetime64) -> None:
+    stop(PAGE)
+    change(view, **{which: slot})
+
+
+def _slot_text(city: City, slot: np.datetime64) -> str:
+    """'18:00-18:30 PDT'."""
+    return f"{slot_label(city, slot)} {clock_label(city, slot).split(' ', 1)[1]}"
+
+
+def _forecast_layers(
+    config: Config, view: View, slot: np.datetime64, shown: Expected | None, frame: np.ndarray | None
+) -> list[Layer]:
+    predicted = None if shown is None else shown.flow(view.kind)
+    why_not = WORDS[slot_status(frame is not None, slot, newest_observed(config, view.city))]
+    return forecast_layers(view.kind, colour_limit(config, view.city), predicted, frame, why_not)
+
+
+def _made(city: City, slot: np.datetime64, lead: int, shown: Expected | None) -> str:
+    """Who made the forecast shown, and when."""
+    ahead = f"{lead * city.slot_minutes} min ahead"
+    if shown is None:
+        return f"No forecast of this slot was made {ahead}"
+    made = shown.forecast
+    state, reason = str(made["state"].values), str(made["reason"].values)
+    created = moment_label(city, made["created"].values.ravel()[0])
+    afterwards = ", afterwards from the data of its time" if bool(made["hindcast"].values) else ""
+    return (
+        f"Forecast {ahead}, from {clock_label(city, slot - lead * city.slot)}, by {made['forecaster'].values}: {state}"
+        f"{f' ({reason})' if reason else ''}, made {created}{afterwards}"
+    )
+
+
+def _cell(config: Config, view: View, day: Day, slot: np.datetime64) -> None:
+    """The chosen cell's day, or the city's while none is chosen."""
+    where = "City total" if view.cell is None else f"Cell: row {view.cell[0]}, column {view.cell[1]}"
+    st.markdown(f"**{where}, {view.kind}** through the day")
+    if view.cell is None:
+        st.caption("Click a cell on any map to see its day.")
+    typical = typical_of(config, view.city)
+    table = cell_day(view.city, day.forecasts, day.flows, typical, view.kind, view.cell, day.slots)
+    if table.empty:
+        st.info("Nothing was observed or forecast on this day: choose another one with the arrows beside the date.")
+        return
+    chart_place, table_place = st.columns([3, 2])
+    chart_place.altair_chart(day_chart(view.city, table, day.slots, slot, CHART_HEIGHT), width="stretch")
+    table_place.dataframe(day_table(table), hide_index=True, height=CHART_HEIGHT)
+
+
+def _forecasts(config: Config, city: City, day: Day) -> None:
+    """What was forecast in the course of the day."""
+    end = day.slots[-1] + city.slot
+    scores = {version: scores_between(config, city, version, day.slots[0], end) for version, _ in day.forecasts}
+    table = forecast_table(city, day.forecasts, scores, day.slots)
+    st.markdown("**Forecasts of this day**; RMSE in vehicles per slot, once verified")
+    if table.empty:
+        st.caption("No forecast was made on this day.")
+        return
+    numbers = {name: st.column_config.NumberColumn(format="%.2f") for name in map(str, table) if "RMSE" in name}
+    st.dataframe(table, hide_index=True, height=TABLE_HEIGHT, column_config=numbers)
