@@ -36,8 +36,7 @@ def warnings(city: City, settings: Service, forecast: xr.Dataset, now: np.dateti
 
 def late_by(city: City, settings: Service, init_time: np.datetime64, now: np.datetime64) -> np.timedelta64:
     """How long the next forecast has been missing; below 0 while it is not due."""
-    wait = np.timedelta64(round(settings.wait_minutes * 60_000_000), "us")
-    return now - (init_time + city.slot + wait + GRACE)
+    return now - (init_time + city.slot + settings.wait(city.slot_minutes) + GRACE)
 
 
 def age(span: np.timedelta64) -> str:

@@ -14,8 +14,10 @@ from dashboard.cells import cell_rings
 from dashboard.colours import flow_limit
 from dashboard.model_cards import read_curve, read_text
 from dashboard.reads import Stamp, sample_flows, stamp
+from dashboard.score_files import read_score_day
 from dashboard.skill_map import CellErrors, cell_errors, together
 from dashboard.skill_tables import DAY, joined
+from dashboard.slots import Slots, read_slots
 from trafficcast.areas import Area, city_areas
 from trafficcast.baselines import Climatology
 from trafficcast.city import City
@@ -108,6 +110,12 @@ def cell_errors_between(
     return together([part for part in parts if part is not None])
 
 
+def registry_stamp(registry: Registry) -> tuple[tuple[str, int], ...]:
+    """Changes when a model is trained or removed, its card is another one, or another version is champion."""
+    files = [registry.root / "champion", *(registry.root / version / "card.json" for version in registry.versions())]
+    return tuple(_file_state(file) for file in files)
+
+
 def card_of(registry: Registry, version: str) -> dict[str, Any]:
     """A model's card. Raises InputError where it cannot be read."""
     return _card(*_file_state(registry.root / version / "card.json"), version, registry)
@@ -160,15 +168,44 @@ def street_picture(config: Config, city: City) -> str | None:
         return None
     key = f"street picture {city.name}"
     if not st.session_state.get(key):
-        store = RecordStore(config.paths.data / city.name / "records")
         try:
-            state = store.load()
-            newest_day = max(state.hours, default=0) // 24
-            st.session_state[key] = _density(f"{store.root} {city}", newest_day, store, state, city)
+            st.session_state[key] = record_picture(config, city)
         except InputError:  # an ingest has just replaced what was to be read: the next run draws them
             return None
     picture: str | None = st.session_state.get(key)
     return picture
+
+
+def record_picture(config: Config, city: City) -> str | None:
+    """The picture of where vehicles report, as a data URI; None without records. Raises InputError and JobError."""
+    store = RecordStore(config.paths.data / city.name / "records")
+    state = store.load()
+    newest_day = max(state.hours, default=0) // 24
+    return _density(f"{store.root} {city}", newest_day, store, state, city)
+
+
+def slots_between(config: Config, city: City, first: np.datetime64, last: np.datetime64) -> Slots:
+    """What is known of the slots of the local days from the first to the last (see `read_slots`)."""
+    store = flow_store(config.paths.data, city)
+    days = tuple(day for day in store.days() if first <= day <= last)
+    names = {f"{day}.nc" for day in days}
+    state = tuple(entry for entry in stamp(store) if entry[0] in names)
+    return _slots(identity(store), state, str(first), str(last), store, days)
+
+
+def records_stamp(config: Config, city: City) -> int | None:
+    """Changes with every ingest; None where nothing was ever ingested."""
+    try:
+        return (config.paths.data / city.name / "records" / "state.sqlite").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def records_of_slots(config: Config, city: City) -> pd.Series | None:
+    """Records of each slot, by its number since 1970; None without records. Raises InputError and JobError."""
+    changed = records_stamp(config, city)
+    store = RecordStore(config.paths.data / city.name / "records")
+    return None if changed is None else _records(f"{store.root} {city}", changed, store)
 
 
 def identity(store: DayStore) -> str:
@@ -210,10 +247,10 @@ def _scores(identity: str, days: Stamp, start: str, end: str, _store: DayStore) 
     return joined([part for part in parts if part is not None], np.datetime64(start or "NaT"), np.datetime64(end))
 
 
-# A day costs some 30 ms to read, and only the newest one changes.
+# Of a year of days only the newest one changes.
 @st.cache_resource(max_entries=1000, show_spinner=False)
 def _score_day(identity: str, name: str, changed: int, _store: DayStore) -> xr.Dataset | None:
-    return _store.read_day(np.datetime64(name.removesuffix(".nc"), "D"))
+    return read_score_day(_store, np.datetime64(name.removesuffix(".nc"), "D"))
 
 
 @st.cache_resource(max_entries=64, show_spinner="Comparing forecasts with what came")
@@ -278,6 +315,19 @@ def _typical(identity: str, version: str, _registry: Registry) -> Normal | Clima
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _areas(identity: str, changed: int, _city: City) -> dict[str, Area]:
     return city_areas(_city)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Reading slots")
+def _slots(
+    identity: str, stamp: Stamp, first: str, last: str, _store: DayStore, _days: tuple[np.datetime64, ...]
+) -> Slots:
+    return read_slots(_store, _days)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _records(identity: str, changed: int, _store: RecordStore) -> pd.Series:
+    facts = _store.slot_facts()
+    return pd.Series(facts[:, 3], index=facts[:, 0])
 
 
 @st.cache_resource(max_entries=4, show_spinner="Drawing the streets")

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from dashboard.cell_history import OBSERVED, TYPICAL
-from dashboard.labels import moment_label
+from dashboard.labels import moment_labels
 from trafficcast.baselines import Climatology
 from trafficcast.city import FLOW_KINDS, City
 from trafficcast.normal import Normal
@@ -56,8 +56,8 @@ def cell_day(
     columns = ["time", "what", "vehicles", "label"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns[:3])
     table = table[table["time"].isin(slots)].sort_values("time", kind="stable").reset_index(drop=True)
-    labels = {slot: moment_label(city, slot) for slot in slots}
-    return table.assign(label=[labels[time] for time in table["time"].to_numpy("datetime64[us]")])[columns]
+    labels = pd.Series(moment_labels(city, slots), index=slots)
+    return table.assign(label=table["time"].map(labels))[columns]
 
 
 def day_table(table: pd.DataFrame) -> pd.DataFrame:

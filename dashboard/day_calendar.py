@@ -70,7 +70,14 @@ def calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt.
         else alt.Color(
             "coverage:Q",
             scale=alt.Scale(domain=[0, 1], scheme="cividis"),
-            legend=alt.Legend(title="share of minutes with a report", orient="top", format=".0%", titleLimit=300),
+            legend=alt.Legend(
+                title="share of minutes with a report",
+                orient="top",
+                format=".0%",
+                titleOrient="left",
+                titleLimit=300,
+                gradientThickness=8,
+            ),
         )
     )
     return (
@@ -111,8 +118,8 @@ def steps(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return pd.concat([points, ends]).sort_values("order").drop(columns="order").reset_index(drop=True)
 
 
-def line_chart(table: pd.DataFrame, column: str, title: str, zone: str, height: int) -> alt.Chart:
-    """A column of a `slot_table` over time."""
+def line_chart(table: pd.DataFrame, column: str, height: int) -> alt.Chart:
+    """A column of a `slot_table` over local time."""
     points = steps(table, column)
     points = points.assign(order=np.arange(len(points)))
     return (
@@ -122,13 +129,13 @@ def line_chart(table: pd.DataFrame, column: str, title: str, zone: str, height: 
             x=alt.X(
                 "at:T",
                 scale=alt.Scale(type="utc"),
-                axis=alt.Axis(format="%d %b", title=f"local time, {zone}", grid=False, labelOverlap=True),
+                axis=alt.Axis(format="%d %b", title=None, grid=False, labelOverlap=True),
             ),
-            y=alt.Y("value:Q", title=title),
+            y=alt.Y("value:Q", title=f"{column} per slot"),
             order="order:Q",
             tooltip=[
                 alt.Tooltip("label:N", title="slot start"),
-                alt.Tooltip("value:Q", title=title, format=",.0f"),
+                alt.Tooltip("value:Q", title=column, format=",.0f"),
             ],
         )
         .properties(height=height)

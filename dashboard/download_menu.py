@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import streamlit as st
 import xarray as xr
 
 from dashboard.cached import street_picture
 from dashboard.downloads import as_csv, as_geojson, as_netcdf, file_name
+from dashboard.labels import day_label, slot_labels
 from dashboard.maps import Layer
 from dashboard.view import View
+from trafficcast.city import City
 from trafficcast.config import Config
+
+
+def slot_heading(city: City, kind: str, slot: np.datetime64) -> str:
+    """'san-francisco, inflow, Thu 5 Jun 2008 18:00-18:30 PDT (America/Los_Angeles)'."""
+    day = day_label(city.local_days(np.array([slot]))[0])
+    return f"{city.name}, {kind}, {day} {slot_labels(city, np.array([slot]))[0]} ({city.timezone})"
 
 
 def download_menu(config: Config, view: View, grid: xr.Dataset, heading: str, layers: list[Layer], page: str) -> None:

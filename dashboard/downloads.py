@@ -51,7 +51,7 @@ def moments_grid(
 ) -> xr.Dataset:
     """Two moments, (slot start, frame): first, second and difference (row, col), float64, vehicles per slot.
 
-    `what`: observed or predicted. What there is not is not a number.
+    `what`: words for both, "observed" or "predicted 30 min ahead". What there is not is not a number.
     """
     nothing = np.full((city.rows, city.cols), np.nan)
     one, two = (nothing if frame is None else np.asarray(frame, np.float64) for _, frame in (first, second))
@@ -60,14 +60,19 @@ def moments_grid(
         "second": (two, f"{what} {kind} of the other slot"),
         "difference": (one - two, "first less second"),
     }
-    return _grid(city, kind, values, {"slot": first[0], "other": second[0]}, {})
+    return _grid(city, kind, values, {"slot": first[0], "other": second[0]}, {"what": what})
 
 
 def file_name(grid: xr.Dataset, ending: str) -> str:
-    """What the file is, in characters that every system takes: 'san-francisco_2008-06-05T1830-0700_inflow.csv'."""
+    """What the file is, in characters that every system takes.
+
+    'san-francisco_2008-06-05T1830-0700_inflow_30-min-ahead.csv'
+    """
     times = [str(grid.attrs[f"{name}_start"]) for name in ("slot", "other") if f"{name}_start" in grid.attrs]
     short = [re.sub(r":(\d\d):\d\d", r"\1", text).replace(":", "") for text in times]
-    parts = [str(grid.attrs["city"]), *short, str(grid.attrs["flow_kind"])]
+    lead = grid.attrs.get("lead_minutes")
+    what = grid.attrs.get("what", "observed" if lead is None else f"{lead} min ahead")
+    parts = [str(grid.attrs["city"]), *short, str(grid.attrs["flow_kind"]), str(what)]
     return re.sub(r"[^A-Za-z0-9_+.-]", "-", "_".join(parts)) + f".{ending}"
 
 
@@ -92,14 +97,14 @@ def as_geojson(city: City, grid: xr.Dataset) -> bytes:
 
 
 def as_csv(grid: xr.Dataset) -> bytes:
-    """A row a cell: row, col, lat, lon (its centre, degrees), the slot, the kind and the values, empty where none."""
+    """A row a cell: row, col, lat and lon of its centre, the slot, the kind, and the values, rounded as the API's."""
     rows, cols = np.indices((grid.sizes["row"], grid.sizes["col"])).reshape(2, -1)
     table = pd.DataFrame({"row": rows, "col": cols, "lat": grid["lat"].values[rows], "lon": grid["lon"].values[cols]})
     for name in ("slot_start", "other_start", "flow_kind"):
         if name in grid.attrs:
             table[name] = grid.attrs[name]
     for name in map(str, grid.data_vars):
-        table[name] = grid[name].values.ravel()
+        table[name] = grid[name].values.ravel().round(FLOW_DECIMALS) + 0.0
     return table.round({"lat": 7, "lon": 7}).to_csv(index=False).encode()
 
 

@@ -24,13 +24,24 @@ def clock_label(city: City, time: np.datetime64) -> str:
 
 def moment_label(city: City, time: np.datetime64) -> str:
     """A time -> 'Fri 6 Jun 2008 18:00 PDT'."""
-    return f"{day_label(city.local_days(np.array([time]))[0])} {clock_label(city, time)}"
+    return moment_labels(city, np.array([time]))[0]
+
+
+def moment_labels(city: City, times: np.ndarray) -> list[str]:
+    """`moment_label` of many times at once, which is much faster."""
+    return [f"{local:%a} {local.day} {local:%b %Y %H:%M %Z}" for local in city.local(times)]
 
 
 def slot_label(city: City, start: np.datetime64) -> str:
     """A slot's start -> '18:00-18:30'."""
     start_local, end_local = city.local(np.array([start, start + city.slot]))
     return f"{start_local:%H:%M}-{end_local:%H:%M}"
+
+
+def slot_labels(city: City, starts: np.ndarray) -> list[str]:
+    """Slots' starts -> '18:00-18:30 PDT' each."""
+    pairs = zip(city.local(starts), city.local(starts + city.slot), strict=True)
+    return [f"{start:%H:%M}-{end:%H:%M} {start:%Z}" for start, end in pairs]
 
 
 def lead_label(city: City, init_time: np.datetime64, lead_time: np.timedelta64) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard.labels import moment_label
+from dashboard.plain_text import one_line
 from dashboard.skill_tables import ALL_LEADS, lead_name
 from trafficcast.city import City
 from trafficcast.errors import InputError
@@ -31,6 +32,7 @@ METRICS = {
 LONGEST_TEXT = 100_000  # characters of a card's text
 MOST_EPOCHS = 10_000
 LARGEST = 1e15
+LONGEST_VALUE = 500
 Card = Mapping[str, Any]
 
 
@@ -52,7 +54,7 @@ def number(value: Any) -> float:
 def forecasters(card: Card, part: str) -> dict[str, Card]:
     """The metrics of a part by forecaster, as far as they are there: the model itself and the baselines."""
     known = lookup(card, "metrics", part)
-    return {name: scores for name, scores in known.items() if isinstance(scores, Mapping)} if _is(known) else {}
+    return {_text(name): scores for name, scores in known.items() if _is(scores)} if _is(known) else {}
 
 
 def best_baseline(card: Card, part: str) -> tuple[str, float] | None:
@@ -69,10 +71,10 @@ def own_error(card: Card, part: str) -> float:
 
 
 def role(version: str, champions: list[str]) -> str:
-    """What a version is or was: 'champion', 'champion before', or nothing."""
+    """What a version is or was: 'champion', 'former' one, or nothing."""
     if version not in champions:
         return ""
-    return "champion" if version == champions[0] else "champion before"
+    return "champion" if version == champions[0] else "former"
 
 
 def registry_table(city: City, cards: Mapping[str, Card | None], champions: list[str]) -> pd.DataFrame:
@@ -102,7 +104,7 @@ def card_facts(city: City, card: Card) -> pd.DataFrame:
     """What a card says of a model but its metrics: what, value (words)."""
     facts = {
         "network": _text(lookup(card, "architecture", "name")),
-        "grid": " x ".join(_text(lookup(card, "grid", side)) for side in ("rows", "cols")) + " cells",
+        "grid": _grid(lookup(card, "grid", "rows"), lookup(card, "grid", "cols")),
         "slot, minutes": _text(lookup(card, "grid", "slot_minutes")),
         "live parameters": _count(lookup(card, "parameters", "live")),
         "parameters as published": _count(lookup(card, "parameters", "published")),
@@ -160,13 +162,11 @@ def duel_table(champion: str, challenger: str, cards: Mapping[str, Card], part: 
     """RMSE of two models by lead, vehicles per slot, and by how many percent the challenger's is lower."""
     leads = lead_errors(cards, part)
     leads = leads[leads["forecaster"] == leads["model"]]
-    rows = [
-        (ALL_LEADS, own_error(cards[champion], part), own_error(cards[challenger], part))
-    ]
+    rows = [(ALL_LEADS, own_error(cards[champion], part), own_error(cards[challenger], part))]
     for minutes in sorted(leads["group"].unique().tolist()):
         at = leads[leads["group"] == minutes].set_index("model")["error"]
-        errors = [float(at.get(version, float("nan"))) for version in (champion, challenger)]
-        rows.append((lead_name(int(minutes)), *errors))
+        one, other = (float(at.get(version, float("nan"))) for version in (champion, challenger))
+        rows.append((lead_name(int(minutes)), one, other))
     table = pd.DataFrame(rows, columns=["lead", champion, challenger])
     return table.assign(better=100 * (1 - table[challenger] / table[champion]))
 
@@ -247,7 +247,15 @@ def _metric(scores: Card, metric: str, lead: int | None) -> float:
 
 def _named(name: str, values: Any) -> dict[str, str]:
     """Names and values of a part of a card: 'training: batch size' -> '8'."""
-    return {f"{name}: {key.replace('_', ' ')}": _text(value) for key, value in values.items()} if _is(values) else {}
+    return (
+        {f"{name}: {_text(key).replace('_', ' ')}": _text(value) for key, value in values.items()}
+        if _is(values)
+        else {}
+    )
+
+
+def _grid(rows: Any, cols: Any) -> str:
+    return "" if rows is None or cols is None else f"{_text(rows)} x {_text(cols)} cells"
 
 
 def _count(value: Any) -> str:
@@ -255,7 +263,7 @@ def _count(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else one_line(str(value)[:LONGEST_VALUE])
 
 
 def _level(text: str) -> float:

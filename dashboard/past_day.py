@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.labels import clock_label, moment_label
+from dashboard.labels import moment_labels
 from trafficcast.city import City
 from trafficcast.stores import DayStore
 
@@ -53,29 +53,27 @@ def forecast_table(
     model, made by, state, reason, made afterwards, made, and the RMSE at each lead, vehicles per slot; not a number
     where a slot has not been verified.
     """
-    rows = []
+    parts = []
     for version, dataset in forecasts:
-        errors = _rmse(version, dataset, scores.get(version))
-        created = dataset["created"].values
-        for place, init_time in enumerate(dataset["init_time"].values):
-            if init_time in slots:
-                said = dataset.isel(init_time=place)
-                rows.append(
-                    {
-                        "init time": init_time,
-                        "start": clock_label(city, init_time),
-                        "model": version,
-                        "made by": str(said["forecaster"].values),
-                        "state": str(said["state"].values),
-                        "reason": str(said["reason"].values),
-                        "made afterwards": bool(said["hindcast"].values),
-                        "made": moment_label(city, created[place]),
-                        **{name: values[place] for name, values in errors.items()},
-                    }
-                )
-    if not rows:
-        return pd.DataFrame()
-    return pd.DataFrame(rows).sort_values("init time").drop(columns="init time").reset_index(drop=True)
+        own = dataset.isel(init_time=np.isin(dataset["init_time"].values, slots))
+        times = own["init_time"].values
+        parts.append(
+            pd.DataFrame(
+                {
+                    "init time": times,
+                    "start": [f"{local:%H:%M %Z}" for local in city.local(times)],
+                    "model": version,
+                    "made by": own["forecaster"].values.astype(str),
+                    "state": own["state"].values.astype(str),
+                    "reason": own["reason"].values.astype(str),
+                    "made afterwards": own["hindcast"].values.astype(bool),
+                    "made": moment_labels(city, own["created"].values),
+                    **_rmse(version, own, scores.get(version)),
+                }
+            )
+        )
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["init time"])
+    return whole.sort_values("init time").drop(columns="init time").reset_index(drop=True)
 
 
 def _rmse(version: str, forecasts: xr.Dataset, scores: xr.Dataset | None) -> dict[str, np.ndarray]:

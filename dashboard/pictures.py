@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from dashboard.colours import difference_colours, flow_colours
+from dashboard.colours import FLOW_MARKS, difference_colours, flow_colours
 from dashboard.maps import Layer
 from trafficcast.city import City
 
@@ -20,6 +20,7 @@ SHADES = 256
 MAP_INCHES = 4.4
 INK = "#222222"
 OUTLINE = "#888888"
+DIFFERENCE_MARKS = (-1.0, -0.5, 0.0, 0.5)
 
 
 def as_png(city: City, heading: str, layers: list[Layer], streets: str | None = None) -> bytes:
@@ -31,7 +32,7 @@ def as_png(city: City, heading: str, layers: list[Layer], streets: str | None = 
     shape = 1 / np.cos(np.radians((city.south + city.north) / 2))  # of a degree of latitude to one of longitude
     height = MAP_INCHES * float(np.clip(shape * (city.north - city.south) / (city.east - city.west), 0.3, 3.0))
     figure = Figure(figsize=(MAP_INCHES * len(layers), height + 1.6), layout="constrained")
-    figure.suptitle(heading, fontsize=12, color=INK, parse_math=False)
+    figure.suptitle(heading, fontsize=11, color=INK, parse_math=False)
     background = None if streets is None else imread(io.BytesIO(base64.b64decode(streets.partition(",")[2])))
     for axes, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers, strict=True):
         if background is not None:
@@ -54,6 +55,11 @@ def _map(figure: Figure, axes: Axes, layer: Layer, extent: tuple[float, float, f
     legend = figure.colorbar(
         drawn, ax=axes, location="bottom", fraction=0.05, pad=0.03, extend="both" if layer.diverging else "max"
     )
+    legend.set_ticks(
+        [share * layer.limit for share in (DIFFERENCE_MARKS if layer.diverging else FLOW_MARKS)] + [layer.limit]
+    )
+    legend.ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    legend.minorticks_off()
     legend.set_label("vehicles per slot", fontsize=9, color=INK)
     legend.ax.tick_params(labelsize=8, colors=INK)
 

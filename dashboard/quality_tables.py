@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
-from dashboard.labels import one_line
+from dashboard.plain_text import one_line
 from trafficcast.city import City
 from trafficcast.errors import InputError
 
@@ -115,7 +115,7 @@ def gap_table(quality: Quality) -> pd.DataFrame:
 
 
 def suspect_table(quality: Quality) -> pd.DataFrame | None:
-    """Suspicious vehicles, what each is suspected of, points and the first and last of them; None where not looked for."""
+    """Suspicious vehicles: vehicle, suspicion, points, first and last of them; None where none were looked for."""
     if quality.suspects is None:
         return None
     names = ("vehicle", "suspicion", "points", "first", "last")

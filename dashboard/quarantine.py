@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from dashboard.labels import one_line
+from dashboard.plain_text import one_line
 from trafficcast.city import City
 
 FOLDER, REASON = "quarantine", ".reason.txt"  # as pipelines/inbox.py writes them
@@ -19,17 +20,19 @@ LONGEST_REASON = 2000  # characters
 def quarantine_table(inbox: Path, city: City) -> tuple[pd.DataFrame, int]:
     """The files in an inbox's quarantine, the newest first, and how many there are; at most MOST_FILES are told.
 
-    Columns: file (below the quarantine), reason, since (the city's zone), size (bytes). Nothing but the reasons is
+    Columns: file (below the quarantine), reason, since (when it came there, the city's zone), size (bytes). Nothing but the reasons is
     read. Raises OSError where the folder cannot be read.
     """
     root = inbox / FOLDER
-    found = sorted(_files(root), key=lambda entry: (-entry[1].st_mtime_ns, entry[0]))
+    found = sorted(_files(root), key=lambda entry: (-entry[1].st_ctime_ns, entry[0]))
     shown = found[:MOST_FILES]
     table = pd.DataFrame(
         {
             "file": [one_line(os.path.relpath(path, root)) for path, _ in shown],
             "reason": [_reason(path) for path, _ in shown],
-            "since": city.local([facts.st_mtime_ns // 1000 for _, facts in shown]).strftime("%Y-%m-%d %H:%M %Z"),
+            "since": city.local(np.array([facts.st_ctime_ns // 1000 for _, facts in shown], "datetime64[us]")).strftime(
+                "%Y-%m-%d %H:%M %Z"
+            ),
             "size": [facts.st_size for _, facts in shown],
         }
     )

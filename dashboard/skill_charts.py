@@ -20,34 +20,39 @@ BASELINES = {
     "lightgbm": ("#e69f00", "triangle-right"),
 }
 OTHER = ("#888888", "triangle-left")
+MOST_MARKS = 6  # dates below a chart
+MANY = 40  # points of a line that stand close together
 UNIT = "vehicles per slot"
+Chart = alt.LayerChart | alt.FacetChart
 
 
-def lead_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> alt.LayerChart:
+def lead_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> Chart:
     """Errors by lead, of `errors_by` grouped by lead times in minutes."""
     leads = sorted(table["group"].unique().tolist())
     axis = alt.Axis(title="lead: minutes from what is known to the slot's start", values=leads, grid=False)
     return _errors(table, version, measure, alt.X("group:Q", axis=axis), height)
 
 
-def day_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> alt.LayerChart:
+def day_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> Chart:
     """Errors by local day, of `errors_by` grouped by days."""
     # Vega knows the browser's zone and UTC only: a day is its midnight called UTC.
     days = table.assign(group=pd.to_datetime(table["group"]), label=table["group"].astype(str))
-    count = max(min(days["group"].nunique(), 12), 1)
-    axis = alt.Axis(title="local day of the slot", format="%d %b %Y", tickCount=count, grid=False, labelOverlap=True)
+    known = days["group"].drop_duplicates().sort_values()
+    marks = known.iloc[:: max(len(known) // MOST_MARKS, 1)]
+    values = [alt.DateTime(year=day.year, month=day.month, date=day.day, utc=True) for day in marks]
+    axis = alt.Axis(title="local day of the slot", format="%d %b %Y", values=values, grid=False, labelOverlap=True)
     x = alt.X("group:T", scale=alt.Scale(type="utc"), axis=axis)
     return _errors(days, version, measure, x, height)
 
 
-def hour_chart(table: pd.DataFrame, version: str, measure: str, zone: str, height: int) -> alt.LayerChart:
+def hour_chart(table: pd.DataFrame, version: str, measure: str, zone: str, height: int) -> Chart:
     """Errors by hour of the day in the city's zone, of `errors_by` grouped by hours."""
     axis = alt.Axis(title=f"hour of the slot, {zone}", values=list(range(0, 24, 3)), grid=False)
     x = alt.X("group:Q", scale=alt.Scale(domain=[0, 23]), axis=axis)
     return _errors(table, version, measure, x, height)
 
 
-def weekday_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> alt.LayerChart:
+def weekday_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> Chart:
     """Errors by day of the week, of `errors_by` grouped by days of the week, Monday 0."""
     named = table.assign(label=[WEEKDAYS[day] for day in table["group"]])
     axis = alt.Axis(title="day of the week of the slot", labelAngle=0)
@@ -55,7 +60,7 @@ def weekday_chart(table: pd.DataFrame, version: str, measure: str, height: int) 
     return _errors(named, version, measure, x, height)
 
 
-def coverage_chart(table: pd.DataFrame, height: int) -> alt.LayerChart:
+def coverage_chart(table: pd.DataFrame, height: int) -> Chart:
     """The share of truths inside by lead, a line a level, of `coverage_table`; a dashed rule is what is nominal."""
     shown = table.assign(name=[f"{level:.0%} interval" for level in table["level"]])
     leads = sorted(shown["lead"].unique().tolist())
@@ -88,7 +93,7 @@ def coverage_chart(table: pd.DataFrame, height: int) -> alt.LayerChart:
     return alt.layer(nominal, lines).properties(height=height)
 
 
-def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: int) -> alt.LayerChart:
+def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: int) -> Chart:
     """Lines of `errors_by`, the model's the widest; `x` is over `group`, or over `label` where there is one."""
     shown = table if "label" in table else table.assign(label=table["group"].astype(str))
     names = list(dict.fromkeys(shown["forecaster"]))
@@ -109,5 +114,6 @@ def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: i
     width: Any = alt.condition(is_model, alt.value(3.5), alt.value(1.5))
     base = alt.Chart(shown).encode(x=x, y=y, color=colour)
     lines = base.mark_line().encode(strokeWidth=width)
-    points = base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape, tooltip=tooltip)
+    size = 55 if shown["group"].nunique() <= MANY else 12
+    points = base.mark_point(filled=True, size=size, opacity=1).encode(shape=shape, tooltip=tooltip)
     return alt.layer(lines, points).properties(height=height)

@@ -21,7 +21,7 @@ DAY = np.timedelta64(1, "D")
 
 @dataclass(frozen=True)
 class Slots:
-    """Stored slots, (slot) each: start, naive UTC, in order; observed; coverage, 0 to 1; distinct vehicles (-1 unknown).
+    """Stored slots in order, (slot) each: start, naive UTC; observed; coverage, 0 to 1; vehicles, -1 unknown.
 
     `damaged`: what is wrong with the days that could not be read, a sentence each.
     """

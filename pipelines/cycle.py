@@ -103,14 +103,15 @@ def due(service: CityService, now: np.datetime64, catch_up: bool = True) -> list
     if not champions:
         return []
     newest = city.slot_start(now)
-    oldest = newest - _minutes(60 * settings.catch_up_hours)
-    runs = [run for run in service.ledger.runs(JOB, city.name, oldest) if run.model in champions]
-    done = {run.slot for run in runs if _is_settled(run, newest)}
+    oldest = city.slot_start(newest - _minutes(60 * settings.catch_up_hours))
+    runs = service.ledger.runs(JOB, city.name, oldest)
+    done = {run.slot for run in runs if run.model in champions and _is_settled(run, newest)}
     wanted = []
-    if newest not in done and (now >= newest + _minutes(settings.wait_minutes) or _has_come(service, newest)):
+    if newest not in done and (now >= newest + settings.wait(city.slot_minutes) or _has_come(service, newest)):
         wanted.append(newest)
-    if runs and catch_up:
-        missed = np.arange(runs[0].slot, newest, city.slot)
+    first = service.ledger.first_slot(JOB, city.name) if catch_up else None
+    if first is not None:
+        missed = np.arange(max(first, oldest), newest, city.slot)
         wanted += [init_time for init_time in missed if init_time not in done]
     return wanted
 
@@ -127,7 +128,11 @@ def verify_recent(service: CityService, now: np.datetime64) -> int:
             continue
         began = time.perf_counter()
         champion = service.champion()[0]
-        model = champion if champion.version == version else load_model(service.registry, version)
+        try:
+            model = champion if champion.version == version else load_model(service.registry, version)
+        except InputError as error:
+            log.error("the forecasts of %s cannot be verified: %s", version, error)
+            continue
         first, last = waiting["init_time"].values[[0, -1]]
         parts = [
             _known(service, first - WEEK, last - WEEK + HORIZON * city.slot),
@@ -150,6 +155,11 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
         model, forecaster, wrong = service.champion()
         if wrong:
             log.error("%s", wrong)
+        stored = forecast_store(service.data, city, model.version).read(init_time, init_time + city.slot)
+        if stored is not None:  # and a crash kept it from being noted
+            state, reason = str(stored["state"].values[0]), str(stored["reason"].values[0])
+            service.ledger.record(JOB, city.name, model.version, init_time, state, reason)
+            return stored
         known = _known(service, init_time - HISTORY * city.slot, init_time)
         history, filled = filled_history(known, model.climatology, init_time)
         flow, forecaster_name, reasons = _flow(service, model, forecaster, history, filled, init_time)
@@ -195,18 +205,23 @@ def _flow(
         except (JobError, RuntimeError) as error:  # RuntimeError is PyTorch's, out of memory among them
             log.error("%s failed: %s", model.version, error)
             reasons.append(f"{model.version}: {error}")
-    name, baseline = best_baseline(model, _known(service, init_time - WEEK, init_time - WEEK + HORIZON * city.slot))
-    flow = baseline.forecast(history, at)[0]
-    check_forecast(flow, model.scale)
-    return flow, name, reasons
+    week_ago = _known(service, init_time - WEEK, init_time - WEEK + HORIZON * city.slot)
+    for name, baseline in best_baselines(model, week_ago):
+        flow = baseline.forecast(history, at)[0]
+        try:
+            check_forecast(flow, model.scale)
+        except JobError as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        return flow, name, reasons
+    raise JobError("; ".join(reasons))
 
 
-def best_baseline(model: Model, flows: xr.Dataset | None) -> tuple[str, Forecaster]:
-    """The baseline with the lowest validation error on the model's card, and its name."""
+def best_baselines(model: Model, flows: xr.Dataset | None) -> list[tuple[str, Forecaster]]:
+    """The baselines and their names, the one with the lowest validation error on the model's card first."""
     scores = model.card["metrics"]["validation"]
     baselines = model.baselines(flows)
-    name = min(baselines, key=lambda name: scores.get(name, {}).get("rmse", np.inf))
-    return name, baselines[name]
+    return sorted(baselines.items(), key=lambda named: scores.get(named[0], {}).get("rmse", np.inf))
 
 
 def _check_new(

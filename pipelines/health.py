@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -12,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipelines.progress import log
 from trafficcast.errors import InputError
 from trafficcast.files import json_text
 from trafficcast.service_config import Service
@@ -90,6 +92,14 @@ def health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return (503 if wrong else 200), {"ok": not wrong, "wrong": wrong}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A request that failed, most often a client that went away, is one line of the log."""
+        log.warning("a request to the health page failed: %s", sys.exception())
+
+
 def serve(settings: Service, metrics: Metrics, status: Callable[[], dict[str, Any]]) -> ThreadingHTTPServer:
     """Answer in threads until the server is shut down. Raises InputError where the port is taken."""
 
@@ -123,7 +133,7 @@ def serve(settings: Service, metrics: Metrics, status: Callable[[], dict[str, An
             """Scrapes are no news."""
 
     try:
-        server = ThreadingHTTPServer((settings.address, settings.port), Handler)
+        server = _Server((settings.address, settings.port), Handler)
     except OSError as error:
         where = f"{settings.address}:{settings.port}"
         raise InputError(f"cannot listen on {where}: {error.strerror}; set [service] address and port") from None

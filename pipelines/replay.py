@@ -43,7 +43,7 @@ def replay(
         remove_leftovers(store.root)
     slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
     init_times = city.slot_start(start) + city.slot * np.arange(slots)
-    wait = np.timedelta64(round(settings.wait_minutes * 60_000_000), "us")
+    wait = settings.wait(city.slot_minutes)
     began = time.monotonic()
     for number, init_time in enumerate(track(init_times, f"replaying {city.name}", len(init_times))):
         if speed is not None:

@@ -54,10 +54,12 @@ from trafficcast.training import pick_device
 
 TICK_SECONDS = 5.0  # from one look whether a forecast is due to the next
 RETRY_SECONDS = 60.0  # after a failed look
+FIRST_INGEST_SECONDS = 300.0  # so long the first forecast waits for the first look into the inbox to end
 ALERT_SECONDS = 60.0  # from one look at the alerts to the next, where no forecast is made
 STATUS_SECONDS = 5.0  # the status told over HTTP is at most this old
 STOP_SECONDS = 8.0  # a job that takes longer to end is abandoned: what it writes is whole or not at all
 JUMP_SECONDS = 30.0  # between the two clocks of the machine: then the clock was set
+DONE, ALERTS = "done", "alerts"
 WORKERS = 2  # threads that read and count an inbox
 
 
@@ -82,6 +84,7 @@ class _Service:
         self.services = [CityService(city, paths.data, paths.models, config.service, chosen) for city in cities]
         self.ledger = Ledger(paths.data / "ledger.sqlite")
         self.stop = threading.Event()
+        self.began = time.monotonic()
         self.active = 0
         self.counting = threading.Lock()
         self._told: tuple[float, dict[str, Any]] | None = None
@@ -91,6 +94,7 @@ class _Service:
         for city in cities:
             check_areas(config.alerts.rules, city, self.areas[city.name])
         self.last: dict[str, float] = {}  # when what failed, or was looked at, by the monotonic clock
+        self.written: dict[str, np.datetime64] = {}  # the init time of each city's files for other systems
         executors = {INGEST: ThreadPoolExecutor(2), JOB: ThreadPoolExecutor(2), RETRAIN: ThreadPoolExecutor(1)}
         executors["default"] = ThreadPoolExecutor(1)
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
@@ -144,7 +148,13 @@ class _Service:
         if city.feed.inbox is not None:
             every = IntervalTrigger(seconds=settings.service.ingest_seconds)
             add(INGEST, partial(self._ingest, service), every, INGEST, next_run_time=first)
-        add(JOB, partial(self._cycle, service), IntervalTrigger(seconds=TICK_SECONDS), JOB, next_run_time=first)
+        self.scheduler.add_job(
+            partial(self._look, service),
+            IntervalTrigger(seconds=TICK_SECONDS),
+            id=f"{JOB} {city.name}",
+            executor=JOB,
+            next_run_time=first,
+        )
         add(PRUNE, partial(self._prune, service), CronTrigger(hour=4, timezone=city.zone), "default")
         if settings.retraining.schedule:
             cron = CronTrigger.from_crontab(settings.retraining.schedule, city.zone)
@@ -157,11 +167,20 @@ class _Service:
             executor=RETRAIN,
         )
 
-    def _run(self, job: str, city: City, work: Callable[[], str | None]) -> None:
+    def _look(self, service: CityService) -> None:
+        """A cycle and then, whatever became of it, the alerts: that there is no forecast is one of them."""
+        city, result = service.city, None
+        try:
+            result = self._run(JOB, city, partial(self._cycle, service))
+        finally:
+            if self._is_time(f"alerts {city.name}", 0.0 if result == DONE else ALERT_SECONDS):
+                self._run(ALERTS, city, partial(self._alerts, service))
+
+    def _run(self, job: str, city: City, work: Callable[[], str | None]) -> str | None:
         """One run of a job, noted in ledger and metrics where it did something; a failure is told and survived."""
         key = f"{job} {city.name}"
         if job == JOB and time.monotonic() - self.last.get(key, -RETRY_SECONDS) < RETRY_SECONDS:
-            return
+            return None
         with self.counting:
             self.active += 1
         began = time.perf_counter()
@@ -173,14 +192,17 @@ class _Service:
                     self._note(job, city, slot, result, detail, time.perf_counter() - began)
                 if result == FAILED:
                     self.last[key] = time.monotonic()
+            return result
         finally:
+            if job == INGEST:
+                self.last[key] = time.monotonic()
             with self.counting:
                 self.active -= 1
 
     def _result(self, city: City, work: Callable[[], str | None]) -> tuple[str | None, str]:
         try:
             detail = work()
-            return (None, "") if detail is None else ("done", detail)
+            return (None, "") if detail is None else (DONE, detail)
         except DamagedFile as damage:
             try:
                 aside = repair(city, self.config.paths.data, damage)
@@ -194,7 +216,7 @@ class _Service:
 
     def _note(self, job: str, city: City, slot: np.datetime64, result: str, detail: str, seconds: float) -> None:
         self.metrics.ran(job, city.name, result, seconds)
-        if job == JOB and result == "done":
+        if job == JOB and result == DONE:
             return  # each forecast has noted itself
         model = Registry(self.config.paths.models / city.name, city).champion() if job == RETRAIN else ""
         try:
@@ -212,33 +234,34 @@ class _Service:
         return f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
 
     def _cycle(self, service: CityService) -> str | None:
-        """What is due, with the files for other systems; then the alerts."""
-        now, city = _now(), service.city
+        """What is due, with the files for other systems."""
         if not service.registry.champions():
             return None
-        if self._is_time(f"latest {city.name}", float("inf")):  # a crash may have come between forecast and files
+        if service.city.name not in self.written:  # a crash or a full disk may have come between forecast and files
             latest = latest_forecast(service.data, service.registry)
             if latest is not None:
-                write_latest(city, service.data, latest[1])
-
-        def tell(forecast: xr.Dataset) -> None:
-            if forecast["init_time"].values[0] == city.slot_start(now):
-                write_latest(city, service.data, forecast)
-
-        made = run_cycle(service, now, on_made=tell)
-        if self._is_time(f"alerts {city.name}", 0.0 if made else ALERT_SECONDS):
-            self._check_alerts(service, now)
+                self._write_latest(service, latest[1])
+        made = run_cycle(service, _now(), on_made=partial(self._write_latest, service))
         return f"{len(made)} forecasts" if made else None
 
-    def _check_alerts(self, service: CityService, now: np.datetime64) -> None:
-        """Raise and clear; where that fails the forecast, which is published by now, has not failed."""
-        alerts, areas = self.config.alerts, self.areas[service.city.name]
-        try:
-            check_alerts(alerts, service.data, situation(service, alerts.rules, areas, now), notify=True)
-        except DamagedFile:
-            raise  # to be repaired
-        except (InputError, JobError) as error:
-            log.error("the alerts could not be checked: %s", error)
+    def _write_latest(self, service: CityService, forecast: xr.Dataset) -> None:
+        """Write a forecast for other systems, unless a newer one is; where that fails the next cycle does it."""
+        init_time = forecast["init_time"].values[0]
+        newest = max(self.written.pop(service.city.name, init_time), init_time)
+        if init_time == newest:
+            write_latest(service.city, service.data, forecast)
+        self.written[service.city.name] = newest
+
+    def _alerts(self, service: CityService) -> None:
+        if service.registry.champions():
+            alerts, areas = self.config.alerts, self.areas[service.city.name]
+            check_alerts(alerts, service.data, situation(service, alerts.rules, areas, _now()), notify=True)
+
+    def _is_taken_in(self, service: CityService) -> bool:
+        """Whether what waited in the inbox at the start is counted, or has been waited for long enough."""
+        first = f"{INGEST} {service.city.name}"
+        waited = time.monotonic() - self.began > FIRST_INGEST_SECONDS
+        return service.city.feed.inbox is None or first in self.last or waited
 
     def _is_time(self, key: str, every: float) -> bool:
         """Whether something was not done for so many seconds; then it counts as done now."""

@@ -103,7 +103,7 @@ def _told(run: dict[str, Any]) -> str:
 
 def is_overdue(config: Config, city: City, init_time: np.datetime64 | None, now: np.datetime64) -> bool:
     """Whether the forecast that should be there by now is not; `init_time` is the newest that is."""
-    wait = np.timedelta64(round(config.service.wait_minutes * 60_000_000), "us") + GRACE
+    wait = config.service.wait(city.slot_minutes) + GRACE
     return init_time is None or bool(init_time < city.slot_start(now - wait))
 
 

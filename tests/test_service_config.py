@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trafficcast.config import Config, load_config
 from trafficcast.errors import InputError
+from trafficcast.service_config import Service
 
 CITY = """
 [cities.small]
@@ -79,3 +81,8 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         load(tmp_path, text + "\n")
+
+
+def test_data_are_never_waited_for_until_the_next_slot() -> None:
+    waits = [Service(wait_minutes=10).wait(slot) for slot in (60, 10, 5, 1)]
+    assert waits == [np.timedelta64(minutes, "m") for minutes in (10, 9, 4, 0)]

@@ -77,6 +77,11 @@ class Ledger:
         """The runs of the slots from `since` on, in their order, whatever the model."""
         return self._runs("WHERE job = ? AND city = ? AND slot >= ? ORDER BY slot", [job, city, _text(since)])
 
+    def first_slot(self, job: str, city: str) -> np.datetime64 | None:
+        """The oldest slot that a job ever ran for, whatever the model and the result."""
+        found = self._runs("WHERE job = ? AND city = ? ORDER BY slot LIMIT 1", [job, city])
+        return found[0].slot if found else None
+
     def last(self, job: str, city: str) -> Run | None:
         """The run of the newest slot, whatever the model."""
         found = self._runs("WHERE job = ? AND city = ? ORDER BY slot DESC, finished DESC LIMIT 1", [job, city])

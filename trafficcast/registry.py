@@ -52,14 +52,14 @@ class Registry:
     def rollback(self) -> str:
         """Make the champion before this one the champion again, and return it. Raises InputError where there is none.
 
-        Undone by promoting the other one.
+        This one becomes the oldest champion: what it forecast stays published, another rollback goes further back.
         """
-        before, known = self.champions()[1:], self.versions()
+        (current, *before), known = self.champions() or [""], self.versions()
         previous = next((version for version in before if version in known), None)
         if previous is None:
             raise InputError(f"'{self.city.name}' has no earlier champion to go back to")
         kept = [version for version in before if version != previous]
-        write_text(self.root / "champion", "\n".join([previous, *kept]) + "\n")
+        write_text(self.root / "champion", "\n".join([previous, *kept, current]) + "\n")
         return previous
 
     def card(self, version: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from apscheduler.triggers.cron import CronTrigger
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -22,6 +23,10 @@ class Service(BaseModel):
     catch_up_hours: Annotated[float, Field(ge=0)] = 24.0
     address: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
+
+    def wait(self, slot_minutes: int) -> np.timedelta64:
+        """How long data are waited for: never until the next slot, whose forecast would then be the newest."""
+        return np.timedelta64(round(min(self.wait_minutes, slot_minutes - 1) * 60_000_000), "us")
 
 
 class Retraining(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,11 +21,11 @@ from dashboard.cached import (
     typical_of,
 )
 from dashboard.cell_day import cell_day, day_chart, day_table
-from dashboard.download_menu import download_menu
+from dashboard.download_menu import download_menu, slot_heading
 from dashboard.downloads import forecast_grid, moments_grid
 from dashboard.empty import what_is_missing
 from dashboard.frames import WORDS, observed_frame, slot_status
-from dashboard.labels import clock_label, day_label, moment_label, plain, slot_label
+from dashboard.labels import clock_label, moment_label, plain, slot_labels
 from dashboard.layers import forecast_layers, moment_layers
 from dashboard.maps import Layer, draw_maps
 from dashboard.past_day import day_slots, forecast_table, known_days, lead_minutes, neighbours, same_clock
@@ -46,11 +46,21 @@ OF = ("observed", "predicted")
 
 @dataclass(frozen=True)
 class Day:
-    """A local day: its slots' starts, naive UTC, what was forecast of them (None of it may be), and their flows."""
+    """A local day: its slots' starts, naive UTC, the forecasts that any of them is part of, and their flows."""
 
     slots: np.ndarray
     forecasts: Forecasts
     flows: xr.Dataset | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the maps show: `grid` is the same as data (see downloads.py), `words` say whose it is."""
+
+    layers: list[Layer]
+    grid: xr.Dataset
+    heading: str
+    words: str
 
 
 def draw(config: Config, view: View) -> None:
@@ -62,46 +72,70 @@ def draw(config: Config, view: View) -> None:
     if not len(days):
         st.info(plain(what_is_missing(config, city)))
         return
+    if view.other is not None and not _known(city, days, view.other):
+        view = replace(view, other=None)
     wanted = _wanted(config, view, days)
     day = _read(config, city, _day_of(city, wanted))
     slot = slot_played(PAGE, day.slots, wanted)
 
     lead, of = _choices(view, days, slot)
-    shown = expected(day.forecasts, city, slot, lead)
-    frame = _observed(day, slot, view.kind)
     bar = st.container()
     if view.other is None:
-        layers = _forecast_layers(config, view, slot, shown, frame)
-        grid = forecast_grid(city, view.kind, slot, shown, frame)
-        heading = f"{city.name}, {view.kind}, {day_label(_day_of(city, slot))} {_slot_text(city, slot)}"
-        words = _made(city, slot, lead, shown)
+        shown = _forecast(config, view, day, slot, lead)
     else:
         other = _read(config, city, _day_of(city, view.other))
-        two = (other.slots, expected(other.forecasts, city, view.other, lead), _observed(other, view.other, view.kind))
-        first, second = (
-            observed if of == OF[0] else None if made is None else made.flow(view.kind)
-            for made, observed in ((shown, frame), two[1:])
-        )
-        times = moment_label(city, slot), moment_label(city, view.other)
-        layers = moment_layers(view.kind, of, colour_limit(config, city), (times[0], first), (times[1], second))
-        grid = moments_grid(city, view.kind, of, (slot, first), (view.other, second))
-        heading = f"{city.name}, {of} {view.kind}: {times[0]} and {times[1]}"
-        words = "Predicted: the forecasts made as long before as chosen" if of == OF[1] else "What was observed"
+        shown = _moments(config, view, of, lead, (day, slot), (other, view.other))
     with bar:
-        _move(config, view, days, day.slots, slot, grid, heading, layers)
-        st.caption(plain(f"{words}; times are {city.timezone}"))
-    draw_maps(config, view, layers, MAP_HEIGHT, PAGE)
+        _move(config, view, days, day.slots, slot, shown)
+        st.caption(plain(f"{shown.words}; times are {city.timezone}"))
+    draw_maps(config, view, shown.layers, MAP_HEIGHT, PAGE)
     _cell(config, view, day, slot)
     _forecasts(config, city, day)
 
 
+def _forecast(config: Config, view: View, day: Day, slot: np.datetime64, lead: int) -> Shown:
+    """What was forecast of a slot, at that position along leads, and what came."""
+    city, kind = view.city, view.kind
+    made, frame = expected(day.forecasts, city, slot, lead), _frame(city, day, slot, kind, None)
+    predicted = None if made is None else made.flow(kind)
+    why_not = WORDS[slot_status(frame is not None, slot, newest_observed(config, city))]
+    return Shown(
+        forecast_layers(kind, colour_limit(config, city), predicted, frame, why_not),
+        forecast_grid(city, kind, slot, made, frame),
+        slot_heading(city, kind, slot),
+        _made(city, slot, lead, made),
+    )
+
+
+def _moments(
+    config: Config, view: View, of: str, lead: int, one: tuple[Day, np.datetime64], two: tuple[Day, np.datetime64]
+) -> Shown:
+    """Two moments, observed or predicted at that position along leads."""
+    city, kind = view.city, view.kind
+    observed = of == OF[0]
+    what = of if observed else f"{of} {lead * city.slot_minutes} min ahead"
+    first, second = (_frame(city, day, slot, kind, None if observed else lead) for day, slot in (one, two))
+    times = [moment_label(city, slot) for _, slot in (one, two)]
+    return Shown(
+        moment_layers(kind, of, colour_limit(config, city), (times[0], first), (times[1], second)),
+        moments_grid(city, kind, what, (one[1], first), (two[1], second)),
+        f"{city.name}, {kind}: {times[0]} and {times[1]} ({city.timezone})",
+        f"{what.capitalize()}: {times[0]} and {times[1]}",
+    )
+
+
 def _wanted(config: Config, view: View, days: np.ndarray) -> np.datetime64:
     """The slot of the address where it lies in the time that is stored; else the newest one observed."""
-    if view.time is not None and days[0] <= _day_of(view.city, view.time) <= days[-1]:
+    if view.time is not None and _known(view.city, days, view.time):
         return view.time
     newest = newest_observed(config, view.city)
     first: np.datetime64 = day_slots(view.city, days[-1])[0]
     return first if newest is None else newest
+
+
+def _known(city: City, days: np.ndarray, slot: np.datetime64) -> bool:
+    """Whether a slot lies in the time from the first day to the last one."""
+    return bool(days[0] <= _day_of(city, slot) <= days[-1])
 
 
 def _day_of(city: City, slot: np.datetime64) -> np.datetime64:
@@ -116,7 +150,11 @@ def _read(config: Config, city: City, day: np.datetime64) -> Day:
     return Day(slots, forecasts, flows_between(config, city, slots[0], end))
 
 
-def _observed(day: Day, slot: np.datetime64, kind: str) -> np.ndarray | None:
+def _frame(city: City, day: Day, slot: np.datetime64, kind: str, lead: int | None) -> np.ndarray | None:
+    """A slot of a day as it was forecast at that position along leads, or with None as it was observed: (row, col)."""
+    if lead is not None:
+        made = expected(day.forecasts, city, slot, lead)
+        return None if made is None else made.flow(kind)
     frame = observed_frame(day.flows, slot)
     return None if frame is None else of_kind(frame, kind)
 
@@ -173,16 +211,13 @@ def _choose_day(view: View, which: str, days: np.ndarray, slot: np.datetime64, l
         st.button("◀", key=f"{key} before", help="Day before", disabled=before is None, on_click=go, args=(before,))
         st.session_state[key] = day.item()
         st.date_input(
-            label, key=key, min_value=min(days[0], day).item(), max_value=max(days[-1], day).item(),
+            label, key=key, min_value=days[0].item(), max_value=days[-1].item(),
             on_change=go, args=(None,), width=130,
         )  # fmt: skip
         st.button("▶", key=f"{key} after", help="Day after", disabled=after is None, on_click=go, args=(after,))
 
 
-def _move(
-    config: Config, view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64,
-    grid: xr.Dataset, heading: str, layers: list[Layer],
-) -> None:  # fmt: skip
+def _move(config: Config, view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64, shown: Shown) -> None:
     """Playback, the slot's slider and downloads; below it the other moment's day and slider."""
     play_place, slider_place, download_place = st.columns([0.8, 7, 1.4], vertical_alignment="bottom")
     with play_place:
@@ -190,7 +225,7 @@ def _move(
     with slider_place:
         _slider(view, "time", slots, slot, "Slot")
     with download_place:
-        download_menu(config, view, grid, heading, layers, PAGE)
+        download_menu(config, view, shown.grid, f"{shown.heading}\n{shown.words}", shown.layers, PAGE)
     with st.container():
         if view.other is not None:
             day_place, other_place = st.columns([2.4, 7.4], vertical_alignment="bottom")
@@ -210,7 +245,7 @@ def _slider(view: View, which: str, slots: np.ndarray, slot: np.datetime64, labe
         label,
         list(slots),
         key=key,
-        format_func=partial(_slot_text, view.city),
+        format_func=dict(zip(slots, slot_labels(view.city, slots), strict=True)).__getitem__,
         on_change=lambda: _go_to(view, which, st.session_state[key]),
     )
 
@@ -218,19 +253,6 @@ def _slider(view: View, which: str, slots: np.ndarray, slot: np.datetime64, labe
 def _go_to(view: View, which: str, slot: np.datetime64) -> None:
     stop(PAGE)
     change(view, **{which: slot})
-
-
-def _slot_text(city: City, slot: np.datetime64) -> str:
-    """'18:00-18:30 PDT'."""
-    return f"{slot_label(city, slot)} {clock_label(city, slot).split(' ', 1)[1]}"
-
-
-def _forecast_layers(
-    config: Config, view: View, slot: np.datetime64, shown: Expected | None, frame: np.ndarray | None
-) -> list[Layer]:
-    predicted = None if shown is None else shown.flow(view.kind)
-    why_not = WORDS[slot_status(frame is not None, slot, newest_observed(config, view.city))]
-    return forecast_layers(view.kind, colour_limit(config, view.city), predicted, frame, why_not)
 
 
 def _made(city: City, slot: np.datetime64, lead: int, shown: Expected | None) -> str:
@@ -254,11 +276,11 @@ def _cell(config: Config, view: View, day: Day, slot: np.datetime64) -> None:
     st.markdown(f"**{where}, {view.kind}** through the day")
     if view.cell is None:
         st.caption("Click a cell on any map to see its day.")
-    typical = typical_of(config, view.city)
-    table = cell_day(view.city, day.forecasts, day.flows, typical, view.kind, view.cell, day.slots)
-    if table.empty:
+    if day.flows is None and not day.forecasts:
         st.info("Nothing was observed or forecast on this day: choose another one with the arrows beside the date.")
         return
+    typical = typical_of(config, view.city)
+    table = cell_day(view.city, day.forecasts, day.flows, typical, view.kind, view.cell, day.slots)
     chart_place, table_place = st.columns([3, 2])
     chart_place.altair_chart(day_chart(view.city, table, day.slots, slot, CHART_HEIGHT), width="stretch")
     table_place.dataframe(day_table(table), hide_index=True, height=CHART_HEIGHT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -25,6 +26,8 @@ from dashboard.cached import (
 )
 from dashboard.cell_history import cell_history, history_chart, history_table
 from dashboard.colours import difference_limit
+from dashboard.download_menu import download_menu, slot_heading
+from dashboard.downloads import forecast_grid
 from dashboard.empty import what_is_missing
 from dashboard.frames import WORDS, observed_frame, slot_status
 from dashboard.hot_spots import hot_spots
@@ -66,9 +69,14 @@ def draw(config: Config, view: View) -> None:
 
     with st.container():  # of one element, however much it says: what follows keeps its place, and maps their frames
         _tell(config, view, version, made)
-    third = _choices(view, slots, slot, init_time)
+    third, download_place = _choices(view, slots, slot, init_time)
     shown = expected(forecasts, city, slot)
-    draw_maps(config, view, _layers(config, view, shown, flows, slot, third), MAP_HEIGHT, "now")
+    layers = _layers(config, view, shown, flows, slot, third)
+    frame = observed_frame(flows, slot)
+    grid = forecast_grid(city, view.kind, slot, shown, None if frame is None else of_kind(frame, view.kind))
+    with download_place:
+        download_menu(config, view, grid, slot_heading(city, view.kind, slot), layers, "now")
+    draw_maps(config, view, layers, MAP_HEIGHT, "now")
     _below(config, view, Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
 
 
@@ -84,9 +92,10 @@ def _tell(config: Config, view: View, version: str, made: xr.Dataset) -> None:
     st.caption(plain(words + f"{age(now - made['created'].values[0])} ago; times are {view.city.timezone}"))
 
 
-def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> str:
-    """Flow kind, third map, playback and the slot's slider; returns what the third map shows."""
-    kind_place, third_place, play_place, slider_place = st.columns([1.5, 1.7, 0.6, 4], vertical_alignment="bottom")
+def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> tuple[str, Any]:
+    """Flow kind, third map, playback and the slot's slider; returns what the third map shows, and a place beside."""
+    widths = [1.5, 1.7, 0.6, 3.6, 0.9]
+    kind_place, third_place, play_place, slider_place, beside = st.columns(widths, vertical_alignment="bottom")
     st.session_state["kind"] = view.kind
     kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
     third = third_place.segmented_control("Third map", THIRD, default=THIRD[0], key="third map", required=True)
@@ -102,7 +111,7 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
     with st.container():
         if st.session_state["playing"]:
             _play(slots, slot)
-    return str(third)
+    return str(third), beside
 
 
 def _choose_kind(view: View) -> None:

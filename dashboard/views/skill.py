@@ -1,13 +1,16 @@
-"""Skill: how good the forecasts were of late, beside every baseline, when, where, and how far intervals can be trusted."""
+"""Skill: how good the forecasts were of late beside every baseline, when and where, and what intervals hold."""
 
 from __future__ import annotations
 
-import altair as alt
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 import xarray as xr
+from streamlit.delta_generator import DeltaGenerator
 
+from dashboard.address import change
 from dashboard.cached import (
     card_of,
     cell_errors_between,
@@ -21,6 +24,8 @@ from dashboard.empty import what_is_missing
 from dashboard.labels import moment_label, plain
 from dashboard.maps import Layer, draw_maps
 from dashboard.model_cards import PARTS, lookup, metric_table, number
+from dashboard.number_columns import decimals
+from dashboard.reads import stamp
 from dashboard.skill_charts import coverage_chart, day_chart, hour_chart, lead_chart, weekday_chart
 from dashboard.skill_map import MOST_DAYS, CellErrors, cell_table
 from dashboard.skill_tables import (
@@ -43,9 +48,11 @@ from dashboard.skill_tables import (
     wide,
 )
 from dashboard.view import KINDS, View
+from dashboard.watch import rerun_when_changed
 from trafficcast.config import Config
 from trafficcast.errors import InputError
 from trafficcast.skill import skill
+from trafficcast.stores import score_store
 
 CHART_HEIGHT, MAP_HEIGHT = 390, 350
 SECTIONS = ("By lead", "Over time", "By hour and weekday", "On the map", "Intervals", "Published metrics")
@@ -61,6 +68,8 @@ def draw(config: Config, view: View) -> None:
     version = version_place.selectbox("Model", list(versions), key=f"skill model {view.city.name}")
     period = period_place.segmented_control("Period", list(PERIODS), default="week", key="skill period", required=True)
     section = section_place.segmented_control("Show", SECTIONS, default=SECTIONS[0], key="skill section", required=True)
+    store = score_store(config.paths.data, view.city, version)
+    rerun_when_changed(lambda: stamp(store))
     end = versions[version] + view.city.slot
     reach = PERIODS[str(period)]
     start = None if reach is None else end - reach
@@ -87,8 +96,16 @@ def _scored(config: Config, view: View) -> dict[str, np.datetime64]:
     """The models that have scores, champions first, and the newest score's init time of each."""
     registry = registry_of(config, view.city)
     versions = dict.fromkeys([*registry.champions(), *reversed(registry.versions())])
-    newest = {version: newest_score(config, view.city, version) for version in versions}
-    return {version: time for version, time in newest.items() if time is not None}
+    newest = {}
+    for version in versions:
+        try:
+            time = newest_score(config, view.city, version)
+        except InputError as error:  # the other models' scores are to be seen nevertheless
+            st.warning(plain(str(error)))
+            continue
+        if time is not None:
+            newest[version] = time
+    return newest
 
 
 def _what_is_missing(config: Config, view: View) -> str:
@@ -105,7 +122,7 @@ def _tell(view: View, version: str, scores: xr.Dataset) -> None:
     """What the period is, and its skill in one line."""
     city, together = view.city, skill(version, scores)
     first, last = scores["init_time"].values[[0, -1]]
-    error, best = together.rmse[version], together.best_baseline
+    error, best = together.rmse.get(version, float("nan")), together.best_baseline
     said = [f"{together.forecasts:,} forecasts, {moment_label(city, first)} to {moment_label(city, last)}"]
     said.append(f"RMSE {error:.3f} vehicles per slot")
     if best is not None and np.isfinite(error):
@@ -139,8 +156,8 @@ def _by_lead(version: str, scores: xr.Dataset) -> None:
         st.info("None of the slots forecast in that period was observed.")
         return
     chart, numbers = st.columns([3, 3])
-    _chart(chart, lead_chart(table, version, MEASURES[measure], CHART_HEIGHT))
-    numbers.dataframe(lead_table(scores, measure), hide_index=True, column_config=_decimals(3))
+    chart.altair_chart(lead_chart(table, version, MEASURES[measure], CHART_HEIGHT))
+    _table(numbers, lead_table(scores, measure), 3)
     numbers.caption(
         f"{MEASURES[measure]}, vehicles per slot, over all cells and both flow kinds, the best first. "
         "A lead counts from the last slot known to the start of the slot forecast."
@@ -152,8 +169,8 @@ def _over_time(view: View, version: str, scores: xr.Dataset) -> None:
     chosen = at_lead(scores, lead)
     table = errors_by(chosen, measure, by_day(view.city, chosen))
     chart, numbers = st.columns([3, 2])
-    _chart(chart, day_chart(table, version, MEASURES[measure], CHART_HEIGHT))
-    _numbers(numbers, wide(table, "day").iloc[::-1])
+    chart.altair_chart(day_chart(table, version, MEASURES[measure], CHART_HEIGHT))
+    _table(numbers, wide(table.assign(group=table["group"].astype(str)), "day").iloc[::-1], 3)
 
 
 def _by_clock(view: View, version: str, scores: xr.Dataset) -> None:
@@ -162,20 +179,19 @@ def _by_clock(view: View, version: str, scores: xr.Dataset) -> None:
     hours = errors_by(chosen, measure, by_hour(view.city, chosen))
     weekdays = errors_by(chosen, measure, by_weekday(view.city, chosen))
     left, right = st.columns(2)
-    _chart(left, hour_chart(hours, version, MEASURES[measure], view.city.timezone, CHART_HEIGHT - 40))
-    _chart(right, weekday_chart(weekdays, version, MEASURES[measure], CHART_HEIGHT - 40))
-    _numbers(left, wide(hours, "hour"))
+    left.altair_chart(hour_chart(hours, version, MEASURES[measure], view.city.timezone, CHART_HEIGHT - 40))
+    right.altair_chart(weekday_chart(weekdays, version, MEASURES[measure], CHART_HEIGHT - 40))
+    _table(left, wide(hours, "hour"), 3)
     named = wide(weekdays, "weekday")
-    _numbers(right, named.assign(weekday=[WEEKDAYS[day] for day in named["weekday"]]))
+    _table(right, named.assign(weekday=[WEEKDAYS[day] for day in named["weekday"]]), 3)
 
 
 def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, end: np.datetime64) -> None:
     """Each cell's RMSE, its mean error, and its RMSE less that of what is typical."""
     kind_place, lead_place = st.columns([1, 3])
     leads = [ALL_LEADS, *(lead_name(minutes) for minutes in leads_of(scores))]
-    kind = str(
-        kind_place.segmented_control("Flow", KINDS, default=view.kind, key="skill kind", required=True)
-    )
+    st.session_state["kind"] = kind = view.kind
+    kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
     lead = str(lead_place.segmented_control("Lead", leads, default=ALL_LEADS, key="skill lead", required=True))
     first = max(scores["init_time"].values[0], end - MOST_DAYS * DAY)
     errors = cell_errors_between(config, view.city, version, first, end)
@@ -192,24 +208,27 @@ def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, en
     row, col = view.cell
     st.markdown(f"**Cell: row {row}, column {col}**, {kind}, vehicles per slot")
     table = cell_table(view.city, errors, kind, view.cell)
-    st.dataframe(table, hide_index=True, width="content", column_config=_decimals(2))
+    st.dataframe(table, hide_index=True, width="content", column_config=decimals(table, 2))
+
+
+def _choose_kind(view: View) -> None:
+    change(view, kind=st.session_state["kind"])
 
 
 def _layers(limit: float, errors: CellErrors, kind: str, lead: int | None) -> list[Layer]:
     error, bias, usual = errors.rmse(kind, lead), errors.mean_error(kind, lead), errors.typical_rmse(kind, lead)
     # Errors are small beside flows: the scales end at fixed shares of the flow scale, so that two periods compare.
-    wide_limit, narrow_limit = difference_limit(limit), round_up(limit / 16)
+    error_limit, bias_limit, gain_limit = difference_limit(limit), round_up(limit / 16), round_up(limit / 32)
     whole = f"all cells {np.sqrt(np.square(error).mean()):.2f}"
     layers = [
-        Layer("RMSE", error, wide_limit, False, 2, whole),
-        Layer("Predicted less observed", bias, narrow_limit, True, 2, f"mean {bias.mean():+.3f}"),
+        Layer("RMSE", error, error_limit, False, 2, whole),
+        Layer("Predicted less observed", bias, bias_limit, True, 2, f"mean {bias.mean():+.3f}"),
     ]
     if usual is None:
         note = "what is typical cannot be read from the model"
-        return [*layers, Layer("RMSE less that of typical", None, narrow_limit, True, 2, note)]
-    share = float(np.mean((error < usual)[(error > 0) | (usual > 0)])) if (error + usual).any() else 0.0
-    note = f"blue: the model is better, {share:.0%} of cells"
-    return [*layers, Layer("RMSE less that of typical", error - usual, narrow_limit, True, 2, note)]
+        return [*layers, Layer("RMSE less that of typical", None, gain_limit, True, 2, note)]
+    note = f"typical {np.sqrt(np.square(usual).mean()):.2f}; blue: the model is better"
+    return [*layers, Layer("RMSE less that of typical", error - usual, gain_limit, True, 2, note)]
 
 
 def _intervals(scores: xr.Dataset) -> None:
@@ -218,7 +237,7 @@ def _intervals(scores: xr.Dataset) -> None:
         st.info("The forecasts of that period have no prediction intervals, or none of their slots was observed.")
         return
     chart, numbers = st.columns([3, 3])
-    _chart(chart, coverage_chart(table, CHART_HEIGHT))
+    chart.altair_chart(coverage_chart(table, CHART_HEIGHT))
     shown = table.assign(nominal=100 * table["level"], inside=100 * table["inside"])
     numbers.dataframe(
         shown[["nominal", "lead", "inside", "width", "slots"]],
@@ -248,7 +267,7 @@ def _published(config: Config, view: View, version: str, scores: xr.Dataset) -> 
     left, right = st.columns([2, 3])
     left.markdown("**The period's forecasts**")
     if scale > 0:
-        left.dataframe(published_table(scores, scale), hide_index=True, column_config=_decimals(4))
+        _table(left, published_table(scores, scale), 4)
     else:
         left.caption("The model's card does not say the scale that frames are divided by.")
     left.caption(
@@ -256,18 +275,9 @@ def _published(config: Config, view: View, version: str, scores: xr.Dataset) -> 
         "summed over flow kinds, rows and columns and averaged over slots. SSIM needs the frames: see the card."
     )
     part = right.segmented_control("Card", PARTS, default=PARTS[0], key="skill part", required=True)
-    right.dataframe(metric_table(card, str(part)), hide_index=True, column_config=_decimals(4))
+    _table(right, metric_table(card, str(part)), 4)
     right.caption("From the model's card. RMSE and MAE in vehicles per slot; SSIM with data range 1, OpenSTL's with 2.")
 
 
-def _chart(place: st.delta_generator.DeltaGenerator, chart: alt.LayerChart) -> None:
-    place.altair_chart(chart, width="stretch")
-
-
-def _numbers(place: st.delta_generator.DeltaGenerator, table: pd.DataFrame) -> None:
-    place.dataframe(table, hide_index=True, column_config=_decimals(3))
-
-
-def _decimals(digits: int) -> dict[str, object]:
-    """Every column of numbers with so many decimals."""
-    return {}
+def _table(place: DeltaGenerator, table: pd.DataFrame, digits: int) -> None:
+    place.dataframe(table, hide_index=True, column_config=decimals(table, digits))

@@ -84,6 +84,12 @@ class Place:
         self.forecasts(version).write(made)
         return made.isel(init_time=0)
 
+    def bounded(self, forecast: xr.Dataset) -> xr.Dataset:
+        """A forecast of one init time with bounds of 2 and 3 vehicles around it, at 80 % and 95 %."""
+        flow, dimensions = forecast["flow"].values, ("level", *forecast["flow"].dims)
+        lower, upper = np.stack([flow - 2, flow - 3]), np.stack([flow + 2, flow + 3])
+        return forecast.assign(lower=(dimensions, lower), upper=(dimensions, upper)).assign_coords(level=[0.8, 0.95])
+
     def add_model(self, version: str = "vmrnn-b-1") -> None:
         """A model's card and the champion's pointer: what a page needs of it."""
         folder = self.config.paths.models / self.city.name / version

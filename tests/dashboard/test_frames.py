@@ -1,4 +1,4 @@
-"""Which frames are shown, and what is said where there are none."""
+"""What was observed in a slot, or why it was not."""
 
 from __future__ import annotations
 
@@ -7,37 +7,36 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.frames import frames_at
+from dashboard.frames import WORDS, observed_frame, slot_status
 
 
-def test_predicted_observed_and_difference_are_of_the_same_slot_and_kind(place: Any) -> None:
+def test_a_frame_is_that_of_its_slot(place: Any) -> None:
     flows = place.add_flows()
-    init_time = place.newest - np.timedelta64(60, "m")
-    shown = frames_at(place.add_forecast(init_time), flows, place.newest, 1, "outflow")
-    slot = flows.sel(time=init_time + np.timedelta64(30, "m"), flow_kind="outflow")["flow"].values
-    assert shown.status == "observed"
-    np.testing.assert_array_equal(shown.observed, slot)
-    assert shown.predicted.shape == (5, 7)
-    assert shown.predicted[2, 3] == pytest.approx(10 + 1000 + 17 + 0.5)
-    np.testing.assert_allclose(shown.difference, shown.predicted - slot)
-    assert shown.rmse == pytest.approx(np.sqrt(np.mean((shown.predicted - slot) ** 2)))
-
-
-def test_a_slot_after_the_newest_is_not_observed_yet(place: Any) -> None:
-    forecast = place.add_forecast(place.newest)
-    shown = frames_at(forecast, place.add_flows(), place.newest, 1, "inflow")
-    assert shown.status == "pending"
-    assert shown.observed is shown.difference is shown.rmse is None
+    frame = observed_frame(flows, place.newest)
+    assert frame is not None and frame.dtype == np.float64
+    np.testing.assert_array_equal(frame, flows["flow"].values[-1])
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_slot_before_the_newest_without_records_says_the_feed_was_down(place: Any, stored: bool) -> None:
+def test_a_slot_without_enough_data_has_no_frame_and_the_feed_was_down(place: Any, stored: bool) -> None:
     flows = place.add_flows()
     if not stored:
         flows = flows.isel(time=flows["time"].values != place.down)
-    shown = frames_at(place.add_forecast(place.down), flows, place.newest, 0, "inflow")
-    assert shown.status == "down" and shown.observed is None
+    assert observed_frame(flows, place.down) is None
+    assert slot_status(False, place.down, place.newest) == "down"
 
 
-def test_no_flows_at_all_is_not_observed_yet(place: Any) -> None:
-    assert frames_at(place.add_forecast(place.newest), None, None, 0, "inflow").status == "pending"
+def test_a_slot_after_the_newest_is_yet_to_come(place: Any) -> None:
+    after = place.newest + place.city.slot
+    assert observed_frame(place.add_flows(), after) is None
+    assert slot_status(False, after, place.newest) == "pending"
+
+
+def test_without_flows_nothing_has_come_yet(place: Any) -> None:
+    assert observed_frame(None, place.newest) is None
+    assert slot_status(False, place.newest, None) == "pending"
+
+
+def test_every_status_has_its_words() -> None:
+    assert slot_status(True, np.datetime64("2024-05-07"), None) == "observed"
+    assert WORDS["observed"] == "" and "not observed" in WORDS["pending"] and "down" in WORDS["down"]

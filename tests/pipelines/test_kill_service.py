@@ -237,7 +237,9 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     assert "another trafficcast schedule already runs on" in sentence and sentence.count("\n") == 1
 
     wait_for("forecast for", live / log, process)
+    end = time.monotonic() + 60
     while ask(live, "healthz")[0] != 200 or 'job="forecast",result="done"' not in ask(live, "metrics")[1]:
+        assert time.monotonic() < end
         time.sleep(0.2)  # what is told may be some seconds old
     code, text = ask(live, "metrics")
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
