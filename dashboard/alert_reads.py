@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,4 +65,4 @@ def _finding(found: list[Any]) -> Finding:
 
 
 def _time(text: str) -> np.datetime64:
-    return np.datetime64(text.removesuffix("Z"), "us")
+    return np.datetime64(datetime.fromisoformat(text.removesuffix("Z")), "us")

@@ -97,7 +97,7 @@ def day_chart(
             color=alt.Color(
                 "what:N",
                 scale=alt.Scale(domain=shown, range=[colours[name] for name in shown]),
-                legend=alt.Legend(title=None, orient="top"),
+                legend=alt.Legend(title=None, orient="top", columns=3),
             ),
             opacity=alt.condition(chosen, alt.value(1.0), alt.value(0.1)),
             tooltip=[

@@ -20,8 +20,8 @@ LONGEST_REASON = 2000  # characters
 def quarantine_table(inbox: Path, city: City) -> tuple[pd.DataFrame, int]:
     """The files in an inbox's quarantine, the newest first, and how many there are; at most MOST_FILES are told.
 
-    Columns: file (below the quarantine), reason, since (when it came there, the city's zone), size (bytes). Nothing but the reasons is
-    read. Raises OSError where the folder cannot be read.
+    Columns: file (below the quarantine), reason, since (when it came there, the city's zone), size (bytes). Nothing but
+    the reasons is read. Raises OSError where the folder cannot be read.
     """
     root = inbox / FOLDER
     found = sorted(_files(root), key=lambda entry: (-entry[1].st_ctime_ns, entry[0]))

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from dashboard.skill_tables import WEEKDAYS
+from dashboard.skill_tables import WEEKDAYS, lead_name
 
 # Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages; shapes tell more than colours can.
 MODEL = "#d55e00"
@@ -30,7 +30,8 @@ def lead_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> 
     """Errors by lead, of `errors_by` grouped by lead times in minutes."""
     leads = sorted(table["group"].unique().tolist())
     axis = alt.Axis(title="lead: minutes from what is known to the slot's start", values=leads, grid=False)
-    return _errors(table, version, measure, alt.X("group:Q", axis=axis), height)
+    named = table.assign(label=[lead_name(int(minutes)) for minutes in table["group"]])
+    return _errors(named, version, measure, alt.X("group:Q", axis=axis), height)
 
 
 def day_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> Chart:
@@ -96,7 +97,8 @@ def coverage_chart(table: pd.DataFrame, height: int) -> Chart:
 def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: int) -> Chart:
     """Lines of `errors_by`, the model's the widest; `x` is over `group`, or over `label` where there is one."""
     shown = table if "label" in table else table.assign(label=table["group"].astype(str))
-    names = list(dict.fromkeys(shown["forecaster"]))
+    names = sorted(dict.fromkeys(shown["forecaster"]), key=lambda name: name != version)
+    shown = shown.sort_values("forecaster", key=lambda column: column == version, kind="stable")  # the model on top
     looks = [(MODEL, "circle") if name == version else BASELINES.get(name, OTHER) for name in names]
     legend = alt.Legend(title=None, orient="top", columns=4, labelLimit=220)
     colour = alt.Color(
@@ -108,7 +110,7 @@ def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: i
         alt.Tooltip("forecaster:N", title="forecaster"),
         alt.Tooltip("label:N", title=" "),
         alt.Tooltip("error:Q", title=f"{measure}, {UNIT}", format=".3f"),
-        alt.Tooltip("slots:Q", title="slots scored"),
+        *([alt.Tooltip("slots:Q", title="slots scored")] if "slots" in shown else []),
     ]
     is_model = alt.datum["forecaster"] == version
     width: Any = alt.condition(is_model, alt.value(3.5), alt.value(1.5))

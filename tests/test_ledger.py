@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,10 @@ def test_a_ledger_of_version_0_1_goes_on(ledger: Ledger) -> None:
         values = "'forecast', 'small', 'v1', '2008-06-04T12:00:00Z', 'done', '2008-06-04T12:30:00Z'"
         database.execute(f"INSERT INTO runs VALUES ({values})")
     database.close()
-    ledger.record("forecast", "small", "v1", SLOT + HALF_HOUR, "done", "why")
-    assert len(ledger.results("forecast", "small", "v1")) == 2
+    with ThreadPoolExecutor(8) as pool:  # whose threads all find the old one
+        slots = [SLOT + number * HALF_HOUR for number in range(1, 9)]
+        list(pool.map(lambda slot: ledger.record("forecast", "small", "v1", slot, "done", "why"), slots))
+    assert len(ledger.results("forecast", "small", "v1")) == 9
 
 
 def test_another_result_takes_the_place_of_the_first(ledger: Ledger) -> None:

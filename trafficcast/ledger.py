@@ -13,11 +13,12 @@ import numpy as np
 TABLE = """
 CREATE TABLE IF NOT EXISTS runs (
     job TEXT NOT NULL, city TEXT NOT NULL, model TEXT NOT NULL, slot TEXT NOT NULL,
-    result TEXT NOT NULL, finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),
+    result TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 1,
+    seconds REAL NOT NULL DEFAULT 0, finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),
     PRIMARY KEY (job, city, model, slot)
 )
 """
-# Those of version 0.1 had no more columns than these.
+# What the ledgers of version 0.1 lack.
 ADDED = {
     "detail": "TEXT NOT NULL DEFAULT ''",
     "attempts": "INTEGER NOT NULL DEFAULT 1",
@@ -115,12 +116,17 @@ class Ledger:
         try:
             with database:
                 database.execute(TABLE)
-                columns = {row[1] for row in database.execute("PRAGMA table_info(runs)")}
-                for name in ADDED.keys() - columns:
-                    database.execute(f"ALTER TABLE runs ADD COLUMN {name} {ADDED[name]}")
+                if _missing(database):
+                    database.execute("BEGIN IMMEDIATE")  # another thread may be at it
+                    for name in _missing(database):
+                        database.execute(f"ALTER TABLE runs ADD COLUMN {name} {ADDED[name]}")
                 yield database
         finally:
             database.close()
+
+
+def _missing(database: sqlite3.Connection) -> set[str]:
+    return ADDED.keys() - {row[1] for row in database.execute("PRAGMA table_info(runs)")}
 
 
 def _text(slot: np.datetime64) -> str:

@@ -27,6 +27,7 @@ from trafficcast.errors import InputError
 
 MAP_HEIGHT, TABLE_HEIGHT, ROW_HEIGHT = 330, 230, 31
 PLACE_COLOUR, AREA_OPACITY = "#d55e00", 0.7  # vermilion of Okabe & Ito
+AGAIN_SECONDS = 10  # after which what could not be read is read again
 OPEN, PAST, RULES = "Open", "Past", "Rules"
 
 
@@ -37,7 +38,7 @@ def draw(config: Config, view: View) -> None:
         is_open, is_over = read_alerts(file, view.city.name, np.datetime64("now", "us"))
     except InputError as error:
         st.error(plain(str(error)))
-        rerun_when_changed(time.monotonic)  # tries again
+        rerun_when_changed(lambda: int(time.monotonic() / AGAIN_SECONDS))
         _rules(config, view)
         return
     rerun_when_changed(lambda: _changed(file))

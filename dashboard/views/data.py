@@ -92,7 +92,7 @@ def _calendar(config: Config, view: View, days: list[np.datetime64]) -> None:
         st.warning(plain(sentence))
     records, why_not = _records(config, view)
     table = slot_table(view.city, stored, *_edges(view, stored, days, first, last), records)
-    told_place.caption(plain(_summary(view, table)))
+    told_place.caption(plain(_summary(view, table, last == days[-1])))
     if len(table):
         _charts(view, table, str(by), f"{first} {last}", why_not)
         _days(table)
@@ -136,17 +136,15 @@ def _records(config: Config, view: View) -> tuple[pd.Series | None, str]:
     return found, "" if found is not None else "Of these flows no records are kept: they were imported as grids."
 
 
-def _summary(view: View, table: pd.DataFrame) -> str:
-    """Slots by state, and until when there are data."""
+def _summary(view: View, table: pd.DataFrame, newest: bool) -> str:
+    """Slots by state and, where the period holds the `newest` one, until when there are data."""
     if not len(table):
         return "no slots in this period"
     counts = table["state"].value_counts()
     end = table["time"].to_numpy()[-1] + view.city.slot
     states = ", ".join(f"{counts.get(state, 0):,} {state}" for state in (OBSERVED, PARTIAL, MISSING))
-    return (
-        f"{len(table):,} slots: {states}. The last one ends {moment_label(view.city, end)}, "
-        f"{age(np.datetime64('now', 'us') - end)} ago; times are {view.city.timezone}."
-    )
+    ends = f"The last one ended {moment_label(view.city, end)}, {age(np.datetime64('now', 'us') - end)} ago; "
+    return f"{len(table):,} slots: {states}. {ends if newest else ''}Times are {view.city.timezone}."
 
 
 def _charts(view: View, table: pd.DataFrame, by: str, period: str, why_no_records: str) -> None:

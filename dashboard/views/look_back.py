@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -91,6 +90,7 @@ def draw(config: Config, view: View) -> None:
     draw_maps(config, view, shown.layers, MAP_HEIGHT, PAGE)
     _cell(config, view, day, slot)
     _forecasts(config, city, day)
+    go_on(PAGE, day.slots, slot)  # last, where it moves nothing
 
 
 def _forecast(config: Config, view: View, day: Day, slot: np.datetime64, lead: int) -> Shown:
@@ -165,25 +165,25 @@ def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, st
     The lead is a position along leads.
     """
     city, day = view.city, _day_of(view.city, slot)
-    places = st.columns([2.4, 1.7, 2.4, 1.4, 1.9], vertical_alignment="bottom")
-    with places[0]:
-        _choose_day(view, "time", days, slot, "Day")
-    st.session_state["kind"] = view.kind
-    places[1].segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
-    st.session_state["two"] = SHOWN[view.other is not None]
     week_before = day - WEEK
     other = same_clock(city, week_before if week_before in days else neighbours(days, day)[0] or day, slot)
-    places[2].segmented_control(
-        "Maps", SHOWN, key="two", required=True, on_change=partial(_choose_two, view, slot, other)
-    )
-    of = OF[0]
-    if view.other is not None:
-        of = str(places[3].segmented_control("Of", OF, default=OF[0], key="moments of", required=True))
-    minutes = lead_minutes(city, HORIZON)
-    chosen = places[4].segmented_control(
-        "Forecast made, min ahead", minutes, default=minutes[0], key="lead", required=True,
-        disabled=view.other is not None and of == OF[0],
-    )  # fmt: skip
+    minutes, of = lead_minutes(city, HORIZON), OF[0]
+    st.session_state["kind"] = view.kind
+    st.session_state["two"] = SHOWN[view.other is not None]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps on a narrow screen
+        _choose_day(view, "time", days, slot, "Day")
+        st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=_choose_kind, args=(view,))
+        st.segmented_control("Maps", SHOWN, key="two", required=True, on_change=_choose_two, args=(view, slot, other))
+        if view.other is not None:
+            of = str(st.segmented_control("Of", OF, default=OF[0], key="moments of", required=True))
+        chosen = st.segmented_control(
+            "Forecast made, min ahead",
+            minutes,
+            default=minutes[0],
+            key="lead",
+            required=True,
+            disabled=view.other is not None and of == OF[0],
+        )
     return minutes.index(int(chosen or 0)), of
 
 
@@ -207,7 +207,7 @@ def _choose_day(view: View, which: str, days: np.ndarray, slot: np.datetime64, l
         stop(PAGE)
         change(view, **{which: same_clock(city, chosen, slot)})
 
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
         st.button("◀", key=f"{key} before", help="Day before", disabled=before is None, on_click=go, args=(before,))
         st.session_state[key] = day.item()
         st.date_input(
@@ -234,8 +234,6 @@ def _move(config: Config, view: View, days: np.ndarray, slots: np.ndarray, slot:
             with other_place:
                 other_slots = day_slots(view.city, _day_of(view.city, view.other))
                 _slider(view, "other", other_slots, view.other, "Other slot")
-    with st.container():
-        go_on(PAGE, slots, slot)
 
 
 def _slider(view: View, which: str, slots: np.ndarray, slot: np.datetime64, label: str) -> None:

@@ -113,7 +113,7 @@ def _scores(version: str, card: dict[str, Any]) -> None:
         "by the training maximum. Validation chose the epoch; test was read once."
     )
     if not minutes.empty:
-        chart.altair_chart(lead_chart(minutes.assign(slots=None), version, "RMSE", CHART_HEIGHT))
+        chart.altair_chart(lead_chart(minutes, version, "RMSE", CHART_HEIGHT))
 
 
 def _curve(registry: Registry, version: str) -> None:

@@ -31,10 +31,8 @@ def test_open_and_past_newest_first(tmp_path: Path) -> None:
     assert [alert.finding.rule for alert in is_open] == ["c", "b"]
     assert [alert.finding.rule for alert in is_over] == ["a"]
     assert is_over[0].raised == NOW and is_over[0].cleared == NOW + 2 * HOUR and is_over[0].finding == finding("a")
-    # As the book itself has it, the other way round.
-    assert is_open == book.open("oslo", NOW + 2 * HOUR)[::-1] or {*map(str, is_open)} == {
-        *map(str, book.open("oslo", NOW + 2 * HOUR))
-    }
+    own = book.open("oslo", NOW + 2 * HOUR)
+    assert {(alert.finding, alert.raised) for alert in is_open} == {(alert.finding, alert.raised) for alert in own}
     assert read_alerts(file, "oslo", NOW + 3 * HOUR)[0] == []
     assert read_alerts(file, "oslo", NOW - HOUR) == ([], [])
 
@@ -66,17 +64,14 @@ def test_a_damaged_book_is_told(tmp_path: Path) -> None:
         read_alerts(alert_file(tmp_path), "oslo", NOW)
 
 
-@pytest.mark.parametrize("change", ["raised = 'soon'", "raised = 5", "\"limit\" = 'much'", "value = x'00'"])
+@pytest.mark.parametrize("change", ["raised = '1 o clock'", "cleared = 'NaT'", "\"limit\" = 'much'", "value = x'00'"])
 def test_values_that_are_none_are_told(tmp_path: Path, change: str) -> None:
     AlertBook(alert_file(tmp_path)).update("oslo", [finding()], NOW)
     with sqlite3.connect(alert_file(tmp_path)) as database:
         database.execute(f"UPDATE alerts SET {change}")
     database.close()
-    try:
-        is_open, is_over = read_alerts(alert_file(tmp_path), "oslo", NOW)
-        assert not is_open and not is_over  # a time that is none lies nowhere
-    except InputError as error:
-        assert "is damaged" in str(error)
+    with pytest.raises(InputError, match="is damaged"):
+        read_alerts(alert_file(tmp_path), "oslo", NOW)
 
 
 def test_a_locked_book_is_not_waited_for(tmp_path: Path) -> None:
