@@ -143,7 +143,7 @@ def _summary(view: View, table: pd.DataFrame, newest: bool) -> str:
     counts = table["state"].value_counts()
     end = table["time"].to_numpy()[-1] + view.city.slot
     states = ", ".join(f"{counts.get(state, 0):,} {state}" for state in (OBSERVED, PARTIAL, MISSING))
-    ends = f"The last one ended {moment_label(view.city, end)}, {age(np.datetime64('now', 'us') - end)} ago; "
+    ends = f"The last one ended {moment_label(view.city, end)}, {age(np.datetime64('now', 'us') - end)} ago. "
     return f"{len(table):,} slots: {states}. {ends if newest else ''}Times are {view.city.timezone}."
 
 

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+from dashboard.download_menu import slot_heading
 from dashboard.downloads import as_csv, as_geojson, as_netcdf, file_name, forecast_grid, moments_grid
 from dashboard.layers import forecast_layers
 from dashboard.maps import Layer
@@ -119,6 +120,11 @@ def test_a_file_is_named_by_city_slot_kind_and_lead(grid: xr.Dataset) -> None:
     assert file_name(grid, "csv") == "testville_2024-05-08T0930+0200_outflow_30-min-ahead.csv"
     unsafe = grid.assign_attrs(city="../a b\\<script>\n")
     assert file_name(unsafe, "csv").startswith("..-a-b--script--_2024")
+
+
+def test_a_picture_is_headed_by_city_kind_slot_and_zone(place: Any) -> None:
+    heading = slot_heading(place.city, "inflow", place.newest)
+    assert heading == "testville, inflow, Wed 8 May 2024 09:00-09:30 CEST (Europe/Rome)"
 
 
 @pytest.mark.parametrize("streets", [False, True])
