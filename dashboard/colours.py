@@ -74,11 +74,11 @@ def _legend(colours: list[str], marks: list[tuple[float, str]]) -> str:
     labels = "".join(
         f'<span style="position:absolute;{place}">{text}</span>' for place, (_, text) in zip(places, marks, strict=True)
     )
-    bar = f"height:10px;border:1px solid #bbb;background:linear-gradient(to right,{','.join(colours)})"
+    bar = f"height:10px;border:1px solid #8888;background:linear-gradient(to right,{','.join(colours)})"
     return (
         f'<div style="{bar}"></div>'
-        f'<div style="position:relative;height:17px;font-size:12px;color:#444">{labels}</div>'
-        '<div style="text-align:center;font-size:12px;color:#444">vehicles per slot</div>'
+        f'<div style="position:relative;height:17px;font-size:12px;opacity:0.75">{labels}</div>'
+        '<div style="text-align:center;font-size:12px;opacity:0.75">vehicles per slot</div>'
     )
 
 

@@ -10,7 +10,7 @@ from trafficcast.quality import MISSING, OBSERVED, PARTIAL
 
 # Sky blue and vermilion of Okabe & Ito and grey: told apart whatever one's colour vision, on light and dark pages.
 COLOURS = {OBSERVED: "#56b4e9", PARTIAL: "#d55e00", MISSING: "#7d7d7d"}
-LINE = "#0072b2"
+LINE = "#2b8cc4"  # as far from white as from black
 BY_STATE, BY_COVERAGE = "state", "coverage"
 WEEKS = 8
 DAY = np.timedelta64(1, "D")

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--city")
     options = parser.parse_args(arguments)
     try:
-        config = load_config(options.config)
+        config = _config(str(options.config), options.config.stat().st_mtime_ns if options.config.exists() else 0)
         default_city = config.city(options.city).name
     except InputError as error:
         st.error(plain(str(error)))
@@ -56,6 +56,12 @@ def main(arguments: list[str]) -> None:
         for title, path, module in PAGES
     ]
     st.navigation(pages, position="top").run()
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _config(file: str, changed: int) -> Config:
+    """The configuration, read again when its file has changed."""
+    return load_config(Path(file))
 
 
 def _draw(draw: Callable[[Config, View], None], config: Config, default_city: str) -> None:

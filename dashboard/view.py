@@ -16,20 +16,26 @@ import numpy as np
 from trafficcast.city import FLOW_KINDS, City
 from trafficcast.config import Config
 from trafficcast.errors import InputError
+from trafficcast.windows import HORIZON
 
 NET = "net"  # inflow less outflow
 KINDS = (*FLOW_KINDS, NET)
+LEADS = tuple(str(lead) for lead in range(HORIZON))
 
 
 @dataclass(frozen=True)
 class View:
-    """`time` and `other` are slot starts, naive UTC; None follows the newest. `cell`: (row, col)."""
+    """`time` and `other` are slot starts, naive UTC; None follows the newest. `cell`: (row, col).
+
+    `lead`: how many slots ahead of what is shown its forecast was made, where a page lets one choose.
+    """
 
     city: City
     time: np.datetime64 | None = None
     other: np.datetime64 | None = None
     kind: str = FLOW_KINDS[0]
     cell: tuple[int, int] | None = None
+    lead: int = 0
 
     @classmethod
     def from_address(cls, parameters: Mapping[str, str], config: Config, default_city: str) -> Self:
@@ -46,6 +52,7 @@ class View:
             _slot(city, parameters.get("other")),
             kind if kind in KINDS else FLOW_KINDS[0],
             _cell(city, parameters.get("cell")),
+            LEADS.index(parameters["lead"]) if parameters.get("lead") in LEADS else 0,
         )
 
     def address(self) -> dict[str, str]:
@@ -55,6 +62,7 @@ class View:
             "time": None if self.time is None else self.city.isoformat(self.time),
             "other": None if self.other is None else self.city.isoformat(self.other),
             "kind": None if self.kind == FLOW_KINDS[0] else self.kind,
+            "lead": None if self.lead == 0 else LEADS[self.lead],
             "cell": None if self.cell is None else f"{self.cell[0]},{self.cell[1]}",
         }
         return {name: value for name, value in given.items() if value is not None}
@@ -63,8 +71,9 @@ class View:
 def _slot(city: City, text: str | None) -> np.datetime64 | None:
     """The start of the slot that holds a time; a + that the address turned into a blank is one."""
     try:
-        return None if text is None else city.slot_start(city.parse_time(text.replace(" ", "+")))
-    except (InputError, OverflowError):
+        slot = None if text is None else city.slot_start(city.parse_time(text.replace(" ", "+")))
+        return None if slot is None or not city.isoformat(slot) else slot
+    except (InputError, OverflowError, ValueError, NotImplementedError):  # the last ones at the ends of the calendar
         return None
 
 

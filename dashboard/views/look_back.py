@@ -169,6 +169,7 @@ def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, st
     other = same_clock(city, week_before if week_before in days else neighbours(days, day)[0] or day, slot)
     minutes, of = lead_minutes(city, HORIZON), OF[0]
     st.session_state["kind"] = view.kind
+    st.session_state["lead"] = minutes[view.lead]
     st.session_state["two"] = SHOWN[view.other is not None]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps on a narrow screen
         _choose_day(view, "time", days, slot, "Day")
@@ -176,19 +177,24 @@ def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, st
         st.segmented_control("Maps", SHOWN, key="two", required=True, on_change=_choose_two, args=(view, slot, other))
         if view.other is not None:
             of = str(st.segmented_control("Of", OF, default=OF[0], key="moments of", required=True))
-        chosen = st.segmented_control(
+        st.segmented_control(
             "Forecast made, min ahead",
             minutes,
-            default=minutes[0],
             key="lead",
             required=True,
             disabled=view.other is not None and of == OF[0],
+            on_change=_choose_lead,
+            args=(view, minutes),
         )
-    return minutes.index(int(chosen or 0)), of
+    return view.lead, of
 
 
 def _choose_kind(view: View) -> None:
     change(view, kind=st.session_state["kind"])
+
+
+def _choose_lead(view: View, minutes: list[int]) -> None:
+    change(view, lead=minutes.index(st.session_state["lead"]))
 
 
 def _choose_two(view: View, slot: np.datetime64, other: np.datetime64) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Any
 
@@ -25,17 +24,19 @@ from dashboard.cached import (
     typical_of,
 )
 from dashboard.cell_history import cell_history, history_chart, history_table
-from dashboard.colours import difference_limit
 from dashboard.download_menu import download_menu, slot_heading
 from dashboard.downloads import forecast_grid
 from dashboard.empty import what_is_missing
 from dashboard.frames import WORDS, observed_frame, slot_status
 from dashboard.hot_spots import hot_spots
 from dashboard.labels import lead_label, plain
+from dashboard.layers import forecast_layers
 from dashboard.maps import Layer, draw_maps
+from dashboard.playback import go_on, play_switch, slot_played, stop
 from dashboard.timeline import Expected, expected, of_kind, shown_slots, slot_text
 from dashboard.totals import city_totals
 from dashboard.view import KINDS, View
+from dashboard.watch import rerun_when_changed
 from trafficcast.baselines import Climatology
 from trafficcast.config import Config
 from trafficcast.normal import Normal
@@ -44,26 +45,22 @@ from trafficcast.windows import HORIZON
 MAP_HEIGHT, CHART_HEIGHT = 330, 220
 LEVEL = 0.8  # of the intervals shown
 HOT_SPOTS = 8
-FRAME_SECONDS = 1.5  # of the playback
-LOOK_SECONDS = 5.0  # from one look for a new forecast to the next
-PLAYED = "played slot"
+PAGE = "now"
 THIRD = ("difference", "interval width")
 
 
 def draw(config: Config, view: View) -> None:
     """The page."""
     city = view.city
-    stamp = forecast_stamp(config, city)
     newest = newest_forecast(config, city)
-    _watch(config, view, stamp)
+    rerun_when_changed(partial(forecast_stamp, config, city))
     if newest is None:
         st.info(plain(what_is_missing(config, city)))
         return
     version, made = newest
     init_time = made["init_time"].values[0]
     slots = shown_slots(city, init_time)
-    wanted = st.session_state.get(PLAYED) if st.session_state.get("playing") else view.time
-    slot = init_time if wanted is None or wanted not in slots else wanted
+    slot = slot_played(PAGE, slots, init_time if view.time is None or view.time not in slots else view.time)
     forecasts = forecasts_between(config, city, slots[0] - HORIZON * city.slot, init_time + city.slot)
     flows = flows_between(config, city, slots[0], slots[-1] + city.slot)
 
@@ -78,6 +75,7 @@ def draw(config: Config, view: View) -> None:
         download_menu(config, view, grid, slot_heading(city, view.kind, slot), layers, "now")
     draw_maps(config, view, layers, MAP_HEIGHT, "now")
     _below(config, view, Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
+    go_on(PAGE, slots, slot)  # last, where it moves nothing
 
 
 def _tell(config: Config, view: View, version: str, made: xr.Dataset) -> None:
@@ -99,18 +97,16 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
     st.session_state["kind"] = view.kind
     kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
     third = third_place.segmented_control("Third map", THIRD, default=THIRD[0], key="third map", required=True)
-    play_place.toggle("Play", key="playing", on_change=partial(_stop, view, init_time))
+    with play_place:
+        play_switch(PAGE, partial(_go_to, view, init_time))
     st.session_state["slot"] = slot
     slider_place.select_slider(
         "Slot",
         list(slots),
         key="slot",
         format_func=partial(slot_text, view.city, init_time),
-        on_change=lambda: _go_to(view, st.session_state["slot"], init_time),
+        on_change=partial(_choose_slot, view, init_time),
     )
-    with st.container():
-        if st.session_state["playing"]:
-            _play(slots, slot)
     return str(third), beside
 
 
@@ -118,73 +114,29 @@ def _choose_kind(view: View) -> None:
     change(view, kind=st.session_state["kind"])
 
 
-def _go_to(view: View, slot: np.datetime64, init_time: np.datetime64) -> None:
-    st.session_state["playing"] = False
+def _choose_slot(view: View, init_time: np.datetime64) -> None:
+    stop(PAGE)
+    _go_to(view, init_time, st.session_state["slot"])
+
+
+def _go_to(view: View, init_time: np.datetime64, slot: np.datetime64) -> None:
     change(view, time=None if slot == init_time else slot)
-
-
-def _play(slots: np.ndarray, slot: np.datetime64) -> None:
-    """Go on to the next slot in a moment, from the last one to the first; the address stays as it is meanwhile."""
-    began = time.monotonic()
-
-    @st.fragment(run_every=FRAME_SECONDS)
-    def step() -> None:
-        if time.monotonic() - began >= FRAME_SECONDS / 2:  # not in the run that drew this slot
-            place = int(np.flatnonzero(slots == slot)[0])
-            st.session_state[PLAYED] = slots[(place + 1) % len(slots)]
-            st.rerun()
-
-    step()
-
-
-def _stop(view: View, init_time: np.datetime64) -> None:
-    """The address says where the playback was stopped."""
-    slot = st.session_state.pop(PLAYED, None)
-    if slot is not None and not st.session_state["playing"]:
-        _go_to(view, slot, init_time)
-
-
-def _watch(config: Config, view: View, stamp: object) -> None:
-    """Draw the page anew when another forecast is published; maps keep zoom and position."""
-
-    @st.fragment(run_every=LOOK_SECONDS)
-    def look() -> None:
-        if forecast_stamp(config, view.city) != stamp:
-            st.rerun()
-
-    look()
 
 
 def _layers(
     config: Config, view: View, shown: Expected | None, flows: xr.Dataset | None, slot: np.datetime64, third: str
 ) -> list[Layer]:
     """Predicted, observed and the third map of a slot."""
-    limit = colour_limit(config, view.city)
-    diverging = difference_limit(limit)
-    net = view.kind == "net"
-    flow_limit = diverging if net else limit
-    frame = observed_frame(flows, slot)
+    limit, frame = colour_limit(config, view.city), observed_frame(flows, slot)
     status = slot_status(frame is not None, slot, newest_observed(config, view.city))
     predicted = None if shown is None else shown.flow(view.kind)
     observed = None if frame is None else of_kind(frame, view.kind)
-    layers = [
-        Layer(f"Predicted {view.kind}", predicted, flow_limit, net, 1, _total(predicted, "no forecast of this slot")),
-        Layer(f"Observed {view.kind}", observed, flow_limit, net, 0, _total(observed, WORDS[status])),
-    ]
-    if third == THIRD[1]:
-        width = None if shown is None else shown.interval_width(view.kind, LEVEL)
-        note = "none for net, nor where a baseline forecast" if width is None else f"mean {width.mean():.2f}"
-        return [*layers, Layer(f"Width of the {LEVEL:.0%} interval", width, limit, False, 1, note)]
-    if predicted is None or observed is None:
-        return [*layers, Layer("Difference", None, diverging, True, 1, WORDS[status])]
-    difference = predicted - observed
-    rmse = float(np.sqrt(np.square(difference).mean()))
-    note = f"city total {difference.sum():+,.0f}, RMSE {rmse:.2f}"
-    return [*layers, Layer("Predicted less observed", difference, diverging, True, 1, note)]
-
-
-def _total(values: np.ndarray | None, otherwise: str) -> str:
-    return otherwise if values is None else f"city total {values.sum():,.0f}"
+    layers = forecast_layers(view.kind, limit, predicted, observed, WORDS[status])
+    if third == THIRD[0]:
+        return layers
+    width = None if shown is None else shown.interval_width(view.kind, LEVEL)
+    note = "none for net, nor where a baseline forecast" if width is None else f"mean {width.mean():.2f}"
+    return [*layers[:2], Layer(f"Width of the {LEVEL:.0%} interval", width, limit, False, 1, note)]
 
 
 def _below(

@@ -13,7 +13,7 @@ TIME = np.datetime64("2024-05-07T08:30", "us")
 
 
 def test_a_view_comes_back_from_its_address(place: Any) -> None:
-    view = View(place.city, TIME, TIME - np.timedelta64(7, "D"), "net", (3, 6))
+    view = View(place.city, TIME, TIME - np.timedelta64(7, "D"), "net", (3, 6), 2)
     address = view.address()
     assert address["time"] == "2024-05-07T10:30:00+02:00" and address["cell"] == "3,6"
     assert View.from_address(address, place.config, "nowhere") == view
@@ -34,6 +34,9 @@ def test_a_time_is_its_slot_and_a_blank_the_plus_it_was(place: Any) -> None:
     [
         {"time": "yesterday"},
         {"time": "9999-12-31T23:59"},
+        {"time": "0001-01-01"},
+        {"lead": "4"},
+        {"lead": "-1"},
         {"kind": "<script>alert(1)</script>"},
         {"cell": "5,0"},
         {"cell": "-1,2"},
