@@ -15,7 +15,9 @@ SETTINGS = {
     "browser.gatherUsageStats": "false",
     "server.fileWatcherType": "none",
     "client.toolbarMode": "viewer",
-    "theme.primaryColor": "#31688e",
+    # One that fixed a colour for both would keep the page light where the browser asks for dark.
+    "theme.light.primaryColor": "#31688e",
+    "theme.dark.primaryColor": "#6db3dc",
     "theme.baseFontSize": "14",
 }
 

@@ -1,4 +1,4 @@
-"""The page's command line, and the sentences it shows before there is anything to see."""
+"""The pages' command line, and the sentences it shows before there is anything to see."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from dashboard.empty import what_is_missing
 from dashboard.launch import command
-from dashboard.page import what_is_missing
 
 
 def test_the_command_serves_this_packages_page_and_keeps_to_itself() -> None:
@@ -32,18 +30,9 @@ def test_no_city_no_flag() -> None:
     assert "--city" not in words and "--server.address=0.0.0.0" in words
 
 
-@pytest.mark.parametrize(
-    ("flows", "model", "forecast", "advice"),
-    [
-        (False, False, False, "trafficcast ingest --city testville"),
-        (True, False, False, "trafficcast train --city testville"),
-        (True, True, False, "trafficcast forecast --city testville"),
-    ],
-)
-def test_what_is_missing_says_what_to_run(place: Any, flows: bool, model: bool, forecast: bool, advice: str) -> None:
-    assert advice in str(what_is_missing(place.city, flows, model, forecast))
-
-
-def test_nothing_is_missing_once_a_forecast_is_stored(place: Any) -> None:
-    assert what_is_missing(place.city, True, True, True) is None
-    assert what_is_missing(place.city, True, False, True) is None  # of a model since taken away
+def test_what_is_missing_says_what_to_run(place: Any) -> None:
+    assert "trafficcast ingest PATH --city testville" in what_is_missing(place.config, place.city)
+    place.add_flows()
+    assert "trafficcast train --city testville" in what_is_missing(place.config, place.city)
+    place.add_model()
+    assert "trafficcast forecast --city testville" in what_is_missing(place.config, place.city)
