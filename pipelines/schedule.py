@@ -28,7 +28,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from filelock import Timeout
 
 from pipelines.alerting import check_alerts, deliver
-from pipelines.cycle import CityService, run_cycle
+from pipelines.cycle import CityService, due, run_cycle
 from pipelines.forecast import JOB
 from pipelines.health import Metrics, serve
 from pipelines.inbox import take_inbox
@@ -235,13 +235,16 @@ class _Service:
 
     def _cycle(self, service: CityService) -> str | None:
         """What is due, with the files for other systems."""
-        if not service.registry.champions():
+        if not service.registry.champions() or not self._is_taken_in(service):
             return None
         if service.city.name not in self.written:  # a crash or a full disk may have come between forecast and files
             latest = latest_forecast(service.data, service.registry)
             if latest is not None:
                 self._write_latest(service, latest[1])
-        made = run_cycle(service, _now(), on_made=partial(self._write_latest, service))
+        now = _now()
+        made = run_cycle(service, now, on_made=partial(self._write_latest, service))
+        if not made and due(service, now):  # it failed, and has said why
+            self.last[f"{JOB} {service.city.name}"] = time.monotonic()
         return f"{len(made)} forecasts" if made else None
 
     def _write_latest(self, service: CityService, forecast: xr.Dataset) -> None:
@@ -266,10 +269,10 @@ class _Service:
     def _is_time(self, key: str, every: float) -> bool:
         """Whether something was not done for so many seconds; then it counts as done now."""
         now = time.monotonic()
-        due = key not in self.last or now - self.last[key] >= every
-        if due:
+        is_time = key not in self.last or now - self.last[key] >= every
+        if is_time:
             self.last[key] = now
-        return due
+        return is_time
 
     def _deliver(self) -> None:
         try:
