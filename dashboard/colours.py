@@ -74,7 +74,7 @@ def _legend(colours: list[str], marks: list[tuple[float, str]]) -> str:
     labels = "".join(
         f'<span style="position:absolute;{place}">{text}</span>' for place, (_, text) in zip(places, marks, strict=True)
     )
-    bar = f"height:10px;border:1px solid #8888;background:linear-gradient(to right,{','.join(colours)})"
+    bar = f"height:10px;border:1px solid #8888;background:linear-gradient(to right,{','.join(colours)}),#fbfbfb"
     return (
         f'<div style="{bar}"></div>'
         f'<div style="position:relative;height:17px;font-size:12px;opacity:0.75">{labels}</div>'

@@ -7,7 +7,7 @@ from typing import Any
 
 from trafficcast.errors import InputError
 
-SUITES = ("ingest", "vmrnn", "service", "gpu")
+SUITES = ("ingest", "vmrnn", "service", "dashboard", "gpu")
 
 
 def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
@@ -29,6 +29,10 @@ def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
         from pipelines.benchmark_service import service_rows
 
         return service_rows()
+    if suite == "dashboard":
+        from dashboard.benchmark import dashboard_rows
+
+        return dashboard_rows()
     if suite == "gpu":
         from pipelines.benchmark_gpu import gpu_rows
 

@@ -497,7 +497,7 @@ def benchmark(
         Path | None, typer.Argument(help="Write the JSON object to this file, and the tables on stdout.")
     ] = None,
     suite: Annotated[
-        str, typer.Option("--suite", help="ingest, vmrnn, service or gpu; default: the first two.")
+        str, typer.Option("--suite", help="ingest, vmrnn, service, dashboard or gpu; default: the first two.")
     ] = "all",
     picture: Annotated[
         Path | None, typer.Option(help="Draw how time grows with the number of tokens (vmrnn) to this PNG file.")
