@@ -70,7 +70,6 @@ def test_the_papers_ablations_change_one_thing_of_the_published_network() -> Non
 
 def test_every_choice_is_left_out_alone() -> None:
     variants = dict(EXPERIMENTS["choices"].variants)
-    variants.pop("vmrnn-b")
 
     def flat(variant: Variant) -> dict[str, Any]:
         told = asdict(variant)

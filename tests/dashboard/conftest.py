@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,12 @@ class Place:
             delta, _ = settle(self.city, store, state, crew.settle(crew.hours(), 1))
         store.commit(state, delta, [], [])
         return store
+
+
+@pytest.fixture(autouse=True)
+def _same_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit's test harness leaves its script as `__main__`, which processes started later would run first."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,7 @@ def test_the_points_come_in_the_order_of_time_or_not(tmp_path: Path) -> None:
 
 
 def test_an_unknown_suite_is_refused() -> None:
-    with pytest.raises(InputError, match="known are: ingest, vmrnn, gpu"):
+    with pytest.raises(InputError, match="known are: ingest, vmrnn, service, dashboard, gpu"):
         benchmark("x")
     with pytest.raises(InputError, match="--picture goes with --suite vmrnn"):
         benchmark("ingest", Path("growth.png"))
