@@ -23,7 +23,7 @@ from pipelines.progress import log, track
 from pipelines.threads import BadSource, Found, Threads, joined, threads
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.files import write_json, writer_lock
+from trafficcast.files import remove_temporaries, write_json, writer_lock
 from trafficcast.fleet import Fleet
 from trafficcast.flows import Count, slots_dataset
 from trafficcast.quality import quality_report
@@ -82,6 +82,7 @@ def ingest_sources(
     latest = int(time.time()) * SECOND_US + DAY_US if end is None else _microseconds(end)
     store = RecordStore(data / city.name / "records")
     with writer_lock(data / city.name):
+        remove_temporaries(data / city.name)
         if not store.exists() and flow_store(data, city).days():
             raise InputError(
                 f"the flows of '{city.name}' were not counted from the records here but imported, or by an earlier "

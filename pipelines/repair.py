@@ -17,7 +17,7 @@ from pipelines.ingest import rebuild_day
 from pipelines.progress import log
 from pipelines.verify import VERIFY
 from trafficcast.city import City
-from trafficcast.files import writer_lock
+from trafficcast.files import remove_temporaries, writer_lock
 from trafficcast.ledger import Ledger
 from trafficcast.record_store import RecordStore
 from trafficcast.stores import DamagedFile
@@ -49,11 +49,9 @@ def repair(city: City, data: Path, damage: DamagedFile) -> Path:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed writers left in a folder, where nobody writes just now."""
-    left = list(folder.glob(".*.tmp"))
-    if left:
+    if any(folder.glob(".*.tmp")):
         with suppress(Timeout), writer_lock(folder).acquire(timeout=0):
-            for file in left:
-                file.unlink(missing_ok=True)
+            remove_temporaries(folder)
 
 
 def _set_aside(file: Path) -> Path:

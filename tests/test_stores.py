@@ -250,6 +250,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert read(store).identical(flows("2008-06-04T04:00", 5, seed=1))
 
 
+def test_a_writer_removes_what_a_killed_one_left(store: DayStore) -> None:
+    store.write(flows("2008-06-04T04:00", 5))
+    (store.root / ".2008-06-04.nc.abc.tmp").touch()
+    store.write(flows("2008-06-05T04:00", 5))
+    assert [file.name for file in store.root.iterdir() if file.name.endswith(".tmp")] == []
+    assert [str(day) for day in store.days()] == ["2008-06-04", "2008-06-05"]
+
+
 def test_one_writer_at_a_time_and_readers_do_not_wait(store: DayStore) -> None:
     store.write(flows("2008-06-04T04:00", 5))
     new = flows("2008-06-04T04:00", 5, seed=1)

@@ -31,6 +31,12 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left of `atomic` in a folder. The caller holds the lock of who writes there."""
+    for file in folder.glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically (see `json_text`)."""
     write_text(path, json_text(value) + "\n")

@@ -21,7 +21,7 @@ import xarray as xr
 
 from trafficcast.city import City
 from trafficcast.errors import InputError
-from trafficcast.files import atomic, writer_lock
+from trafficcast.files import atomic, remove_temporaries, writer_lock
 
 COMPRESSION = {"zlib": True, "complevel": 1}
 # Clocks set back over midnight (St. John's until 2011) interleave the slots of two local days.
@@ -92,6 +92,7 @@ class DayStore:
         """
         local_days = self.city.local_days(dataset[self.dimension].values)
         with writer_lock(self.root):
+            remove_temporaries(self.root)
             for day in np.unique(local_days):
                 part = dataset.isel({self.dimension: local_days == day})
                 old = self._load(day) if self._file(day).exists() else None

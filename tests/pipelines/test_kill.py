@@ -46,6 +46,8 @@ MOMENTS = {
     "before the commit": ("trafficcast.record_store", "module.RecordStore", "commit", 1, False),
     "after the commit": ("trafficcast.record_store", "module.RecordStore", "commit", 1, True),
     "between two days": ("trafficcast.record_store", "module.RecordStore", "published", 2, False),
+    "while a day is written": ("trafficcast.files", "module.os", "replace", 1, False),
+    "while the report is written": ("trafficcast.files", "module.os", "replace", 3, False),
     "before the report": ("pipelines.ingest", "module", "quality_report", 1, False),
 }
 
