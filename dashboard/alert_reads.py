@@ -13,8 +13,9 @@ import numpy as np
 from trafficcast.alert_book import COLUMNS, Alert
 from trafficcast.alerts import Finding
 from trafficcast.errors import InputError
+from trafficcast.record_store import why_not
 
-WAIT_SECONDS = 1.0  # for a writer: the page is drawn by then
+WAIT_SECONDS = 0.5  # for a writer: the page is to be drawn within a second
 MOST = 500
 
 
@@ -45,7 +46,7 @@ def read_alerts(file: Path, city: str, now: np.datetime64) -> tuple[list[Alert],
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):  # a book in which nothing was ever written
             return [], []
-        raise InputError(f"cannot read the alerts in {file} now: {error}; the page tries again") from None
+        raise InputError(f"cannot read the alerts in {file} now: {why_not(error)}; the page tries again") from None
     except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged: {error}; move it away: alerts begin anew") from None
 

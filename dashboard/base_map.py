@@ -11,7 +11,6 @@ from typing import Any
 import folium
 from branca.element import Figure
 from folium.template import Template
-from folium.utilities import JsCode
 
 from trafficcast.city import City
 
@@ -22,16 +21,10 @@ STYLE_SHEETS = [("leaflet_css", LEAFLET + "leaflet.css")]
 STYLE = """<style>
 .leaflet-container { background: #fbfbfb; }
 .leaflet-container .leaflet-interactive { cursor: pointer; outline: none; }
+.leaflet-container .leaflet-tooltip { white-space: normal; width: max-content; max-width: 180px; }
 </style>"""
 
-CELL_STYLE = JsCode("""function (feature) {
-    return {color: "#777777", weight: 0.4, opacity: 0.2, fillColor: feature.properties.fill, fillOpacity: 1};
-}""")
-CELL_TOOLTIP = JsCode("""function (feature, layer) {
-    const p = feature.properties;
-    layer.bindTooltip("row " + p.row + ", column " + p.col + ": <b>" + p.value + "</b>", {sticky: true});
-}""")
-OUTLINE_STYLE = JsCode('function () { return {color: "#111111", weight: 2.5, fill: false}; }')
+AREA_STYLE = {"color": "#3b3b3b", "weight": 1.3, "dashArray": "5 4", "fill": False}
 
 
 class OfflineMap(folium.Map):
@@ -65,7 +58,56 @@ class MoveTogether(folium.MacroElement):
     """)
 
 
-def base_map(city: City, raster: str | None, tiles_url: str | None, tiles_attribution: str) -> folium.Map:
+class Cells(folium.MacroElement):
+    """The cells as rectangles, drawn by the browser from the box, and the outline of the chosen one.
+
+    A tooltip is text, whatever it says: names of areas come from a file.
+    """
+
+    _template = Template("""
+        {% macro script(this, kwargs) %}
+        (function (map) {
+            const grid = {{ this.grid | tojson }};
+            const height = (grid.north - grid.south) / grid.rows;
+            const width = (grid.east - grid.west) / grid.cols;
+            function rectangle(row, col, style) {
+                const north = grid.north - row * height;
+                const west = grid.west + col * width;
+                return L.rectangle([[north - height, west], [north, west + width]], style);
+            }
+            const cells = L.featureGroup().bindTooltip(function (cell) {
+                const words = document.createElement("span");
+                words.textContent = cell.options.words;
+                return words;
+            }, {sticky: true});
+            const style = {color: "#777777", weight: 0.4, opacity: 0.2, fillOpacity: 1};
+            {{ this.colours | tojson }}.forEach(function (fillColor, i) {
+                const words = grid.words[i];
+                rectangle(Math.floor(i / grid.cols), i % grid.cols, {...style, fillColor, words}).addTo(cells);
+            });
+            cells.addTo(map);
+            if (grid.chosen) {
+                const outline = {color: "#111111", weight: 2.5, fill: false, interactive: false};
+                rectangle(...grid.chosen, outline).addTo(map);
+            }
+        })({{ this._parent.get_name() }});
+        {% endmacro %}
+    """)
+
+    def __init__(self, city: City, colours: list[str], words: list[str], chosen: tuple[int, int] | None) -> None:
+        super().__init__()
+        box = {"north": city.north, "south": city.south, "west": city.west, "east": city.east}
+        self.grid = {**box, "rows": city.rows, "cols": city.cols, "words": words, "chosen": chosen}
+        self.colours = colours
+
+
+def base_map(
+    city: City,
+    raster: str | None,
+    tiles_url: str | None,
+    tiles_attribution: str,
+    outlines: tuple[dict[str, Any], ...] = (),
+) -> folium.Map:
     """The constant part of a city's map.
 
     Args:
@@ -73,6 +115,7 @@ def base_map(city: City, raster: str | None, tiles_url: str | None, tiles_attrib
         raster: data URI of the picture of where vehicles report (see density.py), None without records.
         tiles_url: a tile server to use in its place, {z}/{x}/{y} in its address.
         tiles_attribution: what that server wants to be said of it.
+        outlines: of the named areas, GeoJSON geometries.
     """
     bounds = [[city.south, city.west], [city.north, city.east]]
     centre = [(city.south + city.north) / 2, (city.west + city.east) / 2]
@@ -95,18 +138,24 @@ def base_map(city: City, raster: str | None, tiles_url: str | None, tiles_attrib
         folium.TileLayer(tiles_url, attr=tiles_attribution or " ").add_to(the_map)
     elif raster:
         folium.raster_layers.ImageOverlay(raster, bounds, pixelated=False).add_to(the_map)
+    if outlines:
+        # Above the cells, and clicks go through to them.
+        folium.map.CustomPane("areas", z_index=450, pointer_events=False).add_to(the_map)
+        folium.GeoJson(_features(outlines), pane="areas", interactive=False, control=False).add_to(the_map)
     the_map.fit_bounds(bounds)
     MoveTogether().add_to(the_map)
     return the_map
 
 
-def cell_layer(cells: dict[str, Any] | None, outline: list[list[float]] | None) -> folium.FeatureGroup:
-    """The changing part: the cells (GeoJSON, see cells.py; None: no cells) and the chosen cell's outline."""
+def _features(outlines: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    features = [{"type": "Feature", "properties": {"style": AREA_STYLE}, "geometry": outline} for outline in outlines]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def cell_layer(
+    city: City, colours: list[str], words: list[str], chosen: tuple[int, int] | None = None
+) -> folium.FeatureGroup:
+    """The changing part: each cell's colour, #rrggbbaa, and words, row after row; none without; and the chosen cell."""
     group = folium.FeatureGroup(control=False)
-    if cells is not None:
-        folium.GeoJson(cells, style=CELL_STYLE, on_each_feature=CELL_TOOLTIP, control=False).add_to(group)
-    if outline is not None:
-        polygon = {"type": "Polygon", "coordinates": [outline]}
-        chosen = {"type": "Feature", "properties": {}, "geometry": polygon}
-        folium.GeoJson(chosen, style=OUTLINE_STYLE, interactive=False, control=False).add_to(group)
+    Cells(city, colours, words, chosen).add_to(group)
     return group

@@ -5,6 +5,8 @@ What is timed is the server: the script from top to bottom, with all it reads an
 
 from __future__ import annotations
 
+import importlib
+import json
 import resource
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import numpy as np
 import xarray as xr
 from streamlit.testing.v1 import AppTest
 
+from dashboard.__main__ import BEFORE
 from trafficcast.city import FLOW_KINDS, City
 from trafficcast.config import load_config
 from trafficcast.flows import flows_dataset
@@ -32,6 +35,7 @@ CHANGES = 60
 SESSIONS = 10
 OPENED = 100
 VERSION = "vmrnn-c-1"
+NOTHING = np.timedelta64(0, "D")
 CONFIG = """[cities.one]
 west = 9.10
 east = 9.26
@@ -48,57 +52,74 @@ def dashboard_rows() -> list[Row]:
         file = Path(folder) / "config.toml"
         file.write_text(CONFIG, encoding="utf-8")
         _fill(file)
-        first = [float(_in_a_process(file, "first")[0]) for _ in range(3)]
-        changes, memory, later = _numbers(_in_a_process(file, "changes"))
-        together, _, _ = _numbers(_in_a_process(file, "together"))
+        first = [_measured(file, "first")[0][0][0] for _ in range(3)]
+        (changes, later), memory = _measured(file, "changes")
+        (leads, days), _ = _measured(file, "look back")
+        (together,), _ = _measured(file, "together")
         return [
-            _row("first page of a new server, without starting Python", first, None),
-            _row("another slot, flow kind or cell", changes, memory[0]),
-            _row(f"the same after {OPENED} more pages were opened", later, memory[1]),
-            _row(f"another slot, {SESSIONS} open pages at once", together, None),
+            _row("first page of a new server", first, None),
+            _row("Now: another slot, flow kind or cell", changes, memory[0]),
+            _row(f"Now: the same after {OPENED} more pages were opened", later, memory[1]),
+            _row("Look back: another slot, lead, flow kind or cell", leads, None),
+            _row("Look back: another day", days, None),
+            _row(f"Now: another slot, {SESSIONS} open pages at once", together, None),
         ]
 
 
 def measure(what: str, config: Path) -> None:
-    """Print the numbers of one measurement; in a process of its own."""
+    """Print lists of seconds and a list of memory, MB, of one measurement; in a process of its own."""
+    memory: list[float] = []
+    for name in BEFORE:  # as the server does before it listens
+        importlib.import_module(name)
     if what == "first":
         began = time.perf_counter()
         _page(config)
-        print(time.perf_counter() - began)
+        seconds = [[time.perf_counter() - began]]
     elif what == "changes":
         page = _page(config)
-        changes = [_change(page, number) for number in range(CHANGES)]
+        seconds = [[_change(page, number) for number in range(CHANGES)]]
         memory = [_memory()]
         for _ in range(OPENED):
             _page(config)
-        later = [_change(page, number) for number in range(CHANGES)]
-        print(*changes, "|", *memory, _memory(), "|", *later)
+        seconds.append([_change(page, number) for number in range(CHANGES)])
+        memory.append(_memory())
+    elif what == "look back":
+        page = _page(config, "look_back")
+        seconds = [[_change(page, number) for number in range(CHANGES)]]
+        seconds.append([_change(page, number, np.timedelta64(5 * number + 2, "D")) for number in range(CHANGES)])
     else:
         pages = [_page(config) for _ in range(SESSIONS)]
         with ThreadPoolExecutor(SESSIONS) as pool:
             rounds = [list(pool.map(lambda page, n=n: _change(page, n), pages)) for n in range(CHANGES // SESSIONS)]
-        print(*(seconds for one in rounds for seconds in one), "| 0 0 |")
+        seconds = [[one for round_ in rounds for one in round_]]
+    print(json.dumps([seconds, memory]))
 
 
-def _page(config: Path) -> AppTest:
-    """The Now page of a new session, drawn once."""
-    page = AppTest.from_function(_script, default_timeout=120, args=(str(config),))
-    page.run()
-    assert not page.exception and page.select_slider, page
-    return page
+def _page(config: Path, page: str = "now") -> AppTest:
+    """A page of a new session, drawn once."""
+    app = AppTest.from_function(_script, default_timeout=120, args=(str(config), page))
+    app.run()
+    assert not app.exception and app.segmented_control, app
+    return app
 
 
-def _script(config: str) -> None:
-    from dashboard.shell import main
+def _script(config: str, page: str) -> None:
+    import importlib
+    from pathlib import Path
 
-    main(["--config", config])
+    from dashboard.address import current_view
+    from trafficcast.config import load_config
+
+    loaded = load_config(Path(config))
+    importlib.import_module(f"dashboard.views.{page}").draw(loaded, current_view(loaded, "one"))
 
 
-def _change(page: AppTest, number: int) -> float:
-    """Seconds for what an operator does most: another slot, and now and then another kind or cell."""
-    slot = START + np.timedelta64(DAYS, "D") - (2 + 7 * number % 40) * np.timedelta64(30, "m")
+def _change(page: AppTest, number: int, before: np.timedelta64 = NOTHING) -> float:
+    """Seconds for what an operator does most: another slot of that day, and now and then another kind, lead or cell."""
+    slot = START + np.timedelta64(DAYS, "D") - before - (2 + 7 * number % 40) * np.timedelta64(30, "m")
     page.query_params["time"] = f"{slot}Z"
     page.query_params["kind"] = ("inflow", "outflow", "net")[number // 5 % 3]
+    page.query_params["lead"] = str(number % HORIZON)
     page.query_params["cell"] = f"{number % 32},{number // 3 % 32}"
     began = time.perf_counter()
     page.run()
@@ -107,17 +128,12 @@ def _change(page: AppTest, number: int) -> float:
     return seconds
 
 
-def _in_a_process(config: Path, what: str) -> list[str]:
-    command = [sys.executable, "-c", "import sys; from pathlib import Path; from dashboard.benchmark import measure; "]
-    command[-1] += "measure(sys.argv[1], Path(sys.argv[2]))"
-    done = subprocess.run([*command, what, str(config)], check=True, capture_output=True, text=True)
-    return done.stdout.split()
-
-
-def _numbers(words: list[str]) -> tuple[list[float], list[float], list[float]]:
-    parts = " ".join(words).split("|")
-    first, second, third = ([float(word) for word in part.split()] for part in parts)
-    return first, second, third
+def _measured(config: Path, what: str) -> tuple[list[list[float]], list[float]]:
+    code = "import sys; from pathlib import Path; from dashboard.benchmark import measure; "
+    command = [sys.executable, "-c", code + "measure(sys.argv[1], Path(sys.argv[2]))", what, str(config)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, memory = json.loads(done.stdout)
+    return seconds, memory
 
 
 def _row(what: str, seconds: list[float], memory: float | None) -> Row:

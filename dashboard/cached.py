@@ -10,11 +10,11 @@ import pandas as pd
 import streamlit as st
 import xarray as xr
 
-from dashboard.cells import cell_rings
+from dashboard.cells import cell_places
 from dashboard.colours import flow_limit
 from dashboard.model_cards import read_curve, read_text
-from dashboard.reads import Stamp, sample_flows, stamp
-from dashboard.score_files import read_score_day
+from dashboard.reads import Stamp, folder_stamp, newest_stamp, sample_flows, stamp
+from dashboard.score_files import ScoreDay, as_datasets, read_score_day
 from dashboard.skill_map import CellErrors, cell_errors, together
 from dashboard.skill_tables import DAY, joined
 from dashboard.slots import Slots, read_slots
@@ -23,7 +23,7 @@ from trafficcast.baselines import Climatology
 from trafficcast.city import City
 from trafficcast.config import Config
 from trafficcast.density import png_uri, point_counts, shade_levels
-from trafficcast.errors import InputError
+from trafficcast.errors import InputError, JobError
 from trafficcast.normal import Normal
 from trafficcast.published import latest_forecast, published
 from trafficcast.record_store import RecordStore, State
@@ -32,8 +32,8 @@ from trafficcast.stores import DayStore, flow_store, forecast_store, last_observ
 from trafficcast.typical import read_typical
 from trafficcast.windows import HORIZON
 
-# Days read to find where the colour scale ends: a month of them says what a city's flows are.
-SCALE_DAYS = 28
+# Days read to find where the colour scale ends: two weeks of them say what a city's flows are.
+SCALE_DAYS = 14
 # From so many days on the scale is found anew with every day only, so that it does not move while one looks.
 SCALE_SETTLED = 7
 Forecasts = list[tuple[str, xr.Dataset]]
@@ -45,9 +45,8 @@ def registry_of(config: Config, city: City) -> Registry:
 
 
 def forecast_stamp(config: Config, city: City) -> tuple[tuple[str, Stamp], ...]:
-    """Changes when a forecast is published, or the champion is another one."""
-    stores = ((version, forecast_store(config.paths.data, city, version)) for version in _champions(config, city))
-    return tuple((version, stamp(store)) for version, store in stores)
+    """Changes when a new forecast is published, or the champion is another one."""
+    return tuple((version, newest_stamp(store)) for version, store in _forecast_stores(config, city))
 
 
 def newest_forecast(config: Config, city: City) -> tuple[str, xr.Dataset] | None:
@@ -57,26 +56,26 @@ def newest_forecast(config: Config, city: City) -> tuple[str, xr.Dataset] | None
 
 def forecasts_between(config: Config, city: City, start: np.datetime64, end: np.datetime64) -> Forecasts:
     """Published forecasts with init times in [start, end) (see `published`)."""
-    key = f"{config.paths.data} {city}"
-    return _published(key, forecast_stamp(config, city), str(start), str(end), config, city)
+    stamps = tuple((version, stamp(store, start, end)) for version, store in _forecast_stores(config, city))
+    return _published(f"{config.paths.data} {city}", stamps, str(start), str(end), config, city)
 
 
 def flows_between(config: Config, city: City, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
     """The flows of the slots in [start, end)."""
     store = flow_store(config.paths.data, city)
-    return _flows(identity(store), stamp(store), str(start), str(end), store)
+    return _flows(identity(store), stamp(store, start, end), str(start), str(end), store)
 
 
 def newest_observed(config: Config, city: City) -> np.datetime64 | None:
     """The newest observed slot's start."""
     store = flow_store(config.paths.data, city)
-    return _observed(identity(store), stamp(store), store)
+    return _observed(identity(store), folder_stamp(store), store)
 
 
 def newest_score(config: Config, city: City, version: str) -> np.datetime64 | None:
     """The newest init time of a model's scores; None without any."""
     store = score_store(config.paths.data, city, version)
-    return _newest_time(identity(store), stamp(store)[-2:], store)
+    return _newest_time(identity(store), newest_stamp(store), store)
 
 
 def scores_between(
@@ -135,7 +134,7 @@ def colour_limit(config: Config, city: City) -> float:
     """Where the colour scale of a city's flows ends, vehicles per slot: the same for every slot of a day."""
     store = flow_store(config.paths.data, city)
     days = tuple(str(day) for day in store.days())
-    return _limit(identity(store), days if len(days) >= SCALE_SETTLED else stamp(store), store)
+    return _limit(identity(store), str(days) if len(days) >= SCALE_SETTLED else str(stamp(store)), store)
 
 
 def typical_of(config: Config, city: City) -> Normal | Climatology | None:
@@ -150,13 +149,19 @@ def typical_of(config: Config, city: City) -> Normal | Climatology | None:
 
 def areas_of(city: City) -> dict[str, Area]:
     """The city's named areas. Raises InputError where their file cannot be read."""
-    changed = city.areas.stat().st_mtime_ns if city.areas is not None and city.areas.exists() else 0
-    return _areas(str(city), changed, city)
+    return _areas(str(city), _changed(city.areas), city)
 
 
-def rings_of(city: City) -> list[list[list[float]]]:
-    """The cells' outlines."""
-    return _rings(str(city), city)
+def _changed(file: Path | None) -> int:
+    return 0 if file is None else _file_state(file)[1]
+
+
+def places_of(city: City) -> tuple[tuple[dict[str, Any], ...], list[str]]:
+    """The outlines of the city's areas, GeoJSON geometries, and what each cell is called (see `cell_places`).
+
+    Maps go on without areas where their file cannot be read; hot spots and alerts say what is wrong with it.
+    """
+    return _places(str(city), _changed(city.areas), city)
 
 
 def street_picture(config: Config, city: City) -> str | None:
@@ -170,7 +175,7 @@ def street_picture(config: Config, city: City) -> str | None:
     if not st.session_state.get(key):
         try:
             st.session_state[key] = record_picture(config, city)
-        except InputError:  # an ingest has just replaced what was to be read: the next run draws them
+        except (InputError, JobError):  # an ingest is writing what was to be read: the next run draws them
             return None
     picture: str | None = st.session_state.get(key)
     return picture
@@ -178,8 +183,11 @@ def street_picture(config: Config, city: City) -> str | None:
 
 def record_picture(config: Config, city: City) -> str | None:
     """The picture of where vehicles report, as a data URI; None without records. Raises InputError and JobError."""
-    store = RecordStore(config.paths.data / city.name / "records")
-    state = store.load()
+    changed = records_stamp(config, city)
+    if changed is None:
+        return None
+    store = RecordStore(config.paths.data / city.name / "records", read_only=True)
+    state = _state(str(store.root), changed, store)
     newest_day = max(state.hours, default=0) // 24
     return _density(f"{store.root} {city}", newest_day, store, state, city)
 
@@ -204,7 +212,7 @@ def records_stamp(config: Config, city: City) -> int | None:
 def records_of_slots(config: Config, city: City) -> pd.Series | None:
     """Records of each slot, by its number since 1970; None without records. Raises InputError and JobError."""
     changed = records_stamp(config, city)
-    store = RecordStore(config.paths.data / city.name / "records")
+    store = RecordStore(config.paths.data / city.name / "records", read_only=True)
     return None if changed is None else _records(f"{store.root} {city}", changed, store)
 
 
@@ -213,8 +221,10 @@ def identity(store: DayStore) -> str:
     return f"{store.root} {store.city}"
 
 
-def _champions(config: Config, city: City) -> list[str]:
-    return registry_of(config, city).champions()
+def _forecast_stores(config: Config, city: City) -> list[tuple[str, DayStore]]:
+    """Each champion's version and forecasts, the newest champion first."""
+    versions = registry_of(config, city).champions()
+    return [(version, forecast_store(config.paths.data, city, version)) for version in versions]
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -236,7 +246,8 @@ def _flows(identity: str, stamp: Stamp, start: str, end: str, _store: DayStore) 
     return _store.read(np.datetime64(start), np.datetime64(end))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+# The newest time of every model that has scores: of 30 models a page asks each time.
+@st.cache_resource(max_entries=256, show_spinner=False)
 def _newest_time(identity: str, stamp: Stamp, _store: DayStore) -> np.datetime64 | None:
     return last_stored(_store)
 
@@ -244,12 +255,13 @@ def _newest_time(identity: str, stamp: Stamp, _store: DayStore) -> np.datetime64
 @st.cache_resource(max_entries=8, show_spinner="Reading scores")
 def _scores(identity: str, days: Stamp, start: str, end: str, _store: DayStore) -> xr.Dataset | None:
     parts = [_score_day(identity, name, changed, _store) for name, changed in days]
-    return joined([part for part in parts if part is not None], np.datetime64(start or "NaT"), np.datetime64(end))
+    known = as_datasets(part for part in parts if part is not None)
+    return joined(known, np.datetime64(start or "NaT"), np.datetime64(end))
 
 
 # Of a year of days only the newest one changes.
 @st.cache_resource(max_entries=1000, show_spinner=False)
-def _score_day(identity: str, name: str, changed: int, _store: DayStore) -> xr.Dataset | None:
+def _score_day(identity: str, name: str, changed: int, _store: DayStore) -> ScoreDay | None:
     return read_score_day(_store, np.datetime64(name.removesuffix(".nc"), "D"))
 
 
@@ -298,12 +310,12 @@ def _file_state(file: Path) -> tuple[str, int]:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _observed(identity: str, stamp: Stamp, _store: DayStore) -> np.datetime64 | None:
+def _observed(identity: str, changed: int, _store: DayStore) -> np.datetime64 | None:
     return last_observed(_store)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading flows")
-def _limit(identity: str, state: tuple[str, ...] | Stamp, _store: DayStore) -> float:
+def _limit(identity: str, state: str, _store: DayStore) -> float:
     return flow_limit(sample_flows(_store, SCALE_DAYS))
 
 
@@ -330,6 +342,11 @@ def _records(identity: str, changed: int, _store: RecordStore) -> pd.Series:
     return pd.Series(facts[:, 3], index=facts[:, 0])
 
 
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _state(root: str, changed: int, _store: RecordStore) -> State:
+    return _store.load()
+
+
 @st.cache_resource(max_entries=4, show_spinner="Drawing the streets")
 def _density(identity: str, newest_day: int, _store: RecordStore, _state: State, _city: City) -> str | None:
     counts = point_counts(_store, _state, _city)
@@ -337,5 +354,9 @@ def _density(identity: str, newest_day: int, _store: RecordStore, _state: State,
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _rings(identity: str, _city: City) -> list[list[list[float]]]:
-    return cell_rings(_city)
+def _places(identity: str, changed: int, _city: City) -> tuple[tuple[dict[str, Any], ...], list[str]]:
+    try:
+        areas = city_areas(_city)
+    except InputError:
+        areas = {}
+    return tuple(area.outline for area in areas.values()), cell_places(_city, areas)

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.frames import observed_frame
-from dashboard.labels import moment_label
-from dashboard.timeline import Expected, expected, of_kind
+from dashboard.frames import observed_frames
+from dashboard.labels import moment_labels
+from dashboard.timeline import Expected, expected_frames, of_kind
 from trafficcast.baselines import Climatology
 from trafficcast.city import City
 from trafficcast.forecasts import has_intervals
 from trafficcast.normal import Normal
-from trafficcast.windows import HORIZON
 
 OBSERVED, FORECAST, TYPICAL, EARLIER = "observed", "forecast", "typical", "forecast 1 h before"
 # Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages.
 COLOURS = {OBSERVED: "#888888", FORECAST: "#d55e00", TYPICAL: "#0072b2", EARLIER: "#cc79a7"}
+NAN = float("nan")
 EARLIER_LEAD = 2  # slots ahead of those that the earlier forecasts were of
 
 
@@ -39,25 +39,34 @@ def cell_history(
 
     `newest` is the forecast shown as FORECAST, at its first lead; `forecasts` are those around it. Net has no interval.
     """
+    row, col = cell
+
+    def of_cell(frames: np.ndarray) -> np.ndarray:
+        return of_kind(frames, kind)[:, row, col]
+
     made = newest.forecast
-    targets = made["valid_time"].values
-    rows: list[tuple[np.datetime64, str, float, float, float]] = []
-    nan = float("nan")
-    for slot in slots:
-        seen = None if flows is None else observed_frame(flows, slot)
-        if seen is not None:
-            rows.append((slot, OBSERVED, float(of_kind(seen, kind)[cell]), nan, nan))
-        if typical is not None:
-            rows.append((slot, TYPICAL, float(of_kind(typical.at(np.array([slot]))[0], kind)[cell]), nan, nan))
-        earlier = expected(forecasts, city, slot, EARLIER_LEAD)
-        if earlier is not None:
-            rows.append((slot, EARLIER, float(earlier.flow(kind)[cell]), nan, nan))
-    bounds = _bounds(made, kind, cell, level)
-    for lead in range(HORIZON):
-        vehicles = float(Expected(newest.version, made, lead).flow(kind)[cell])
-        rows.append((targets[lead], FORECAST, vehicles, *bounds[lead]))
-    table = pd.DataFrame(rows, columns=["time", "what", "vehicles", "lower", "upper"])
-    return table.assign(label=[moment_label(city, time) for time in table["time"].values])
+    lines = [line(FORECAST, made["valid_time"].values, of_cell(made["flow"].values), *_bounds(made, kind, cell, level))]
+    if flows is not None:
+        times, frames = observed_frames(flows, slots)
+        lines.append(line(OBSERVED, times, of_cell(frames)))
+    if typical is not None:
+        lines.append(line(TYPICAL, slots, of_cell(typical.at(slots))))
+    times, frames = expected_frames(forecasts, city, slots, EARLIER_LEAD)
+    lines.append(line(EARLIER, times, of_cell(frames)))
+    return with_labels(city, lines)
+
+
+def line(
+    what: str, times: np.ndarray, vehicles: np.ndarray, lower: np.ndarray | float = NAN, upper: np.ndarray | float = NAN
+) -> pd.DataFrame:
+    """A line of `cell_history` without its labels."""
+    return pd.DataFrame({"time": times, "what": what, "vehicles": vehicles, "lower": lower, "upper": upper})
+
+
+def with_labels(city: City, lines: list[pd.DataFrame]) -> pd.DataFrame:
+    """The lines as one table, each slot's start as the city's clock has it."""
+    table = pd.concat([line for line in lines if len(line)], ignore_index=True)
+    return table.assign(label=moment_labels(city, table["time"].to_numpy()))
 
 
 def history_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +93,8 @@ def history_chart(
     lines = table.assign(start=start, end=start + timedelta(minutes=city.slot_minutes))
     shown = [what for what in COLOURS if (table["what"] == what).any()]
     axis = alt.Axis(format="%H:%M", title=f"slot start, {local:%Z}", grid=False)
-    x = alt.X("start:T", scale=alt.Scale(type="utc"), axis=axis)
+    # Channels as objects: Altair looks a string's up in its whole schema.
+    x, end = alt.X("start:T", scale=alt.Scale(type="utc"), axis=axis), alt.X2("end:T")
     colour = alt.Color(
         "what:N",
         scale=alt.Scale(domain=shown, range=[COLOURS[what] for what in shown]),
@@ -99,16 +109,22 @@ def history_chart(
         alt.Tooltip("upper:Q", title="to", format=".1f"),
     ]
     bounded = alt.Chart(lines[lines["what"] == FORECAST].dropna())
-    band = bounded.mark_rect(opacity=0.25, color=COLOURS[FORECAST]).encode(x=x, x2="end:T", y="lower:Q", y2="upper:Q")
-    steps = alt.Chart(lines).mark_rule(strokeWidth=2.5).encode(x=x, x2="end:T", y=y, color=colour, tooltip=tooltip)
+    band = bounded.mark_rect(opacity=0.25, color=COLOURS[FORECAST]).encode(
+        x=x, x2=end, y=alt.Y("lower:Q"), y2=alt.Y2("upper:Q")
+    )
+    steps = alt.Chart(lines).mark_rule(strokeWidth=2.5).encode(x=x, x2=end, y=y, color=colour, tooltip=tooltip)
     now = alt.Chart(pd.DataFrame({"start": [pd.Timestamp(init_time) + offset]}))
     now = now.mark_rule(strokeDash=[4, 4], color="#999999").encode(x=x)
     return alt.layer(now, band, steps).properties(height=height)
 
 
-def _bounds(made: xr.Dataset, kind: str, cell: tuple[int, int], level: float) -> list[tuple[float, float]]:
+def _bounds(
+    made: xr.Dataset, kind: str, cell: tuple[int, int], level: float
+) -> tuple[np.ndarray | float, np.ndarray | float]:
+    """The forecast's interval of that level in a cell, by lead; not a number for net and without intervals."""
     if kind == "net" or not has_intervals(made):
-        return [(float("nan"), float("nan"))] * HORIZON
+        return NAN, NAN
     place = int(np.argmin(np.abs(made["level"].values - level)))
-    lower, upper = (made[name].values[place] for name in ("lower", "upper"))
-    return [(float(of_kind(lower[i], kind)[cell]), float(of_kind(upper[i], kind)[cell])) for i in range(HORIZON)]
+    row, col = cell
+    lower, upper = (of_kind(made[name].values[place], kind)[:, row, col] for name in ("lower", "upper"))
+    return lower, upper

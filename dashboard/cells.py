@@ -1,15 +1,11 @@
-"""The grid as GeoJSON: one polygon a cell, with the value and the colour that a map gives it."""
+"""The cells of the grid on a map: which one holds a place, and what each says."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from trafficcast.areas import Area
 from trafficcast.city import City
-from trafficcast.geojson import cell_ring, cell_rings
-
-__all__ = ["cell_at", "cell_ring", "cell_rings", "feature_collection"]
 
 
 def cell_at(city: City, lat: float, lon: float) -> tuple[int, int] | None:
@@ -19,29 +15,21 @@ def cell_at(city: City, lat: float, lon: float) -> tuple[int, int] | None:
     return (row, col) if 0 <= row < city.rows and 0 <= col < city.cols else None
 
 
-def feature_collection(
-    rings: list[list[list[float]]], values: np.ndarray, colours: list[str], digits: int
-) -> dict[str, Any]:
-    """GeoJSON of the cells.
+def cell_places(city: City, areas: dict[str, Area]) -> list[str]:
+    """What each cell is called, row after row: the area that covers most of it, its row and column."""
+    places = [f"row {row}, column {col}" for row in range(city.rows) for col in range(city.cols)]
+    if not areas:
+        return places
+    shares = np.stack([area.share.ravel() for area in areas.values()])
+    names = list(areas)
+    return [
+        f"{names[most]}, {place}" if share > 0 else place
+        for place, most, share in zip(places, shares.argmax(axis=0).tolist(), shares.max(axis=0).tolist(), strict=True)
+    ]
 
-    Args:
-        rings: the cells' outlines (see `cell_rings`), so that they are computed once.
-        values: (row, col), vehicles per slot.
-        colours: #rrggbbaa, one a cell in the order of `values.ravel()`.
-        digits: decimals of the values shown.
-    """
-    cols = values.shape[1]
+
+def cell_words(places: list[str], values: np.ndarray, digits: int) -> list[str]:
+    """What a map says of each cell: its place and its value, (row, col), with so many decimals."""
     # Adding 0 makes a plain 0 of what would print as -0.0.
-    texts = [f"{value:.{digits}f}" for value in (values.round(digits) + 0.0).ravel().tolist()]
-    return {
-        "type": "FeatureCollection",
-        "features": [
-            {
-                "type": "Feature",
-                "id": i,
-                "properties": {"row": i // cols, "col": i % cols, "value": text, "fill": colour},
-                "geometry": {"type": "Polygon", "coordinates": [ring]},
-            }
-            for i, (ring, text, colour) in enumerate(zip(rings, texts, colours, strict=True))
-        ],
-    }
+    rounded = (values.round(digits) + 0.0).ravel().tolist()
+    return [f"{place}: {value:.{digits}f}" for place, value in zip(places, rounded, strict=True)]

@@ -26,6 +26,12 @@ def observed_frame(flows: xr.Dataset | None, slot: np.datetime64) -> np.ndarray 
     return np.asarray(flows["flow"].values[position[0]], np.float64)
 
 
+def observed_frames(flows: xr.Dataset, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the slots that were observed, and their flows: (time, flow kind, row, col), vehicles per slot."""
+    seen = flows["observed"].values & np.isin(flows["time"].values, slots)
+    return flows["time"].values[seen], flows["flow"].values[seen]
+
+
 def slot_status(observed: bool, slot: np.datetime64, newest: np.datetime64 | None) -> Status:
     """Whether a slot was observed, is yet to come, or was lost: a later slot has come and it has not.
 

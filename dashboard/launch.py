@@ -1,11 +1,9 @@
-"""How the pages are started: Streamlit as a process of its own, with every setting on its command line."""
+"""How the pages are started: Streamlit (see __main__.py) in its own process, with every setting on its command line."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-import dashboard
 
 SETTINGS = {
     # Leaflet lies in static/ beside the script.
@@ -24,8 +22,8 @@ SETTINGS = {
 
 def command(config: Path, city: str | None, port: int, address: str = "127.0.0.1") -> list[str]:
     """The argument vector that serves the pages for a configuration file; `city` is the one shown first."""
-    app = Path(dashboard.__file__).resolve().parent / "app.py"
     flags = [f"--{key}={value}" for key, value in SETTINGS.items()]
     where = [f"--server.address={address}", f"--server.port={port}"]
     shown = ["--config", str(config)] + (["--city", city] if city else [])
-    return [sys.executable, "-m", "streamlit", "run", str(app), *flags, *where, "--", *shown]
+    # -P: a folder of the same name where it is started is not this package.
+    return [sys.executable, "-P", "-m", "dashboard", *flags, *where, "--", *shown]

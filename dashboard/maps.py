@@ -11,8 +11,8 @@ from streamlit_folium import st_folium
 
 from dashboard.address import change
 from dashboard.base_map import base_map, cell_layer
-from dashboard.cached import rings_of, street_picture
-from dashboard.cells import cell_at, cell_ring, feature_collection
+from dashboard.cached import places_of, street_picture
+from dashboard.cells import cell_at, cell_words
 from dashboard.colours import difference_colours, difference_legend, flow_colours, flow_legend
 from dashboard.view import View
 from trafficcast.config import Config
@@ -36,22 +36,23 @@ class Layer:
 def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key: str) -> None:
     """The maps of a page, `key`; a click on a cell is said by the address."""
     city = view.city
-    raster, outlines = street_picture(config, city), rings_of(city)
+    raster, (outlines, places) = street_picture(config, city), places_of(city)
     for number, (layer, place) in enumerate(zip(layers, st.columns(len(layers)), strict=True)):
         with place:
             st.markdown(f"**{layer.title}** &ensp; {layer.note}")
-            cells = None
+            colours, words = [], []
             if layer.values is not None:
                 paint = difference_colours if layer.diverging else flow_colours
-                cells = feature_collection(outlines, layer.values, paint(layer.values, layer.limit), layer.digits)
+                colours, words = paint(layer.values, layer.limit), cell_words(places, layer.values, layer.digits)
             name = f"{key} {number} {city.name}"
             st_folium(
-                base_map(city, raster, config.map.tiles_url, config.map.tiles_attribution),
+                base_map(city, raster, config.map.tiles_url, config.map.tiles_attribution, outlines),
                 key=name,
                 height=height,
                 use_container_width=True,
                 returned_objects=["last_clicked"],
-                feature_group_to_add=cell_layer(cells, cell_ring(city, *view.cell) if view.cell else None),
+                feature_group_to_add=cell_layer(city, colours, words, view.cell),
+                render=False,  # once is enough: st_folium does it in any case
                 on_change=partial(_choose_cell, view, name),
             )
             st.html(difference_legend(layer.limit) if layer.diverging else flow_legend(layer.limit))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from dashboard.labels import clock_label, slot_label
-from trafficcast.city import City
+from dashboard.labels import slot_labels
+from trafficcast.city import FLOW_KINDS, City
 from trafficcast.forecasts import has_intervals
 from trafficcast.windows import HORIZON
 
@@ -38,9 +38,9 @@ class Expected:
 
 
 def of_kind(frame: np.ndarray, kind: str) -> np.ndarray:
-    """(flow kind, row, col) -> (row, col), float64, vehicles per slot; of net inflow less outflow."""
-    values = np.asarray(frame, np.float64)
-    return values[0] - values[1] if kind == "net" else values[("inflow", "outflow").index(kind)]
+    """(..., flow kind, row, col) -> (..., row, col), float64, vehicles per slot; of net inflow less outflow."""
+    inflow, outflow = np.moveaxis(np.asarray(frame, np.float64), -3, 0)
+    return inflow - outflow if kind == "net" else (inflow, outflow)[FLOW_KINDS.index(kind)]
 
 
 def shown_slots(city: City, newest_init: np.datetime64) -> np.ndarray:
@@ -60,10 +60,26 @@ def expected(
     return None
 
 
-def slot_text(city: City, newest_init: np.datetime64, slot: np.datetime64) -> str:
+def expected_frames(
+    forecasts: list[tuple[str, xr.Dataset]], city: City, slots: np.ndarray, lead: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the slots forecast `lead` slots ahead, and what was: (time, flow kind, row, col), vehicles per slot."""
+    times, frames = [], []
+    for _, dataset in forecasts:
+        targets = dataset["init_time"].values + lead * city.slot
+        wanted = np.isin(targets, slots)
+        times.append(targets[wanted])
+        frames.append(dataset["flow"].values[wanted, lead])
+    if not frames:
+        return slots[:0], np.zeros((0, len(FLOW_KINDS), city.rows, city.cols))
+    return np.concatenate(times), np.concatenate(frames)
+
+
+def slot_texts(city: City, newest_init: np.datetime64, slots: np.ndarray) -> list[str]:
     """'18:00-18:30 PDT', with '(+30 min)' for a slot ahead, after the day where it is another one."""
-    day, newest_day = city.local_days(np.array([slot, newest_init]))
-    before = "the day before " if day < newest_day else ""
-    zone = clock_label(city, slot).split(" ", 1)[1]
-    ahead = int((slot - newest_init) / MINUTE)
-    return f"{before}{slot_label(city, slot)} {zone}" + (f" (+{ahead} min)" if ahead >= 0 else "")
+    newest_day = city.local_days(np.array([newest_init]))[0]
+    ahead = ((slots - newest_init) // MINUTE).tolist()
+    return [
+        ("the day before " if day < newest_day else "") + label + (f" (+{minutes} min)" if minutes >= 0 else "")
+        for day, label, minutes in zip(city.local_days(slots), slot_labels(city, slots), ahead, strict=True)
+    ]

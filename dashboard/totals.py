@@ -6,14 +6,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.cell_history import FORECAST, OBSERVED, TYPICAL
-from dashboard.frames import observed_frame
-from dashboard.labels import moment_label
+from dashboard.cell_history import FORECAST, OBSERVED, TYPICAL, line, with_labels
+from dashboard.frames import observed_frames
 from dashboard.timeline import Expected, of_kind
 from trafficcast.baselines import Climatology
 from trafficcast.city import City
 from trafficcast.normal import Normal
-from trafficcast.windows import HORIZON
 
 
 def city_totals(
@@ -25,15 +23,15 @@ def city_totals(
     slots: np.ndarray,
 ) -> pd.DataFrame:
     """As `cell_history`, of the sum over all cells, without earlier forecasts and intervals."""
-    rows: list[tuple[np.datetime64, str, float]] = []
-    for slot in slots:
-        seen = observed_frame(flows, slot)
-        if seen is not None:
-            rows.append((slot, OBSERVED, float(of_kind(seen, kind).sum())))
-        if typical is not None:
-            rows.append((slot, TYPICAL, float(of_kind(typical.at(np.array([slot]))[0], kind).sum())))
-    for lead in range(HORIZON):
-        total = Expected(newest.version, newest.forecast, lead).flow(kind).sum()
-        rows.append((newest.forecast["valid_time"].values[lead], FORECAST, float(total)))
-    table = pd.DataFrame(rows, columns=["time", "what", "vehicles"]).assign(lower=np.nan, upper=np.nan)
-    return table.assign(label=[moment_label(city, time) for time in table["time"].values])
+
+    def total(frames: np.ndarray) -> np.ndarray:
+        return of_kind(frames, kind).sum(axis=(1, 2))
+
+    made = newest.forecast
+    lines = [line(FORECAST, made["valid_time"].values, total(made["flow"].values))]
+    if flows is not None:
+        times, frames = observed_frames(flows, slots)
+        lines.append(line(OBSERVED, times, total(frames)))
+    if typical is not None:
+        lines.append(line(TYPICAL, slots, total(typical.at(slots))))
+    return with_labels(city, lines)

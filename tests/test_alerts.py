@@ -20,7 +20,7 @@ HERE = City(
 NOON = np.datetime64("2008-06-04T19:00", "us")  # 12:00 PDT
 MINUTE = np.timedelta64(1, "m")
 CARD = {"architecture": {"name": "vmrnn"}, "version": "vmrnn-1"}
-NORTH = Area("North", np.array([[1.0, 0.5], [0, 0], [0, 0]]), -122.42, 37.75)
+NORTH = Area("North", np.array([[1.0, 0.5], [0, 0], [0, 0]]), -122.42, 37.75, {})
 
 
 def find(rule: Rule, **known: object) -> list[Finding]:

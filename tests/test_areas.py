@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box, mapping
+from shapely.geometry import shape as geometry
 
 from trafficcast.areas import Area, city_areas, read_areas
 from trafficcast.city import City
@@ -62,6 +63,15 @@ def test_what_lies_outside_the_box_is_cut_off(tmp_path: Path) -> None:
     found = areas(tmp_path, All=box(0, 40, 20, 50), Corner=box(9.45, 45.35, 12, 47))
     assert np.allclose(found["All"].share, 1)
     assert found["Corner"].share[0, 4] == pytest.approx(0.25) and np.count_nonzero(found["Corner"].share) == 1
+
+
+def test_the_outline_is_the_areas_simplified(tmp_path: Path) -> None:
+    disc = Point(9.25, 45.2).buffer(0.1, quad_segs=1000)
+    outline = areas(tmp_path, Disc=disc)["Disc"].outline
+    drawn = geometry(outline)
+    assert drawn.symmetric_difference(disc).area < 0.05 * disc.area
+    assert len(outline["coordinates"][0]) < 100
+    assert json.loads(json.dumps(outline))["type"] == "Polygon"
 
 
 def test_features_of_one_name_are_one_area_and_count_once(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from PIL import Image
 
 from trafficcast import density
 from trafficcast.city import City
-from trafficcast.density import Places, add_to_raster, ends, outside_box, png_uri, shade_levels
-from trafficcast.records import Points, Trips, ZoneTrips
+from trafficcast.density import Places, add_to_raster, ends, outside_box, png_uri, point_counts, shade_levels
+from trafficcast.record_store import RecordStore, State
+from trafficcast.records import HOUR_US, Points, Trips, ZoneTrips
 
 CITY = City(west=10.0, east=10.7, south=45.0, north=45.5, rows=5, cols=7, timezone="Europe/Rome", name="testville")
 
@@ -23,6 +25,28 @@ def places(lon: list[float], lat: list[float]) -> Places:
     made = Places()
     made.add(np.array(lon), np.array(lat))
     return made
+
+
+class Hours(RecordStore):
+    """A store that holds ten points every hour."""
+
+    def read_hour(self, state: State, hour: int) -> Points:
+        ten = np.zeros(10)
+        time = np.full(10, hour * HOUR_US)
+        return Points(ten.astype(np.int32), time, ten + 10.01 + hour / 1100, ten + 45.2, ten.astype(np.int8))
+
+
+def test_the_streets_are_drawn_from_enough_hours_of_the_last_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, hours = Hours(Path("unused")), range(density.RECENT_HOURS + 50)
+    state = State(kind="points", hours=dict.fromkeys(hours, ("", 10)))
+    counts = point_counts(store, state, CITY, 512)
+    assert counts.sum() == 10 * density.RECENT_HOURS
+    assert counts[:, :40].sum() == 0  # the first fifty hours lie further west
+    monkeypatch.setattr(density, "ENOUGH_POINTS", 95)
+    some = point_counts(store, state, CITY, 512)
+    assert some.sum() == 100
+    assert np.flatnonzero(some.any(axis=0)).std() > 50  # of hours from all of the time
+    assert (some == point_counts(store, state, CITY, 512)).all()
 
 
 def test_points_fall_on_their_pixels_north_up() -> None:

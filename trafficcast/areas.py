@@ -15,16 +15,22 @@ from trafficcast.errors import InputError
 WGS84 = "EPSG:4326"
 # Less than this share of a cell is a border drawn along its edge.
 NO_SHARE = 1e-9
+# Outlines are drawn, not measured with: what is lost is below this share of a cell.
+OUTLINE_DETAIL = 0.02
 
 
 @dataclass(frozen=True)
 class Area:
-    """`share`: (row, col), how much of each cell the area covers, 0 to 1; `lon`, `lat`: a point in it, degrees."""
+    """`share`: (row, col), how much of each cell the area covers, 0 to 1; `lon`, `lat`: a point in it, degrees.
+
+    `outline`: a GeoJSON geometry to draw, simplified.
+    """
 
     name: str
     share: np.ndarray
     lon: float
     lat: float
+    outline: dict[str, Any]
 
 
 def city_areas(city: City) -> dict[str, Area]:
@@ -58,8 +64,16 @@ def read_areas(file: Path, city: City) -> dict[str, Area]:
                 "coordinates are longitude, latitude in degrees"
             )
         point = shapely.point_on_surface(polygon)
-        areas[name] = Area(name, share, float(point.x), float(point.y))
+        areas[name] = Area(name, share, float(point.x), float(point.y), _outline(polygon, city))
     return areas
+
+
+def _outline(polygon: Any, city: City) -> dict[str, Any]:
+    import shapely
+
+    cell = min((city.east - city.west) / city.cols, (city.north - city.south) / city.rows)
+    outline: dict[str, Any] = shapely.geometry.mapping(shapely.simplify(polygon, OUTLINE_DETAIL * cell))
+    return outline
 
 
 def _shares(polygon: Any, city: City) -> np.ndarray:

@@ -21,6 +21,7 @@ from trafficcast.screening import ENDS
 
 SIZE = 1024
 RECENT_HOURS = 24 * 28
+ENOUGH_POINTS = 3_000_000  # to see every street of a city by
 LEVELS = 16
 INK = (38, 46, 58)
 DARKEST = 215
@@ -40,14 +41,19 @@ Box = tuple[float, float, float, float]  # west, east, south, north in degrees
 def point_counts(store: RecordStore, state: State, city: City, size: int = SIZE) -> np.ndarray:
     """How many points (of trips: pick-ups and drop-offs) of the last weeks fell on each pixel: (size, size).
 
-    See `add_to_raster`. One hour is in memory at a time.
+    See `add_to_raster`. Of many points enough are drawn, whole hours, the same in every call; one is in memory at a
+    time.
     """
     counts = np.zeros((size, size), np.int64)
     if state.kind == "zone-trips":
         return counts
-    for hour in sorted(state.hours)[-RECENT_HOURS:]:
+    drawn, recent = 0, sorted(state.hours)[-RECENT_HOURS:]
+    for hour in np.random.default_rng(0).permutation(recent).tolist():
         _, lon, lat = ends(store.read_hour(state, hour))
         add_to_raster(counts, city, lon, lat)
+        drawn += len(lon)
+        if drawn >= ENOUGH_POINTS:
+            break
     return counts
 
 
@@ -167,7 +173,7 @@ def png_uri(levels: np.ndarray) -> str:
     picture.putpalette(bytes(INK) * LEVELS)
     file = io.BytesIO()
     opacity = bytes(round(DARKEST * level / (LEVELS - 1)) for level in range(LEVELS))
-    picture.save(file, "PNG", transparency=opacity, bits=4, optimize=True)
+    picture.save(file, "PNG", transparency=opacity, bits=4)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 

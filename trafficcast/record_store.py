@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from trafficcast.sources import Source
 
 KINDS: dict[str, type[Records]] = {"points": Points, "trips": Trips, "zone-trips": ZoneTrips}
 WAIT_SECONDS = 30.0
+READER_WAIT_SECONDS = 0.2  # a commit takes some 50 ms
 TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (digest TEXT PRIMARY KEY, facts TEXT NOT NULL);
@@ -94,9 +95,13 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordStore:
-    """All kept records of one city."""
+    """All kept records of one city.
+
+    `read_only`: it makes and changes no file, and gives up soon where a writer has the database to itself.
+    """
 
     root: Path
+    read_only: bool = False
 
     def exists(self) -> bool:
         """Whether anything was ever ingested."""
@@ -271,22 +276,29 @@ class RecordStore:
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """The database in one transaction. Raises InputError where it is damaged."""
+        """The database in one transaction. Raises InputError where it is damaged, JobError where it cannot be used."""
         file = self.root / "state.sqlite"
-        self.root.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(file, timeout=WAIT_SECONDS)
+        mode, wait = ("ro", READER_WAIT_SECONDS) if self.read_only else ("rwc", WAIT_SECONDS)
+        if not self.read_only:
+            self.root.mkdir(parents=True, exist_ok=True)
         try:
-            with database:
-                database.executescript(TABLES)
+            address = f"{file.absolute().as_uri()}?mode={mode}"
+            with closing(sqlite3.connect(address, uri=True, timeout=wait)) as database, database:
+                if not self.read_only:
+                    database.executescript(TABLES)
                 yield database
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
-                raise JobError(f"cannot use {file}: {error}") from None  # locked, or the disk is full
+                raise JobError(f"cannot use {file}: {why_not(error)}") from None  # locked, or the disk is full
             raise InputError(
                 f"{file} is damaged: {error}; move {self.root} away and ingest its sources again"
             ) from None
-        finally:
-            database.close()
+
+
+def why_not(error: sqlite3.OperationalError) -> str:
+    """What keeps a database from being used; SQLite says of a killed writer's only that it is read-only."""
+    half_done = getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK"
+    return "a writer was stopped midway, the next one puts it right" if half_done else str(error)
 
 
 def kind_of(records: Records, source: Source, city: City, kind: str | None) -> str:

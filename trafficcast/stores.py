@@ -61,9 +61,11 @@ class DayStore:
         """
         days = self.days()
         if start is not None:
-            days = [day for day in days if day >= self.city.local_days(start + INTERLEAVED).min()]
+            first = self.city.local_days(start + INTERLEAVED).min()
+            days = [day for day in days if day >= first]
         if end is not None:
-            days = [day for day in days if day <= self.city.local_days(end - MICROSECOND - INTERLEAVED).max()]
+            last = self.city.local_days(end - MICROSECOND - INTERLEAVED).max()
+            days = [day for day in days if day <= last]
         parts = [self._load(day, only) for day in days]
         if not parts:
             return None

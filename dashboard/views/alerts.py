@@ -13,15 +13,15 @@ from dashboard.address import change
 from dashboard.alert_reads import MOST, alert_file, read_alerts
 from dashboard.alert_tables import alert_table, head_line, place_of, rule_table
 from dashboard.base_map import base_map, cell_layer
-from dashboard.cached import areas_of, rings_of, street_picture
-from dashboard.cells import cell_ring, feature_collection
+from dashboard.cached import places_of, street_picture
+from dashboard.cells import cell_words
 from dashboard.labels import moment_label, plain
+from dashboard.named_areas import named_areas
 from dashboard.pages import LOOK_BACK, NOW, open_page
 from dashboard.plain_text import one_line
 from dashboard.view import View
 from dashboard.watch import rerun_when_changed
 from trafficcast.alert_book import Alert
-from trafficcast.areas import Area
 from trafficcast.config import Config
 from trafficcast.errors import InputError
 
@@ -101,7 +101,7 @@ def _alerts(config: Config, view: View, alerts: list[Alert], section: str) -> No
 def _place(config: Config, view: View, alert: Alert) -> None:
     """An alert's place on the map, its words, and the ways to the pages that show more of it."""
     city = view.city
-    share, cell = place_of(alert, city, _areas(view))
+    share, cell = place_of(alert, city, named_areas(city))
     the_map, words = st.columns([1.1, 1])
     with words:
         st.text(f"{one_line(alert.finding.message)}")
@@ -125,29 +125,20 @@ def _place(config: Config, view: View, alert: Alert) -> None:
 def _map(config: Config, view: View, share: np.ndarray | None, cell: tuple[int, int] | None) -> None:
     """The cells of an area by how much of them lies in it, or the outline of a cell."""
     city = view.city
-    cells, outline = None, None
+    outlines, places = places_of(city)
+    colours, words, chosen = [], [], cell
     if share is not None:
         colours = [f"{PLACE_COLOUR}{round(AREA_OPACITY * 255 * one):02x}" for one in share.ravel().tolist()]
-        cells = feature_collection(rings_of(city), 100 * share, colours, 0)
-    elif cell is not None:
-        outline = cell_ring(city, *cell)
+        words, chosen = [f"{words} %" for words in cell_words(places, 100 * share, 0)], None
     st_folium(
-        base_map(city, street_picture(config, city), config.map.tiles_url, config.map.tiles_attribution),
+        base_map(city, street_picture(config, city), config.map.tiles_url, config.map.tiles_attribution, outlines),
         key=f"alerts map {city.name}",
         height=MAP_HEIGHT,
         use_container_width=True,
         returned_objects=[],
-        feature_group_to_add=cell_layer(cells, outline),
+        feature_group_to_add=cell_layer(city, colours, words, chosen),
+        render=False,
     )
-
-
-def _areas(view: View) -> dict[str, Area]:
-    """The city's areas; where they cannot be read the page says so, and goes on without."""
-    try:
-        return areas_of(view.city)
-    except InputError as error:
-        st.warning(plain(str(error)))
-        return {}
 
 
 def _rules(config: Config, view: View) -> None:

@@ -20,6 +20,7 @@ from dashboard.cached import (
     typical_of,
 )
 from dashboard.cell_day import cell_day, day_chart, day_table
+from dashboard.choices import choice
 from dashboard.download_menu import download_menu, slot_heading
 from dashboard.downloads import forecast_grid, moments_grid
 from dashboard.empty import what_is_missing
@@ -176,7 +177,7 @@ def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, st
         st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=_choose_kind, args=(view,))
         st.segmented_control("Maps", SHOWN, key="two", required=True, on_change=_choose_two, args=(view, slot, other))
         if view.other is not None:
-            of = str(st.segmented_control("Of", OF, default=OF[0], key="moments of", required=True))
+            of = choice(st.segmented_control, "Of", OF, "of", required=True)
         st.segmented_control(
             "Forecast made, min ahead",
             minutes,

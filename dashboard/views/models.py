@@ -7,6 +7,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard.cached import card_of, card_text_of, curve_of, registry_of, registry_stamp
+from dashboard.choices import choice
 from dashboard.empty import what_is_missing
 from dashboard.labels import plain
 from dashboard.model_cards import (
@@ -62,8 +63,8 @@ def draw(config: Config, view: View) -> None:
     version_place, section_place = st.columns([1, 4], vertical_alignment="bottom")
     order = table["version"].tolist()
     first = next((champion for champion in champions if champion in order), order[0])
-    version = version_place.selectbox("Model", order, index=order.index(first), key=f"model {city.name}")
-    section = section_place.segmented_control("Show", SECTIONS, default=SECTIONS[0], key="model section", required=True)
+    version = choice(version_place.selectbox, "Model", order, "model", first)
+    section = choice(section_place.segmented_control, "Show", SECTIONS, "show", required=True)
     card = cards[version]
     if section == "Training curve":
         _curve(registry, version)
@@ -98,10 +99,10 @@ def _history(view: View, versions: list[str], champions: list[str]) -> None:
 def _scores(version: str, card: dict[str, Any]) -> None:
     """All metrics of the model and its baselines on test or validation, and RMSE by lead."""
     with st.container(horizontal=True):
-        part = str(st.segmented_control("Days", PARTS, default=PARTS[0], key="model part", required=True))
+        part = choice(st.segmented_control, "Days", PARTS, "days", required=True)
         minutes = lead_errors({version: card}, part)
         leads = [ALL_LEADS, *(lead_name(int(lead)) for lead in sorted(minutes["group"].unique()))]
-        lead = str(st.segmented_control("Lead", leads, default=ALL_LEADS, key="model lead", required=True))
+        lead = choice(st.segmented_control, "Lead", leads, "ahead", required=True)
     table = metric_table(card, part, None if lead == ALL_LEADS else leads.index(lead) - 1)
     if table.empty:
         st.info(plain(f"The card of {version} holds no scores on {part} days."))
@@ -137,7 +138,7 @@ def _card(registry: Registry, version: str) -> None:
 
 
 def _intervals(card: dict[str, Any]) -> None:
-    part = str(st.segmented_control("Days", PARTS, default=PARTS[0], key="model part", required=True))
+    part = choice(st.segmented_control, "Days", PARTS, "days", required=True)
     table = coverage_of(card, part)
     if table.empty:
         st.info("The model's card says nothing of prediction intervals: it has none.")
@@ -158,10 +159,10 @@ def _against(view: View, chosen: str, cards: dict[str, dict[str, Any] | None], c
         st.info("It takes a champion and another version, with cards that can be read: trafficcast train makes one.")
         return
     part_place, challenger_place = st.columns([1, 3], vertical_alignment="bottom")
-    part = str(part_place.segmented_control("Days", PARTS, default=PARTS[0], key="model part", required=True))
+    part = choice(part_place.segmented_control, "Days", PARTS, "days", required=True)
     challenger = chosen
     if chosen == champion:
-        challenger = challenger_place.selectbox("Challenger", others, key=f"challenger {view.city.name}", width=240)
+        challenger = choice(challenger_place.selectbox, "Challenger", others, "against", width=240)
     pair = {champion: readable[champion], challenger: readable[challenger]}
     if not same_days(pair, part):
         st.warning(f"The two cards' {part} days are not the same: compare the errors with care.")

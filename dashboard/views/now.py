@@ -13,7 +13,6 @@ from dashboard.address import change
 from dashboard.banner import age, warnings
 from dashboard.cached import (
     Forecasts,
-    areas_of,
     colour_limit,
     flows_between,
     forecast_stamp,
@@ -24,6 +23,7 @@ from dashboard.cached import (
     typical_of,
 )
 from dashboard.cell_history import cell_history, history_chart, history_table
+from dashboard.choices import choice
 from dashboard.download_menu import download_menu, slot_heading
 from dashboard.downloads import forecast_grid
 from dashboard.empty import what_is_missing
@@ -32,8 +32,9 @@ from dashboard.hot_spots import hot_spots
 from dashboard.labels import lead_label, plain
 from dashboard.layers import forecast_layers
 from dashboard.maps import Layer, draw_maps
+from dashboard.named_areas import named_areas
 from dashboard.playback import go_on, play_switch, slot_played, stop
-from dashboard.timeline import Expected, expected, of_kind, shown_slots, slot_text
+from dashboard.timeline import Expected, expected, of_kind, shown_slots, slot_texts
 from dashboard.totals import city_totals
 from dashboard.view import KINDS, View
 from dashboard.watch import rerun_when_changed
@@ -96,18 +97,19 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
     kind_place, third_place, play_place, slider_place, beside = st.columns(widths, vertical_alignment="bottom")
     st.session_state["kind"] = view.kind
     kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
-    third = third_place.segmented_control("Third map", THIRD, default=THIRD[0], key="third map", required=True)
+    third = choice(third_place.segmented_control, "Third map", THIRD, "third", required=True)
     with play_place:
         play_switch(PAGE, partial(_go_to, view, init_time))
     st.session_state["slot"] = slot
+    texts = dict(zip(slots, slot_texts(view.city, init_time, slots), strict=True))
     slider_place.select_slider(
         "Slot",
         list(slots),
         key="slot",
-        format_func=partial(slot_text, view.city, init_time),
+        format_func=texts.__getitem__,
         on_change=partial(_choose_slot, view, init_time),
     )
-    return str(third), beside
+    return third, beside
 
 
 def _choose_kind(view: View) -> None:
@@ -178,7 +180,7 @@ def _hot_spots(view: View, newest: Expected, typical: Normal | Climatology, init
         label = lead_label(view.city, init_time, at[lead] - init_time)
         frames[label] = Expected(newest.version, newest.forecast, lead).flow(view.kind)
         usual[label] = of_kind(typical.at(at[lead : lead + 1])[0], view.kind)
-    table = hot_spots(frames, usual, areas_of(view.city), HOT_SPOTS)
+    table = hot_spots(frames, usual, named_areas(view.city), HOT_SPOTS)
     shown = table[["place", "unusual", "vehicles", "typical", "slot"]]
     chosen = st.dataframe(
         shown,

@@ -19,6 +19,7 @@ from dashboard.cached import (
     registry_of,
     scores_between,
 )
+from dashboard.choices import choice
 from dashboard.colours import difference_limit, round_up
 from dashboard.empty import what_is_missing
 from dashboard.labels import moment_label, plain
@@ -65,13 +66,13 @@ def draw(config: Config, view: View) -> None:
         st.info(plain(_what_is_missing(config, view)))
         return
     version_place, period_place, section_place = st.columns([1.3, 1.5, 4.4], vertical_alignment="bottom")
-    version = version_place.selectbox("Model", list(versions), key=f"skill model {view.city.name}")
-    period = period_place.segmented_control("Period", list(PERIODS), default="week", key="skill period", required=True)
-    section = section_place.segmented_control("Show", SECTIONS, default=SECTIONS[0], key="skill section", required=True)
+    version = choice(version_place.selectbox, "Model", list(versions), "model")
+    period = choice(period_place.segmented_control, "Period", list(PERIODS), "period", "week", required=True)
+    section = choice(section_place.segmented_control, "Show", SECTIONS, "show", required=True)
     store = score_store(config.paths.data, view.city, version)
     rerun_when_changed(lambda: stamp(store))
     end = versions[version] + view.city.slot
-    reach = PERIODS[str(period)]
+    reach = PERIODS[period]
     start = None if reach is None else end - reach
     scores = scores_between(config, view.city, version, start, end)
     if scores is None:  # a file that was there when the newest score was looked for
@@ -125,7 +126,7 @@ def _tell(view: View, version: str, scores: xr.Dataset) -> None:
     error, best = together.rmse.get(version, float("nan")), together.best_baseline
     said = [f"{together.forecasts:,} forecasts, {moment_label(city, first)} to {moment_label(city, last)}"]
     said.append(f"RMSE {error:.3f} vehicles per slot")
-    if best is not None and np.isfinite(error):
+    if best is not None and best[1] > 0 and np.isfinite(error):
         name, least = best
         side = "below" if error < least else "above"
         said.append(f"{abs(1 - error / least):.1%} {side} the best baseline's ({name}, {least:.3f})")
@@ -138,15 +139,13 @@ def _measure_and_lead(scores: xr.Dataset) -> tuple[str, str]:
     with st.container(horizontal=True):
         measure = _measure()
         leads = [ALL_LEADS, *(lead_name(minutes) for minutes in leads_of(scores))]
-        lead = st.segmented_control("Lead", leads, default=ALL_LEADS, key="skill lead", required=True)
-    return measure, str(lead)
+        return measure, choice(st.segmented_control, "Lead", leads, "ahead", required=True)
 
 
 def _measure() -> str:
-    chosen = st.segmented_control(
-        "Error", list(MEASURES), default="rmse", key="skill measure", required=True, format_func=MEASURES.__getitem__
+    return choice(
+        st.segmented_control, "Error", list(MEASURES), "error", required=True, format_func=MEASURES.__getitem__
     )
-    return str(chosen)
 
 
 def _by_lead(version: str, scores: xr.Dataset) -> None:
@@ -192,7 +191,7 @@ def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, en
     leads = [ALL_LEADS, *(lead_name(minutes) for minutes in leads_of(scores))]
     st.session_state["kind"] = kind = view.kind
     kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
-    lead = str(lead_place.segmented_control("Lead", leads, default=ALL_LEADS, key="skill lead", required=True))
+    lead = choice(lead_place.segmented_control, "Lead", leads, "ahead", required=True)
     first = max(scores["init_time"].values[0], end - MOST_DAYS * DAY)
     errors = cell_errors_between(config, view.city, version, first, end)
     if errors is None:
@@ -274,8 +273,8 @@ def _published(config: Config, view: View, version: str, scores: xr.Dataset) -> 
         "As published for TaxiBJ: frames divided by the training maximum; squared (MSE) and absolute (MAE) errors "
         "summed over flow kinds, rows and columns and averaged over slots. SSIM needs the frames: see the card."
     )
-    part = right.segmented_control("Card", PARTS, default=PARTS[0], key="skill part", required=True)
-    _table(right, metric_table(card, str(part)), 4)
+    part = choice(right.segmented_control, "Card", PARTS, "days", required=True)
+    _table(right, metric_table(card, part), 4)
     right.caption("From the model's card. RMSE and MAE in vehicles per slot; SSIM with data range 1, OpenSTL's with 2.")
 
 

@@ -45,7 +45,7 @@ def test_where_an_alert_is(place: Any) -> None:
     assert place_of(alert(place="row 1, column 4", lon=lon, lat=lat), city, {}) == (None, (1, 4))
     assert place_of(alert(place="far", lon=0.0, lat=0.0), city, {}) == (None, None)
     assert place_of(alert(place="nowhere", lon=float("nan"), lat=lat), city, {}) == (None, None)
-    area = Area("Harbour", np.eye(5, 7), lon, lat)
+    area = Area("Harbour", np.eye(5, 7), lon, lat, {})
     share, cell = place_of(alert(place="Harbour", lon=lon, lat=lat), city, {"Harbour": area})
     assert share is area.share and cell == (1, 4)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
 import pytest
 
 from dashboard.base_map import base_map, cell_layer
-from dashboard.cells import cell_ring, cell_rings, feature_collection
 
 URI = "data:image/png;base64,AAAA"
 
@@ -20,8 +18,7 @@ def whole_page(the_map: Any) -> str:
 
 def test_the_only_files_loaded_are_the_vendored_ones(place: Any) -> None:
     the_map = base_map(place.city, URI, None, "")
-    cells = feature_collection(cell_rings(place.city), np.zeros((5, 7)), ["#00000000"] * 35, 0)
-    cell_layer(cells, cell_ring(place.city, 1, 2)).add_to(the_map)
+    cell_layer(place.city, ["#00000000"] * 35, ["</script><script>"] * 35, (1, 2)).add_to(the_map)
     page = whole_page(the_map)
     assert set(re.findall(r'(?:src|href)="([^"]+)"', page)) == {
         "../../app/static/leaflet-1.9.4/leaflet.js",
@@ -29,6 +26,7 @@ def test_the_only_files_loaded_are_the_vendored_ones(place: Any) -> None:
     }
     assert not re.search(r"https?://", page)
     assert URI in page
+    assert "</script><script>" not in page
 
 
 def test_the_base_map_is_the_same_every_time(place: Any) -> None:
@@ -44,7 +42,7 @@ def test_a_tile_server_takes_the_place_of_the_picture(place: Any, attribution: s
     assert URI not in page
 
 
-def test_no_cells_no_layer(place: Any) -> None:
-    the_map = base_map(place.city, None, None, "")
-    cell_layer(None, None).add_to(the_map)
-    assert "L.geoJson" not in whole_page(the_map)
+def test_outlines_of_areas_are_drawn_on_the_base_map(place: Any) -> None:
+    outline = {"type": "Polygon", "coordinates": [[[10.1, 45.1], [10.2, 45.1], [10.2, 45.2], [10.1, 45.1]]]}
+    assert "45.2" in whole_page(base_map(place.city, None, None, "", (outline,)))
+    assert "L.geoJson" not in whole_page(base_map(place.city, None, None, ""))

@@ -44,7 +44,9 @@ def test_there_are_no_more_than_asked_for() -> None:
 def test_an_area_counts_its_cells_together_and_leads_to_its_busiest() -> None:
     share = np.zeros((3, 4))
     share[0, 0], share[1, 2] = 1.0, 0.5
-    table = hot_spots({"now": frame(r0c0=12, r1c2=17)}, {"now": TYPICAL}, {"the stadium": Area("x", share, 0, 0)}, 8)
+    table = hot_spots(
+        {"now": frame(r0c0=12, r1c2=17)}, {"now": TYPICAL}, {"the stadium": Area("x", share, 0, 0, {})}, 8
+    )
     area = table[table["place"] == "the stadium"].iloc[0]
     assert area["vehicles"] == 20.5 and area["typical"] == 13.5
     assert area["unusual"] == pytest.approx(7 / np.sqrt(13.5))

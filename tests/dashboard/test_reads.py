@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.reads import forecast_versions, sample_flows, stamp
+from dashboard.reads import folder_stamp, newest_stamp, sample_flows, sample_places, stamp
 from trafficcast.stores import last_observed
 
 
@@ -40,16 +40,36 @@ def test_samples_leave_out_what_was_not_observed(place: Any) -> None:
     assert len(sample_flows(place.flows, 1)) == 48
 
 
+def test_sampled_days_are_spread_over_the_year_and_the_week() -> None:
+    places = sample_places(365, 14)
+    assert len(places) >= 13 and places[0] == 0 and places[-1] > 330
+    assert {place % 7 for place in places} == set(range(7))
+    assert sample_places(5, 14) == [0, 1, 2, 3, 4]
+    assert sample_places(0, 14) == []
+
+
 def test_a_stamp_changes_with_the_files(place: Any) -> None:
     place.add_flows()
     before = stamp(place.flows)
     assert [name for name, _ in before] == ["2024-05-07.nc", "2024-05-08.nc"]
+    assert newest_stamp(place.flows) == before
     os.utime(place.flows.root / "2024-05-08.nc", ns=(1, 1))
-    assert stamp(place.flows) != before
+    assert stamp(place.flows) != before and newest_stamp(place.flows) != before
 
 
-def test_versions_are_those_with_a_forecast(place: Any) -> None:
-    assert forecast_versions(place.config.paths.data, place.city) == []
-    place.add_forecast(place.newest, "vmrnn-b-2")
-    place.add_forecast(place.newest, "vmrnn-b-1")
-    assert forecast_versions(place.config.paths.data, place.city) == ["vmrnn-b-1", "vmrnn-b-2"]
+def test_the_stamp_of_a_period_is_that_of_its_days(place: Any) -> None:
+    place.add_flows()
+    noon, hour = np.datetime64("2024-05-04T12", "us"), np.timedelta64(1, "h")
+    assert stamp(place.flows, noon, noon + hour) == ()
+    whole = stamp(place.flows)
+    assert stamp(place.flows, place.newest - 24 * hour, place.newest) == whole
+    assert stamp(place.flows, place.newest + 24 * hour, place.newest + 25 * hour) == whole[1:]  # a day's margin
+
+
+def test_a_folder_changes_with_what_is_written_to_it(place: Any) -> None:
+    assert folder_stamp(place.flows) == 0
+    flows = place.add_flows()
+    before = folder_stamp(place.flows)
+    place.flows.write(flows)
+    place.flows.write(flows.assign(flow=flows["flow"] + 1))
+    assert folder_stamp(place.flows) != before

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from dashboard.cached import newest_score, scores_between
-from dashboard.score_files import read_score_day
+from dashboard.score_files import as_datasets, read_score_day
 from trafficcast.errors import InputError
 from trafficcast.forecasts import score_dataset
 from trafficcast.stores import DayStore, score_store
@@ -33,8 +33,9 @@ def filled(place: Any, days: int = 1) -> DayStore:
 
 def test_a_day_reads_as_the_store_reads_it(place: Any) -> None:
     store = filled(place)
-    read, expected = read_score_day(store, DAY), store.read_day(DAY)
-    assert read is not None and expected is not None
+    day, expected = read_score_day(store, DAY), store.read_day(DAY)
+    assert day is not None and expected is not None
+    (read,) = as_datasets([day])
     xr.testing.assert_equal(read, expected)
     assert read.attrs == expected.attrs
     assert read["init_time"].dtype == expected["init_time"].dtype

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.choices import in_address
 from dashboard.views.models import SECTIONS as MODEL_SECTIONS
 from dashboard.views.skill import SECTIONS as SKILL_SECTIONS
 from trafficcast.forecasts import score_dataset
@@ -52,11 +53,20 @@ def fill(place: Any) -> None:
 def test_each_section_of_skill_draws(place: Any, section: str) -> None:
     fill(place)
     app = page(place, "skill")
-    app.session_state["skill section"] = section
+    app.query_params["show"] = in_address(section)
     app.run()
     assert not app.exception
     said = " ".join(caption.value for caption in app.caption)
     assert "4 forecasts" in said and HOSTILE not in said
+
+
+def test_skill_beside_a_baseline_without_error(place: Any) -> None:
+    place.add_model()
+    truth = np.full((4, 2, 5, 7), 3.0)
+    made = score_dataset(place.city, place.start, {"vmrnn-b-1": truth + 1, "persistence": truth}, truth)
+    score_store(place.config.paths.data, place.city, "vmrnn-b-1").write(made)
+    app = page(place, "skill").run()
+    assert not app.exception and "RMSE 1\\.000" in app.caption[0].value
 
 
 def test_skill_says_what_to_do_without_data_model_and_scores(place: Any) -> None:
@@ -74,7 +84,7 @@ def test_skill_where_nothing_was_observed(place: Any) -> None:
     store.write(score_dataset(place.city, place.start, {"vmrnn-b-1": truth}, truth))
     for section in SKILL_SECTIONS:
         app = page(place, "skill")
-        app.session_state["skill section"] = section
+        app.query_params["show"] = in_address(section)
         assert not app.run().exception, section
 
 
@@ -92,8 +102,8 @@ def test_each_section_of_models_draws_with_odd_cards(place: Any, section: str) -
 
     for version in ("vmrnn-b-1", "vmrnn-c-1", "broken-1"):
         app = page(place, "models")
-        app.session_state["model section"] = section
-        app.session_state["model testville"] = version
+        app.query_params["show"] = in_address(section)
+        app.query_params["model"] = version
         app.run()
         assert not app.exception, version
         assert "broken\\-1/card\\.json" in app.warning[0].value

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.timeline import Expected, expected, of_kind, shown_slots, slot_text
+from dashboard.timeline import Expected, expected, of_kind, shown_slots, slot_texts
 
 INIT = np.datetime64("2024-05-08T07:00", "us")
 
@@ -64,7 +64,7 @@ def test_the_width_of_an_interval_is_upper_less_lower(place: Any) -> None:
 
 def test_slots_are_labelled_on_the_citys_clock(place: Any) -> None:
     at = [INIT - np.timedelta64(10, "h"), INIT - np.timedelta64(30, "m"), INIT, INIT + np.timedelta64(90, "m")]
-    assert [slot_text(place.city, INIT, slot) for slot in at] == [
+    assert slot_texts(place.city, INIT, np.array(at)) == [
         "the day before 23:00-23:30 CEST",
         "08:30-09:00 CEST",
         "09:00-09:30 CEST (+0 min)",

@@ -1,0 +1,20 @@
+"""python -m dashboard ARGUMENTS: `streamlit run` of the pages' script.
+
+What the pages import, two seconds of it, is imported before the server listens: the first page is then as fast as
+the others. Not all of it: Streamlit knows a component, such as the maps', only when a page imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from streamlit.web import cli
+
+BEFORE = ("altair", "dashboard.cached", "folium.plugins", "h5netcdf")
+
+if __name__ == "__main__":
+    for name in BEFORE:
+        importlib.import_module(name)
+    cli.main(["run", str(Path(__file__).with_name("app.py")), *sys.argv[1:]], prog_name="streamlit")
