@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 from streamlit_folium import st_folium
 
@@ -15,7 +16,10 @@ from dashboard.cached import places_of, street_picture
 from dashboard.cells import cell_at, cell_words
 from dashboard.colours import difference_colours, difference_legend, flow_colours, flow_legend
 from dashboard.view import View
+from trafficcast.city import City
 from trafficcast.config import Config
+
+TABLE_HEIGHT = 300
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Layer:
 
 
 def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key: str) -> None:
-    """The maps of a page, `key`; a click on a cell is said by the address."""
+    """The maps of a page, `key`, and their numbers; a click on a cell is said by the address."""
     city = view.city
     raster, (outlines, places) = street_picture(config, city), places_of(city)
     for number, (layer, place) in enumerate(zip(layers, st.columns(len(layers)), strict=True)):
@@ -56,6 +60,15 @@ def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key:
                 on_change=partial(_choose_cell, view, name),
             )
             st.html(difference_legend(layer.limit) if layer.diverging else flow_legend(layer.limit))
+    with st.expander("The numbers of these maps"):
+        st.dataframe(layer_table(city, layers), hide_index=True, height=TABLE_HEIGHT)
+
+
+def layer_table(city: City, layers: list[Layer]) -> pd.DataFrame:
+    """A row for each cell: its row and column, and what each map shows of it, vehicles per slot, rounded as there."""
+    row, col = np.divmod(np.arange(city.rows * city.cols), city.cols)
+    shown = {layer.title: layer.values.ravel().round(layer.digits) for layer in layers if layer.values is not None}
+    return pd.DataFrame({"row": row, "column": col, **shown})
 
 
 def _choose_cell(view: View, key: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from dashboard.layers import forecast_layers, moment_layers
+from dashboard.maps import Layer, layer_table
 
 ONE, TWO = np.full((2, 3), 5.0), np.full((2, 3), 3.0)
 
@@ -42,3 +45,15 @@ def test_two_moments_and_the_first_less_the_second() -> None:
     assert difference.values is not None and (difference.values == 2).all()
     missing = moment_layers("outflow", "predicted", 100, ("Fri", ONE), ("Thu", None))
     assert [layer.note for layer in missing] == ["city total 30", "not predicted", "not predicted"]
+
+
+def test_the_numbers_of_the_maps_have_a_row_for_each_cell(place: Any) -> None:
+    values = np.arange(35.0).reshape(5, 7) + 0.26
+    layers = [
+        Layer("Predicted", values, 100),
+        Layer("Observed", values.round(), 100, digits=0),
+        Layer("None", None, 100),
+    ]
+    table = layer_table(place.city, layers)
+    assert list(table.columns) == ["row", "column", "Predicted", "Observed"]
+    assert table.iloc[9].tolist() == [1, 2, 9.3, 9]

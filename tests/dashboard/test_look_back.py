@@ -155,7 +155,7 @@ def test_a_chosen_cell_has_its_day_and_without_one_the_city(filled: Any) -> None
     assert "City total, inflow" in texts(page(filled[0]))
     app = page(filled[0], cell="2,3", time="2024-05-08T09:00")
     assert "Cell: row 2, column 3, inflow" in texts(app)
-    day = app.dataframe[0].value.set_index("slot")
+    day = next(table.value for table in app.dataframe if "slot" in table.value.columns).set_index("slot")
     assert (day.loc["09:00 CEST", "observed"], day.loc["09:00 CEST", "0 min ahead"]) == (35, 17.5)
 
 
