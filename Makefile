@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/trafficcast demo --port $(PORT) $(if $(filter 0,$(DASHBOARD)),--no-dashboard)
 
 test: $(VENV)/installed-test
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
