@@ -48,6 +48,7 @@ from trafficcast.stores import flow_store
 
 CALENDAR_HEIGHT, CHART_HEIGHT, TABLE_HEIGHT, ROW_HEIGHT = 290, 140, 470, 31
 PICTURE_WIDTH = 520
+REPORT_WIDTHS = 290, 255, 385  # of its tables, beside each other on 1024 pixels
 CALENDAR, QUALITY, PLACES, QUARANTINE = "Calendar", "Quality report", "Where records lie", "Quarantine"
 RECENT = f"Last {WEEKS} weeks"
 SECTIONS = (CALENDAR, QUALITY, PLACES, QUARANTINE)
@@ -185,6 +186,7 @@ def _chosen_slot(view: View, table: pd.DataFrame, chosen: list[dict[str, int]]) 
 
 
 def _days(table: pd.DataFrame) -> None:
+    st.markdown("**Days**")
     st.dataframe(
         table_of_days(table),
         hide_index=True,
@@ -208,7 +210,8 @@ def _quality(config: Config, view: View) -> None:
         return
     if quality.first_slot and quality.last_slot:
         st.text(f"Of everything ever ingested: slots from {quality.first_slot} to {quality.last_slot}")
-    numbers, drops, gaps = st.columns([1.2, 1, 1.4])
+    with st.container(horizontal=True):  # wraps on a narrow screen
+        numbers, drops, gaps = (st.container(width=width) for width in REPORT_WIDTHS)
     numbers.markdown("**Counters**")
     numbers.dataframe(counter_table(quality), hide_index=True, height=TABLE_HEIGHT, column_config=_LOCALIZED)
     drops.markdown("**Rows dropped, by reason**")
@@ -216,7 +219,9 @@ def _quality(config: Config, view: View) -> None:
     gaps.markdown(f"**Gaps**, the longest {MOST_GAPS} at most" if len(quality.gaps) > MOST_GAPS else "**Gaps**")
     if quality.gaps:
         table = gap_table(quality)
-        gaps.dataframe(table, hide_index=True, height=min(TABLE_HEIGHT, ROW_HEIGHT * (len(table) + 1) + 3))
+        times = {name: st.column_config.TextColumn(width=135) for name in ("from", "to")}
+        height = min(TABLE_HEIGHT, ROW_HEIGHT * (len(table) + 1) + 3)
+        gaps.dataframe(table, hide_index=True, height=height, column_config=times)
     else:
         gaps.caption("None: every slot was observed.")
     drops.markdown("**Suspicious vehicles**")
@@ -287,8 +292,15 @@ def _quarantine(view: View) -> None:
     st.text(f"{files:,} files could not be taken. Mend a file and move it back into {inbox}, or remove it.")
     if files > len(table):
         st.text(f"The newest {len(table):,} of them:")
-    size = {"size": st.column_config.NumberColumn("size", format="bytes")}
-    st.dataframe(table, hide_index=True, column_config={**size, "reason": st.column_config.TextColumn(width="large")})
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            "reason": st.column_config.TextColumn(width="large"),
+            "since": st.column_config.TextColumn(width=150),
+            "size": st.column_config.NumberColumn(format="bytes", width="small"),
+        },
+    )
 
 
 def _how_to_ingest(view: View) -> str:

@@ -1,27 +1,36 @@
-"""Stores of a made-up city, written through the project's own functions."""
+"""Stores of a made-up city, written through the project's own functions, and the pages over them in a browser."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from dashboard.launch import command
 from pipelines.threads import threads
 from trafficcast.city import City
 from trafficcast.config import Config, load_config
 from trafficcast.flows import flows_dataset
-from trafficcast.forecasts import forecast_dataset
+from trafficcast.forecasts import forecast_dataset, score_dataset
 from trafficcast.readers import find_records
 from trafficcast.record_store import RecordStore
 from trafficcast.screening import Screen
 from trafficcast.settling import settle
-from trafficcast.stores import DayStore, flow_store, forecast_store
+from trafficcast.stores import DayStore, flow_store, forecast_store, score_store
 
 CONFIG = """
 [cities.testville]
@@ -41,6 +50,17 @@ north = 45.5
 timezone = "Europe/Rome"
 """
 SLOT = np.timedelta64(30, "m")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SECONDS = 60  # for what a browser or a server does
 
 
 @dataclass(frozen=True)
@@ -84,6 +104,12 @@ class Place:
         made = forecast_dataset(self.city, card, init_time, flow, init_time)
         self.forecasts(version).write(made)
         return made.isel(init_time=0)
+
+    def add_scores(self, init_time: np.datetime64, version: str = "vmrnn-b-1") -> None:
+        """Scores of a forecast and of persistence, which were 1 and 2 vehicles above what came."""
+        came = np.full((4, 2, self.city.rows, self.city.cols), 5.0)
+        made = {version: came + 1, "persistence": came + 2}
+        score_store(self.config.paths.data, self.city, version).write(score_dataset(self.city, init_time, made, came))
 
     def bounded(self, forecast: xr.Dataset) -> xr.Dataset:
         """A forecast of one init time with bounds of 2 and 3 vehicles around it, at 80 % and 95 %."""
@@ -139,3 +165,100 @@ def make_place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int],
 def place(make_place: Callable[[int, int], Place]) -> Place:
     """A place of 5 x 7 cells, so that rows are not columns; its stores are empty."""
     return make_place(5, 7)
+
+
+@pytest.fixture(scope="session")
+def filled(make_place: Callable[[int, int], Place]) -> Place:
+    """A filled city of 32 x 32 cells; the newest forecast has no observed slot, the one before it has one."""
+    place = make_place(32, 32)
+    place.add_flows()
+    place.add_model()
+    place.add_records([10.1, 10.35, 10.6], [45.4, 45.25, 45.1])
+    for init_time in (place.newest, place.newest + SLOT):
+        place.add_forecast(init_time)
+        place.add_scores(init_time)
+    return place
+
+
+@dataclass(frozen=True)
+class Server:
+    """The pages, served by a process of its own."""
+
+    address: str
+    pid: int
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Any]:
+    """`with serve(config) as server`: the pages of a configuration, started outside the project's folder."""
+
+    @contextmanager
+    def run(config: Path) -> Iterator[Server]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        folder = tmp_path_factory.mktemp("server")
+        project = str(Path(__file__).resolve().parents[2])
+        environment = os.environ | {"PYTHONPATH": project, "OMP_WAIT_POLICY": "passive", "HOME": str(folder)}
+        with open(folder / "log", "w") as log:
+            server = subprocess.Popen(
+                command(config, "testville", port), cwd=folder, env=environment, stdout=log, stderr=log
+            )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
+            yield Server(f"http://127.0.0.1:{port}/", server.pid)
+        finally:
+            server.terminate()
+            server.wait(SECONDS)
+        said = (folder / "log").read_text()
+        assert "Traceback" not in said, said
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def server(filled: Place, serve: Callable[[Path], Any]) -> Iterator[Server]:
+    """The pages of the filled city, one server for all tests of the session."""
+    with serve(filled.file) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; what asks for it is skipped without one."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    file = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if file is None:
+        pytest.skip("no Chromium on this machine")
+    api.expect.set_options(timeout=SECONDS * 1000 / 2)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=file, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def open_tab(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a tab of a context of its own, 1280 x 720 unless told otherwise."""
+    contexts = []
+
+    def make(**looks: Any) -> Any:
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 720}} | looks))
+        tab = contexts[-1].new_page()
+        tab.set_default_timeout(SECONDS * 1000)
+        return tab
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + SECONDS
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"the server did not answer at {url}")

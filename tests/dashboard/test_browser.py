@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -17,71 +14,19 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 import pytest
 
-from dashboard.launch import command
-
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-TIMEOUT_MS = 60_000
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+SECONDS = 30
 CELLS = "path.leaflet-interactive"
 SLOT = np.timedelta64(30, "m")
 # Something that each page of the made-up city says.
-SAYS = {"Look back": "Predicted", "Skill": "verify", "Models": "champion", "Data": "observed", "Alerts": "alerts"}
+SAYS = {"Look back": "Predicted", "Skill": "2 forecasts", "Models": "champion", "Data": "observed", "Alerts": "alerts"}
 
 
 @pytest.fixture(scope="module")
-def place(make_place: Callable[[int, int], Any]) -> Any:
-    """A filled city of 32 x 32 cells; the newest forecast has no observed slot, the one before it has one."""
-    place = make_place(32, 32)
-    place.add_flows()
-    place.add_model()
-    place.add_records([10.1, 10.35, 10.6], [45.4, 45.25, 45.1])
-    for init_time in (place.newest, place.newest + SLOT):
-        place.add_forecast(init_time)
-    return place
-
-
-@pytest.fixture(scope="module")
-def address(place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server over that city, started outside the project's folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
-    project = str(Path(__file__).resolve().parents[2])
-    environment = os.environ | {"PYTHONPATH": project, "OMP_WAIT_POLICY": "passive", "HOME": str(folder)}
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen(
-            command(place.file, "testville", port), cwd=folder, env=environment, stdout=log, stderr=log
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.terminate()
-        server.wait(30)
-    assert "Traceback" not in (folder / "log").read_text()
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + TIMEOUT_MS / 1000
-    while server.poll() is None and time.monotonic() < end:
-        try:
-            urllib.request.urlopen(url, timeout=5)
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"the server did not answer at {url}")
+def place(filled: Any) -> Any:
+    """The city that is served."""
+    return filled
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +36,17 @@ def requests() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def tab(requests: list[str]) -> Iterator[Any]:
-    """A tab of a browser of its own."""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = browser.new_context(viewport={"width": 1280, "height": 720})
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT_MS)
-        sync_api.expect.set_options(timeout=TIMEOUT_MS / 2)
-        page.on("request", lambda request: requests.append(request.url))
-        yield page
-        browser.close()
+def tab(open_tab: Callable[..., Any], requests: list[str]) -> Any:
+    """A tab whose requests are noted."""
+    tab = open_tab()
+    tab.on("request", lambda request: requests.append(request.url))
+    return tab
+
+
+@pytest.fixture(scope="module")
+def address(server: Any) -> str:
+    """Where the pages are."""
+    return str(server.address)
 
 
 @pytest.fixture
@@ -113,6 +58,7 @@ def page(tab: Any, address: str) -> Any:
 def opened(tab: Any, url: str) -> Any:
     tab.goto(url)
     cells_of(tab, 0).nth(1023).wait_for()
+    tab.locator("[data-test-script-state=notRunning]").wait_for()
     return tab
 
 
@@ -127,7 +73,7 @@ def parameters(page: Any) -> dict[str, str]:
 
 
 def wait_for_address(page: Any, **wanted: str | None) -> None:
-    end = time.monotonic() + TIMEOUT_MS / 2000
+    end = time.monotonic() + SECONDS
     while any(parameters(page).get(name) != value for name, value in wanted.items()):
         assert time.monotonic() < end, (page.url, wanted)
         page.wait_for_timeout(100)
@@ -216,7 +162,7 @@ def test_playback_goes_on_by_itself_and_the_address_says_where_it_stopped(page: 
     for lead in (1, 2):
         sync_api.expect(page.get_by_text(total(0, lead))).to_be_visible()
     page.get_by_text("Play", exact=True).click()
-    end = time.monotonic() + 30
+    end = time.monotonic() + SECONDS
     while "time" not in parameters(page) and time.monotonic() < end:
         page.wait_for_timeout(100)
     assert parameters(page)["time"].startswith("2024-05-0")
