@@ -85,6 +85,8 @@ class Cells(folium.MacroElement):
                 const words = grid.words[i];
                 rectangle(Math.floor(i / grid.cols), i % grid.cols, {...style, fillColor, words}).addTo(cells);
             });
+            // Its tooltip makes each cell a stop of the Tab key, a thousand of them before what follows the map.
+            cells.on("add", () => cells.eachLayer(cell => cell.getElement().setAttribute("tabindex", "-1")));
             cells.addTo(map);
             if (grid.chosen) {
                 const outline = {color: "#111111", weight: 2.5, fill: false, interactive: false};

@@ -9,6 +9,13 @@ import numpy as np
 from trafficcast.city import City
 
 MINUTE = np.timedelta64(1, "m")
+# Where Streamlit finds links, emoji, icons and arrows after Markdown's backslashes have gone: a sign of no width there
+# keeps them text. Times (12:30:00) are none of these.
+UNDONE = re.compile(
+    r"(?<=:)(?!\d\d\b)(?=[\w+/-]+:|//|material/)|(?<=www)(?=\.)|(?<=@)(?=[\w-])"
+    r"|(?<!\S)(?=(?:<->|->|<-|--|>=|<=|~=)(?!\S))",
+    re.IGNORECASE,
+)
 
 
 def day_label(day: np.datetime64) -> str:
@@ -51,4 +58,4 @@ def lead_label(city: City, init_time: np.datetime64, lead_time: np.timedelta64) 
 
 def plain(text: str) -> str:
     """Text from data or files, escaped so that Streamlit's Markdown shows it as it stands."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=])", r"\\\1", UNDONE.sub("\N{WORD JOINER}", text))

@@ -32,6 +32,11 @@ STYLE = """<style>
 .stMainBlockContainer { padding: 3.5rem 2rem 1rem 2rem; }
 .st-key-city-choice { position: fixed; top: 0.45rem; right: 4.5rem; width: 13rem; z-index: 1000000; }
 .stMainBlockContainer [data-testid="stVerticalBlock"] { gap: 0.5rem; }
+[data-testid="stTopNavLink"]:focus-visible, .stCheckbox label:has(input:focus-visible) {
+    outline: 2px solid currentColor; outline-offset: 2px; border-radius: 0.3rem;
+}
+/* Where nothing hovers a table's tools are always there: they are not to cover what stands above it. */
+@media (hover: none) { .stMainBlockContainer .stDataFrame { margin-top: 1.8rem; } }
 </style>"""
 
 

@@ -100,7 +100,7 @@ def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: i
     names = sorted(dict.fromkeys(shown["forecaster"]), key=lambda name: name != version)
     shown = shown.sort_values("forecaster", key=lambda column: column == version, kind="stable")  # the model on top
     looks = [(MODEL, "circle") if name == version else BASELINES.get(name, OTHER) for name in names]
-    legend = alt.Legend(title=None, orient="top", columns=4, labelLimit=220)
+    legend = alt.Legend(title=None, orient="top", columns=3, labelLimit=220)
     colour = alt.Color(
         "forecaster:N", scale=alt.Scale(domain=names, range=[colour for colour, _ in looks]), legend=legend
     )

@@ -21,7 +21,7 @@ from dashboard.cached import (
 )
 from dashboard.cell_day import cell_day, day_chart, day_table
 from dashboard.choices import choice
-from dashboard.download_menu import download_menu, slot_heading
+from dashboard.download_row import download_row, slot_heading
 from dashboard.downloads import forecast_grid, moments_grid
 from dashboard.empty import what_is_missing
 from dashboard.frames import WORDS, observed_frame, slot_status
@@ -86,9 +86,10 @@ def draw(config: Config, view: View) -> None:
         other = _read(config, city, _day_of(city, view.other))
         shown = _moments(config, view, of, lead, (day, slot), (other, view.other))
     with bar:
-        _move(config, view, days, day.slots, slot, shown)
+        _move(view, days, day.slots, slot)
         st.caption(plain(f"{shown.words}; times are {city.timezone}"))
     draw_maps(config, view, shown.layers, MAP_HEIGHT, PAGE)
+    download_row(config, view, shown.grid, f"{shown.heading}\n{shown.words}", shown.layers, PAGE)
     _cell(config, view, day, slot)
     _forecasts(config, city, day)
     go_on(PAGE, day.slots, slot)  # last, where it moves nothing
@@ -224,18 +225,16 @@ def _choose_day(view: View, which: str, days: np.ndarray, slot: np.datetime64, l
         st.button("▶", key=f"{key} after", help="Day after", disabled=after is None, on_click=go, args=(after,))
 
 
-def _move(config: Config, view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64, shown: Shown) -> None:
-    """Playback, the slot's slider and downloads; below it the other moment's day and slider."""
-    play_place, slider_place, download_place = st.columns([0.8, 7, 1.4], vertical_alignment="bottom")
+def _move(view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64) -> None:
+    """Playback and the slot's slider; below it the other moment's day and slider."""
+    play_place, slider_place = st.columns([0.8, 8.4], vertical_alignment="bottom")
     with play_place:
         play_switch(PAGE, lambda to: _go_to(view, "time", to))
     with slider_place:
         _slider(view, "time", slots, slot, "Slot")
-    with download_place:
-        download_menu(config, view, shown.grid, f"{shown.heading}\n{shown.words}", shown.layers, PAGE)
     with st.container():
         if view.other is not None:
-            day_place, other_place = st.columns([2.4, 7.4], vertical_alignment="bottom")
+            day_place, other_place = st.columns([3.2, 7.4], vertical_alignment="bottom")
             with day_place:
                 _choose_day(view, "other", days, view.other, "Other day")
             with other_place:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -24,7 +23,7 @@ from dashboard.cached import (
 )
 from dashboard.cell_history import cell_history, history_chart, history_table
 from dashboard.choices import choice
-from dashboard.download_menu import download_menu, slot_heading
+from dashboard.download_row import download_row, slot_heading
 from dashboard.downloads import forecast_grid
 from dashboard.empty import what_is_missing
 from dashboard.frames import WORDS, observed_frame, slot_status
@@ -44,6 +43,7 @@ from trafficcast.normal import Normal
 from trafficcast.windows import HORIZON
 
 MAP_HEIGHT, CHART_HEIGHT = 330, 220
+SLIDER_WIDTH = 780
 LEVEL = 0.8  # of the intervals shown
 HOT_SPOTS = 8
 PAGE = "now"
@@ -67,14 +67,13 @@ def draw(config: Config, view: View) -> None:
 
     with st.container():  # of one element, however much it says: what follows keeps its place, and maps their frames
         _tell(config, view, version, made)
-    third, download_place = _choices(view, slots, slot, init_time)
+    third = _choices(view, slots, slot, init_time)
     shown = expected(forecasts, city, slot)
     layers = _layers(config, view, shown, flows, slot, third)
     frame = observed_frame(flows, slot)
     grid = forecast_grid(city, view.kind, slot, shown, None if frame is None else of_kind(frame, view.kind))
-    with download_place:
-        download_menu(config, view, grid, slot_heading(city, view.kind, slot), layers, "now")
     draw_maps(config, view, layers, MAP_HEIGHT, "now")
+    download_row(config, view, grid, slot_heading(city, view.kind, slot), layers, "now")
     _below(config, view, Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
     go_on(PAGE, slots, slot)  # last, where it moves nothing
 
@@ -91,15 +90,15 @@ def _tell(config: Config, view: View, version: str, made: xr.Dataset) -> None:
     st.caption(plain(words + f"{age(now - made['created'].values[0])} ago; times are {view.city.timezone}"))
 
 
-def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> tuple[str, Any]:
-    """Flow kind, third map, playback and the slot's slider; returns what the third map shows, and a place beside."""
-    widths = [1.5, 1.7, 0.6, 3.6, 0.9]
-    kind_place, third_place, play_place, slider_place, beside = st.columns(widths, vertical_alignment="bottom")
+def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> str:
+    """Flow kind, third map, playback and the slot's slider; returns what the third map shows."""
     st.session_state["kind"] = view.kind
-    kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
-    third = choice(third_place.segmented_control, "Third map", THIRD, "third", required=True)
-    with play_place:
-        play_switch(PAGE, partial(_go_to, view, init_time))
+    with st.container(horizontal=True, vertical_alignment="bottom"):  # wraps on a narrow screen
+        st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
+        third = choice(st.segmented_control, "Third map", THIRD, "third", required=True)
+        with st.container(horizontal=True, vertical_alignment="bottom", width=SLIDER_WIDTH):
+            play_switch(PAGE, partial(_go_to, view, init_time))
+            slider_place = st.container()
     st.session_state["slot"] = slot
     texts = dict(zip(slots, slot_texts(view.city, init_time, slots), strict=True))
     slider_place.select_slider(
@@ -109,7 +108,7 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
         format_func=texts.__getitem__,
         on_change=partial(_choose_slot, view, init_time),
     )
-    return third, beside
+    return third
 
 
 def _choose_kind(view: View) -> None:

@@ -55,7 +55,7 @@ from trafficcast.errors import InputError
 from trafficcast.skill import skill
 from trafficcast.stores import score_store
 
-CHART_HEIGHT, MAP_HEIGHT = 390, 350
+CHART_HEIGHT, MAP_HEIGHT, MODEL_WIDTH = 390, 350, 200
 SECTIONS = ("By lead", "Over time", "By hour and weekday", "On the map", "Intervals", "Published metrics")
 
 
@@ -65,10 +65,10 @@ def draw(config: Config, view: View) -> None:
     if not versions:
         st.info(plain(_what_is_missing(config, view)))
         return
-    version_place, period_place, section_place = st.columns([1.3, 1.5, 4.4], vertical_alignment="bottom")
-    version = choice(version_place.selectbox, "Model", list(versions), "model")
-    period = choice(period_place.segmented_control, "Period", list(PERIODS), "period", "week", required=True)
-    section = choice(section_place.segmented_control, "Show", SECTIONS, "show", required=True)
+    with st.container(horizontal=True, vertical_alignment="bottom"):  # wraps on a narrow screen
+        version = choice(st.selectbox, "Model", list(versions), "model", width=MODEL_WIDTH)
+        period = choice(st.segmented_control, "Period", list(PERIODS), "period", "week", required=True)
+        section = choice(st.segmented_control, "Show", SECTIONS, "show", required=True)
     store = score_store(config.paths.data, view.city, version)
     rerun_when_changed(lambda: stamp(store))
     end = versions[version] + view.city.slot

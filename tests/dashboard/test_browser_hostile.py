@@ -26,7 +26,8 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 NAME = "hostile"
 MARKDOWN = f"**{NAME}** *{NAME}* `{NAME}` $x^{NAME}$ :red[{NAME}] [{NAME}](javascript:alert('{NAME}'))"
 HTML = f"<img src={NAME} onerror=alert('{NAME}')><b>{NAME}</b><script>alert('{NAME}')</script>"
-TEXT = f"{HTML} <a href=//{NAME}.example>{NAME}</a> {MARKDOWN} {{{{ {NAME} }}}}"
+LINKS = f"https://{NAME}.example www.{NAME}.example {NAME}@{NAME}.example :material/{NAME}: :smile: :+1: -> --"
+TEXT = f"{HTML} <a href=//{NAME}.example>{NAME}</a> {MARKDOWN} {{{{ {NAME} }}}} {LINKS}"
 FILE = f"<img src={NAME} onerror=alert('{NAME}')> **{NAME}** ${NAME}$.csv"
 RENDERED = f"""() => [...document.querySelectorAll("body *")].filter(e =>
     ["{NAME}", "alert('{NAME}')", "x{NAME}"].includes(e.textContent.trim())

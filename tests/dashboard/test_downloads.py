@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from dashboard.download_menu import slot_heading
+from dashboard.download_row import slot_heading
 from dashboard.downloads import as_csv, as_geojson, as_netcdf, file_name, forecast_grid, moments_grid
 from dashboard.layers import forecast_layers
 from dashboard.maps import Layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from dashboard.labels import clock_label, lead_label, moment_label, plain
 from trafficcast.city import City
@@ -26,3 +27,18 @@ def test_the_zone_tells_the_repeated_hour_apart() -> None:
 
 def test_markdown_and_html_in_names_lose_their_meaning() -> None:
     assert plain("a*b <i>[x](y)") == r"a\*b \<i\>\[x\]\(y\)"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("see https://x.example", ["see https:", "//x.example"]),
+        ("www.x.example", ["www", ".x.example"]),
+        ("a@x.example", ["a@", "x.example"]),
+        (":material/home: :100: :+1:", [":", "material/home: :", "100: :", "+1:"]),
+        ("a -> b", ["a ", "-> b"]),
+        ("city: x, 2024-05-08 12:30:00+02:00, run x --city y", ["city: x, 2024-05-08 12:30:00+02:00, run x --city y"]),
+    ],
+)
+def test_what_becomes_a_link_or_a_picture_without_markdown_is_broken_up(text: str, parts: list[str]) -> None:
+    assert plain(text).replace("\\", "") == "\N{WORD JOINER}".join(parts)

@@ -1,4 +1,4 @@
-"""The menu of downloads; a file is made when somebody asks for it."""
+"""The row of downloads; a file is made when somebody asks for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def slot_heading(city: City, kind: str, slot: np.datetime64) -> str:
     return f"{city.name}, {kind}, {day} {slot_labels(city, np.array([slot]))[0]} ({city.timezone})"
 
 
-def download_menu(config: Config, view: View, grid: xr.Dataset, heading: str, layers: list[Layer], page: str) -> None:
+def download_row(config: Config, view: View, grid: xr.Dataset, heading: str, layers: list[Layer], page: str) -> None:
     """Offer what a page shows: `grid` (see downloads.py) as data, `layers` below `heading` as a picture."""
     city = view.city
     streets = street_picture(config, city)  # of this session: a file is made outside it
@@ -39,7 +39,8 @@ def download_menu(config: Config, view: View, grid: xr.Dataset, heading: str, la
         "NetCDF": ("nc", "application/netcdf", lambda: as_netcdf(grid)),
         "PNG": ("png", "image/png", picture),
     }
-    with st.popover("Download", help="What the maps show, as a file"):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("What the maps show, as a file:", width="content")
         for name, (ending, kind, make) in files.items():
             st.download_button(
                 name,
@@ -48,5 +49,6 @@ def download_menu(config: Config, view: View, grid: xr.Dataset, heading: str, la
                 kind,
                 key=f"{page} download {name}",
                 on_click="ignore",
-                width="stretch",
+                type="tertiary",
+                icon=":material/download:",
             )
