@@ -20,12 +20,15 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.city import City
+from trafficcast.day_files import read_day_file
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, remove_temporaries, writer_lock
 
 COMPRESSION = {"zlib": True, "complevel": 1}
 # Clocks set back over midnight (St. John's until 2011) interleave the slots of two local days.
 INTERLEAVED = np.timedelta64(1, "m") * np.arange(181)
+# What HDF5 and its readers raise for files that are damaged or laid out otherwise.
+UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError)
 MICROSECOND = np.timedelta64(1, "us")
 
 
@@ -135,11 +138,9 @@ class DayStore:
     def _load(self, day: np.datetime64, only: Collection[str] | None = None) -> xr.Dataset:
         file = self._file(day)
         try:
-            with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
-                left_out = [] if only is None else dataset.data_vars.keys() - only
-                loaded = dataset.drop_vars(left_out).load()
-        except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError) as error:
-            raise DamagedFile(file, error) from None
+            loaded = read_day_file(file, only)
+        except UNREADABLE:  # another program's, or damaged
+            loaded = self._load_slowly(file, only)
         for key, value in self.city.grid().items():
             if loaded.attrs.get(key) != value:
                 raise InputError(
@@ -147,6 +148,15 @@ class DayStore:
                     f"'{self.city.name}' says {value}: use another city name, or set [paths] data elsewhere"
                 )
         return _normalised(loaded)
+
+    def _load_slowly(self, file: Path, only: Collection[str] | None) -> xr.Dataset:
+        """As xarray reads any NetCDF-4 file. Raises DamagedFile where it cannot."""
+        try:
+            with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
+                left_out = [] if only is None else dataset.data_vars.keys() - only
+                return dataset.drop_vars(left_out).load()
+        except (*UNREADABLE, ImportError) as error:
+            raise DamagedFile(file, error) from None
 
     def _write_day(self, day: np.datetime64, dataset: xr.Dataset) -> None:
         encoding: dict[str, dict[str, object]] = {
