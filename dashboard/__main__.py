@@ -10,11 +10,19 @@ import importlib
 import sys
 from pathlib import Path
 
+import xarray as xr
 from streamlit.web import cli
 
 BEFORE = ("altair", "dashboard.cached", "folium.plugins", "h5netcdf")
 
-if __name__ == "__main__":
+
+def import_before() -> None:
+    """Import what the first page would wait for."""
     for name in BEFORE:
         importlib.import_module(name)
+    xr.Variable("x", [0])  # with the first one xarray imports dask, where that is installed
+
+
+if __name__ == "__main__":
+    import_before()
     cli.main(["run", str(Path(__file__).with_name("app.py")), *sys.argv[1:]], prog_name="streamlit")

@@ -5,7 +5,6 @@ What is timed is the server: the script from top to bottom, with all it reads an
 
 from __future__ import annotations
 
-import importlib
 import json
 import resource
 import subprocess
@@ -20,7 +19,7 @@ import numpy as np
 import xarray as xr
 from streamlit.testing.v1 import AppTest
 
-from dashboard.__main__ import BEFORE
+from dashboard.__main__ import import_before
 from trafficcast.city import FLOW_KINDS, City
 from trafficcast.config import load_config
 from trafficcast.flows import flows_dataset
@@ -69,8 +68,7 @@ def dashboard_rows() -> list[Row]:
 def measure(what: str, config: Path) -> None:
     """Print lists of seconds and a list of memory, MB, of one measurement; in a process of its own."""
     memory: list[float] = []
-    for name in BEFORE:  # as the server does before it listens
-        importlib.import_module(name)
+    import_before()  # as the server does before it listens
     if what == "first":
         began = time.perf_counter()
         _page(config)

@@ -21,7 +21,7 @@ from trafficcast.screening import ENDS
 
 SIZE = 1024
 RECENT_HOURS = 24 * 28
-ENOUGH_POINTS = 3_000_000  # to see every street of a city by
+ENOUGH_POINTS = 2_000_000  # to see every street of a city by
 LEVELS = 16
 INK = (38, 46, 58)
 DARKEST = 215
