@@ -35,27 +35,50 @@ class OfflineMap(folium.Map):
 
 
 class MoveTogether(folium.MacroElement):
-    """Every map of the page shows the part that the one just moved shows; each lies in a frame of its own."""
+    """Every map of a city shows the part that a person has chosen on one of them; each lies in a frame of its own."""
 
     _template = Template("""
         {% macro script(this, kwargs) %}
-        {{ this._parent.get_name() }}.on("moveend", function (event) {
-            if (window.led) return;
-            for (let i = 0; i < window.parent.frames.length; i++) {
-                const other = window.parent.frames[i];
-                try {
-                    if (other === window || !other.map || !other.initComponent) continue;
-                    other.led = true;
-                    other.map.setView(event.target.getCenter(), event.target.getZoom(), {animate: false});
-                } catch (error) {
-                    continue;  // a frame that is none of ours
-                } finally {
-                    other.led = false;
-                }
+        (function (map) {
+            window.place = {{ this.place | tojson }};
+            // What a map does by itself while it is laid out moves no other.
+            let touched = false;
+            for (const kind of ["pointerdown", "wheel", "keydown"]) {
+                map.getContainer().addEventListener(kind, () => { touched = true; }, {capture: true, passive: true});
             }
-        });
+            function others() {
+                const found = [];
+                for (let i = 0; i < window.parent.frames.length; i++) {
+                    const other = window.parent.frames[i];
+                    try {
+                        if (other !== window && other.map && other.place === window.place) found.push(other);
+                    } catch (error) {
+                        continue;  // a frame that is none of ours
+                    }
+                }
+                return found;
+            }
+            function follow(frame, centre, zoom) {
+                frame.led = true;
+                frame.map.setView(centre, zoom, {animate: false});
+                frame.led = false;
+                frame.moved = true;
+            }
+            map.on("moveend", function () {
+                if (window.led || !touched) return;
+                window.moved = true;
+                others().forEach(other => follow(other, map.getCenter(), map.getZoom()));
+            });
+            // One that comes later begins where the others are.
+            const moved = others().find(other => other.moved);
+            if (moved) map.setView(moved.map.getCenter(), moved.map.getZoom(), {animate: false});
+        })({{ this._parent.get_name() }});
         {% endmacro %}
     """)
+
+    def __init__(self, city: City) -> None:
+        super().__init__()
+        self.place = f"{city.name} {city.north} {city.south} {city.west} {city.east}"
 
 
 class Cells(folium.MacroElement):
@@ -145,7 +168,7 @@ def base_map(
         folium.map.CustomPane("areas", z_index=450, pointer_events=False).add_to(the_map)
         folium.GeoJson(_features(outlines), pane="areas", interactive=False, control=False).add_to(the_map)
     the_map.fit_bounds(bounds)
-    MoveTogether().add_to(the_map)
+    MoveTogether(city).add_to(the_map)
     return the_map
 
 
