@@ -356,7 +356,7 @@ def _density(identity: str, newest_day: int, _store: RecordStore, _state: State,
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _places(identity: str, changed: int, _city: City) -> tuple[tuple[dict[str, Any], ...], list[str]]:
     try:
-        areas = city_areas(_city)
+        areas = areas_of(_city)  # geopandas is slow: the file is read once for maps and hot spots
     except InputError:
         areas = {}
     return tuple(area.outline for area in areas.values()), cell_places(_city, areas)

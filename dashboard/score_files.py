@@ -38,7 +38,7 @@ def read_score_day(store: DayStore, day: np.datetime64) -> ScoreDay | None:
     """A local day's file of a score store, its values as `DayStore.read` gives them; None where there is nothing.
 
     A file that is not laid out as the store writes them, damaged ones among them, is left to the store, which raises
-    InputError where it cannot read it either. It takes some 30 ms a file, this 1.5.
+    InputError where it cannot read it either. This takes a fraction of its time.
     """
     try:
         with h5py.File(store.root / f"{day}.nc", "r") as file:
