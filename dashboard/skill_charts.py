@@ -17,6 +17,7 @@ BASELINES = {
     "climatology": ("#0072b2", "diamond"),
     "scaled_climatology": ("#56b4e9", "cross"),
     "anomaly_persistence": ("#009e73", "triangle-down"),
+    "pattern_persistence": ("#8c6d31", "wedge"),
     "lightgbm": ("#e69f00", "triangle-right"),
 }
 OTHER = ("#888888", "triangle-left")

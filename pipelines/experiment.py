@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipelines.progress import log, track
-from pipelines.train import flows_before, hash_of, highest_count, known_beforehand, starts_by_split
+from pipelines.train import flows_before, hash_of, highest_count, known_beforehand, starts_by_split, with_patterns
 from trafficcast.city import FLOW_KINDS, City
 from trafficcast.errors import InputError
 from trafficcast.experiments import (
@@ -223,6 +223,7 @@ def _city_material(
                 context = context | {"calendar": np.zeros_like(known["calendar"])}
         chosen = starts["training"], starts["validation"]
         training, validation = windows_of(flows["flow"].values, unit, context, *chosen)
+        training = with_patterns(network, training, city, flows["time"].values)
         return Splits(training, validation, validation, unit, highest)
 
     return Material(splits, hash_of(flows, f"{city.grid()} {split.train_end}"))

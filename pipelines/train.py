@@ -26,15 +26,16 @@ from trafficcast.evaluation import evaluate, forecasts_and_truth
 from trafficcast.files import json_text, write_text, writer_lock
 from trafficcast.gradient_boosting import GradientBoosting
 from trafficcast.intervals import Intervals
-from trafficcast.model import RECIPES, Model, architecture_function, build, is_conditioned, publish_model
+from trafficcast.model import RECIPES, Model, Network, architecture_function, build, is_conditioned, publish_model
 from trafficcast.nn import parameter_counts
 from trafficcast.normal import Normal, calendar_features, normal_of_others
+from trafficcast.patterns import Patterns
 from trafficcast.registry import Registry
 from trafficcast.stores import read_flows
-from trafficcast.training import Trained, TrainingSettings, pick_device, windows_of
+from trafficcast.training import Trained, TrainingSettings, Windows, pick_device, windows_of
 from trafficcast.training import train as fit
 from trafficcast.transfer import Origin, find_origin
-from trafficcast.windows import Split, chosen_split, window_starts
+from trafficcast.windows import HISTORY, Split, chosen_split, window_starts
 
 # The share of the training days that a second network does not see, whose errors calibrate the prediction intervals.
 CALIBRATION_SHARE = 0.25
@@ -145,13 +146,14 @@ def _fit(
     anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
     torch.manual_seed(settings.seed)
     network = build(setup.described)
-    if origin is not None:
-        origin.load_into(network)
     unit, context = scale, {}
     if is_conditioned(network):
         unit, context = 1.0, known_beforehand(city, flows, fitted, anomaly.normal)
     splits = [starts for starts in (training_starts, validation_starts) if starts is not None]
     training, *validation = windows_of(flows["flow"].values, unit, context, *splits)
+    training = with_patterns(network, training, city, flows["time"].values)
+    if origin is not None:
+        origin.load_into(network)
     purpose = "calibration" if validation_starts is None else "network"
     checkpoint = setup.work / f"{purpose}.safetensors"
 
@@ -253,6 +255,22 @@ def known_beforehand(city: City, flows: xr.Dataset, fitted: xr.Dataset, normal: 
     times = flows["time"].values
     of_others, later = normal_of_others(city, fitted), normal.at(times[len(fitted["time"]) :])
     return {"normal": np.concatenate([of_others, later]), "calendar": calendar_features(city, times)}
+
+
+def with_patterns(network: Network, training: Windows, city: City, time: np.ndarray) -> Windows:
+    """Give a conditioned network the patterns of its training windows, and these the patterns of other days.
+
+    `time`: the slots of the windows' frames, naive UTC. A published network has none, and its windows need none.
+    """
+    if not is_conditioned(network):
+        return training
+    starts = training.starts.numpy()
+    days = city.local_days(time[starts + HISTORY])
+    normal, calendar = (training.context[name].numpy() for name in ("normal", "calendar"))
+    patterns = Patterns.fit(training.frames.numpy(), normal, calendar, starts, days, len(network.start.patterns))
+    network.start.set(*(torch.from_numpy(values) for values in (patterns.basis, patterns.shares, patterns.left)))
+    of_others, block = torch.from_numpy(patterns.of_others), torch.from_numpy(patterns.block)
+    return replace(training, patterns=of_others, block=block)
 
 
 def starts_by_split(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:

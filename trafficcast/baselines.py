@@ -124,11 +124,19 @@ def anomaly(history: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.nda
     """From history and what is normal, (n, slot, flow kind, row, col), vehicles per slot, of the same slots and later.
 
     Normal in the later slots times how busy the history was: (n, HORIZON, ...); the history's mean departure from the
-    same: (n, 1, ...). Where nothing is normally seen, the history counts as normally busy.
+    same: (n, 1, ...).
     """
     before, after = normal[:, :HISTORY], normal[:, HISTORY:]
-    axes = (1, 2, 3, 4)
-    seen, expected = history.sum(axes, dtype=np.float64), before.sum(axes, dtype=np.float64)
-    busy = np.divide(seen, expected, out=np.ones_like(seen), where=expected > 0).astype(np.float32)
-    busy = busy[:, None, None, None, None]
+    busy = how_busy(history, normal)
     return busy * after, (history - busy * before).mean(axis=1, keepdims=True)
+
+
+def how_busy(history: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """All of a history over all that is normal in its slots, 1 where nothing is: (n, 1, 1, 1, 1).
+
+    From history and what is normal, (n, slot, flow kind, row, col), of the same slots and maybe later.
+    """
+    axes = (1, 2, 3, 4)
+    seen, expected = history.sum(axes, dtype=np.float64), normal[:, :HISTORY].sum(axes, dtype=np.float64)
+    busy = np.divide(seen, expected, out=np.ones_like(seen), where=expected > 0).astype(np.float32)
+    return busy[:, None, None, None, None]

@@ -75,8 +75,9 @@ def _of(architecture: str, **network: Any) -> Variant:
     return Variant({"name": architecture, **network}, RECIPES[architecture])
 
 
-def _c(depth: int = 3, **settings: Any) -> Variant:
-    return Variant({"name": "vmrnn-c", "depth": depth}, replace(RECIPES["vmrnn-c"], **settings))
+def _c(depth: int = 3, patterns: int = 16, **settings: Any) -> Variant:
+    network = {"name": "vmrnn-c", "depth": depth, "patterns": patterns}
+    return Variant(network, replace(RECIPES["vmrnn-c"], **settings))
 
 
 # Batch 16, Adam, 4e-4, seed 42 and the mean squared error are the defaults already.
@@ -104,6 +105,9 @@ EXPERIMENTS = {
         "without one of its choices at a time",
         {
             "vmrnn-c": _c(),
+            # Nothing is learned: what the regressions say.
+            "start-alone": _c(epochs=1, learning_rate=0.0, final_rate=0.0),
+            "no-patterns": _c(patterns=0),
             "no-calendar": replace(_c(), calendar=False),
             "normal-with-own-day": replace(_c(), own_day=True),
             "no-weight-decay": _c(weight_decay=0.0),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {"vmrnn-b": vmrnn_b, "vmrnn-c
 RECIPES = {
     "vmrnn-b": TrainingSettings(),
     "vmrnn-c": TrainingSettings(
-        epochs=5, learning_rate=1e-3, weight_decay=0.1, ema=0.98, clip=1.0, views=True, loss="counts"
+        epochs=3, batch_size=4, learning_rate=1e-3, weight_decay=0.1, ema=0.98, clip=1.0, views=True, loss="counts"
     ),
     "vmrnn-d": TrainingSettings(),
 }
@@ -68,13 +69,21 @@ class Model:
         return VmrnnForecaster(self.network, self.scale, device)
 
     def baselines(self, flows: xr.Dataset | None) -> dict[str, Forecaster]:
-        """All baselines by the names that scores use. `flows` is where `last_week`, absent without, looks things up."""
+        """All baselines by the names that scores use. `flows` is where `last_week`, absent without, looks things up.
+
+        `pattern_persistence` is where a conditioned network starts.
+        """
+        start = None
+        if self.anomaly is not None and is_conditioned(self.network):
+            # A copy: the network's own goes to its device.
+            start = ConditionedForecaster(deepcopy(self.network.start), self.anomaly.normal, torch.device("cpu"))
         named: dict[str, Forecaster | None] = {
             "persistence": Persistence(),
             "last_week": None if flows is None else LastWeek(flows, self.climatology),
             "climatology": self.climatology,
             "scaled_climatology": ScaledClimatology(self.climatology),
             "anomaly_persistence": self.anomaly,
+            "pattern_persistence": start,
             "lightgbm": self.trees,
         }
         return {name: forecaster for name, forecaster in named.items() if forecaster is not None}
@@ -140,7 +149,7 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
     registry.publish(model.version, fill)
 
 
-def is_conditioned(network: Network) -> bool:
+def is_conditioned(network: Network) -> TypeGuard[VMRNNC]:
     """Whether it reads vehicles per slot, what is normal and the calendar, and not frames in [0, 1] alone."""
     return isinstance(network, VMRNNC)
 

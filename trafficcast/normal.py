@@ -2,7 +2,9 @@
 
 Holidays count as Sundays. A day of the week has few samples, its kind (working day or day off) many: its mean is drawn
 towards its kind's (empirical Bayes, as for baseball averages: Efron & Morris 1975), the less the more weeks there are,
-and the less the larger the part of the city: that the whole city is busier on Fridays shows after two of them.
+and the less the larger the part of the city: that the whole city is busier on Fridays shows after two of them. Cells
+share their rhythms: a kind's mean is itself drawn towards what the few rhythms that most cells follow say of it, the
+leading singular vectors (Eckart & Young 1936) of the square roots, on whose scale all counts are equally uncertain.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from trafficcast.city import City
 SCALES = ((1, 2.0, 90.0), (4, 4.0, 90.0), (None, 8.0, 30.0))
 # Width of the Gaussian that smooths everything over the time of day, minutes.
 SMOOTHING_MINUTES = 24.0
+# How many rhythms there are, and how many days what they say weighs.
+RHYTHMS, RHYTHMS_PRIOR = 10, 5.0
 TINY = 1e-6
 DAYS_OFF = np.array([False] * 5 + [True] * 2)
 FEATURES = 6  # what `calendar_features` tells of a slot
@@ -90,13 +94,10 @@ def _sums(city: City, flows: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 def _table(city: City, sums: np.ndarray, counts: np.ndarray, weekdays: Iterable[int] = range(7)) -> np.ndarray:
     """The table's entries for some days of the week."""
     sums, counts = (_smoothed(city, values, SMOOTHING_MINUTES, axis=1) for values in (sums, counts))
-    overall = sums.sum((0, 1)) / max(counts.sum(), TINY)
-    kinds = [(sums[alike].sum(0), counts[alike].sum(0)) for alike in (~DAYS_OFF, DAYS_OFF)]
+    kinds = _kinds(sums, counts)
     table = []
     for weekday in weekdays:
-        own, other = kinds[int(DAYS_OFF[weekday])], kinds[1 - int(DAYS_OFF[weekday])]
-        # A kind of day without a sample takes the other's mean, and a time of day without any the overall one.
-        mean = _ratio(*own, _ratio(*other, overall))
+        mean = kinds[int(DAYS_OFF[weekday])]
         days = counts[weekday][:, None, None, None]
         for parts, prior, minutes in SCALES:
             seen, expected, usual = (
@@ -107,6 +108,21 @@ def _table(city: City, sums: np.ndarray, counts: np.ndarray, weekdays: Iterable[
             mean = mean * _spread_out(factor, *mean.shape[-2:])
         table.append(mean)
     return np.stack(table).astype(np.float32)
+
+
+def _kinds(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The means (kind of day, slot of day, flow kind, row, col) of working days and days off."""
+    overall = sums.sum((0, 1)) / max(counts.sum(), TINY)
+    seen = [(sums[alike].sum(0), counts[alike].sum(0)) for alike in (~DAYS_OFF, DAYS_OFF)]
+    # A kind of day without a sample takes the other's mean, and a time of day without any the overall one.
+    means = np.stack([_ratio(*own, _ratio(*other, overall)) for own, other in (seen, seen[::-1])])
+    days = np.stack([n for _, n in seen])[..., None, None, None]
+    roots = np.sqrt(means + 0.25).reshape(-1, means[0, 0].size)
+    weights = np.sqrt(days + TINY).reshape(-1, 1)
+    weighted = weights * roots
+    rhythms = np.linalg.eigh(weighted @ weighted.T)[1][:, -RHYTHMS:]
+    shared = (rhythms @ (rhythms.T @ weighted) / weights).clip(min=0.5) ** 2 - 0.25
+    return np.asarray((days * means + RHYTHMS_PRIOR * shared.reshape(means.shape)) / (days + RHYTHMS_PRIOR))
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -56,22 +56,29 @@ class Windows:
     """One split: `starts` (n), where windows begin in `frames` (slot, flow kind, row, col).
 
     The published networks read frames in [0, 1]. A conditioned one reads vehicles per slot and the `context` of each
-    slot: `normal` (slot, flow kind, row, col), vehicles per slot, and `calendar` (slot, feature).
+    slot: `normal` (slot, flow kind, row, col), vehicles per slot, and `calendar` (slot, feature). In training its
+    windows have the patterns (block, pattern, flow kind, row, col) of other days, and each its `block` (n) of days.
     """
 
     frames: torch.Tensor
     starts: torch.Tensor
     context: dict[str, torch.Tensor] = field(default_factory=dict)
+    patterns: torch.Tensor | None = None
+    block: torch.Tensor | None = None
 
     def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Frames (len(index), HISTORY + HORIZON, flow kind, row, col), and the context of the same slots."""
         slots = self.starts[index, None] + torch.arange(HISTORY + HORIZON, device=self.starts.device)
-        return self.frames[slots], {name: values[slots] for name, values in self.context.items()}
+        context = {name: values[slots] for name, values in self.context.items()}
+        if self.patterns is not None and self.block is not None:
+            context["patterns"] = self.patterns[self.block[index]]
+        return self.frames[slots], context
 
     def to(self, device: torch.device) -> Windows:
         """The same on a device."""
         context = {name: values.to(device) for name, values in self.context.items()}
-        return Windows(self.frames.to(device), self.starts.to(device), context)
+        patterns, block = (None if tensor is None else tensor.to(device) for tensor in (self.patterns, self.block))
+        return Windows(self.frames.to(device), self.starts.to(device), context, patterns, block)
 
 
 @dataclass

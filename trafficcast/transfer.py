@@ -40,17 +40,21 @@ class Origin:
         return {"city": self.city, "version": self.version, "weights_sha256": self.sha256, "seen_until": seen_until}
 
     def load_into(self, network: nn.Module) -> None:
-        """Give a network these weights. Raises InputError that names the first parameter that does not fit."""
-        wanted = network.state_dict()
-        for name in [*wanted, *self.weights]:
-            shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (self.weights, wanted)]
+        """Give a network these weights. Raises InputError that names the first parameter that does not fit.
+
+        Buffers are a city's own (the start of VMRNN-C) and stay as they are.
+        """
+        own = {name: buffer for name, buffer in network.named_buffers() if name in self.weights}
+        weights, wanted = self.weights | own, network.state_dict()
+        for name in [*wanted, *weights]:
+            shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (weights, wanted)]
             if shapes[0] != shapes[1]:
                 there, here = (f"the shape {shape}" if shape is not None else "no place" for shape in shapes)
                 raise InputError(
                     f"--transfer {self.city}/{self.version}: {name} has {there} there and {here} in this network: "
                     "only a model of the same architecture can be a start"
                 )
-        network.load_state_dict(self.weights)
+        network.load_state_dict(weights)
 
 
 def find_origin(models: Path, city: City, architecture: str, reference: str) -> Origin:

@@ -25,9 +25,11 @@ def inputs(batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def trained(model: VMRNNC) -> VMRNNC:
-    """Some network, no longer at its start."""
+    """Some network, no longer at its start, in a city that has patterns."""
     g = torch.Generator().manual_seed(2)
     with torch.no_grad():
+        model.start.patterns.normal_(generator=g)
+        model.start.shares.normal_(generator=g)
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=g))
     return model
@@ -101,6 +103,15 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         network()(frames[..., :4], normal[..., :4], calendar)
     with pytest.raises(ValueError, match="horizon must be 1 to 4"):
         network()(frames, normal, calendar, horizon=5)
+    with pytest.raises(ValueError, match="patterns must be 0 or more, but it is -1"):
+        network(patterns=-1)
+
+
+def test_without_patterns_it_knows_none() -> None:
+    frames, normal, calendar = inputs()
+    model = trained(network(patterns=0))
+    assert model(frames, normal, calendar).shape == (2, 4, 2, ROWS, COLS)
+    assert model.start.patterns.numel() == model.start.shares.numel() == 0
 
 
 def test_the_full_size() -> None:

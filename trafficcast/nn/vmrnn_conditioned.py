@@ -2,12 +2,15 @@
 
 The published network sees four frames and nothing else. This one is also told what is normal for each slot and what
 the calendar says, reads and writes departures in units of their standard deviation, and starts from anomaly
-persistence, so that it has to learn only what is left.
+persistence and the city's patterns (see `trafficcast.patterns`), so that it has to learn only what is left.
 
-Dimensions throughout this file: B batch, T frames observed, S = T + horizon slots, C flows, F calendar features.
+Dimensions throughout this file: B batch, T frames observed, S = T + horizon slots, C flows, F calendar features, P
+patterns.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +19,105 @@ from torch import Tensor, nn
 from trafficcast.nn.vmrnn import Head, PatchEmbedding, VMRNNCell, check_sizes
 
 HORIZON = 4
-# Counts vary around what is normal in proportion to it; one vehicle more keeps empty cells from dominating.
+# Counts vary around what is expected in proportion to it; one vehicle more keeps empty cells from dominating.
 VARIANCE_FLOOR = 1.0
 STEM = 32  # channels at full resolution
+# What is left of four terms: of a cell's mean departure over the history and of its last one, of the patterns and of
+# being busy. Each share is a sum over one, the calendar, how much busier than normal it is and how far from that, in
+# units of UNUSUAL and up to MOST_UNUSUAL of them.
+TERMS = 4
+FEATURES_BESIDE_CALENDAR = 3
+UNUSUAL, MOST_UNUSUAL = 0.1, 3.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """What is known before the network says more, of S slots and of the history.
+
+    start:     (B, S - 1, C, rows, cols) the forecast to start from, vehicles per slot
+    spread:    (B, S, C, rows, cols)     the standard deviation of a count as busy as now
+    together:  (B, S - 1, C, rows, cols) what is left of the patterns, in units of that
+    departure, last: the history's mean departure from what is normal as busy as now, and its last one
+    busier:    (B, 1)                    how much busier than normal, in units of UNUSUAL
+    """
+
+    start: Tensor
+    spread: Tensor
+    together: Tensor
+    departure: Tensor
+    last: Tensor
+    busier: Tensor
+
+
+class Start(nn.Module):
+    """The city's own linear forecast, fitted to it and not learned: see `trafficcast.patterns.Patterns`."""
+
+    patterns: Tensor
+    shares: Tensor
+    left: Tensor
+
+    def __init__(self, rows: int, cols: int, channels: int, features: int, patterns: int) -> None:
+        super().__init__()
+        if patterns < 0:
+            raise ValueError(f"The number of patterns must be 0 or more, but it is {patterns}.")
+        self.expected_shape = (channels, rows, cols)
+        self.register_buffer("patterns", torch.zeros(patterns, channels, rows, cols))
+        self.register_buffer("shares", torch.zeros(HORIZON, patterns, 2))
+        self.register_buffer("left", torch.zeros(HORIZON, features + FEATURES_BESIDE_CALENDAR, TERMS))
+        self.left[:, 0, 0] = 0.4  # unless told otherwise, anomaly persistence
+
+    def set(self, basis: Tensor, shares: Tensor, left: Tensor) -> None:
+        """Forecast what these patterns say."""
+        self.patterns.copy_(basis)
+        self.shares.copy_(shares)
+        self.left.copy_(left)
+
+    def forward(
+        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None = None, horizon: int = HORIZON
+    ) -> Tensor:
+        """See VMRNNC."""
+        return self.begin(frames, normal, calendar, patterns, horizon).start[:, -horizon:]
+
+    def begin(self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None, horizon: int) -> Started:
+        """All that the network starts from (see VMRNNC); the history's slots are forecast as the first after it is."""
+        self._check(frames, normal, calendar, horizon)
+        T = frames.shape[1]
+        busy = frames.sum((1, 2, 3, 4)) / normal[:, :T].sum((1, 2, 3, 4)).clamp_min(1.0)
+        busier = ((busy[:, None] - 1) / UNUSUAL).clamp(-MOST_UNUSUAL, MOST_UNUSUAL)
+        expected = busy[:, None, None, None, None] * normal
+        spread = (expected + VARIANCE_FLOOR).sqrt()
+        departures = frames - expected[:, :T]
+        departure, last = departures.mean(1), departures[:, -1]
+        leads = [max(t - T, 0) for t in range(1, T + horizon)]
+        together = self._lasting(departures / spread[:, :T], patterns)[:, leads]
+        told = torch.cat((torch.ones_like(busier), calendar[:, T], busier, busier.abs()), dim=1)
+        left = (told[:, None, :, None] * self.left).sum(2)[:, leads, :, None, None, None]
+        terms = departure[:, None], last[:, None], spread[:, 1:] * together, expected[:, 1:]
+        start = expected[:, 1:] + sum(left[:, :, i] * term for i, term in enumerate(terms))
+        return Started(start, spread, together, departure, last, busier)
+
+    def _lasting(self, unusual: Tensor, patterns: Tensor | None) -> Tensor:
+        """What is left of departures (B, T, C, rows, cols) as far as they are patterns: (B, HORIZON, C, rows, cols)."""
+        # A projection sums thousands of cells.
+        with torch.autocast(unusual.device.type, enabled=False):
+            basis = (self.patterns[None] if patterns is None else patterns).float()
+            basis = basis.expand(len(unusual), -1, -1, -1, -1).flatten(2)  # (B, P, cells)
+            amounts = unusual.float().flatten(2) @ basis.mT  # (B, T, P)
+            seen = torch.stack((amounts.mean(1), amounts[:, -1]), dim=-1)  # (B, P, 2)
+            left = (seen[:, None] * self.shares).sum(-1)  # (B, HORIZON, P)
+            return (left @ basis).unflatten(2, unusual.shape[2:])
+
+    def _check(self, frames: Tensor, normal: Tensor, calendar: Tensor, horizon: int) -> None:
+        if not 1 <= horizon <= HORIZON:
+            raise ValueError(f"The horizon must be 1 to {HORIZON} slots, but it is {horizon}.")
+        B, slots = len(frames), frames.shape[1] + horizon
+        expected = self.expected_shape
+        if frames.shape[2:] != expected or normal.shape != (B, slots, *expected) or calendar.shape[:2] != (B, slots):
+            raise ValueError(
+                f"The network was built for frames of {expected} (channels, rows, cols) and needs what is normal and "
+                f"the calendar of all {slots} slots, but was given frames {tuple(frames.shape)}, normal "
+                f"{tuple(normal.shape)} and calendar {tuple(calendar.shape)}."
+            )
 
 
 class VMRNNC(nn.Module):
@@ -38,53 +137,53 @@ class VMRNNC(nn.Module):
         expand: int,
         drop_path: float,
         conv: str,
+        patterns: int,
     ) -> None:
         super().__init__()
         block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth}
         check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
         self.channels, self.rows, self.cols, self.patch = channels, rows, cols, patch
+        self.start = Start(rows, cols, channels, features, patterns)
         # What one cell and its neighbours tell is the same everywhere: it is learned once, at full resolution, and goes
         # around the cell's patches to the output as well as through them.
-        self.stem = nn.Sequential(nn.Conv2d(6 * channels + features, STEM, 3, padding=1), nn.GELU())
+        self.stem = nn.Sequential(nn.Conv2d(7 * channels + features + 1, STEM, 3, padding=1), nn.GELU())
         self.embedding = PatchEmbedding(STEM, patch, embed)
         self.cell = VMRNNCell(embed, [drop_path] * depth, **block, conv=conv)
         self.head = Head(STEM, patch, embed)
         self.out = nn.Sequential(nn.Conv2d(2 * STEM, STEM, 1), nn.GELU(), nn.Conv2d(STEM, channels, 1))
-        # At first the network adds nothing to anomaly persistence.
+        # At first the network adds nothing to its start.
         for parameter in self.out[-1].parameters():
             nn.init.zeros_(parameter)
-        self.persistence = nn.Parameter(torch.full((HORIZON,), 0.4))  # the share of a departure that is left
 
-    def forward(self, frames: Tensor, normal: Tensor, calendar: Tensor, horizon: int = HORIZON) -> Tensor:
+    def forward(
+        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None = None, horizon: int = HORIZON
+    ) -> Tensor:
         """The forecast (B, horizon, C, rows, cols), vehicles per slot; may be slightly negative.
 
         frames:   (B, T, C, rows, cols) observed, vehicles per slot
         normal:   (B, S, C, rows, cols) what is normal in those slots and the `horizon` after them
         calendar: (B, S, F)             their features
+        patterns: (B, P, C, rows, cols) in place of the city's own, in training: those of other days
         """
         T = frames.shape[1]
-        self._check(frames, normal, calendar, horizon)
-        busy = frames.sum((1, 2, 3, 4)) / normal[:, :T].sum((1, 2, 3, 4)).clamp_min(1.0)
-        busy = busy[:, None, None, None]  # (B, 1, 1, 1), beside normal
-        departure = (frames - busy[:, None] * normal[:, :T]).mean(1)  # (B, C, rows, cols)
-        last = frames[:, -1] - busy * normal[:, T - 1]
-        spread = (normal + VARIANCE_FLOOR).sqrt()
+        begun = self.start.begin(frames, normal, calendar, patterns, horizon)
         forecast: list[Tensor] = []
         state = None
         for t in range(T - 1 + horizon):
-            lead = max(t + 1 - T, 0)
-            start = busy * normal[:, t + 1] + self.persistence[lead] * departure
+            start, spread = begun.start[:, t], begun.spread[:, t + 1]
             frame = frames[:, t] if t < T else forecast[-1]
+            told = torch.cat((calendar[:, t + 1], begun.busier), dim=1)
             x = torch.cat(
                 (
-                    (frame - normal[:, t]) / spread[:, t],
-                    (start - normal[:, t + 1]) / spread[:, t + 1],
-                    departure / spread[:, t + 1],
-                    last / spread[:, t + 1],
-                    spread[:, t].log(),
-                    spread[:, t + 1].log(),
-                    calendar[:, t + 1, :, None, None].expand(-1, -1, self.rows, self.cols),
+                    (frame - normal[:, t]) / begun.spread[:, t],
+                    (start - normal[:, t + 1]) / spread,
+                    begun.departure / spread,
+                    begun.last / spread,
+                    begun.together[:, t],
+                    begun.spread[:, t].log(),
+                    spread.log(),
+                    told[:, :, None, None].expand(-1, -1, self.rows, self.cols),
                 ),
                 dim=1,
             )
@@ -93,24 +192,12 @@ class VMRNNC(nn.Module):
             state = self.cell(self.embedding(near), state)
             if t >= T - 1:
                 change = self.out(torch.cat((near, self.head(state[0])), dim=1))[:, :, : self.rows, : self.cols]
-                forecast.append(start + spread[:, t + 1] * change)
+                forecast.append(start + spread * change)
         return torch.stack(forecast, dim=1)
 
     def unused_shapes(self) -> dict[str, torch.Size]:
         """Nothing: there is no published network of this kind."""
         return {}
-
-    def _check(self, frames: Tensor, normal: Tensor, calendar: Tensor, horizon: int) -> None:
-        if not 1 <= horizon <= HORIZON:
-            raise ValueError(f"The horizon must be 1 to {HORIZON} slots, but it is {horizon}.")
-        B, slots = len(frames), frames.shape[1] + horizon
-        expected = (self.channels, self.rows, self.cols)
-        if frames.shape[2:] != expected or normal.shape != (B, slots, *expected) or calendar.shape[:2] != (B, slots):
-            raise ValueError(
-                f"The network was built for frames of {expected} (channels, rows, cols) and needs what is normal and "
-                f"the calendar of all {slots} slots, but was given frames {tuple(frames.shape)}, normal "
-                f"{tuple(normal.shape)} and calendar {tuple(calendar.shape)}."
-            )
 
 
 def vmrnn_c(
@@ -126,6 +213,9 @@ def vmrnn_c(
     expand: int = 2,
     drop_path: float = 0.1,
     conv: str = "depthwise",
+    patterns: int = 16,
 ) -> VMRNNC:
     """VMRNN-C; the defaults are VMRNN-B's."""
-    return VMRNNC(rows, cols, channels, features, patch, depth, embed, d_state, d_conv, expand, drop_path, conv)
+    return VMRNNC(
+        rows, cols, channels, features, patch, depth, embed, d_state, d_conv, expand, drop_path, conv, patterns
+    )
