@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from trafficcast.nn import vmrnn_c
+from trafficcast.baselines import AnomalyPersistence, Climatology
+from trafficcast.city import City
+from trafficcast.flows import flows_dataset
+from trafficcast.model import Model
+from trafficcast.nn import vmrnn_b, vmrnn_c
 from trafficcast.nn.vmrnn_conditioned import MOST_UNUSUAL, UNUSUAL
+from trafficcast.normal import calendar_features
 from trafficcast.patterns import BLOCKS, Patterns
 
 ROWS, COLS, NUMBER = 6, 5, 3
@@ -126,6 +131,30 @@ def test_the_network_starts_from_them() -> None:
             np.testing.assert_allclose(forecast, expected, rtol=1e-4, atol=1e-3)
     nothing = network(*inputs, patterns=0 * given)[0].detach().numpy()
     assert abs(nothing - forecast).max() > 0.1
+
+
+def test_the_start_is_a_baseline_of_every_model_that_has_one() -> None:
+    city = City(name="c", west=0, east=1, south=0, north=1, rows=ROWS, cols=COLS, timezone="UTC")
+    rng = np.random.default_rng(0)
+    time = np.datetime64("2024-04-08", "us") + city.slot * np.arange(2 * PER_DAY)
+    counts = rng.poisson(9, (len(time), 2, ROWS, COLS))
+    flows = flows_dataset(city, time, counts, np.ones(len(time)), np.ones(len(time)))
+    anomaly = AnomalyPersistence.fit(city, flows, np.arange(len(time) - 7))
+    torch.manual_seed(0)
+    network = vmrnn_c(ROWS, COLS, depth=1, embed=16)
+    network.start.patterns.normal_()
+    network.start.shares.normal_()
+    network.start.left.normal_()
+    torch.nn.init.normal_(network.out[-1].bias)
+    model = Model({}, network, Climatology.fit(city, flows), anomaly)
+    history, init = counts[None, 8:12].astype(np.float32), time[12:13]
+    forecast = model.baselines(None)["pattern_persistence"].forecast(history, init)
+    times = init[:, None] + city.slot * np.arange(-4, 4)
+    told = anomaly.normal.at(times), calendar_features(city, times.ravel())[None]
+    expected = network.start(*(torch.from_numpy(values) for values in (history, *told)))
+    np.testing.assert_allclose(forecast, expected.clamp_min(0).numpy(), rtol=1e-5)
+    assert abs(forecast - model.forecaster(torch.device("cpu")).forecast(history, init)).max() > 0.1
+    assert "pattern_persistence" not in replace(model, network=vmrnn_b(ROWS, COLS, depth=1, embed=16)).baselines(None)
 
 
 @pytest.mark.parametrize("days", [1, 2, 7])

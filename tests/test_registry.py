@@ -89,10 +89,10 @@ def test_damage_is_named(registry: Registry) -> None:
 def test_weights_of_another_network_are_refused(registry: Registry) -> None:
     card = registry.root / "vmrnn-b-1" / "card.json"
     values = json.loads(card.read_text())
-    values["architecture"]["depth"] = 2
-    card.write_text(json.dumps(values))
-    with pytest.raises(InputError, match="damaged"):
-        load_model(registry)
+    for change, sentence in (({"depth": 2}, "another version of vmrnn-b: train it again"), ({"embed": 32}, "damaged")):
+        card.write_text(json.dumps(values | {"architecture": values["architecture"] | change}))
+        with pytest.raises(InputError, match=sentence):
+            load_model(registry)
 
 
 def test_a_city_without_a_model_says_what_to_do(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_every_card_shows_the_model_beside_every_baseline_by_lead(name: str) -> 
         for split in ("validation", "test"):
             assert set(card["metrics"][split]) >= BASELINES | {version}
             if version.startswith("vmrnn-c"):
-                assert {"anomaly_persistence", "lightgbm"} <= set(card["metrics"][split])
+                assert {"anomaly_persistence", "pattern_persistence", "lightgbm"} <= set(card["metrics"][split])
                 assert 0.8 < card["intervals"][split]["levels"]["0.8"]["inside"]["all"] < 0.95
             for scores in card["metrics"][split].values():
                 assert len(scores["by_lead"]["rmse"]) == len(scores["by_lead"]["mse"]) == 4

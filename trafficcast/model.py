@@ -113,7 +113,12 @@ def load_model(registry: Registry, version: str | None = None) -> Model:
             )
     try:
         network = build(card["architecture"])
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        weights = load_file(folder / "model.safetensors")
+        if weights.keys() != network.state_dict().keys():
+            raise InputError(
+                f"model {folder} has the weights of another version of {card['architecture']['name']}: train it again"
+            )
+        network.load_state_dict(weights)
         tables = load_arrays(folder / "climatology.safetensors")
         climatology = Climatology(city, tables["table"])
         anomaly = trees = None

@@ -13,7 +13,8 @@ import xarray as xr
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 BASELINES = {
-    "persistence", "last_week", "climatology", "scaled_climatology", "anomaly_persistence", "lightgbm",
+    "persistence", "last_week", "climatology", "scaled_climatology", "anomaly_persistence", "pattern_persistence",
+    "lightgbm",
 }  # fmt: skip
 SPLIT = ("--train-end", "2024-04-13", "--valid-end", "2024-04-14")
 

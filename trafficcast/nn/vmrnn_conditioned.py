@@ -88,10 +88,14 @@ class Start(nn.Module):
         spread = (expected + VARIANCE_FLOOR).sqrt()
         departures = frames - expected[:, :T]
         departure, last = departures.mean(1), departures[:, -1]
-        leads = [max(t - T, 0) for t in range(1, T + horizon)]
-        together = self._lasting(departures / spread[:, :T], patterns)[:, leads]
+
+        def by_slot(leads: Tensor) -> Tensor:
+            """Of all slots after the first, from (B, HORIZON, ...)."""
+            return torch.cat((*[leads[:, :1]] * (T - 1), leads[:, :horizon]), dim=1)
+
+        together = by_slot(self._lasting(departures / spread[:, :T], patterns))
         told = torch.cat((torch.ones_like(busier), calendar[:, T], busier, busier.abs()), dim=1)
-        left = (told[:, None, :, None] * self.left).sum(2)[:, leads, :, None, None, None]
+        left = by_slot((told[:, None, :, None] * self.left).sum(2))[..., None, None, None]
         terms = departure[:, None], last[:, None], spread[:, 1:] * together, expected[:, 1:]
         start = expected[:, 1:] + sum(left[:, :, i] * term for i, term in enumerate(terms))
         return Started(start, spread, together, departure, last, busier)
