@@ -173,6 +173,7 @@ def experiment(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 42 on.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: what each architecture's recipe says.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows a step; default: as for --epochs.")] = None,
     train_end: Annotated[str | None, typer.Option(help="Training uses the slots before this time.")] = None,
     valid_end: Annotated[str | None, typer.Option(help="Validation ends here; nothing later is read.")] = None,
     folder: Annotated[
@@ -192,9 +193,8 @@ def experiment(
     settings, place = _open(config, city)
     ends = _time(place, train_end), _time(place, valid_end)
     command = shlex.join(["trafficcast", *sys.argv[1:]])
-    rows, table = run(
-        name, place, settings.paths.data, command, folder, tuple(variant or ()), seeds, epochs, *ends, device
-    )
+    chosen, sizes = tuple(variant or ()), (seeds, epochs, batch_size)
+    rows, table = run(name, place, settings.paths.data, command, folder, chosen, *sizes, *ends, device)
     if as_json:
         print_json({"experiment": name, "city": place.name, "results": rows})
     else:

@@ -98,6 +98,7 @@ def experiment(
     variants: tuple[str, ...] = (),
     seeds: int = 3,
     epochs: int | None = None,
+    batch_size: int | None = None,
     train_end: np.datetime64 | None = None,
     valid_end: np.datetime64 | None = None,
     device: str = "auto",
@@ -118,7 +119,8 @@ def experiment(
 
     def run_of(key: str, seed: int) -> Run:
         variant = known[key]
-        settings = replace(variant.settings, epochs=epochs or variant.settings.epochs)
+        own = variant.settings
+        settings = replace(own, epochs=epochs or own.epochs, batch_size=batch_size or own.batch_size)
         return Run(key, replace(variant, settings=settings), seed, city, material)
 
     with writer_lock(folder):

@@ -161,11 +161,16 @@ def test_the_test_split_is_not_read(trafficcast: Callable[..., Any], small: Path
     assert (small / "results.csv").read_bytes() == kept
 
 
-def test_other_epochs_and_ends_are_refused(trafficcast: Callable[..., Any], small: Path) -> None:
+def test_other_epochs_batches_and_ends_are_refused(trafficcast: Callable[..., Any], small: Path) -> None:
     words = ("experiment", "choices", "--variant", "vmrnn-b", "--seeds", 1, "--device", "cpu")
     assert trafficcast(*words, "--epochs", 1, *ENDS).code == 0
     later = ("--train-end", "2024-04-11", "--valid-end", "2024-04-13")
-    for other in (("--epochs", 2, *ENDS), ("--epochs", 1, *later), ("--epochs", 1, "--variant", "vmrnn-c", *later)):
+    for other in (
+        ("--epochs", 2, *ENDS),
+        ("--epochs", 1, "--batch-size", 16, *ENDS),
+        ("--epochs", 1, *later),
+        ("--epochs", 1, "--variant", "vmrnn-c", *later),
+    ):
         refused = trafficcast(*words, *other)
         assert refused.code == 2 and "(vmrnn-b, seed 42): give another --out" in refused.err
 
