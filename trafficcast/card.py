@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Metric -> heading and decimals.
 COLUMNS = {
@@ -113,11 +114,24 @@ def write_curve(folder: Path, history: list[dict[str, float]]) -> None:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     left = figure.subplots()
     right = left.twinx()
-    left.plot(epochs, [row["train_loss"] for row in history], color="tab:blue", marker=".")
-    right.plot(epochs, [row["valid_rmse"] for row in history], color="tab:orange", marker=".")
-    left.set(xlabel="epoch", yscale="log")
-    left.set_ylabel("training loss", color="tab:blue")
-    right.set_ylabel("validation RMSE, vehicles per slot", color="tab:orange")
+    columns = (
+        (left, "train_loss", "training loss", "tab:blue"),
+        (right, "valid_rmse", "validation RMSE, vehicles per slot", "tab:orange"),
+    )
+    for axis, column, label, colour in columns:
+        values = [row[column] for row in history]
+        low, high = min(values), max(values)
+        axis.plot(epochs, values, color=colour, marker=".")
+        axis.set_ylabel(label, color=colour)
+        if high > 3 * low > 0:
+            axis.set_yscale("log")
+        else:
+            # A change of a thousandth shall look like one.
+            margin = max(0.05 * (high - low), 0.01 * abs(high))
+            axis.set_ylim(low - margin, high + margin)
+            axis.ticklabel_format(axis="y", useOffset=False)
+    left.set_xlabel("epoch")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(folder / "curve.png", dpi=110)
 
 
