@@ -76,12 +76,15 @@ def test_every_choice_is_left_out_alone() -> None:
         return told.pop("settings") | {"depth": 12} | told.pop("network") | told
 
     reference = flat(variants.pop("vmrnn-c"))
+    alone = flat(variants.pop("start-alone"))
+    assert {key for key in alone if alone[key] != reference[key]} == {"epochs", "learning_rate", "final_rate"}
+    assert alone["learning_rate"] == alone["final_rate"] == 0
     left_out = set()
     for variant in variants.values():
         changed = {key for key, value in flat(variant).items() if value != reference[key]}
         assert len(changed) == 1
         left_out |= changed
-    assert left_out == {"calendar", "own_day", "weight_decay", "ema", "clip", "views", "loss", "depth"}
+    assert left_out == {"patterns", "calendar", "own_day", "weight_decay", "ema", "clip", "views", "loss", "depth"}
 
 
 def test_taxibj_is_trained_as_published() -> None:

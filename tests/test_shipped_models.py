@@ -24,10 +24,17 @@ BASELINES = {"persistence", "last_week", "climatology", "scaled_climatology"}
 def test_the_champion_forecasts(name: str) -> None:
     city = load_config(PROJECT / "config.toml").city(name)
     model = load_model(Registry(PROJECT / "models" / name, city))
-    history = np.random.default_rng(0).integers(0, 30, (1, 4, 2, city.rows, city.cols)).astype(np.float32)
-    forecast = model.forecaster(pick_device("cpu")).forecast(history, np.array([city.parse_time("2024-05-01")]))
-    assert forecast.shape == (1, 4, 2, city.rows, city.cols)
-    assert np.isfinite(forecast).all() and (forecast >= 0).all() and (forecast <= model.scale).all()
+    forecaster, rng = model.forecaster(pick_device("cpu")), np.random.default_rng(0)
+    for hour in range(0, 24, 6):
+        init = np.array([city.parse_time(f"2024-05-01T{hour:02}:00")])
+        usual = model.climatology.at(init[:, None] + city.slot * np.arange(-4, 4))
+        # On a usual day, and where nothing is as ever: no traffic, and the same anywhere.
+        for counts in (rng.poisson(usual[:, :4]), 0 * usual[:, :4], rng.integers(0, 30, usual[:, :4].shape)):
+            history = counts.astype(np.float32)
+            forecast = forecaster.forecast(history, init)
+            assert forecast.shape == history.shape
+            assert np.isfinite(forecast).all() and (forecast >= 0).all()
+            assert forecast.sum() < 2 * max(usual[:, 4:].sum(), history.sum())
 
 
 @pytest.mark.parametrize("name", CITIES)

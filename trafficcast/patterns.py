@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.linalg import eigh
 
 from trafficcast.baselines import how_busy
 from trafficcast.nn.vmrnn_conditioned import MOST_UNUSUAL, TERMS, UNUSUAL
@@ -85,21 +85,21 @@ def _lasting(unusual: np.ndarray, number: int) -> np.ndarray:
     """The orthonormal patterns (number, cell) that last from a history's last slot on, of windows (n, slot, cell)."""
     n, _, cells = unusual.shape
     basis = np.zeros((number, cells), np.float32)
-    wanted = min(number, cells - 1, n)
     # Noise in one slot is not in the next, so that between slots only what lasts is correlated.
-    last, later = unusual[:, HISTORY - 1], unusual[:, HISTORY:-1].sum(axis=1)
-    if wanted < 1 or not (last.any() and later.any()):
-        return basis
-
-    def times(vector: np.ndarray) -> np.ndarray:
-        return last.T @ (later @ vector) + later.T @ (last @ vector)
-
-    start = np.random.default_rng(0).standard_normal(cells, np.float32)
-    correlation = LinearOperator((cells, cells), matvec=times, dtype=np.float32)
-    strength, vectors = eigsh(correlation, wanted, which="LA", v0=start)
-    order = np.argsort(-strength)
-    order = order[strength[order] > TINY * strength.max()]  # beyond the rank, any vector would do
-    basis[: len(order)] = vectors[:, order].T
+    last, later = unusual[:, HISTORY - 1].T, unusual[:, HISTORY:-1].sum(axis=1).T
+    axes = np.eye(cells, dtype=np.float32)
+    if 2 * n < cells:  # few windows span a small space
+        axes, inside = np.linalg.qr(np.concatenate([last, later], axis=1))
+        last, later = inside[:, :n], inside[:, n:]
+    size = len(last)
+    wanted = min(number, size)
+    if wanted:
+        correlation = last @ later.T
+        strongest = (size - wanted, size - 1)
+        strength, vectors = eigh(correlation + correlation.T, subset_by_index=strongest, overwrite_a=True)
+        # Beyond the rank, any vector would do.
+        kept = np.flatnonzero(strength > TINY * max(strength[-1], TINY))[::-1]
+        basis[: len(kept)] = (axes @ vectors[:, kept]).T
     return basis
 
 
