@@ -17,7 +17,8 @@ from trafficcast.baselines import how_busy
 from trafficcast.nn.vmrnn_conditioned import MOST_UNUSUAL, TERMS, UNUSUAL
 from trafficcast.windows import HISTORY, HORIZON, gather
 
-# Days are left out in as many blocks, so that no window is told patterns that its own day had a part in.
+# Days are left out in as many blocks, so that no window is told patterns that its own day had a part in. A window
+# across midnight is of the later day.
 BLOCKS = 5
 # Values to learn from, in windows evenly over time.
 VALUES = 100_000_000
