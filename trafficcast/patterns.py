@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from trafficcast.baselines import how_busy
-from trafficcast.nn.vmrnn_conditioned import MOST_UNUSUAL, TERMS, UNUSUAL
+from trafficcast.nn.vmrnn_conditioned import MOST_UNUSUAL, TERMS, UNUSUAL, VARIANCE_FLOOR
 from trafficcast.windows import HISTORY, HORIZON, gather
 
 # Days are left out in as many blocks, so that no window is told patterns that its own day had a part in. A window
@@ -61,7 +61,7 @@ class Patterns:
         expected, shape = busy * usual, windows.shape[2:]
         del usual
         expected, departures = (values.reshape(*values.shape[:2], -1) for values in (expected, windows - expected))
-        spread = np.sqrt(expected + 1)
+        spread = np.sqrt(expected + VARIANCE_FLOOR)
         unusual = departures / spread
         basis = _lasting(unusual, n)
         amounts = np.empty((*unusual.shape[:2], n), np.float32)
