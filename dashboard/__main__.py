@@ -13,7 +13,7 @@ from pathlib import Path
 import xarray as xr
 from streamlit.web import cli
 
-BEFORE = ("altair", "dashboard.cached", "folium.plugins", "h5netcdf")
+BEFORE = ("altair", "dashboard.reads.stores", "folium.plugins", "h5netcdf")
 
 
 def import_before() -> None:

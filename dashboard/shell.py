@@ -10,12 +10,15 @@ from types import ModuleType
 
 import streamlit as st
 
-from dashboard.address import change, current_view
-from dashboard.entry import may_enter
-from dashboard.labels import plain
-from dashboard.view import View
-from dashboard.views import alerts, data, look_back, models, now, skill
-from trafficcast.config import Config, load_config
+from dashboard.alerts import alerts
+from dashboard.data import data
+from dashboard.forecasts import look_back, now
+from dashboard.page.address import change, current_view
+from dashboard.page.labels import plain
+from dashboard.page.view import View
+from dashboard.sign_in import may_enter
+from dashboard.skill import models, skill
+from trafficcast.config.settings import Config, load_config
 from trafficcast.errors import InputError
 
 # In the order of the menu: title, the page's part of the address, its module.

@@ -17,7 +17,7 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from pipelines import cli  # noqa: E402  # the environment is set before torch loads
+from pipelines.cli import main as cli  # noqa: E402  # the environment is set before torch loads
 
 CONFIG = """
 default_city = "small"

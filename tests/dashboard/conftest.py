@@ -20,17 +20,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dashboard.launch import command
-from pipelines.threads import threads
-from trafficcast.city import City
-from trafficcast.config import Config, load_config
-from trafficcast.flows import flows_dataset
-from trafficcast.forecasts import forecast_dataset, score_dataset
-from trafficcast.readers import find_records
-from trafficcast.record_store import RecordStore
-from trafficcast.screening import Screen
-from trafficcast.settling import settle
-from trafficcast.stores import DayStore, flow_store, forecast_store, score_store
+from pipelines.cli.serving import command
+from trafficcast.config.city import City
+from trafficcast.config.settings import Config, load_config
+from trafficcast.ingest.merging import settle
+from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingest.threads import threads
+from trafficcast.records.readers import find_records
+from trafficcast.records.screening import Screen
+from trafficcast.stores.day_store import DayStore
+from trafficcast.stores.flows import flow_store, flows_dataset
+from trafficcast.stores.forecasts import forecast_dataset, forecast_store
+from trafficcast.stores.scores import score_dataset, score_store
 
 CONFIG = """
 [cities.testville]

@@ -14,13 +14,14 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.api import schema
-from trafficcast.city import FLOW_KINDS, City
-from trafficcast.forecasts import COMPLETE, has_intervals
-from trafficcast.geojson import FLOW_DECIMALS, forecast_features
-from trafficcast.published import latest_forecast, published
-from trafficcast.registry import Registry
-from trafficcast.stores import flow_store, forecast_store, last_stored, score_store
-from trafficcast.windows import HORIZON
+from trafficcast.config.city import FLOW_KINDS, HORIZON, City
+from trafficcast.stores.day_store import last_stored
+from trafficcast.stores.flows import flow_store
+from trafficcast.stores.forecasts import COMPLETE, forecast_store, has_intervals
+from trafficcast.stores.geojson import FLOW_DECIMALS, forecast_features
+from trafficcast.stores.published import latest_forecast, published
+from trafficcast.stores.registry import Registry
+from trafficcast.stores.scores import score_store
 
 UNITS = "vehicles per slot"
 MINUTE = np.timedelta64(1, "m")

@@ -20,10 +20,10 @@ from trafficcast.api import answers, schema
 from trafficcast.api.answers import Place
 from trafficcast.api.middleware import BearerToken, Conditional
 from trafficcast.api.page import operations_page
-from trafficcast.city import City
-from trafficcast.config import Config
+from trafficcast.config.city import City
+from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
-from trafficcast.registry import Registry
+from trafficcast.stores.registry import Registry
 
 GRID_DAYS, SERIES_DAYS = 2, 31
 EARLIEST, LATEST = np.datetime64("1970-01-01", "us"), np.datetime64("2200-01-01", "us")

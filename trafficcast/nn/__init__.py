@@ -1,11 +1,11 @@
 """The VMRNN networks and the selective scan that they stand on."""
 
 from trafficcast.nn.cross_scan import scan_backend
-from trafficcast.nn.published import load_published
+from trafficcast.nn.published_weights import load_published
 from trafficcast.nn.selective_scan import selective_scan
 from trafficcast.nn.vmrnn import VMRNN, parameter_counts, vmrnn_b
-from trafficcast.nn.vmrnn_conditioned import VMRNNC, vmrnn_c
-from trafficcast.nn.vmrnn_deep import vmrnn_d
+from trafficcast.nn.vmrnn_c import VMRNNC, vmrnn_c
+from trafficcast.nn.vmrnn_d import vmrnn_d
 
 __all__ = [
     "VMRNN",

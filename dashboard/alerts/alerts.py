@@ -1,0 +1,156 @@
+"""Alerts: what is wrong now and what was, with the place on the map, and the rules."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from streamlit_folium import st_folium
+
+from dashboard.alerts.reads import MOST, alert_file, read_alerts
+from dashboard.alerts.tables import alert_table, head_line, place_of, rule_table
+from dashboard.maps.base_map import base_map, cell_layer
+from dashboard.maps.cells import cell_words
+from dashboard.maps.named_areas import named_areas
+from dashboard.page.address import change
+from dashboard.page.labels import moment_label, one_line, plain
+from dashboard.page.navigation import LOOK_BACK, NOW, open_page
+from dashboard.page.refresh import rerun_when_changed
+from dashboard.page.view import View
+from dashboard.reads.places import places_of, street_picture
+from trafficcast.alerts.book import Alert
+from trafficcast.config.settings import Config
+from trafficcast.errors import InputError
+
+MAP_HEIGHT, TABLE_HEIGHT, ROW_HEIGHT = 330, 230, 31
+PLACE_COLOUR, AREA_OPACITY = "#d55e00", 0.7  # vermilion of Okabe & Ito
+AGAIN_SECONDS = 10  # after which what could not be read is read again
+OPEN, PAST, RULES = "Open", "Past", "Rules"
+
+
+def draw(config: Config, view: View) -> None:
+    """The page."""
+    file = alert_file(config.paths.data)
+    try:
+        is_open, is_over = read_alerts(file, view.city.name, np.datetime64("now", "us"))
+    except InputError as error:
+        st.error(plain(str(error)))
+        rerun_when_changed(lambda: int(time.monotonic() / AGAIN_SECONDS))
+        _rules(config, view)
+        return
+    rerun_when_changed(lambda: _changed(file))
+    _tell(view, is_open, file.exists())
+    section = _choose_section(view, bool(is_open), bool(is_over))
+    if section == OPEN:
+        _alerts(config, view, is_open, section)
+    elif section == PAST:
+        _alerts(config, view, is_over, section)
+    else:
+        _rules(config, view)
+
+
+def _tell(view: View, is_open: list[Alert], kept: bool) -> None:
+    """How many alerts are open, first of all."""
+    words = plain(head_line(view.city, is_open))
+    if any(alert.finding.severity == "critical" for alert in is_open):
+        st.error(words)
+    elif is_open:
+        st.warning(words)
+    elif kept:
+        st.success(words)
+    else:
+        st.info(words + plain(": none was ever looked for. Run trafficcast schedule, which looks after every cycle."))
+
+
+def _choose_section(view: View, any_open: bool, any_over: bool) -> str:
+    key = f"alerts section {view.city.name}"
+    st.session_state.setdefault(key, OPEN if any_open or not any_over else PAST)
+    section = st.segmented_control("Alerts", (OPEN, PAST, RULES), key=key, required=True, label_visibility="collapsed")
+    return str(section)
+
+
+def _alerts(config: Config, view: View, alerts: list[Alert], section: str) -> None:
+    """The alerts as a table; of the chosen one, of the newest without a choice, the place and the ways on."""
+    if not alerts:
+        st.caption("None is open." if section == OPEN else "None was ever cleared.")
+        return
+    if len(alerts) == MOST and section == PAST:
+        st.caption(f"The last {MOST} of them.")
+    newest = alerts[0]
+    chosen = st.dataframe(
+        alert_table(view.city, alerts).drop(columns=["until"] if section == OPEN else []),
+        hide_index=True,
+        height=min(TABLE_HEIGHT, ROW_HEIGHT * (len(alerts) + 1) + 3),
+        on_select="rerun",
+        selection_mode="single-row",
+        # Another row than the one chosen would stand there when a new alert comes.
+        key=f"alerts {section} {view.city.name} {newest.raised} {len(alerts)}",
+        column_config={
+            "message": st.column_config.TextColumn(width="large"),
+            "value": st.column_config.NumberColumn(format="%.4g"),
+            "limit": st.column_config.NumberColumn(format="%.4g"),
+        },
+    )
+    rows = chosen["selection"]["rows"]
+    _place(config, view, alerts[rows[0]] if rows and rows[0] < len(alerts) else newest)
+
+
+def _place(config: Config, view: View, alert: Alert) -> None:
+    """An alert's place on the map, its words, and the ways to the pages that show more of it."""
+    city = view.city
+    share, cell = place_of(alert, city, named_areas(city))
+    the_map, words = st.columns([1.1, 1])
+    with words:
+        st.text(f"{one_line(alert.finding.message)}")
+        until = "open still" if alert.cleared is None else f"until {moment_label(city, alert.cleared)}"
+        st.caption(plain(f"{alert.finding.severity}, since {moment_label(city, alert.raised)}, {until}"))
+        if share is not None:
+            st.caption("The map shows how much of each cell lies in the area, in percent.")
+        with st.container(horizontal=True):
+            if st.button("Show on the page Now", key="alert now", disabled=cell is None and alert.cleared is not None):
+                change(view, cell=cell, time=None)
+                open_page(NOW)
+            if st.button("Look back at it", key="alert look back"):
+                change(view, cell=cell, time=city.slot_start(alert.raised))
+                open_page(LOOK_BACK)
+    with the_map:
+        if cell is None and share is None:
+            st.caption("This alert is about the whole city, not about a place.")
+        _map(config, view, share, cell)
+
+
+def _map(config: Config, view: View, share: np.ndarray | None, cell: tuple[int, int] | None) -> None:
+    """The cells of an area by how much of them lies in it, or the outline of a cell."""
+    city = view.city
+    outlines, places = places_of(city)
+    colours, words, chosen = [], [], cell
+    if share is not None:
+        colours = [f"{PLACE_COLOUR}{round(AREA_OPACITY * 255 * one):02x}" for one in share.ravel().tolist()]
+        words, chosen = [f"{words} %" for words in cell_words(places, 100 * share, 0)], None
+    st_folium(
+        base_map(city, street_picture(config, city), config.map.tiles_url, config.map.tiles_attribution, outlines),
+        key=f"alerts map {city.name}",
+        height=MAP_HEIGHT,
+        use_container_width=True,
+        returned_objects=[],
+        feature_group_to_add=cell_layer(city, colours, words, chosen),
+        render=False,
+    )
+
+
+def _rules(config: Config, view: View) -> None:
+    st.markdown("**Rules of this city**: what raises an alert, as alerts.rules of the configuration has it")
+    st.dataframe(
+        rule_table(view.city, config.alerts.rules),
+        hide_index=True,
+        column_config={"raised when": st.column_config.TextColumn(width="large")},
+    )
+
+
+def _changed(file: Path) -> int | None:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None

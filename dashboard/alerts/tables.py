@@ -1,0 +1,107 @@
+"""Alerts and the rules that raise them as tables; where an alert's place is on the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from dashboard.page.labels import one_line
+from trafficcast.alerts.book import Alert
+from trafficcast.config.alert_rules import Rule
+from trafficcast.config.city import City
+from trafficcast.geography.areas import Area
+from trafficcast.geography.cells import cell_at
+
+WHOLE_CITY = "the whole city"
+# Told apart by their signs as well as by their words.
+SEVERITIES = {
+    "critical": "\N{BLACK UP-POINTING TRIANGLE} critical",
+    "warning": "\N{WHITE UP-POINTING TRIANGLE} warning",
+}
+UNITS = {
+    "forecast-overdue": "minutes",
+    "feed-silent": "minutes",
+    "skill": "vehicles per slot",
+    "coverage": "share",
+    "flow": "vehicles per slot",
+}
+RAISED_WHEN = {
+    "forecast-overdue": "a slot has begun and so many minutes after there is no forecast from it on",
+    "feed-silent": "a slot has ended and so many minutes after it is not observed",
+    "skill": "the error was above persistence's in each of so many scored forecasts, the last ones",
+    "coverage": "the share of what came inside the interval of that level differs from it by more than the tolerance",
+    "flow": "a forecast flow, vehicles per slot, is above that, or above so many times what is typical",
+}
+
+
+def alert_table(city: City, alerts: Iterable[Alert]) -> pd.DataFrame:
+    """A row for each alert, in their order.
+
+    Columns: severity, since and until (the city's zone; empty while it is open), place, message, value and limit (in
+    `unit`; the value is not a number where there is none), rule.
+    """
+    alerts = list(alerts)
+    return pd.DataFrame(
+        {
+            "severity": [SEVERITIES.get(a.finding.severity, one_line(a.finding.severity)) for a in alerts],
+            "since": [_moment(city, alert.raised) for alert in alerts],
+            "until": ["" if alert.cleared is None else _moment(city, alert.cleared) for alert in alerts],
+            "place": [one_line(alert.finding.place) or WHOLE_CITY for alert in alerts],
+            "message": [one_line(alert.finding.message) for alert in alerts],
+            "value": np.array([alert.finding.value for alert in alerts], np.float64),
+            "limit": np.array([alert.finding.limit for alert in alerts], np.float64),
+            "unit": [UNITS.get(alert.finding.kind, "") for alert in alerts],
+            "rule": [one_line(alert.finding.rule) for alert in alerts],
+        }
+    )
+
+
+def rule_table(city: City, rules: Iterable[Rule]) -> pd.DataFrame:
+    """The rules that hold for a city: kind, severity, raised when, and their limits as the configuration has them."""
+    rows = []
+    for rule in rules:
+        if rule.city not in (None, city.name):
+            continue
+        limits = rule.model_dump(exclude={"kind", "city", "severity"}, exclude_none=True)
+        if limits.get("above") and "times_typical" not in limits:
+            del limits["at_least"]  # belongs to times_typical
+        told = ", ".join(f"{name} = {_limit(value)}" for name, value in limits.items())
+        severity = SEVERITIES.get(rule.severity, rule.severity)
+        rows.append((rule.kind, severity, RAISED_WHEN.get(rule.kind, ""), one_line(told)))
+    return pd.DataFrame(rows, columns=["rule", "severity", "raised when", "limits"])
+
+
+def head_line(city: City, alerts: list[Alert]) -> str:
+    """'3 open alerts in oslo: 1 critical, 2 warning'; 'No open alerts in oslo'."""
+    if not alerts:
+        return f"No open alerts in {city.name}"
+    severities = [alert.finding.severity for alert in alerts]
+    counted = [f"{n} {severity}" for severity in SEVERITIES if (n := severities.count(severity))]
+    plural = "s" if len(alerts) > 1 else ""
+    return f"{len(alerts)} open alert{plural} in {city.name}" + (f": {', '.join(counted)}" if counted else "")
+
+
+def place_of(alert: Alert, city: City, areas: Mapping[str, Area]) -> tuple[np.ndarray | None, tuple[int, int] | None]:
+    """The share of each cell that the alert's area covers, (row, col), and the cell, (row, col), to look at.
+
+    Of an area the cell is the one that holds its point. None both: the alert is about the whole city, or about a place
+    that the grid does not have.
+    """
+    found = alert.finding
+    area = areas.get(found.place)
+    share = None if area is None else area.share
+    if found.lon is None or found.lat is None or not np.isfinite([found.lon, found.lat]).all():
+        return share, None
+    return share, cell_at(city, found.lat, found.lon)
+
+
+def _limit(value: object) -> str:
+    if isinstance(value, tuple):
+        return "row {}, column {}".format(*value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _moment(city: City, time: np.datetime64) -> str:
+    return f"{city.local(np.array([time]))[0]:%Y-%m-%d %H:%M %Z}"

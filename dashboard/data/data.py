@@ -1,0 +1,298 @@
+"""Data: which slots were observed, vehicles and records over time, quality, where records lie, and the quarantine."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dashboard.page.address import change
+from dashboard.page.banner import age
+from dashboard.reads.places import record_picture, records_stamp
+from dashboard.data.reads import records_of_slots, slots_between
+from dashboard.data.calendar import BY_COVERAGE, BY_STATE, SLOT, WEEKS, calendar_chart, line_chart, month_label, months, period_days
+from dashboard.page.nothing_yet import what_is_missing
+from dashboard.page.labels import moment_label, plain
+from dashboard.page.navigation import LOOK_BACK, open_page
+from dashboard.data.quality import MOST_GAPS, Quality, counter_table, drop_table, gap_table, quality_file, read_quality, suspect_table
+from dashboard.data.quarantine import quarantine_table
+from dashboard.reads.stamps import stamp
+from dashboard.data.slots import DAY, slot_table, table_of_days
+from trafficcast.stores.flows import Slots
+from dashboard.data.street_image import street_image
+from dashboard.page.view import View
+from dashboard.page.refresh import rerun_when_changed
+from trafficcast.config.settings import Config
+from trafficcast.errors import InputError, JobError
+from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
+from trafficcast.quality.point_density import MUCH_OUTSIDE
+from trafficcast.stores.flows import flow_store
+
+CALENDAR_HEIGHT, CHART_HEIGHT, TABLE_HEIGHT, ROW_HEIGHT = 290, 140, 470, 31
+PICTURE_WIDTH = 520
+REPORT_WIDTHS = 290, 255, 385  # of its tables, beside each other on 1024 pixels
+CALENDAR, QUALITY, PLACES, QUARANTINE = "Calendar", "Quality report", "Where records lie", "Quarantine"
+RECENT = f"Last {WEEKS} weeks"
+SECTIONS = (CALENDAR, QUALITY, PLACES, QUARANTINE)
+
+
+def draw(config: Config, view: View) -> None:
+    """The page."""
+    city, store = view.city, flow_store(config.paths.data, view.city)
+    rerun_when_changed(lambda: (stamp(store), records_stamp(config, city)))
+    section = st.segmented_control(
+        "What of the data", SECTIONS, default=CALENDAR, key="data section", required=True, label_visibility="collapsed"
+    )
+    if section == QUALITY:
+        _quality(config, view)
+    elif section == PLACES:
+        _places(config, view)
+    elif section == QUARANTINE:
+        _quarantine(view)
+    elif days := store.days():
+        _calendar(config, view, days)
+    else:
+        st.info(plain(what_is_missing(config, city)))
+
+
+def _calendar(config: Config, view: View, days: list[np.datetime64]) -> None:
+    """The choice of a period, its calendar and charts, and its days as a table."""
+    period_place, by_place, told_place = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
+    known = months(days)
+    month = _month(view, known)
+    st.session_state["data period"] = month or RECENT
+    period_place.selectbox(
+        "Period",
+        [RECENT, *known],
+        key="data period",
+        format_func=lambda one: one if isinstance(one, str) else month_label(one),
+        on_change=partial(_choose_period, view, days),
+    )
+    by = by_place.segmented_control("Colour", (BY_STATE, BY_COVERAGE), default=BY_STATE, key="by", required=True)
+    first, last = period_days(days, month)
+    stored = slots_between(config, view.city, first, last)
+    for sentence in stored.damaged[:3]:
+        st.warning(plain(sentence))
+    records, why_not = _records(config, view)
+    table = slot_table(view.city, stored, *_edges(view, stored, days, first, last), records)
+    told_place.caption(plain(_summary(view, table, last == days[-1])))
+    if len(table):
+        _charts(view, table, str(by), f"{first} {last}", why_not)
+        _days(table)
+
+
+def _month(view: View, known: list[np.datetime64]) -> np.datetime64 | None:
+    """The month of the time that the address says; None, the last weeks, where it says none that there is."""
+    if view.time is None:
+        return None
+    month = view.city.local_days(np.array([view.time]))[0].astype("datetime64[M]")
+    return month if month in known else None
+
+
+def _choose_period(view: View, days: list[np.datetime64]) -> None:
+    month = st.session_state["data period"]
+    if month == RECENT:
+        change(view, time=None)
+        return
+    first = view.city.slots_of_day(period_days(days, month)[0])[0] * view.city.slot_us
+    change(view, time=np.datetime64(int(first), "us"))
+
+
+def _edges(
+    view: View, stored: Slots, days: list[np.datetime64], first: np.datetime64, last: np.datetime64
+) -> tuple[np.datetime64, np.datetime64]:
+    """The period whose slots are told: whole days, but nothing before the first and after the last stored slot."""
+    start, end = view.city.midnight(first), view.city.midnight(last + DAY)
+    if len(stored.time) and first == days[0]:
+        start = stored.time[0]
+    if len(stored.time) and last == days[-1]:
+        end = stored.time[-1] + view.city.slot
+    return start, end
+
+
+def _records(config: Config, view: View) -> tuple[pd.Series | None, str]:
+    """Records by slot, or why there are none."""
+    try:
+        found = records_of_slots(config, view.city)
+    except (InputError, JobError) as error:
+        return None, str(error)
+    return found, "" if found is not None else "Of these flows no records are kept: they were imported as grids."
+
+
+def _summary(view: View, table: pd.DataFrame, newest: bool) -> str:
+    """Slots by state and, where the period holds the `newest` one, until when there are data."""
+    if not len(table):
+        return "no slots in this period"
+    counts = table["state"].value_counts()
+    end = table["time"].to_numpy()[-1] + view.city.slot
+    states = ", ".join(f"{counts.get(state, 0):,} {state}" for state in (OBSERVED, PARTIAL, MISSING))
+    ends = f"The last one ended {moment_label(view.city, end)}, {age(np.datetime64('now', 'us') - end)} ago. "
+    return f"{len(table):,} slots: {states}. {ends if newest else ''}Times are {view.city.timezone}."
+
+
+def _charts(view: View, table: pd.DataFrame, by: str, period: str, why_no_records: str) -> None:
+    zone = view.city.timezone
+    chosen = st.altair_chart(
+        calendar_chart(table, by, zone, CALENDAR_HEIGHT),
+        width="stretch",
+        on_select="rerun",
+        selection_mode=SLOT,
+        key=f"calendar {view.city.name} {period}",
+    )
+    _chosen_slot(view, table, chosen["selection"].get(SLOT) or [])
+    left, right = st.columns(2)
+    left.markdown("**Vehicles per slot**")
+    if table["vehicles"].notna().any():
+        left.altair_chart(line_chart(table, "vehicles", CHART_HEIGHT), width="stretch")
+    else:
+        left.caption("How many vehicles were seen is unknown of this period.")
+    right.markdown("**Records per slot**")
+    if table["records"].notna().any():
+        right.altair_chart(line_chart(table, "records", CHART_HEIGHT), width="stretch")
+    else:
+        right.caption(plain(why_no_records or "No records in this period."))
+
+
+def _chosen_slot(view: View, table: pd.DataFrame, chosen: list[dict[str, int]]) -> None:
+    """What is known of the slot that was clicked, and the way to its day."""
+    if not chosen or not 0 <= chosen[0]["id"] < len(table):
+        return
+    row = table.iloc[chosen[0]["id"]]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        known = [(row["vehicles"], "vehicles"), (row["records"], "records")]
+        words = [f"{value:,.0f} {what}" for value, what in known if not np.isnan(value)]
+        st.text(", ".join([f"{row['label']}: {row['state']}", f"{row['coverage']:.0%} of its minutes", *words]))
+        if st.button("Look back at it", key="look back at slot"):
+            change(view, time=row["time"].to_datetime64().astype("datetime64[us]"))
+            open_page(LOOK_BACK)
+
+
+def _days(table: pd.DataFrame) -> None:
+    st.markdown("**Days**")
+    st.dataframe(
+        table_of_days(table),
+        hide_index=True,
+        height=TABLE_HEIGHT,
+        column_config={
+            "day": st.column_config.DateColumn("local day", format="ddd D MMM YYYY"),
+            OBSERVED: st.column_config.NumberColumn("slots observed"),
+            PARTIAL: st.column_config.NumberColumn("slots partial"),
+            MISSING: st.column_config.NumberColumn("slots missing"),
+            "coverage": st.column_config.NumberColumn("minutes with a report", format="percent"),
+            "most vehicles": st.column_config.NumberColumn("vehicles in a slot, at most", format="localized"),
+            "records": st.column_config.NumberColumn("records", format="localized"),
+        },
+    )
+
+
+def _quality(config: Config, view: View) -> None:
+    """The tables of the report, or why there is none."""
+    quality = _report(config, view)
+    if quality is None:
+        return
+    if quality.first_slot and quality.last_slot:
+        st.text(f"Of everything ever ingested: slots from {quality.first_slot} to {quality.last_slot}")
+    with st.container(horizontal=True):  # wraps on a narrow screen
+        numbers, drops, gaps = (st.container(width=width) for width in REPORT_WIDTHS)
+    numbers.markdown("**Counters**")
+    numbers.dataframe(counter_table(quality), hide_index=True, height=TABLE_HEIGHT, column_config=_LOCALIZED)
+    drops.markdown("**Rows dropped, by reason**")
+    drops.dataframe(drop_table(quality), hide_index=True, column_config=_LOCALIZED)
+    gaps.markdown(f"**Gaps**, the longest {MOST_GAPS} at most" if len(quality.gaps) > MOST_GAPS else "**Gaps**")
+    if quality.gaps:
+        table = gap_table(quality)
+        times = {name: st.column_config.TextColumn(width=135) for name in ("from", "to")}
+        height = min(TABLE_HEIGHT, ROW_HEIGHT * (len(table) + 1) + 3)
+        gaps.dataframe(table, hide_index=True, height=height, column_config=times)
+    else:
+        gaps.caption("None: every slot was observed.")
+    drops.markdown("**Suspicious vehicles**")
+    suspects = suspect_table(quality)
+    if suspects is None:
+        drops.caption("An ingest does not look for them. This report does:")
+        drops.code(f"trafficcast quality --city {view.city.name} --html quality.html", language=None, wrap_lines=True)
+    elif len(suspects):
+        drops.dataframe(suspects, hide_index=True)
+    else:
+        drops.caption("None.")
+
+
+def _report(config: Config, view: View) -> Quality | None:
+    """The city's report; where there is none the page says so."""
+    try:
+        quality = read_quality(quality_file(config.paths.data, view.city))
+    except InputError as error:
+        st.error(plain(str(error)))
+        return None
+    if quality is None:
+        st.info(f"No quality report yet: every ingest of records writes one. {plain(_how_to_ingest(view))}")
+    return quality
+
+
+def _places(config: Config, view: View) -> None:
+    """The picture of the box, and what lies outside of it."""
+    city = view.city
+    try:
+        picture = record_picture(config, city)
+    except (InputError, JobError) as error:
+        st.error(plain(str(error)))
+        return
+    left, right = st.columns([1, 1])
+    if picture is None:
+        left.info("No places are known: there are no records, or they are trips between zones.")
+    else:
+        left.image(street_image(picture, city, PICTURE_WIDTH))
+    right.markdown("**The city's box**, its frame in the picture")
+    edges = {f"{edge} (degrees)": f"{getattr(city, edge):g}" for edge in ("west", "east", "south", "north")}
+    edges |= {"grid": f"{city.rows} rows x {city.cols} columns", "slots": f"{city.slot_minutes} minutes"}
+    right.dataframe(pd.DataFrame(list(edges.items()), columns=["what", "value"]), hide_index=True)
+    with right:
+        quality = _report(config, view)
+        if quality is None or quality.share_outside is None:
+            return
+        st.metric("of the records lie outside the box, and count nowhere", f"{quality.share_outside:.1%}")
+        if quality.share_outside > MUCH_OUTSIDE:
+            st.caption("That is much. This command suggests another box:")
+            st.code(f"trafficcast quality --city {city.name}", language=None)
+        st.caption("The picture shows the last four weeks of records inside the box, darker where there are more.")
+
+
+def _quarantine(view: View) -> None:
+    """The files that an inbox could not take."""
+    inbox = view.city.feed.inbox
+    if inbox is None:
+        st.info(plain(f"{view.city.name} has no inbox: name a folder as inbox under [cities.{view.city.name}.feed]."))
+        return
+    try:
+        table, files = quarantine_table(inbox, view.city)
+    except OSError as error:
+        st.error(plain(f"cannot read the quarantine of {inbox}: {error.strerror}"))
+        return
+    if not files:
+        st.success("The quarantine is empty: every file of the inbox could be taken.")
+        return
+    st.text(f"{files:,} files could not be taken. Mend a file and move it back into {inbox}, or remove it.")
+    if files > len(table):
+        st.text(f"The newest {len(table):,} of them:")
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            "reason": st.column_config.TextColumn(width="large"),
+            "since": st.column_config.TextColumn(width=150),
+            "size": st.column_config.NumberColumn(format="bytes", width="small"),
+        },
+    )
+
+
+def _how_to_ingest(view: View) -> str:
+    return f"Run trafficcast ingest PATH --city {view.city.name}."
+
+
+_LOCALIZED = {
+    "number": st.column_config.NumberColumn("number", format="localized"),
+    "rows": st.column_config.NumberColumn("rows", format="localized"),
+    "share": st.column_config.NumberColumn("share", format="percent"),
+}

@@ -1,0 +1,92 @@
+"""The slots of many days at once: whether they were observed, their coverage and vehicles, without their grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from trafficcast.config.city import City
+from trafficcast.stores.flows import UNKNOWN
+from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
+from trafficcast.stores.day_store import DamagedFile, DayStore
+from trafficcast.stores.flows import Slots
+
+
+DAY = np.timedelta64(1, "D")
+
+
+
+
+
+
+def slot_table(
+    city: City, stored: Slots, start: np.datetime64, end: np.datetime64, records: pd.Series | None = None
+) -> pd.DataFrame:
+    """A row for each slot in [start, end), naive UTC, in order.
+
+    Args:
+        city: whose clock and slots count.
+        stored: what is known of them; what is not among them is missing.
+        start, end: the period.
+        records: records of a slot by its number since 1970; None where they are unknown.
+
+    Returns:
+        time (naive UTC), day (local), hour (local, 0 up to 24), until (where it ends, at most 24), part and parts (1 of
+        2 and 2 of 2 of an hour that the clocks repeat, 0 of 1 otherwise), state, coverage (0 to 1), vehicles, records
+        (not a number where unknown or missing) and label (start in the city's zone).
+    """
+    first, last = (int(edge.astype("datetime64[us]").astype(np.int64)) for edge in (start, end))
+    number = np.arange(-(-first // city.slot_us), -(-last // city.slot_us))
+    time = (number * city.slot_us).astype("datetime64[us]")
+    known = pd.DataFrame(
+        {
+            "observed": stored.observed,
+            "coverage": stored.coverage.astype(np.float64),
+            "vehicles": np.where(stored.vehicles == UNKNOWN, np.nan, stored.vehicles),
+        },
+        index=stored.time,
+    )
+    known = known[~known.index.duplicated(keep="last")].reindex(time)
+    observed = known["observed"].eq(True).to_numpy()
+    coverage = known["coverage"].fillna(0.0).to_numpy()
+    local = city.local(time)
+    naive = local.tz_localize(None)
+    hour = (local.hour * 60 + local.minute).to_numpy() / 60
+    repeats = pd.Series(1, index=range(len(time))).groupby(naive)
+    counts = np.nan if records is None else records.reindex(number).to_numpy(np.float64)
+    return pd.DataFrame(
+        {
+            "time": time,
+            "day": naive.normalize(),
+            "hour": hour,
+            "until": np.minimum(hour + city.slot_minutes / 60, 24.0),
+            "part": repeats.cumcount().to_numpy(),
+            "parts": repeats.transform("size").to_numpy(),
+            "state": np.where(observed, OBSERVED, np.where(coverage > 0, PARTIAL, MISSING)),
+            "coverage": coverage,
+            "vehicles": known["vehicles"].to_numpy(),
+            "records": counts,
+            "label": local.strftime("%a %d %b %Y %H:%M %Z"),
+        }
+    )
+
+
+def table_of_days(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each local day of a `slot_table`, the newest first.
+
+    Columns: day, slots observed, partial and missing, mean coverage (0 to 1), vehicles at most in a slot, records.
+    """
+    days = table.groupby("day", sort=True)
+    states = pd.crosstab(table["day"], table["state"]).reindex(columns=[OBSERVED, PARTIAL, MISSING], fill_value=0)
+    columns = {
+        **{state: states[state] for state in states.columns},
+        "coverage": days["coverage"].mean(),
+        "most vehicles": days["vehicles"].max(),
+        "records": days["records"].sum(min_count=1),
+    }
+    found = pd.DataFrame(columns).iloc[::-1]
+    return found.rename_axis("day").reset_index()

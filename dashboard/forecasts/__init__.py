@@ -1,0 +1,1 @@
+"""The pages Now and Look back."""

@@ -1,0 +1,129 @@
+"""One cell over time: the last day observed, the forecast with its interval, what is typical, and earlier forecasts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dashboard.forecasts.frames import observed_frames
+from dashboard.forecasts.timeline import Expected, expected_frames, of_kind
+from dashboard.page.labels import moment_labels
+from trafficcast.config.city import City
+from trafficcast.forecasting.climatology import Climatology, Normal
+from trafficcast.stores.forecasts import has_intervals
+
+OBSERVED, FORECAST, TYPICAL, EARLIER = "observed", "forecast", "typical", "forecast 1 h before"
+# Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages.
+COLOURS = {OBSERVED: "#888888", FORECAST: "#d55e00", TYPICAL: "#0072b2", EARLIER: "#cc79a7"}
+NAN = float("nan")
+EARLIER_LEAD = 2  # slots ahead of those that the earlier forecasts were of
+
+
+def cell_history(
+    city: City,
+    newest: Expected,
+    forecasts: list[tuple[str, xr.Dataset]],
+    flows: xr.Dataset | None,
+    typical: Normal | Climatology | None,
+    kind: str,
+    cell: tuple[int, int],
+    level: float,
+    slots: np.ndarray,
+) -> pd.DataFrame:
+    """A row for each slot and line: time (naive UTC), what, vehicles (per slot), lower, upper (of FORECAST), label.
+
+    `newest` is the forecast shown as FORECAST, at its first lead; `forecasts` are those around it. Net has no interval.
+    """
+    row, col = cell
+
+    def of_cell(frames: np.ndarray) -> np.ndarray:
+        return of_kind(frames, kind)[:, row, col]
+
+    made = newest.forecast
+    lines = [line(FORECAST, made["valid_time"].values, of_cell(made["flow"].values), *_bounds(made, kind, cell, level))]
+    if flows is not None:
+        times, frames = observed_frames(flows, slots)
+        lines.append(line(OBSERVED, times, of_cell(frames)))
+    if typical is not None:
+        lines.append(line(TYPICAL, slots, of_cell(typical.at(slots))))
+    times, frames = expected_frames(forecasts, city, slots, EARLIER_LEAD)
+    lines.append(line(EARLIER, times, of_cell(frames)))
+    return with_labels(city, lines)
+
+
+def line(
+    what: str, times: np.ndarray, vehicles: np.ndarray, lower: np.ndarray | float = NAN, upper: np.ndarray | float = NAN
+) -> pd.DataFrame:
+    """A line of `cell_history` without its labels."""
+    return pd.DataFrame({"time": times, "what": what, "vehicles": vehicles, "lower": lower, "upper": upper})
+
+
+def with_labels(city: City, lines: list[pd.DataFrame]) -> pd.DataFrame:
+    """The lines as one table, each slot's start as the city's clock has it."""
+    table = pd.concat([line for line in lines if len(line)], ignore_index=True)
+    return table.assign(label=moment_labels(city, table["time"].to_numpy()))
+
+
+def history_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each slot of `cell_history`, the newest first, a column for each line; rounded, vehicles per slot."""
+    wide = table.pivot(index="time", columns="what", values="vehicles")
+    bounds = table[table["what"] == FORECAST].set_index("time")[["lower", "upper"]]
+    labels = table.drop_duplicates("time").set_index("time")["label"]
+    names = [name for name in COLOURS if name in wide]
+    whole = wide[names].join(bounds).sort_index(ascending=False).round(1)
+    return whole.assign(slot=labels)[["slot", *names, "lower", "upper"]]
+
+
+def history_chart(
+    city: City, table: pd.DataFrame, init_time: np.datetime64, height: int
+) -> alt.LayerChart | alt.FacetChart:
+    """A chart of `cell_history`: lines hold for their whole slot; a gap is a slot not observed.
+
+    The axis shows the city's clock as it stands at the init time. Vega knows the browser's zone and UTC only, so the
+    times are moved by the offset and called UTC.
+    """
+    local = city.local(np.array([init_time]))[0]
+    offset = local.utcoffset() or timedelta(0)
+    start = table["time"] + offset
+    lines = table.assign(start=start, end=start + timedelta(minutes=city.slot_minutes))
+    shown = [what for what in COLOURS if (table["what"] == what).any()]
+    axis = alt.Axis(format="%H:%M", title=f"slot start, {local:%Z}", grid=False)
+    # Channels as objects: Altair looks a string's up in its whole schema.
+    x, end = alt.X("start:T", scale=alt.Scale(type="utc"), axis=axis), alt.X2("end:T")
+    colour = alt.Color(
+        "what:N",
+        scale=alt.Scale(domain=shown, range=[COLOURS[what] for what in shown]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    y = alt.Y("vehicles:Q", title="vehicles per slot")
+    tooltip = [
+        alt.Tooltip("label:N", title="slot start"),
+        alt.Tooltip("what:N", title="what"),
+        alt.Tooltip("vehicles:Q", title="vehicles per slot", format=".1f"),
+        alt.Tooltip("lower:Q", title="interval from", format=".1f"),
+        alt.Tooltip("upper:Q", title="to", format=".1f"),
+    ]
+    bounded = alt.Chart(lines[lines["what"] == FORECAST].dropna())
+    band = bounded.mark_rect(opacity=0.25, color=COLOURS[FORECAST]).encode(
+        x=x, x2=end, y=alt.Y("lower:Q"), y2=alt.Y2("upper:Q")
+    )
+    steps = alt.Chart(lines).mark_rule(strokeWidth=2.5).encode(x=x, x2=end, y=y, color=colour, tooltip=tooltip)
+    now = alt.Chart(pd.DataFrame({"start": [pd.Timestamp(init_time) + offset]}))
+    now = now.mark_rule(strokeDash=[4, 4], color="#999999").encode(x=x)
+    return alt.layer(now, band, steps).properties(height=height)
+
+
+def _bounds(
+    made: xr.Dataset, kind: str, cell: tuple[int, int], level: float
+) -> tuple[np.ndarray | float, np.ndarray | float]:
+    """The forecast's interval of that level in a cell, by lead; not a number for net and without intervals."""
+    if kind == "net" or not has_intervals(made):
+        return NAN, NAN
+    place = int(np.argmin(np.abs(made["level"].values - level)))
+    row, col = cell
+    lower, upper = (of_kind(made[name].values[place], kind)[:, row, col] for name in ("lower", "upper"))
+    return lower, upper

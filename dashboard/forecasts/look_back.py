@@ -1,0 +1,303 @@
+"""Look back: any past day, what was forecast when beside what came, and two moments side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import streamlit as st
+import xarray as xr
+
+from dashboard.forecasts.cell_day import cell_day, day_chart, day_table
+from dashboard.forecasts.download_row import download_row, slot_heading
+from dashboard.forecasts.downloads import forecast_grid, moments_grid
+from dashboard.forecasts.frames import WORDS, observed_frame, slot_status
+from dashboard.forecasts.past_day import day_slots, forecast_table, known_days, lead_minutes, neighbours, same_clock
+from dashboard.forecasts.playback import go_on, play_switch, slot_played, stop
+from dashboard.forecasts.timeline import Expected, expected, of_kind
+from dashboard.maps.colours import colour_limit
+from dashboard.maps.layers import forecast_layers, moment_layers
+from dashboard.maps.maps import Layer, draw_maps
+from dashboard.page.address import change
+from dashboard.page.choices import choice
+from dashboard.page.labels import clock_label, moment_label, plain, slot_labels
+from dashboard.page.nothing_yet import what_is_missing
+from dashboard.page.view import KINDS, View
+from dashboard.reads.stores import (
+    Forecasts,
+    flows_between,
+    forecasts_between,
+    newest_observed,
+    registry_of,
+    scores_between,
+    typical_of,
+)
+from trafficcast.config.city import HORIZON, City
+from trafficcast.config.settings import Config
+from trafficcast.stores.flows import flow_store
+from trafficcast.stores.forecasts import forecast_store
+
+PAGE = "look back"
+MAP_HEIGHT, CHART_HEIGHT, TABLE_HEIGHT = 330, 260, 320
+WEEK = np.timedelta64(7, "D")
+SHOWN = ("forecast and what came", "two moments")
+OF = ("observed", "predicted")
+
+
+@dataclass(frozen=True)
+class Day:
+    """A local day: its slots' starts, naive UTC, the forecasts that any of them is part of, and their flows."""
+
+    slots: np.ndarray
+    forecasts: Forecasts
+    flows: xr.Dataset | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the maps show: `grid` is the same as data (see downloads.py), `words` say whose it is."""
+
+    layers: list[Layer]
+    grid: xr.Dataset
+    heading: str
+    words: str
+
+
+def draw(config: Config, view: View) -> None:
+    """The page."""
+    city = view.city
+    champions = registry_of(config, city).champions()
+    stores = [forecast_store(config.paths.data, city, version) for version in champions]
+    days = known_days([flow_store(config.paths.data, city), *stores])
+    if not len(days):
+        st.info(plain(what_is_missing(config, city)))
+        return
+    if view.other is not None and not _known(city, days, view.other):
+        view = replace(view, other=None)
+    wanted = _wanted(config, view, days)
+    day = _read(config, city, _day_of(city, wanted))
+    slot = slot_played(PAGE, day.slots, wanted)
+
+    lead, of = _choices(view, days, slot)
+    bar = st.container()
+    if view.other is None:
+        shown = _forecast(config, view, day, slot, lead)
+    else:
+        other = _read(config, city, _day_of(city, view.other))
+        shown = _moments(config, view, of, lead, (day, slot), (other, view.other))
+    with bar:
+        _move(view, days, day.slots, slot)
+        st.caption(plain(f"{shown.words}; times are {city.timezone}"))
+    draw_maps(config, view, shown.layers, MAP_HEIGHT, PAGE)
+    download_row(config, view, shown.grid, f"{shown.heading}\n{shown.words}", shown.layers, PAGE)
+    _cell(config, view, day, slot)
+    _forecasts(config, city, day)
+    go_on(PAGE, day.slots, slot)  # last, where it moves nothing
+
+
+def _forecast(config: Config, view: View, day: Day, slot: np.datetime64, lead: int) -> Shown:
+    """What was forecast of a slot, at that position along leads, and what came."""
+    city, kind = view.city, view.kind
+    made, frame = expected(day.forecasts, city, slot, lead), _frame(city, day, slot, kind, None)
+    predicted = None if made is None else made.flow(kind)
+    why_not = WORDS[slot_status(frame is not None, slot, newest_observed(config, city))]
+    return Shown(
+        forecast_layers(kind, colour_limit(config, city), predicted, frame, why_not),
+        forecast_grid(city, kind, slot, made, frame),
+        slot_heading(city, kind, slot),
+        _made(city, slot, lead, made),
+    )
+
+
+def _moments(
+    config: Config, view: View, of: str, lead: int, one: tuple[Day, np.datetime64], two: tuple[Day, np.datetime64]
+) -> Shown:
+    """Two moments, observed or predicted at that position along leads."""
+    city, kind = view.city, view.kind
+    observed = of == OF[0]
+    what = of if observed else f"{of} {lead * city.slot_minutes} min ahead"
+    first, second = (_frame(city, day, slot, kind, None if observed else lead) for day, slot in (one, two))
+    times = [moment_label(city, slot) for _, slot in (one, two)]
+    return Shown(
+        moment_layers(kind, of, colour_limit(config, city), (times[0], first), (times[1], second)),
+        moments_grid(city, kind, what, (one[1], first), (two[1], second)),
+        f"{city.name}, {kind}: {times[0]} and {times[1]} ({city.timezone})",
+        f"{what.capitalize()}: {times[0]} and {times[1]}",
+    )
+
+
+def _wanted(config: Config, view: View, days: np.ndarray) -> np.datetime64:
+    """The slot of the address where it lies in the time that is stored; else the newest one observed."""
+    if view.time is not None and _known(view.city, days, view.time):
+        return view.time
+    newest = newest_observed(config, view.city)
+    first: np.datetime64 = day_slots(view.city, days[-1])[0]
+    return first if newest is None else newest
+
+
+def _known(city: City, days: np.ndarray, slot: np.datetime64) -> bool:
+    """Whether a slot lies in the time from the first day to the last one."""
+    return bool(days[0] <= _day_of(city, slot) <= days[-1])
+
+
+def _day_of(city: City, slot: np.datetime64) -> np.datetime64:
+    day: np.datetime64 = city.local_days(np.array([slot]))[0]
+    return day
+
+
+def _read(config: Config, city: City, day: np.datetime64) -> Day:
+    slots = day_slots(city, day)
+    end = slots[-1] + city.slot
+    forecasts = forecasts_between(config, city, slots[0] - (HORIZON - 1) * city.slot, end)
+    return Day(slots, forecasts, flows_between(config, city, slots[0], end))
+
+
+def _frame(city: City, day: Day, slot: np.datetime64, kind: str, lead: int | None) -> np.ndarray | None:
+    """A slot of a day as it was forecast at that position along leads, or with None as it was observed: (row, col)."""
+    if lead is not None:
+        made = expected(day.forecasts, city, slot, lead)
+        return None if made is None else made.flow(kind)
+    frame = observed_frame(day.flows, slot)
+    return None if frame is None else of_kind(frame, kind)
+
+
+def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, str]:
+    """Day, flow kind, what the maps show and how long ahead it was forecast; returns the lead and what moments are of.
+
+    The lead is a position along leads.
+    """
+    city, day = view.city, _day_of(view.city, slot)
+    week_before = day - WEEK
+    other = same_clock(city, week_before if week_before in days else neighbours(days, day)[0] or day, slot)
+    minutes, of = lead_minutes(city, HORIZON), OF[0]
+    st.session_state["kind"] = view.kind
+    st.session_state["lead"] = minutes[view.lead]
+    st.session_state["two"] = SHOWN[view.other is not None]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps on a narrow screen
+        _choose_day(view, "time", days, slot, "Day")
+        st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=_choose_kind, args=(view,))
+        st.segmented_control("Maps", SHOWN, key="two", required=True, on_change=_choose_two, args=(view, slot, other))
+        if view.other is not None:
+            of = choice(st.segmented_control, "Of", OF, "of", required=True)
+        st.segmented_control(
+            "Forecast made, min ahead",
+            minutes,
+            key="lead",
+            required=True,
+            disabled=view.other is not None and of == OF[0],
+            on_change=_choose_lead,
+            args=(view, minutes),
+        )
+    return view.lead, of
+
+
+def _choose_kind(view: View) -> None:
+    change(view, kind=st.session_state["kind"])
+
+
+def _choose_lead(view: View, minutes: list[int]) -> None:
+    change(view, lead=minutes.index(st.session_state["lead"]))
+
+
+def _choose_two(view: View, slot: np.datetime64, other: np.datetime64) -> None:
+    stop(PAGE)
+    change(view, time=slot, other=other if st.session_state["two"] == SHOWN[1] else None)
+
+
+def _choose_day(view: View, which: str, days: np.ndarray, slot: np.datetime64, label: str) -> None:
+    """A day's date between its neighbours; what is chosen becomes the view's `which`, at the same time of day."""
+    city, day = view.city, _day_of(view.city, slot)
+    before, after = neighbours(days, day)
+    key = f"{which} day"
+
+    def go(to: np.datetime64 | None) -> None:
+        chosen = np.datetime64(st.session_state[key], "D") if to is None else to
+        stop(PAGE)
+        change(view, **{which: same_clock(city, chosen, slot)})
+
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
+        st.button("◀", key=f"{key} before", help="Day before", disabled=before is None, on_click=go, args=(before,))
+        st.session_state[key] = day.item()
+        st.date_input(
+            label, key=key, min_value=days[0].item(), max_value=days[-1].item(),
+            on_change=go, args=(None,), width=130,
+        )  # fmt: skip
+        st.button("▶", key=f"{key} after", help="Day after", disabled=after is None, on_click=go, args=(after,))
+
+
+def _move(view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64) -> None:
+    """Playback and the slot's slider; below it the other moment's day and slider."""
+    play_place, slider_place = st.columns([0.8, 8.4], vertical_alignment="bottom")
+    with play_place:
+        play_switch(PAGE, lambda to: _go_to(view, "time", to))
+    with slider_place:
+        _slider(view, "time", slots, slot, "Slot")
+    with st.container():
+        if view.other is not None:
+            day_place, other_place = st.columns([3.2, 7.4], vertical_alignment="bottom")
+            with day_place:
+                _choose_day(view, "other", days, view.other, "Other day")
+            with other_place:
+                other_slots = day_slots(view.city, _day_of(view.city, view.other))
+                _slider(view, "other", other_slots, view.other, "Other slot")
+
+
+def _slider(view: View, which: str, slots: np.ndarray, slot: np.datetime64, label: str) -> None:
+    key = f"{which} slot"
+    st.session_state[key] = slot
+    st.select_slider(
+        label,
+        list(slots),
+        key=key,
+        format_func=dict(zip(slots, slot_labels(view.city, slots), strict=True)).__getitem__,
+        on_change=lambda: _go_to(view, which, st.session_state[key]),
+    )
+
+
+def _go_to(view: View, which: str, slot: np.datetime64) -> None:
+    stop(PAGE)
+    change(view, **{which: slot})
+
+
+def _made(city: City, slot: np.datetime64, lead: int, shown: Expected | None) -> str:
+    """Who made the forecast shown, and when."""
+    ahead = f"{lead * city.slot_minutes} min ahead"
+    if shown is None:
+        return f"No forecast of this slot was made {ahead}"
+    made = shown.forecast
+    state, reason = str(made["state"].values), str(made["reason"].values)
+    created = moment_label(city, made["created"].values.ravel()[0])
+    afterwards = ", afterwards from the data of its time" if bool(made["hindcast"].values) else ""
+    return (
+        f"Forecast {ahead}, from {clock_label(city, slot - lead * city.slot)}, by {made['forecaster'].values}: {state}"
+        f"{f' ({reason})' if reason else ''}, made {created}{afterwards}"
+    )
+
+
+def _cell(config: Config, view: View, day: Day, slot: np.datetime64) -> None:
+    """The chosen cell's day, or the city's while none is chosen."""
+    where = "City total" if view.cell is None else f"Cell: row {view.cell[0]}, column {view.cell[1]}"
+    st.markdown(f"**{where}, {view.kind}** through the day")
+    if view.cell is None:
+        st.caption("Click a cell on any map to see its day.")
+    if day.flows is None and not day.forecasts:
+        st.info("Nothing was observed or forecast on this day: choose another one with the arrows beside the date.")
+        return
+    typical = typical_of(config, view.city)
+    table = cell_day(view.city, day.forecasts, day.flows, typical, view.kind, view.cell, day.slots)
+    chart_place, table_place = st.columns([3, 2])
+    chart_place.altair_chart(day_chart(view.city, table, day.slots, slot, CHART_HEIGHT), width="stretch")
+    table_place.dataframe(day_table(table), hide_index=True, height=CHART_HEIGHT)
+
+
+def _forecasts(config: Config, city: City, day: Day) -> None:
+    """What was forecast in the course of the day."""
+    end = day.slots[-1] + city.slot
+    scores = {version: scores_between(config, city, version, day.slots[0], end) for version, _ in day.forecasts}
+    table = forecast_table(city, day.forecasts, scores, day.slots)
+    st.markdown("**Forecasts of this day**; RMSE in vehicles per slot, once verified")
+    if table.empty:
+        st.caption("No forecast was made on this day.")
+        return
+    numbers = {name: st.column_config.NumberColumn(format="%.2f") for name in map(str, table) if "RMSE" in name}
+    st.dataframe(table, hide_index=True, height=TABLE_HEIGHT, column_config=numbers)

@@ -1,0 +1,206 @@
+"""Now: observed, predicted and their difference over the city, through the last day and the next two hours."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import streamlit as st
+import xarray as xr
+
+from dashboard.forecasts.cell_history import cell_history, history_chart, history_table
+from dashboard.forecasts.download_row import download_row, slot_heading
+from dashboard.forecasts.downloads import forecast_grid
+from dashboard.forecasts.frames import WORDS, observed_frame, slot_status
+from dashboard.forecasts.hot_spots import hot_spots
+from dashboard.forecasts.playback import go_on, play_switch, slot_played, stop
+from dashboard.forecasts.timeline import Expected, expected, of_kind, shown_slots, slot_texts
+from dashboard.forecasts.totals import city_totals
+from dashboard.maps.colours import colour_limit
+from dashboard.maps.layers import forecast_layers
+from dashboard.maps.maps import Layer, draw_maps
+from dashboard.maps.named_areas import named_areas
+from dashboard.page.address import change
+from dashboard.page.banner import age, warnings
+from dashboard.page.choices import choice
+from dashboard.page.labels import lead_label, plain
+from dashboard.page.nothing_yet import what_is_missing
+from dashboard.page.refresh import rerun_when_changed
+from dashboard.page.view import KINDS, View
+from dashboard.reads.stores import (
+    Forecasts,
+    flows_between,
+    forecast_stamp,
+    forecasts_between,
+    newest_forecast,
+    newest_observed,
+    registry_of,
+    typical_of,
+)
+from trafficcast.config.city import HORIZON
+from trafficcast.config.settings import Config
+from trafficcast.forecasting.climatology import Climatology, Normal
+
+MAP_HEIGHT, CHART_HEIGHT = 330, 220
+SLIDER_WIDTH = 780
+LEVEL = 0.8  # of the intervals shown
+HOT_SPOTS = 8
+PAGE = "now"
+THIRD = ("difference", "interval width")
+
+
+def draw(config: Config, view: View) -> None:
+    """The page."""
+    city = view.city
+    newest = newest_forecast(config, city)
+    rerun_when_changed(partial(forecast_stamp, config, city))
+    if newest is None:
+        st.info(plain(what_is_missing(config, city)))
+        return
+    version, made = newest
+    init_time = made["init_time"].values[0]
+    slots = shown_slots(city, init_time)
+    slot = slot_played(PAGE, slots, init_time if view.time is None or view.time not in slots else view.time)
+    forecasts = forecasts_between(config, city, slots[0] - HORIZON * city.slot, init_time + city.slot)
+    flows = flows_between(config, city, slots[0], slots[-1] + city.slot)
+
+    with st.container():  # of one element, however much it says: what follows keeps its place, and maps their frames
+        _tell(config, view, version, made)
+    third = _choices(view, slots, slot, init_time)
+    shown = expected(forecasts, city, slot)
+    layers = _layers(config, view, shown, flows, slot, third)
+    frame = observed_frame(flows, slot)
+    grid = forecast_grid(city, view.kind, slot, shown, None if frame is None else of_kind(frame, view.kind))
+    draw_maps(config, view, layers, MAP_HEIGHT, "now")
+    download_row(config, view, grid, slot_heading(city, view.kind, slot), layers, "now")
+    _below(config, view, Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
+    go_on(PAGE, slots, slot)  # last, where it moves nothing
+
+
+def _tell(config: Config, view: View, version: str, made: xr.Dataset) -> None:
+    """The line of ages, and a banner where not all is well."""
+    now = np.datetime64("now", "us")
+    for sentence in warnings(view.city, config.service, made, now):
+        st.warning(plain(sentence))
+    observed = newest_observed(config, view.city)
+    seen = "no data yet" if observed is None else f"data {age(now - observed - view.city.slot)} old"
+    champion = registry_of(config, view.city).champion()
+    words = f"{view.city.name}: model {version}{' (champion)' if version == champion else ''}, {seen}, forecast made "
+    st.caption(plain(words + f"{age(now - made['created'].values[0])} ago; times are {view.city.timezone}"))
+
+
+def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> str:
+    """Flow kind, third map, playback and the slot's slider; returns what the third map shows."""
+    st.session_state["kind"] = view.kind
+    with st.container(horizontal=True, vertical_alignment="bottom"):  # wraps on a narrow screen
+        st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
+        third = choice(st.segmented_control, "Third map", THIRD, "third", required=True)
+        with st.container(horizontal=True, vertical_alignment="bottom", width=SLIDER_WIDTH):
+            play_switch(PAGE, partial(_go_to, view, init_time))
+            slider_place = st.container()
+    st.session_state["slot"] = slot
+    texts = dict(zip(slots, slot_texts(view.city, init_time, slots), strict=True))
+    slider_place.select_slider(
+        "Slot",
+        list(slots),
+        key="slot",
+        format_func=texts.__getitem__,
+        on_change=partial(_choose_slot, view, init_time),
+    )
+    return third
+
+
+def _choose_kind(view: View) -> None:
+    change(view, kind=st.session_state["kind"])
+
+
+def _choose_slot(view: View, init_time: np.datetime64) -> None:
+    stop(PAGE)
+    _go_to(view, init_time, st.session_state["slot"])
+
+
+def _go_to(view: View, init_time: np.datetime64, slot: np.datetime64) -> None:
+    change(view, time=None if slot == init_time else slot)
+
+
+def _layers(
+    config: Config, view: View, shown: Expected | None, flows: xr.Dataset | None, slot: np.datetime64, third: str
+) -> list[Layer]:
+    """Predicted, observed and the third map of a slot."""
+    limit, frame = colour_limit(config, view.city), observed_frame(flows, slot)
+    status = slot_status(frame is not None, slot, newest_observed(config, view.city))
+    predicted = None if shown is None else shown.flow(view.kind)
+    observed = None if frame is None else of_kind(frame, view.kind)
+    layers = forecast_layers(view.kind, limit, predicted, observed, WORDS[status])
+    if third == THIRD[0]:
+        return layers
+    width = None if shown is None else shown.interval_width(view.kind, LEVEL)
+    note = "none for net, nor where a baseline forecast" if width is None else f"mean {width.mean():.2f}"
+    return [*layers[:2], Layer(f"Width of the {LEVEL:.0%} interval", width, limit, False, 1, note)]
+
+
+def _below(
+    config: Config,
+    view: View,
+    newest: Expected,
+    forecasts: Forecasts,
+    flows: xr.Dataset | None,
+    slots: np.ndarray,
+    init_time: np.datetime64,
+) -> None:
+    """City totals and hot spots, then the chosen cell."""
+    city, typical = view.city, typical_of(config, view.city)
+    left, right = st.columns([3, 2])
+    left.markdown(f"**City total, {view.kind}**")
+    totals = city_totals(city, newest, flows, typical, view.kind, slots)
+    left.altair_chart(history_chart(city, totals, init_time, CHART_HEIGHT), width="stretch")
+    with right:
+        st.markdown("**Hot spots**: furthest above what is typical, now and in the next two hours")
+        if typical is None or view.kind == "net":
+            st.caption("Choose inflow or outflow." if typical is not None else "Without a model nothing is typical.")
+        else:
+            _hot_spots(view, newest, typical, init_time)
+    if view.cell is None:
+        st.caption("Click a cell on any map to see its last 24 hours and its forecast.")
+        return
+    row, col = view.cell
+    st.markdown(f"**Cell: row {row}, column {col}**, {view.kind} with the {LEVEL:.0%} interval")
+    history = cell_history(city, newest, forecasts, flows, typical, view.kind, view.cell, LEVEL, slots)
+    chart, table = st.columns([3, 2])
+    chart.altair_chart(history_chart(city, history, init_time, CHART_HEIGHT), width="stretch")
+    table.dataframe(history_table(history), hide_index=True, height=CHART_HEIGHT)
+
+
+def _hot_spots(view: View, newest: Expected, typical: Normal | Climatology, init_time: np.datetime64) -> None:
+    at = newest.forecast["valid_time"].values
+    frames, usual = {}, {}
+    for lead in range(HORIZON):
+        label = lead_label(view.city, init_time, at[lead] - init_time)
+        frames[label] = Expected(newest.version, newest.forecast, lead).flow(view.kind)
+        usual[label] = of_kind(typical.at(at[lead : lead + 1])[0], view.kind)
+    table = hot_spots(frames, usual, named_areas(view.city), HOT_SPOTS)
+    shown = table[["place", "unusual", "vehicles", "typical", "slot"]]
+    chosen = st.dataframe(
+        shown,
+        hide_index=True,
+        height=CHART_HEIGHT,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="hot spots",
+        column_config={
+            "vehicles": st.column_config.NumberColumn(format="%.1f"),
+            "typical": st.column_config.NumberColumn(format="%.1f"),
+            "unusual": st.column_config.NumberColumn(
+                "above",
+                format="%.1f σ",
+                help="In standard deviations of such a count: how far above typical, over the root of typical.",
+            ),
+        },
+    )
+    rows = chosen["selection"]["rows"]
+    if rows:
+        cell = int(table["row"][rows[0]]), int(table["col"][rows[0]])
+        if cell != view.cell and st.session_state.get("hot spot") != cell:
+            st.session_state["hot spot"] = cell
+            change(view, cell=cell)
+            st.rerun()

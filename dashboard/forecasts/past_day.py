@@ -1,0 +1,88 @@
+"""A past day: which days there are, their slots, and what was forecast in the course of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dashboard.page.labels import moment_labels
+from trafficcast.config.city import City
+from trafficcast.stores.day_store import DayStore
+
+MINUTE = np.timedelta64(1, "m")
+
+
+def known_days(stores: Iterable[DayStore]) -> np.ndarray:
+    """The local days that any of the stores has a file of, in order, datetime64[D]."""
+    return np.array(sorted({day for store in stores for day in store.days()}), "datetime64[D]")
+
+
+def day_slots(city: City, day: np.datetime64) -> np.ndarray:
+    """The slots of a local day, fewer or more where clocks change: starts, naive UTC."""
+    return (city.slots_of_day(day) * city.slot_us).astype("datetime64[us]")
+
+
+def same_clock(city: City, day: np.datetime64, slot: np.datetime64) -> np.datetime64:
+    """The slot of a local day at the clock time of another day's slot; where clocks skip it, the nearest."""
+    slots = day_slots(city, day)
+    apart = np.abs(city.slot_of_day(slots) - city.slot_of_day(np.array([slot])))
+    found: np.datetime64 = slots[np.argmin(apart)]
+    return found
+
+
+def neighbours(days: np.ndarray, day: np.datetime64) -> tuple[np.datetime64 | None, np.datetime64 | None]:
+    """The last of the days before a day and the first one after it."""
+    before, after = days[days < day], days[days > day]
+    return (before[-1] if len(before) else None), (after[0] if len(after) else None)
+
+
+def lead_minutes(city: City, horizon: int) -> list[int]:
+    """How long before its start a slot was forecast, by position along leads: minutes."""
+    return [lead * city.slot_minutes for lead in range(horizon)]
+
+
+def forecast_table(
+    city: City, forecasts: list[tuple[str, xr.Dataset]], scores: dict[str, xr.Dataset | None], slots: np.ndarray
+) -> pd.DataFrame:
+    """A row for each forecast that starts in one of the slots, by init time.
+
+    `scores` are those of each model's forecasts (see `score_dataset`). Columns: start (of the first slot forecast),
+    model, made by, state, reason, made afterwards, made, and the RMSE at each lead, vehicles per slot; not a number
+    where a slot has not been verified.
+    """
+    parts = []
+    for version, dataset in forecasts:
+        own = dataset.isel(init_time=np.isin(dataset["init_time"].values, slots))
+        times = own["init_time"].values
+        parts.append(
+            pd.DataFrame(
+                {
+                    "init time": times,
+                    "start": [f"{local:%H:%M %Z}" for local in city.local(times)],
+                    "model": version,
+                    "made by": own["forecaster"].values.astype(str),
+                    "state": own["state"].values.astype(str),
+                    "reason": own["reason"].values.astype(str),
+                    "made afterwards": own["hindcast"].values.astype(bool),
+                    "made": moment_labels(city, own["created"].values),
+                    **_rmse(version, own, scores.get(version)),
+                }
+            )
+        )
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["init time"])
+    return whole.sort_values("init time").drop(columns="init time").reset_index(drop=True)
+
+
+def _rmse(version: str, forecasts: xr.Dataset, scores: xr.Dataset | None) -> dict[str, np.ndarray]:
+    """RMSE +lead -> (init time), vehicles per slot."""
+    leads = forecasts["lead_time"].values
+    shape = (len(forecasts["init_time"]), len(leads))
+    if scores is None or version not in scores["forecaster"].values:
+        own = np.full(shape, np.nan)
+    else:
+        times = forecasts["init_time"].values
+        own = scores["rmse"].sel(forecaster=version).reindex(init_time=times, lead_time=leads).values
+    return {f"RMSE +{int(lead / MINUTE)} min": own[:, i] for i, lead in enumerate(leads)}

@@ -1,0 +1,1 @@
+"""Maps and what is drawn on them."""

@@ -1,0 +1,119 @@
+"""Colour scales that colour-blind people can read, and their legends. Colours are #rrggbbaa."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from dashboard.reads.stamps import sample_flows, stamp
+from dashboard.reads.stores import identity
+from trafficcast.config.city import City
+from trafficcast.config.settings import Config
+from trafficcast.stores.day_store import DayStore
+from trafficcast.stores.flows import flow_store
+
+# Days read to find where the colour scale ends: two weeks of them say what a city's flows are.
+SCALE_DAYS = 14
+# From so many days on the scale is found anew with every day only, so that it does not move while one looks.
+SCALE_SETTLED = 7
+
+# Viridis (van der Walt & Smith, 2015) from its light end to its dark one: on a light map, dark is much.
+VIRIDIS = ("#fde725", "#aadc32", "#5ec962", "#27ad81", "#21918c", "#2c728e", "#3b528b", "#472d7b", "#440154")
+# Red to blue by Brewer (ColorBrewer RdBu), which colour-blind people can tell apart.
+BLUE_RED = ("#053061", "#2166ac", "#4393c3", "#92c5de", "#f7f7f7", "#f4a582", "#d6604d", "#b2182b", "#67001f")
+# Streets must show through the fullest cell; what is almost nothing must leave them bare.
+OPAQUE = 0.66
+FULL_COLOUR_AT = 0.12
+# The flow scale ends at this share of a city's cells and slots.
+PERCENTILE = 99.5
+STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+SMALLEST_LIMIT = 4.0
+LEGEND_STOPS = 33
+# Marks of the flow legend, as shares of its limit.
+FLOW_MARKS = (0.0, 0.05, 0.2, 0.5)
+
+
+def flow_limit(flows: np.ndarray) -> float:
+    """Where a city's flow scale ends, vehicles per slot: the 99.5th percentile of its flows, rounded up.
+
+    `flows`: (time, flow kind, row, col). The same for every slot, so that colours can be compared over time.
+    """
+    return round_up(float(np.percentile(flows, PERCENTILE)) if flows.size else 0.0)
+
+
+def difference_limit(limit: float) -> float:
+    """Where the difference's scale ends on both sides: a quarter of the flow scale, vehicles per slot."""
+    return round_up(limit / 4)
+
+
+def round_up(value: float) -> float:
+    """The next round number, 4 at least."""
+    value = max(value, SMALLEST_LIMIT)
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(step for step in STEPS if step * power >= value * (1 - 1e-9)) * power)
+
+
+def flow_colours(values: np.ndarray, limit: float) -> list[str]:
+    """Colours of flows, any shape, flattened; even in their square root, as most cells hold little."""
+    share = np.sqrt(np.clip(np.ravel(values) / limit, 0, 1))
+    return _hex(_blend(VIRIDIS, share), OPAQUE * np.clip(share / FULL_COLOUR_AT, 0, 1))
+
+
+def difference_colours(values: np.ndarray, limit: float) -> list[str]:
+    """Colours of differences, any shape, flattened: blue below 0, clear at 0, red above."""
+    share = np.clip(np.ravel(values) / limit, -1, 1)
+    return _hex(_blend(BLUE_RED, (share + 1) / 2), OPAQUE * np.clip(np.abs(share) / FULL_COLOUR_AT, 0, 1))
+
+
+def flow_legend(limit: float) -> str:
+    """HTML of the flow scale: numbers and colours only."""
+    shares = np.linspace(0, 1, LEGEND_STOPS)
+    marks = [(float(np.sqrt(mark)), f"{mark * limit:g}") for mark in FLOW_MARKS]
+    return _legend(flow_colours(shares**2 * limit, limit), [*marks, (1.0, f"&ge; {limit:g}")])
+
+
+def difference_legend(limit: float) -> str:
+    """HTML of the difference's scale: numbers and colours only."""
+    shares = np.linspace(-1, 1, LEGEND_STOPS)
+    ends = [(0.0, f"&le; -{limit:g}"), (1.0, f"&ge; +{limit:g}")]
+    marks = [(0.25, f"-{limit / 2:g}"), (0.5, "0"), (0.75, f"+{limit / 2:g}")]
+    return _legend(difference_colours(shares * limit, limit), [*ends, *marks])
+
+
+def _legend(colours: list[str], marks: list[tuple[float, str]]) -> str:
+    """A bar of colours, and the marks below it at shares of its width; the outermost stay within it."""
+    ends = {0.0: "left:0", 1.0: "right:0"}
+    places = [ends.get(at, f"left:{at:.1%};transform:translateX(-50%)") for at, _ in marks]
+    labels = "".join(
+        f'<span style="position:absolute;{place}">{text}</span>' for place, (_, text) in zip(places, marks, strict=True)
+    )
+    bar = f"height:10px;border:1px solid #8888;background:linear-gradient(to right,{','.join(colours)}),#fbfbfb"
+    return (
+        f'<div style="{bar}"></div>'
+        f'<div style="position:relative;height:17px;font-size:12px;opacity:0.75">{labels}</div>'
+        '<div style="text-align:center;font-size:12px;opacity:0.75">vehicles per slot</div>'
+    )
+
+
+def _blend(anchors: tuple[str, ...], share: np.ndarray) -> np.ndarray:
+    """(n, 3) red, green and blue, 0 to 255, at shares (n) of the way along the anchors."""
+    rgb = np.array([[int(anchor[i : i + 2], 16) for i in (1, 3, 5)] for anchor in anchors])
+    at = np.linspace(0, 1, len(anchors))
+    return np.stack([np.interp(share, at, channel) for channel in rgb.T], axis=1)
+
+
+def _hex(rgb: np.ndarray, opacity: np.ndarray) -> list[str]:
+    rgba = np.column_stack([rgb, opacity * 255]).round().astype(int)
+    return [f"#{r:02x}{g:02x}{b:02x}{a:02x}" for r, g, b, a in rgba.tolist()]
+
+
+def colour_limit(config: Config, city: City) -> float:
+    """Where the colour scale of a city's flows ends, vehicles per slot: the same for every slot of a day."""
+    store = flow_store(config.paths.data, city)
+    days = tuple(str(day) for day in store.days())
+    return _limit(identity(store), str(days) if len(days) >= SCALE_SETTLED else str(stamp(store)), store)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Reading flows")
+def _limit(identity: str, state: str, _store: DayStore) -> float:
+    return flow_limit(sample_flows(_store, SCALE_DAYS))

@@ -1,0 +1,78 @@
+"""Maps side by side over the city, moving together; what each shows is a `Layer`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit_folium import st_folium
+
+from dashboard.maps.base_map import base_map, cell_layer
+from dashboard.maps.cells import cell_words
+from dashboard.maps.colours import difference_colours, difference_legend, flow_colours, flow_legend
+from dashboard.page.address import change
+from dashboard.page.view import View
+from dashboard.reads.places import places_of, street_picture
+from trafficcast.config.city import City
+from trafficcast.config.settings import Config
+from trafficcast.geography.cells import cell_at
+
+TABLE_HEIGHT = 300
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A map: `values` (row, col) in vehicles per slot, None where there is nothing to show, and `note` says why.
+
+    The scale ends at `limit`; it is `diverging` around 0 for differences.
+    """
+
+    title: str
+    values: np.ndarray | None
+    limit: float
+    diverging: bool = False
+    digits: int = 1
+    note: str = ""
+
+
+def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key: str) -> None:
+    """The maps of a page, `key`, and their numbers; a click on a cell is said by the address."""
+    city = view.city
+    raster, (outlines, places) = street_picture(config, city), places_of(city)
+    for number, (layer, place) in enumerate(zip(layers, st.columns(len(layers)), strict=True)):
+        with place:
+            st.markdown(f"**{layer.title}** &ensp; {layer.note}")
+            colours, words = [], []
+            if layer.values is not None:
+                paint = difference_colours if layer.diverging else flow_colours
+                colours, words = paint(layer.values, layer.limit), cell_words(places, layer.values, layer.digits)
+            name = f"{key} {number} {city.name}"
+            st_folium(
+                base_map(city, raster, config.map.tiles_url, config.map.tiles_attribution, outlines),
+                key=name,
+                height=height,
+                use_container_width=True,
+                returned_objects=["last_clicked"],
+                feature_group_to_add=cell_layer(city, colours, words, view.cell),
+                render=False,  # once is enough: st_folium does it in any case
+                on_change=partial(_choose_cell, view, name),
+            )
+            st.html(difference_legend(layer.limit) if layer.diverging else flow_legend(layer.limit))
+    with st.expander("The numbers of these maps"):
+        st.dataframe(layer_table(city, layers), hide_index=True, height=TABLE_HEIGHT)
+
+
+def layer_table(city: City, layers: list[Layer]) -> pd.DataFrame:
+    """A row for each cell: its row and column, and what each map shows of it, vehicles per slot, rounded as there."""
+    row, col = np.divmod(np.arange(city.rows * city.cols), city.cols)
+    shown = {layer.title: layer.values.ravel().round(layer.digits) for layer in layers if layer.values is not None}
+    return pd.DataFrame({"row": row, "column": col, **shown})
+
+
+def _choose_cell(view: View, key: str) -> None:
+    place = (st.session_state.get(key) or {}).get("last_clicked")
+    if place:
+        change(view, cell=cell_at(view.city, place["lat"], place["lng"]))

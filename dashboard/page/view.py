@@ -1,0 +1,84 @@
+"""What a page shows, as its address says it: city, time, flow kind and cell, so that a link shows a colleague the same.
+
+    /?city=san-francisco&time=2008-06-06T18:00:00-07:00&kind=outflow&cell=12,20
+
+An address is a stranger's word: what is not known, or not there, counts as not given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from trafficcast.config.city import FLOW_KINDS, HORIZON, City
+from trafficcast.config.settings import Config
+from trafficcast.errors import InputError
+
+NET = "net"  # inflow less outflow
+KINDS = (*FLOW_KINDS, NET)
+LEADS = tuple(str(lead) for lead in range(HORIZON))
+
+
+@dataclass(frozen=True)
+class View:
+    """`time` and `other` are slot starts, naive UTC; None follows the newest. `cell`: (row, col).
+
+    `lead`: how many slots ahead of what is shown its forecast was made, where a page lets one choose.
+    """
+
+    city: City
+    time: np.datetime64 | None = None
+    other: np.datetime64 | None = None
+    kind: str = FLOW_KINDS[0]
+    cell: tuple[int, int] | None = None
+    lead: int = 0
+
+    @classmethod
+    def from_address(cls, parameters: Mapping[str, str], config: Config, default_city: str) -> Self:
+        """The view of an address's parameters; of a city unknown to the configuration the default one's."""
+        name = parameters.get("city", default_city)
+        known = name in config.cities
+        city = config.city(name if known else default_city)
+        if not known:
+            return cls(city)
+        kind = parameters.get("kind", FLOW_KINDS[0])
+        return cls(
+            city,
+            _slot(city, parameters.get("time")),
+            _slot(city, parameters.get("other")),
+            kind if kind in KINDS else FLOW_KINDS[0],
+            _cell(city, parameters.get("cell")),
+            LEADS.index(parameters["lead"]) if parameters.get("lead") in LEADS else 0,
+        )
+
+    def address(self) -> dict[str, str]:
+        """The parameters that say this view, without those that say nothing."""
+        given = {
+            "city": self.city.name,
+            "time": None if self.time is None else self.city.isoformat(self.time),
+            "other": None if self.other is None else self.city.isoformat(self.other),
+            "kind": None if self.kind == FLOW_KINDS[0] else self.kind,
+            "lead": None if self.lead == 0 else LEADS[self.lead],
+            "cell": None if self.cell is None else f"{self.cell[0]},{self.cell[1]}",
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _slot(city: City, text: str | None) -> np.datetime64 | None:
+    """The start of the slot that holds a time; a + that the address turned into a blank is one."""
+    try:
+        slot = None if text is None else city.slot_start(city.parse_time(text.replace(" ", "+")))
+        return None if slot is None or not city.isoformat(slot) else slot
+    except (InputError, OverflowError, ValueError, NotImplementedError):  # the last ones at the ends of the calendar
+        return None
+
+
+def _cell(city: City, text: str | None) -> tuple[int, int] | None:
+    parts = (text or "").split(",")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
+        return None
+    row, col = int(parts[0]), int(parts[1])
+    return (row, col) if row < city.rows and col < city.cols else None

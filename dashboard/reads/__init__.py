@@ -1,0 +1,1 @@
+"""Reads of the stores, cached as long as the files stay the same."""

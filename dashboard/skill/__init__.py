@@ -1,0 +1,1 @@
+"""The pages Skill and Models."""

@@ -1,0 +1,129 @@
+"""The benchmark's gpu suite: the scans, training steps and forecasts on a CUDA GPU, timed by its own clock."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from pipelines.benchmarks.vmrnn import NETWORKS, Job, Row, network_inputs, scan_inputs
+from trafficcast.config.city import HISTORY, HORIZON
+from trafficcast.errors import JobError
+from trafficcast.forecasting.inference import EAGER_CALLS, forecasting, graphed
+from trafficcast.nn.cross_scan import CrossScan, scan_by_index
+from trafficcast.nn.selective_scan import mamba_kernel
+from trafficcast.progress import track
+from trafficcast.training.loop import make_optimizer, training_step
+from trafficcast.training.settings import TrainingSettings
+
+SCAN_BATCHES = (16, 256)
+STEP_BATCH = 16
+FORECAST_BATCHES = (1, 16, 256, 1024, 4096)
+REPEATS = 20
+
+
+def gpu_rows() -> list[Row]:
+    """One row a measurement: what, by whom, milliseconds, windows a second, peak MB of the GPU's memory, which GPU.
+
+    Raises JobError without a CUDA GPU.
+    """
+    if not torch.cuda.is_available():
+        raise JobError("this machine has no CUDA GPU: the suite 'gpu' measures one, 'vmrnn' measures the CPU")
+    return measured("cuda", torch.cuda.get_device_name())
+
+
+def measured(device: str, name: str) -> list[Row]:
+    """See gpu_rows; `name`: the device's."""
+    plan: list[tuple[str, str, int, Callable[..., Job], tuple[Any, ...]]] = []
+    for batch, backward in itertools.product(SCAN_BATCHES, (False, True)):
+        what = f"scan {'with backward' if backward else 'forward'}, batch {batch}"
+        plan += [(what, way, batch, scan_job, (way, backward, batch, device)) for way in scans()]
+    for network, graph, bfloat16 in itertools.product(NETWORKS, (False, True), (False, True)):
+        by = f"{'CUDA graph' if graph else 'eager'}, {'bfloat16' if bfloat16 else 'float32'}"
+        what = f"{network} training step, batch {STEP_BATCH}"
+        plan.append((what, by, STEP_BATCH, step_job, (network, graph, bfloat16, device)))
+    for network, batch in itertools.product(NETWORKS, FORECAST_BATCHES):
+        what = f"{network} four-step forecasts, batch {batch}"
+        plan.append((what, "CUDA graph, bfloat16", batch, forecast_job, (network, batch, device)))
+    rows = []
+    for what, by, windows, make, arguments in track(plan, "benchmark", len(plan)):
+        torch.manual_seed(0)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        milliseconds = _milliseconds(make(*arguments))
+        rows.append(
+            {
+                "what": what,
+                "by": by,
+                "milliseconds": milliseconds,
+                "windows a second": 1000 * windows / milliseconds,
+                "peak MB": torch.cuda.max_memory_allocated() / 2**20,
+                "device": name,
+            }
+        )
+    return rows
+
+
+def scans() -> dict[str, CrossScan]:
+    """The ways of the cross scan that this machine has."""
+    ways: dict[str, CrossScan] = {"PyTorch": _scan_without_mamba}
+    if mamba_kernel() is not None:
+        ways["mamba-ssm"] = scan_by_index
+    try:
+        from trafficcast.nn import triton_scan
+    except ImportError:
+        return ways
+    return ways | ({"Triton": triton_scan.cross_scan} if triton_scan.available() else {})
+
+
+def _scan_without_mamba(*inputs: Tensor) -> Tensor:
+    # By name: the package has a function of the module's name.
+    module = importlib.import_module("trafficcast.nn.selective_scan")
+    with patch.object(module, "mamba_kernel", lambda: None):
+        return scan_by_index(*inputs)
+
+
+def scan_job(way: str, backward: bool, batch: int, device: str) -> Job:
+    """The cross scan of inputs as VMRNN-B has them, called as it is: one call or two, and no graph."""
+    scan, inputs = scans()[way], scan_inputs(batch, 8, 256, 16, device)
+    if backward:
+        return lambda: torch.autograd.grad(scan(*inputs).sum(), inputs)
+    detached = [tensor.detach() for tensor in inputs]
+    return lambda: scan(*detached)
+
+
+def step_job(name: str, graph: bool, bfloat16: bool, device: str) -> Job:
+    """A training step as `trafficcast train` makes it; there with a graph and in bfloat16."""
+    settings, network = TrainingSettings(), NETWORKS[name]().to(device)
+    optimizer, averaged = make_optimizer(network, settings, True), AveragedModel(network, torch.device(device))
+    step = training_step(network, optimizer, averaged, settings, bfloat16)
+    if graph:
+        step = graphed(step, torch.device(device))
+    inputs = network_inputs(name, STEP_BATCH, HISTORY + HORIZON, device)
+    return lambda: step(weight=torch.ones((), device=device), **inputs)
+
+
+def forecast_job(name: str, batch: int, device: str) -> Job:
+    """Forecasts of four slots, from inputs on the device."""
+    forecast = forecasting(NETWORKS[name](), torch.device(device))
+    inputs = network_inputs(name, batch, HISTORY, device)
+    return lambda: forecast(**inputs)
+
+
+def _milliseconds(job: Job) -> float:
+    """The mean of some runs, by the GPU's clock, after others that compile and capture."""
+    for _ in range(EAGER_CALLS + 2):
+        job()
+    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    began.record()
+    for _ in range(REPEATS):
+        job()
+    ended.record()
+    ended.synchronize()
+    return began.elapsed_time(ended) / REPEATS

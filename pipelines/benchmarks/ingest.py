@@ -1,0 +1,197 @@
+"""The benchmark's ingest suite: this package beside DuckDB and pandas on the same points and grid, each in a process
+of its own, so that time and memory are those of a whole run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.benchmarks.peers import PEERS
+from trafficcast.config.city import City
+from trafficcast.config.settings import load_config
+from trafficcast.errors import JobError
+from trafficcast.progress import gauge
+from trafficcast.records.records import DAY_US, SECOND_US
+from trafficcast.simulator.simulator import simulate
+from trafficcast.stores.flows import flow_store
+
+CONFIG = """
+[cities.benchmark]
+west = -122.52
+east = -122.36
+south = 37.70
+north = 37.82
+timezone = "America/Los_Angeles"
+"""
+TAXIS, LONG_DAYS = 5_000, 10
+TEXT_TAXIS, TEXT_DAYS = 537, 21
+CABSPOTTING = Path("../shared/data/cabspotting")  # the real records, where they lie beside the project
+
+MONDAY_US = 1_712_534_400 * SECOND_US  # 2024-04-08T00:00Z
+TICK_S = 21.6  # 4,000 reports a taxi and day
+STEP_DEGREES = 0.0012  # some 100 m between two reports
+
+
+def write_points(file: Path, city: City, vehicles: int, days: int, seed: int = 0) -> int:
+    """Write a fleet's points to a zstd Parquet file, ordered by time, and return how many.
+
+    The taxis wander at random over a box somewhat larger than the city's, each reporting every TICK_S seconds.
+    """
+    rng = np.random.default_rng(seed)
+    phase_us = np.sort(rng.integers(0, int(TICK_S * SECOND_US), vehicles))
+    size = np.array([city.east - city.west, city.north - city.south])
+    corner = np.array([city.west, city.south]) - 0.05 * size
+    place = rng.random((vehicles, 2)) * 1.1
+    vehicle = rng.permutation(vehicles).astype(np.int32)
+    ticks = round(days * DAY_US / (TICK_S * SECOND_US))
+    ticks_a_group = max(1, 1_000_000 // vehicles)
+    schema = pa.schema(
+        {"vehicle": pa.int32(), "time": pa.timestamp("us", "UTC"), "lon": pa.float64(), "lat": pa.float64()}
+    )
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for first in range(0, ticks, ticks_a_group):
+            n = min(ticks_a_group, ticks - first)
+            walk = place + np.cumsum(rng.normal(0, STEP_DEGREES, (n, vehicles, 2)) / size, axis=0)
+            walk = 1.1 - np.abs(1.1 - np.abs(walk) % 2.2)  # reflected at the edges
+            place = walk[-1]
+            start_us = MONDAY_US + np.round(np.arange(first, first + n) * TICK_S * SECOND_US).astype(np.int64)
+            lon, lat = (np.round(corner + walk * size, 5).reshape(-1, 2)).T
+            columns = [np.tile(vehicle, n), (start_us[:, None] + phase_us).ravel().view("datetime64[us]"), lon, lat]
+            table = pa.table([pa.array(np.ascontiguousarray(column)) for column in columns], schema.names)
+            writer.write_table(table.cast(schema))
+    return ticks * vehicles
+
+
+def shuffle(points: Path, out: Path, seed: int = 0) -> None:
+    """The same points in any order."""
+    table = pq.read_table(points)
+    order = np.random.default_rng(seed).permutation(len(table))
+    pq.write_table(table.take(pa.array(order)), out, compression="zstd", row_group_size=1_000_000)
+
+
+def write_late_points(points: Path, out: Path) -> None:
+    """One point of each of a hundred taxis, a second after one of an hour in the middle of the day."""
+    middle = pq.ParquetFile(points).read_row_group(pq.ParquetFile(points).num_row_groups // 2).slice(0, 100)
+    later = pa.array(middle["time"].cast(pa.int64()).to_numpy() + SECOND_US).cast(middle.schema.field("time").type)
+    pq.write_table(middle.set_column(1, "time", later), out)
+
+
+@dataclass
+class Runs:
+    """Runs of whole commands, one after the other, and what they took."""
+
+    config: Path
+    rows: list[dict[str, Any]]
+
+    @property
+    def data(self) -> Path:
+        """Where the ingests' stores lie."""
+        return self.config.parent / "data"
+
+    def ingest(self, what: str, records: Path, *options: str, keep: bool = False) -> None:
+        """Run `trafficcast ingest` into fresh stores, or into those that the last run left."""
+        if not keep:
+            shutil.rmtree(self.data, ignore_errors=True)
+        command = [sys.executable, "-m", "pipelines", "ingest", str(records), "--config", str(self.config)]
+        self.run(what, "trafficcast", [*command, *options])
+
+    def run(self, what: str, who: str, command: list[str]) -> None:
+        """Run a command and note what it took, and how that compares with the first run."""
+        began = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise JobError(f"{who} failed on {what}: {' '.join(command)}")
+        megabytes = usage.ru_maxrss / 1024
+        first = self.rows[0] if self.rows else {"seconds": seconds, "peak MB": megabytes}
+        self.rows.append(
+            {
+                "what": what,
+                "by": who,
+                "seconds": seconds,
+                "peak MB": megabytes,
+                "times the first's seconds": seconds / first["seconds"],
+                "times its memory": megabytes / first["peak MB"],
+            }
+        )
+
+
+def ingest_rows() -> list[dict[str, Any]]:
+    """One row a run: what was ingested by whom, seconds and peak memory, and how that compares with the first.
+
+    Every run is a process of its own. Ours is the whole command: records kept, stores and report written. The peers'
+    counts are compared with it; one that differs raises JobError. Needs some 5 GB of disk for temporary files.
+    """
+    # Records are made in a process of their own: the peak memory of this one would count as that of those it starts.
+    maker = ProcessPoolExecutor(1, get_context("spawn"))
+    with tempfile.TemporaryDirectory() as name, gauge("benchmark") as progress, maker:
+
+        def make(work: Callable[..., Any], *arguments: Any) -> Any:
+            return maker.submit(work, *arguments).result()
+
+        folder = Path(name)
+        config = folder / "config.toml"
+        config.write_text(CONFIG)
+        city = load_config(config).city()
+        points, other = folder / "points.parquet", folder / "other.parquet"
+        runs = Runs(config, [])
+        n = make(write_points, points, city, TAXIS, 1)
+        runs.ingest("compiling what is compiled once", points)
+        runs.rows.clear()
+        runs.ingest(f"{n:,} points in the order of time, zstd Parquet", points)
+        moves = _moves(runs.data, city)
+        progress(0.2)
+        for peer in PEERS:
+            out = folder / f"{peer}.npy"
+            arguments = [peer, str(points), city.model_dump_json(), str(out)]
+            runs.run(
+                "the same",
+                f"{peer}, which only counts",
+                [sys.executable, "-m", "pipelines.benchmarks.peers", *arguments],
+            )
+            if not np.array_equal(np.load(out), moves):
+                raise JobError(f"{peer} and trafficcast count different flows")
+        progress(0.4)
+        runs.ingest("the same, one thread", points, "--workers", "1")
+        make(write_late_points, points, other)
+        runs.ingest("then 100 late points", other, keep=True)
+        make(shuffle, points, other)
+        runs.ingest("the same, shuffled", other)
+        points.unlink()
+        progress(0.6)
+        n = make(write_points, other, city, TAXIS, LONG_DAYS)
+        runs.ingest(f"{n:,} points in the order of time", other)
+        other.unlink()
+        progress(0.9)
+        texts = CABSPOTTING
+        if not texts.is_dir():
+            texts = folder / "simulated"
+            make(simulate, city, texts, TEXT_TAXIS, TEXT_DAYS, 0)
+        runs.ingest(f"{len(list(texts.glob('new_*')))} gzipped text files, {texts.name}", texts)
+    return runs.rows
+
+
+def _moves(data: Path, city: City) -> np.ndarray:
+    """The flows of a store as the peers give them: slot since 1970, flow kind, cell, number."""
+    flows = flow_store(data, city).read()
+    assert flows is not None
+    values = flows["flow"].values.reshape(-1, 2, city.rows * city.cols)
+    slot, kind, cell = np.nonzero(values)
+    number = flows["time"].values.astype("datetime64[us]").astype(np.int64)[slot] // city.slot_us
+    return np.column_stack([number, kind, cell, values[slot, kind, cell]])

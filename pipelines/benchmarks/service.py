@@ -1,0 +1,225 @@
+"""The benchmark's service suite: cycles under an injected clock, from records to forecast, a week, and fifty cities.
+
+The cities are made up: 32 x 32 cells, a daily wave of Poisson counts, and VMRNN-C in its full size as it is before
+training, which costs what a trained one does. Every measurement is a process of its own, so that its memory is too.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipelines.service.cycle import CityService, run_cycle
+from trafficcast.config.city import FLOW_KINDS, HORIZON, City
+from trafficcast.config.service import Service
+from trafficcast.forecasting.baselines import AnomalyPersistence
+from trafficcast.forecasting.climatology import Climatology
+from trafficcast.forecasting.intervals import Intervals
+from trafficcast.forecasting.model import Model, build, publish_model
+from trafficcast.forecasting.windows import window_starts
+from trafficcast.ingest.ingest import ingest
+from trafficcast.progress import track
+from trafficcast.stores.flows import flow_store, flows_dataset
+from trafficcast.stores.forecasts import COMPLETE
+from trafficcast.stores.registry import Registry
+
+START = np.datetime64("2024-04-01", "us")
+TRAINING_DAYS, WEEK_DAYS = 14, 7
+VEHICLES = 500
+RECORD_SLOTS = 24  # slots whose records come one after another
+CITIES = 50
+COLD_RUNS = 5
+Row = dict[str, Any]
+
+
+def service_rows() -> list[Row]:
+    """One row a measurement: how many times, median and 99th percentile in seconds, how many a minute, memory in MB."""
+    rows: list[Row] = []
+    plan: tuple[Callable[[], list[Row]], ...] = (_week, _cold, _from_records, _cities)
+    for measure in track(plan, "benchmark", len(plan)):
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            rows += process.submit(measure).result()
+    return rows
+
+
+def _week() -> list[Row]:
+    """A week of cycles, each a forecast, a verification and their stores; memory after a day and after the week."""
+    with tempfile.TemporaryDirectory() as folder:
+        service = _service(Path(folder), "one", WEEK_DAYS)
+        city, seconds, memory = service.city, [], []
+        for number in range(WEEK_DAYS * city.slots_per_day):
+            began = time.perf_counter()
+            (made,) = run_cycle(service, _first(city) + number * city.slot)
+            seconds.append(time.perf_counter() - began)
+            assert made["state"].values[0] == COMPLETE
+            memory.append(_memory())
+        day = memory[city.slots_per_day - 1]
+        return [
+            _row("cycle, a week of slots", "service", seconds, memory[-1]),
+            _row("the same, its first day", "service", seconds[: city.slots_per_day], day),
+        ]
+
+
+def _cold() -> list[Row]:
+    """The naive way: a process for each forecast, as a cron table starts it."""
+    with tempfile.TemporaryDirectory() as folder:
+        service = _service(Path(folder), "one", WEEK_DAYS)
+        config = Path(folder) / "config.toml"
+        lines = [f"{key} = {_toml(value)}" for key, value in service.city.grid().items()]
+        config.write_text("\n".join(["[cities.one]", *lines, ""]), encoding="utf-8")
+        seconds = []
+        for number in range(COLD_RUNS):
+            init_time = str(_first(service.city) + number * service.city.slot) + "Z"
+            command = [
+                sys.executable,
+                "-m",
+                "pipelines",
+                "forecast",
+                "--init-time",
+                init_time,
+                "--device",
+                "cpu",
+            ]
+            began = time.perf_counter()
+            subprocess.run([*command, "--config", str(config)], check=True, capture_output=True)
+            seconds.append(time.perf_counter() - began)
+        return [_row("forecast without verification", "a process each", seconds, None)]
+
+
+def _from_records() -> list[Row]:
+    """From a file with a slot's records, half of them already in the stores, to the forecast after that slot."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        service = _service(root, "one", 0, flows=False)
+        city = service.city
+        ingested, published = [], []
+        for number in range(RECORD_SLOTS):
+            slot = _first(city) + number * city.slot
+            file = root / f"{number}.parquet"
+            _records(city, slot, number).to_parquet(file)
+            began = time.perf_counter()
+            ingest(str(file), None, city, service.data)
+            ingested.append(time.perf_counter() - began)
+            if number >= 3:
+                (made,) = run_cycle(service, slot + city.slot)
+                assert made["state"].values[0] == COMPLETE
+                published.append(time.perf_counter() - began)
+        what = f"{VEHICLES} vehicles' records of a slot"
+        return [
+            _row(f"{what}: ingested", "service", ingested, None),
+            _row(f"{what}: forecast published", "service", published, _memory()),
+        ]
+
+
+def _cities() -> list[Row]:
+    """Fifty cities in one process, two threads: all their forecasts of one slot, the models in memory from before."""
+    with tempfile.TemporaryDirectory() as folder:
+        services = [_service(Path(folder), f"city-{number}", 1) for number in range(CITIES)]
+        first = _first(services[0].city)
+        seconds: list[float] = []
+        rounds: list[float] = []
+        with ThreadPoolExecutor(2) as pool:
+            for number in range(3):
+                now, began = first + number * services[0].city.slot, time.perf_counter()
+
+                def cycle(service: CityService, now: np.datetime64 = now, began: float = began) -> float:
+                    run_cycle(service, now)
+                    return time.perf_counter() - began
+
+                done = list(pool.map(cycle, services))
+                if number:  # the first round loads the models
+                    seconds += done
+                    rounds.append(max(done))
+        return [
+            _row(f"{CITIES} cities: from the slot's end to a city's forecast", "service", seconds, _memory()),
+            _row(f"{CITIES} cities: all of them", "service", rounds, _memory()),
+        ]
+
+
+def _row(what: str, by: str, seconds: list[float], memory: float | None) -> Row:
+    return {
+        "what": what,
+        "by": by,
+        "times": len(seconds),
+        "median_s": round(float(np.median(seconds)), 3),
+        "p99_s": round(float(np.percentile(seconds, 99)), 3),
+        "per_minute": round(60 / float(np.mean(seconds)), 1),
+        "memory_mb": None if memory is None else round(memory),
+    }
+
+
+def _city(name: str) -> City:
+    return City(west=9.10, east=9.26, south=45.42, north=45.52, timezone="Europe/Rome", name=name)
+
+
+def _first(city: City) -> np.datetime64:
+    """The first init time after the training days."""
+    return START + TRAINING_DAYS * city.slots_per_day * city.slot
+
+
+def _service(root: Path, name: str, days: int, flows: bool = True) -> CityService:
+    """A city below `root` with a model, the flows of the training days, and of as many days after them."""
+    city = _city(name)
+    time_ = START + city.slot * np.arange((TRAINING_DAYS + days) * city.slots_per_day)
+    wave = 6 + 5 * np.sin(np.arange(len(time_)) * 2 * np.pi / city.slots_per_day)
+    shape = (len(time_), len(FLOW_KINDS), city.rows, city.cols)
+    random = np.random.default_rng(0)
+    counts = random.poisson(wave[:, None, None, None], shape).astype(np.int32)
+    made = flows_dataset(city, time_, counts, np.full(len(time_), VEHICLES), np.ones(len(time_)))
+    if flows:
+        # Of many days only those that a cycle reads.
+        flow_store(root / "data", city).write(made.isel(time=time_ >= _first(city) - np.timedelta64(8, "D")))
+    fitted = made.isel(time=time_ < _first(city))
+    torch.manual_seed(0)
+    architecture = {"name": "vmrnn-c", "rows": city.rows, "cols": city.cols, "channels": len(FLOW_KINDS)}
+    anomaly = AnomalyPersistence.fit(city, fitted, window_starts(fitted, city, START, _first(city)))
+    card = {
+        "version": "vmrnn-c-1",
+        "city": city.name,
+        "architecture": architecture,
+        "grid": city.grid(),
+        "scale": float(counts.max()),
+        "metrics": {"validation": {}, "test": {}},
+    }
+    errors = random.normal(size=(64, HORIZON, len(FLOW_KINDS), 8, 8))
+    intervals = Intervals.fit(np.full(errors.shape, 6.0), (6 + errors).clip(0))
+    model = Model(card, build(architecture), Climatology.fit(city, fitted), anomaly, None, intervals)
+    publish_model(Registry(root / "models" / name, city), model, lambda folder: None)
+    return CityService(city, root / "data", root / "models", Service(), torch.device("cpu"))
+
+
+def _records(city: City, slot: np.datetime64, seed: int) -> pd.DataFrame:
+    """A point a minute of every vehicle, anywhere in the box."""
+    random = np.random.default_rng(seed)
+    minutes = np.arange(city.slot_minutes)
+    times = slot + minutes * np.timedelta64(1, "m") + np.timedelta64(20, "s")
+    n = VEHICLES * len(minutes)
+    return pd.DataFrame(
+        {
+            "vehicle": np.repeat(np.arange(VEHICLES), len(minutes)),
+            "time": pd.DatetimeIndex(np.tile(times, VEHICLES)).tz_localize("UTC"),
+            "lon": random.uniform(city.west, city.east, n),
+            "lat": random.uniform(city.south, city.north, n),
+        }
+    )
+
+
+def _memory() -> float:
+    """The most that this process ever held, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)

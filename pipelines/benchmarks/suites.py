@@ -1,0 +1,40 @@
+"""Benchmark: this machine's times and memory, each beside a peer or the naive way in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trafficcast.errors import InputError
+
+SUITES = ("ingest", "vmrnn", "service", "dashboard", "gpu")
+
+
+def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
+    """The rows of a suite, one a measurement; of vmrnn also a `picture`, a PNG file.
+
+    Raises InputError for an unknown suite and for a picture of another one, and JobError for gpu without a GPU.
+    """
+    if picture is not None and suite != "vmrnn":
+        raise InputError("--picture goes with --suite vmrnn: it shows how the time grows with the number of tokens")
+    if suite == "ingest":
+        from pipelines.benchmarks.ingest import ingest_rows
+
+        return ingest_rows()
+    if suite == "vmrnn":
+        from pipelines.benchmarks.vmrnn import vmrnn_rows
+
+        return vmrnn_rows(picture)
+    if suite == "service":
+        from pipelines.benchmarks.service import service_rows
+
+        return service_rows()
+    if suite == "dashboard":
+        from pipelines.benchmarks.dashboard import dashboard_rows
+
+        return dashboard_rows()
+    if suite == "gpu":
+        from pipelines.benchmarks.gpu import gpu_rows
+
+        return gpu_rows()
+    raise InputError(f"unknown suite '{suite}'; known are: {', '.join(SUITES)}")

@@ -1,0 +1,201 @@
+"""The benchmark's vmrnn suite: scan, training step and forecast beside their naive counterparts, and how time grows
+with the tokens. Every measurement is a process of its own, so that its peak memory is its own too."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torch.optim.swa_utils import AveragedModel
+
+from trafficcast.config.city import HISTORY, HORIZON
+from trafficcast.files import atomic
+from trafficcast.forecasting.inference import forecasting
+from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c
+from trafficcast.nn.cross_scan import CrossScan, cross_scan, scan_by_index
+from trafficcast.nn.vmrnn import SS2D
+from trafficcast.progress import track
+from trafficcast.training.loop import make_optimizer, training_step
+from trafficcast.training.settings import TrainingSettings
+
+BATCH = 16
+# The naive network keeps every state for its backward: at the full batch some 30 GB.
+NAIVE_BATCH = 2
+SIDES = (8, 16, 32, 64)  # of the square grids of tokens
+NETWORKS: dict[str, Callable[[], VMRNN | VMRNNC]] = {"VMRNN-B": vmrnn_b, "VMRNN-C": vmrnn_c}
+OURS, PLAIN, NAIVE = "trafficcast", "plain PyTorch", "naive loop"
+Row = dict[str, Any]
+Job = Callable[[], object]
+
+
+def vmrnn_rows(picture: Path | None = None) -> list[Row]:
+    """One row a measurement: what, by whom, the shortest of some runs, the process's peak memory.
+
+    A naive way is also given as a multiple of ours. `picture`: a PNG file of time by number of tokens.
+    """
+    plan: list[tuple[str, str, Callable[..., Job], tuple[Any, ...]]] = []
+    size = f"batch {BATCH}, 8 x 8 tokens, width 256, 16 states"
+    for what, backward in ((f"scan forward, {size}", False), ("the same with backward", True)):
+        plan += [(what, way, scan_job, (way, backward)) for way in (OURS, PLAIN, NAIVE)]
+    for name in NETWORKS:
+        plan.append((f"{name} training step, batch {BATCH}", OURS, step_job, (name, BATCH, OURS)))
+        if name == "VMRNN-B":
+            what = f"{name} training step, batch {NAIVE_BATCH}"
+            plan += [(what, way, step_job, (name, NAIVE_BATCH, way)) for way in (OURS, NAIVE)]
+        ways = (OURS, NAIVE) if name == "VMRNN-B" else (OURS,)
+        plan += [(f"{name} four-step forecast, batch 1", way, forecast_job, (name, way)) for way in ways]
+    tokens = {f"SS2D forward and backward, batch 1, {side} x {side} tokens": side**2 for side in SIDES}
+    plan += [(what, OURS, tokens_job, (side,)) for what, side in zip(tokens, SIDES, strict=True)]
+
+    rows: list[Row] = []
+    for what, by, make, arguments in track(plan, "benchmark", len(plan)):
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            milliseconds, megabytes = process.submit(_measure, make, arguments).result()
+        ours = next((row["milliseconds"] for row in rows if row["what"] == what), milliseconds)
+        rows.append(
+            {
+                "what": what,
+                "by": by,
+                "milliseconds": milliseconds,
+                "peak MB": megabytes,
+                "times ours": milliseconds / ours,
+                "microseconds a token": 1000 * milliseconds / tokens[what] if what in tokens else None,
+            }
+        )
+    if picture is not None:
+        growth = {tokens[row["what"]]: row["milliseconds"] for row in rows if row["what"] in tokens}
+        with atomic(picture) as temporary:
+            draw_growth(growth).savefig(temporary, format="png", dpi=120)
+    return rows
+
+
+def scan_job(way: str, backward: bool) -> Job:
+    """The cross scan of inputs as SS2D has them, in one of three ways."""
+    scan = {OURS: cross_scan, PLAIN: scan_by_index, NAIVE: naive_cross_scan}[way]
+    inputs = scan_inputs(BATCH, 8, 256, 16)
+    if backward:
+        return lambda: torch.autograd.grad(scan(*inputs).sum(), inputs)
+    inputs = [tensor.detach() for tensor in inputs]
+    return lambda: scan(*inputs)
+
+
+def scan_inputs(batch: int, side: int, width: int, states: int, device: str = "cpu") -> list[Tensor]:
+    """Inputs of `cross_scan` that want gradients, for a square of tokens."""
+    L = side**2
+    drawn = [
+        torch.randn(batch, side, side, width),
+        torch.randn(4, batch, L, width),
+        torch.randn(4, batch, L, states),
+        torch.randn(4, batch, L, states),
+        torch.randn(4, width) - 4,  # steps of some hundredths, as at the start of training
+        -torch.arange(1.0, states + 1).repeat(4, width, 1),
+        torch.ones(4, width),
+    ]
+    return [tensor.to(device).requires_grad_() for tensor in drawn]
+
+
+def step_job(name: str, batch: int, way: str) -> Job:
+    """A training step as `trafficcast train` makes it."""
+    network = NETWORKS[name]()
+    settings = TrainingSettings()
+    step = training_step(network, make_optimizer(network, settings, False), AveragedModel(network), settings, False)
+    inputs = network_inputs(name, batch, HISTORY + HORIZON)
+    return _in_way(way, lambda: step(weight=torch.ones(()), **inputs))
+
+
+def forecast_job(name: str, way: str) -> Job:
+    """A forecast of four slots."""
+    forecast, inputs = forecasting(NETWORKS[name](), torch.device("cpu")), network_inputs(name, 1, HISTORY)
+    return _in_way(way, lambda: forecast(**inputs))
+
+
+def network_inputs(name: str, batch: int, slots: int, device: str = "cpu") -> dict[str, Tensor]:
+    """Random frames of `slots` slots, and for VMRNN-C what is normal and the calendar."""
+    inputs = {"frames": torch.rand(batch, slots, 2, 32, 32)}
+    if name == "VMRNN-C":
+        inputs["normal"] = torch.rand(batch, HISTORY + HORIZON, 2, 32, 32)
+        inputs["calendar"] = torch.rand(batch, HISTORY + HORIZON, 6)
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def tokens_job(side: int) -> Job:
+    """SS2D over a square of tokens, as wide as in VMRNN-B."""
+    block: nn.Module = SS2D(embed=128, d_state=16, d_conv=3, expand=2)
+    x = torch.randn(1, side, side, 128, requires_grad=True)
+
+    def run() -> None:
+        block(x).sum().backward()
+
+    return run
+
+
+def naive_cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
+    """The recurrence as it is written, a step a token, left to autograd; arguments as in `cross_scan`."""
+    places = torch.arange(x.shape[1] * x.shape[2]).view(x.shape[1:3])
+    both = torch.stack((places.flatten(), places.T.flatten()))
+    orders = torch.cat((both, both.flip(1)))  # (K, L): by row, by column, and both backwards
+    k = torch.arange(4)[:, None]
+    u = x.flatten(1, 2)[:, orders].transpose(0, 1)  # (K, B, L, I)
+    dt, b, c = (tensor.transpose(1, 2)[k, orders].transpose(1, 2) for tensor in (dt, b, c))  # (K, B, L, I or N)
+    delta = softplus(dt + dt_bias[:, None, None])
+    state = torch.zeros(*u.shape[:2], *A.shape[1:])  # (K, B, I, N)
+    outputs = []
+    for t in range(u.shape[2]):
+        decay = torch.exp(delta[:, :, t, :, None] * A[:, None])
+        state = decay * state + (delta * u)[:, :, t, :, None] * b[:, :, t, None, :]
+        outputs.append((state * c[:, :, t, None, :]).sum(-1))
+    y = torch.stack(outputs, dim=1) + (D[:, None, None] * u).transpose(1, 2)  # (K, L, B, I)
+    return y[k, orders.argsort(dim=1)].sum(0).transpose(0, 1).reshape(x.shape)
+
+
+def draw_growth(milliseconds: dict[int, float]) -> Figure:
+    """Milliseconds by number of tokens, beside a line that is proportional to it, through the last."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    tokens, most = list(milliseconds), max(milliseconds)
+    axes.loglog(tokens, list(milliseconds.values()), "o-", color="#0072B2", label="measured")
+    line = [milliseconds[most] * n / most for n in tokens]
+    axes.loglog(tokens, line, "--", color="#B8BFC9", label="proportional to the tokens")
+    axes.set_xticks(tokens, [f"{n:,}\n{round(n**0.5)} x {round(n**0.5)}" for n in tokens])
+    axes.minorticks_off()
+    axes.set_xlabel("tokens")
+    axes.set_ylabel("milliseconds")
+    axes.set_title("SS2D, forward and backward, batch 1")
+    axes.legend()
+    return figure
+
+
+def _in_way(way: str, job: Job) -> Job:
+    if way == OURS:
+        return job
+
+    def naively() -> object:
+        scan: CrossScan = naive_cross_scan
+        with patch("trafficcast.nn.vmrnn.cross_scan", scan):
+            return job()
+
+    return naively
+
+
+def _measure(make: Callable[..., Job], arguments: tuple[Any, ...]) -> tuple[float, float]:
+    """The shortest of some runs in milliseconds, after one that does not count, and this process's peak MB."""
+    torch.manual_seed(0)
+    job = make(*arguments)
+    times: list[float] = []
+    ended = time.perf_counter() + 2
+    job()
+    while len(times) < 2 or (time.perf_counter() < ended and len(times) < 100):
+        began = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - began)
+    return 1000 * min(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,141 @@
+"""What the service tells over HTTP, on a loopback port by default: /healthz and Prometheus' /metrics."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from trafficcast.config.service import Service
+from trafficcast.errors import InputError
+from trafficcast.files import json_text
+from trafficcast.progress import log
+
+DURATIONS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
+
+
+class Metrics:
+    """What happened since the service started, and how it stands: `status` is asked at every scrape."""
+
+    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("job", "city", "result")
+        self._runs = Counter("trafficcast_runs", "Runs by result.", labels, registry=self.registry)
+        self._seconds = Histogram(
+            "trafficcast_run_seconds", "How long runs took.", ("job", "city"), registry=self.registry, buckets=DURATIONS
+        )
+        self.registry.register(_Standing(status))
+
+    def ran(self, job: str, city: str, result: str, seconds: float) -> None:
+        """Count a run."""
+        self._runs.labels(job, city, result).inc()
+        self._seconds.labels(job, city).observe(seconds)
+
+
+class _Standing(Collector):
+    """Gauges of the status as it is when asked."""
+
+    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+        self._status = status
+
+    def describe(self) -> list[Metric]:
+        """Nothing: asking takes reading the stores."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges."""
+        cities = {name: values for name, values in self._status()["cities"].items() if "error" not in values}
+
+        def gauge(name: str, about: str, labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"trafficcast_{name}", about, labels=("city", *labels))
+
+        age = gauge("data_age_minutes", "Since the end of the newest observed slot.")
+        lag = gauge("forecast_lag_minutes", "From the newest forecast's init time until it was made.")
+        due = gauge("forecast_overdue", "1 while the forecast that should be there is not.")
+        state = gauge("forecast_state", "1 for the newest forecast's state.", ("state",))
+        error = gauge("rmse_vehicles", "Error over the last 24 hours, vehicles per slot.", ("forecaster",))
+        inside = gauge("interval_coverage", "Share of truths inside intervals, last 24 hours.", ("level",))
+        alerts = gauge("open_alerts", "Alerts that are open.")
+        for city, values in cities.items():
+            if values["data"]["age_minutes"] is not None:
+                age.add_metric([city], values["data"]["age_minutes"])
+            if values["forecast"] is not None:
+                lag.add_metric([city], values["forecast"]["lag_minutes"])
+                state.add_metric([city, values["forecast"]["state"]], 1)
+            if values["overdue"] is not None:
+                due.add_metric([city], values["overdue"])
+            if values["skill"] is not None:
+                for forecaster, rmse in values["skill"]["rmse"].items():
+                    error.add_metric([city, forecaster], rmse)
+                for level, share in values["skill"]["inside"].items():
+                    inside.add_metric([city, f"{level:g}"], share)
+            alerts.add_metric([city], len(values["alerts"]))
+        yield from (age, lag, due, state, error, inside, alerts)
+
+
+def health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The HTTP status and what is wrong: 503 where a forecast is overdue or a city's stores cannot be read."""
+    wrong = {}
+    for name, values in status["cities"].items():
+        if "error" in values:
+            wrong[name] = values["error"]
+        elif values["overdue"]:
+            newest = values["forecast"]["init_time"] if values["forecast"] else "none yet"
+            wrong[name] = f"the forecast is overdue; the newest is of {newest}"
+    return (503 if wrong else 200), {"ok": not wrong, "wrong": wrong}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A request that failed, most often a client that went away, is one line of the log."""
+        log.warning("a request to the health page failed: %s", sys.exception())
+
+
+def serve(settings: Service, metrics: Metrics, status: Callable[[], dict[str, Any]]) -> ThreadingHTTPServer:
+    """Answer in threads until the server is shut down. Raises InputError where the port is taken."""
+
+    class Handler(BaseHTTPRequestHandler):
+        """GET and HEAD of the two pages."""
+
+        def do_GET(self) -> None:
+            """Answer."""
+            page = self.path.partition("?")[0]
+            if page == "/healthz":
+                code, told = health(status())
+                self._answer(code, "application/json", json.dumps(told).encode())
+            elif page == "/metrics":
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
+            elif page == "/status":
+                self._answer(200, "application/json", json_text(status()).encode())
+            else:
+                self._answer(404, "text/plain", b"/healthz, /metrics or /status\n")
+
+        do_HEAD = do_GET
+
+        def _answer(self, code: int, kind: str, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Scrapes are no news."""
+
+    try:
+        server = _Server((settings.address, settings.port), Handler)
+    except OSError as error:
+        where = f"{settings.address}:{settings.port}"
+        raise InputError(f"cannot listen on {where}: {error.strerror}; set [service] address and port") from None
+    Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server

@@ -1,0 +1,62 @@
+"""Repair: a store's damaged file is set aside, and what it held is made again from what is still there.
+
+What a killed writer leaves, a temporary file beside the one it was to replace, is removed.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from filelock import Timeout
+
+from trafficcast.config.city import City
+from trafficcast.files import remove_temporaries, writer_lock
+from trafficcast.forecasting.publish import JOB
+from trafficcast.forecasting.verify import VERIFY
+from trafficcast.ingest.ingest import rebuild_day
+from trafficcast.ingest.record_store import RecordStore
+from trafficcast.progress import log
+from trafficcast.stores.day_store import DamagedFile
+from trafficcast.stores.ledger import Ledger
+
+
+def repair(city: City, data: Path, damage: DamagedFile) -> Path:
+    """Set a damaged file of the city's stores aside and return where it lies now.
+
+    Flows are counted again from the records at once. Forecasts and scores are noted as lost: the next cycles make
+    those of the last hours again.
+    """
+    file = damage.file
+    aside = _set_aside(file)
+    log.error("%s; it now lies at %s", damage, aside)
+    day = np.datetime64(file.stem, "D")
+    store, *version = file.relative_to(data / city.name).parts[:-1]
+    if store == "flows":
+        if RecordStore(data / city.name / "records").exists():
+            rebuild_day(city, data, day)
+            log.info("the flows of %s were made again from the records", day)
+        else:
+            log.error("the flows of %s are lost, there are no records to make them from", day)
+    else:
+        job = JOB if store == "forecasts" else VERIFY
+        start, end = city.midnight(day), city.midnight(day + np.timedelta64(1, "D"))
+        Ledger(data / "ledger.sqlite").lose(job, city.name, version[0], start, end)
+    return aside
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder, where nobody writes just now."""
+    if any(folder.glob(".*.tmp")):
+        with suppress(Timeout), writer_lock(folder).acquire(timeout=0):
+            remove_temporaries(folder)
+
+
+def _set_aside(file: Path) -> Path:
+    number = 1
+    while (aside := file.with_name(f"{file.name}.damaged-{number}")).exists():
+        number += 1
+    os.rename(file, aside)
+    return aside

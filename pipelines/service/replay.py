@@ -1,0 +1,80 @@
+"""Replay: a past period slot by slot, as if live: the service's own cycles under a clock that runs through it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.service.cycle import CityService, run_cycle, verify_recent
+from pipelines.service.repair import remove_leftovers
+from trafficcast.config.city import City
+from trafficcast.config.service import Service
+from trafficcast.forecasting.inference import pick_device
+from trafficcast.progress import track
+from trafficcast.stores.flows import read_flows
+from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, forecast_store
+from trafficcast.stores.scores import score_store
+
+
+def replay(
+    city: City,
+    data: Path,
+    models: Path,
+    start: np.datetime64,
+    end: np.datetime64,
+    settings: Service | None = None,
+    speed: float | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Run a cycle of the service at every slot of [start, end), nothing after it known, and sum up.
+
+    The clock stands at the slot's start when its data before have come, and at `wait_minutes` after it otherwise.
+    `speed`: how many times faster than the clock, at most; without it as fast as can be. A slot that was forecast in
+    an earlier replay is not forecast again. Raises InputError where there is no model or no flow in the period.
+    """
+    city.check_period(start, end)
+    settings = settings or Service()
+    service = CityService(city, data, models, settings, pick_device(device))
+    model = service.champion()[0]
+    flows = read_flows(data, city, start, end)
+    for store in (forecast_store(data, city, model.version), score_store(data, city, model.version)):
+        remove_leftovers(store.root)
+    slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
+    init_times = city.slot_start(start) + city.slot * np.arange(slots)
+    wait = settings.wait(city.slot_minutes)
+    began = time.monotonic()
+    for number, init_time in enumerate(track(init_times, f"replaying {city.name}", len(init_times))):
+        if speed is not None:
+            due = number * city.slot_minutes * 60 / speed
+            time.sleep(max(0.0, began + due - time.monotonic()))
+        for now in (init_time, init_time + wait):
+            if run_cycle(service, now, catch_up=False):
+                break
+    verify_recent(service, flows["time"].values[-1] + city.slot)
+    made = forecast_store(data, city, model.version).read(init_times[0], end)
+    states = [] if made is None else [str(state) for state in made["state"].values]
+    scores = score_store(data, city, model.version).read(start, end)
+    return {
+        "city": city.name,
+        "model": model.version,
+        "start": city.isoformat(start),
+        "end": city.isoformat(end),
+        "forecasts": len(states),
+        **{state: states.count(state) for state in (COMPLETE, DEGRADED, BASELINE)},
+        "verified": 0 if scores is None else len(scores["init_time"]),
+        "rmse": _mean_rmse(scores),
+    }
+
+
+def _mean_rmse(scores: Any) -> dict[str, float]:
+    """Each forecaster's RMSE over all verified forecasts and leads, vehicles per slot."""
+    if scores is None:
+        return {}
+    squared = np.square(scores["rmse"]).mean(("init_time", "lead_time"))
+    return {
+        str(name): float(np.sqrt(value))
+        for name, value in zip(squared["forecaster"].values, squared.values, strict=True)
+    }

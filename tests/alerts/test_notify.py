@@ -1,0 +1,253 @@
+"""Alerting: each alert once in the log, once in the file, and to a webhook on a real loopback server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trafficcast.alerts import notify as alerting
+from trafficcast.alerts.book import AlertBook
+from trafficcast.alerts.findings import Situation
+from trafficcast.alerts.notify import check_alerts, deliver
+from trafficcast.config.alert_rules import Alerts, FeedSilent, ForecastOverdue
+from trafficcast.config.city import City
+
+HERE = City(west=9.1, east=9.3, south=45.4, north=45.5, rows=3, cols=2, timezone="Europe/Rome", name="small")
+NOON = np.datetime64("2024-04-10T10:00", "us")  # 12:00 CEST
+MINUTE = np.timedelta64(1, "m")
+SECRET = "s3cret"
+
+
+class Webhook(HTTPServer):
+    """Answers with the next of `answers`, the last one again and again; a number of seconds is waited first."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: list[int] = [200]
+        self.delay = 0.0
+        self.messages: list[Any] = []
+        self.paths: list[str] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://user:{SECRET}@127.0.0.1:{self.server_port}/hook/{SECRET}?token={SECRET}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Webhook
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.paths.append(self.path)
+        self.server.messages.append(json.loads(body))
+        time.sleep(self.server.delay)
+        answer = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        self.send_response(answer)
+        if answer == 302:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Webhook()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Everything that anybody logs, which never holds the secret."""
+    caplog.set_level(logging.DEBUG)
+    yield caplog
+    assert SECRET not in caplog.text and not any(SECRET in repr(record.__dict__) for record in caplog.records)
+
+
+def alerts(webhook: Webhook | None = None) -> Alerts:
+    return Alerts(webhook=webhook.address if webhook else None, rules=(ForecastOverdue(minutes=20),))  # type: ignore[arg-type]
+
+
+def check(alerts: Alerts, data: Path, late: int, notify: bool = True, city: City = HERE) -> list[str]:
+    """Check when the forecast from noon on is so many minutes late; returns the open alerts' kinds."""
+    now = NOON + late * MINUTE
+    situation = Situation(city, now, newest_init=NOON - HERE.slot, newest_observed=now)
+    return [alert.finding.kind for alert in check_alerts(alerts, data, situation, notify)]
+
+
+def lines(data: Path, city: str = "small") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (data / city / "alerts.jsonl").read_text().splitlines()]
+
+
+def spoken(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(r.levelname, r.getMessage()) for r in log.records if r.name == "trafficcast"]
+
+
+def test_each_alert_is_raised_once_and_cleared_once_in_log_and_file(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    assert check(alerts(), tmp_path, 5) == []
+    assert not (tmp_path / "small" / "alerts.jsonl").exists()
+    assert check(alerts(), tmp_path, 21) == check(alerts(), tmp_path, 22) == ["forecast-overdue"]
+    on_time = Situation(HERE, NOON + 23 * MINUTE, newest_init=NOON)
+    assert check_alerts(alerts(), tmp_path, on_time, True) == check_alerts(alerts(), tmp_path, on_time, True) == []
+    message = "no forecast from 2024-04-10 12:00 CEST on: it is 21 minutes overdue (limit 20)"
+    assert spoken(log) == [
+        ("WARNING", f"small: alert (critical): {message}"),
+        ("INFO", f"small: alert cleared: {message}"),
+    ]
+    assert [(line["event"], line["time"], line["message"]) for line in lines(tmp_path)] == [
+        ("raised", "2024-04-10T10:21:00Z", message),
+        ("cleared", "2024-04-10T10:23:00Z", message),
+    ]
+
+
+def test_cities_have_files_of_their_own(tmp_path: Path) -> None:
+    check(alerts(), tmp_path, 21)
+    assert check(alerts(), tmp_path, 30, city=HERE.model_copy(update={"name": "large"})) == ["forecast-overdue"]
+    assert [line["city"] for line in lines(tmp_path)] == ["small"]
+    assert [line["city"] for line in lines(tmp_path, "large")] == ["large"]
+
+
+def test_the_same_checks_again_change_neither_file_nor_book(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    times = (0, 21, 30, 200)
+    for late in times:
+        check(alerts(), tmp_path, late)
+    before, said = (tmp_path / "small" / "alerts.jsonl").read_bytes(), spoken(log)
+    for late in times:
+        check(alerts(), tmp_path, late)
+    assert (tmp_path / "small" / "alerts.jsonl").read_bytes() == before and spoken(log) == said
+
+
+def test_a_crash_between_book_and_file_loses_no_line_and_doubles_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "small" / "alerts.jsonl"
+    check(alerts(), tmp_path, 21)
+    whole = file.read_bytes()
+
+    def crash(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    # The line is in the file, and the crash comes before the book knows; then one in the middle of the line.
+    for kept in (len(whole), len(whole) // 2, 0):
+        AlertBook(tmp_path / "alerts.sqlite").file.unlink()
+        file.write_bytes(b"")
+        with monkeypatch.context() as patch:
+            patch.setattr(alerting, "_log", crash)
+            with pytest.raises(OSError, match="no space"):
+                check(alerts(), tmp_path, 21)
+        assert file.read_bytes() == whole
+        file.write_bytes(whole[:kept])
+        assert check(alerts(), tmp_path, 22) == ["forecast-overdue"]
+        assert file.read_bytes() == whole
+
+
+def test_a_file_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
+    check(alerts(), tmp_path, 21)
+    (tmp_path / "small" / "alerts.jsonl").rename(tmp_path / "small" / "alerts.jsonl.1")
+    check_alerts(alerts(), tmp_path, Situation(HERE, NOON + 23 * MINUTE, newest_init=NOON), True)
+    assert [line["event"] for line in lines(tmp_path)] == ["cleared"]
+
+
+def test_the_webhook_is_told_once_with_its_secret_address(
+    tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture
+) -> None:
+    told = alerts(webhook)
+    assert deliver(told, tmp_path) == 0 and webhook.messages == []
+    check(told, tmp_path, 21)
+    check(told, tmp_path, 22, city=HERE.model_copy(update={"name": "large"}))
+    assert deliver(told, tmp_path) == 2
+    assert deliver(told, tmp_path) == 0
+    (message,) = webhook.messages
+    assert message == {"notices": lines(tmp_path) + lines(tmp_path, "large")}
+    assert webhook.paths == [f"/hook/{SECRET}?token={SECRET}"]
+
+
+def test_a_failing_webhook_is_tried_thrice_and_again_with_the_next_call(
+    tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture
+) -> None:
+    told, webhook.answers = alerts(webhook), [500, 503, 200]
+    check(told, tmp_path, 21)
+    assert deliver(told, tmp_path) == 1
+    assert len(webhook.messages) == 3 and webhook.messages[0] == webhook.messages[2]
+    assert [message for level, message in spoken(log) if "webhook" in message] == []
+    webhook.answers = [500]
+    check_alerts(told, tmp_path, Situation(HERE, NOON + 23 * MINUTE, newest_init=NOON), True)
+    assert deliver(told, tmp_path) == 0
+    assert len(webhook.messages) == 6
+    assert spoken(log)[-1] == ("WARNING", f"the webhook at {told.webhook_host} answered 500: 1 notices wait")
+    webhook.answers = [204]
+    assert deliver(told, tmp_path) == 1
+    assert webhook.messages[-1]["notices"][0]["event"] == "cleared"
+    assert webhook.messages[-1]["notices"][0]["id"] == lines(tmp_path)[1]["id"]
+
+
+@pytest.mark.parametrize("answer", [302, 400, 404])
+def test_an_answer_that_is_no_success_is_not_tried_again_at_once(
+    tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, answer: int
+) -> None:
+    told, webhook.answers = alerts(webhook), [answer]
+    check(told, tmp_path, 21)
+    assert deliver(told, tmp_path) == 0
+    assert len(webhook.messages) == 1 and webhook.paths == [f"/hook/{SECRET}?token={SECRET}"]
+    assert f"answered {answer}" in spoken(log)[-1][1]
+
+
+def test_a_webhook_that_does_not_answer_costs_no_more_than_its_time(
+    tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerting, "ATTEMPT_SECONDS", 0.1)
+    told, webhook.delay = alerts(webhook), 0.4
+    check(told, tmp_path, 21)
+    began = time.monotonic()
+    assert deliver(told, tmp_path) == 0
+    assert time.monotonic() - began < 3 * 0.1 + 1.0 + 0.5  # three attempts, the pause, and some patience
+    assert "failed with ReadTimeoutError: 1 notices wait" in spoken(log)[-1][1]
+
+
+def test_a_webhook_that_is_not_there(
+    tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = alerts(webhook)
+    check(told, tmp_path, 21)
+    webhook.server_close()
+    assert deliver(told, tmp_path) == 0
+    assert f"the webhook at {told.webhook_host} failed with NewConnectionError" in spoken(log)[-1][1]
+
+
+def test_a_long_backlog_goes_in_parts(tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerting, "MOST", 2)
+    told = Alerts(webhook=webhook.address, rules=(ForecastOverdue(), FeedSilent()))  # type: ignore[arg-type]
+    check_alerts(told, tmp_path, Situation(HERE, NOON), True)
+    check_alerts(told, tmp_path, Situation(HERE, NOON + MINUTE, newest_init=NOON, newest_observed=NOON), True)
+    assert [deliver(told, tmp_path) for _ in range(3)] == [2, 2, 0]
+    assert [[notice["event"] for notice in message["notices"]] for message in webhook.messages] == [
+        ["raised", "raised"],
+        ["cleared", "cleared"],
+    ]
+
+
+def test_a_replay_and_a_service_without_webhook_record_but_tell_nobody(tmp_path: Path, webhook: Webhook) -> None:
+    told = alerts(webhook)
+    check(told, tmp_path, 21, notify=False)
+    check(alerts(), tmp_path, 21, city=HERE.model_copy(update={"name": "large"}))
+    assert deliver(told, tmp_path) == 0 and webhook.messages == []
+    assert len(lines(tmp_path)) == len(lines(tmp_path, "large")) == 1

@@ -1,0 +1,201 @@
+"""Windows of contiguous observed slots, and splits that do not leak."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trafficcast.config.city import HISTORY, HORIZON, City
+from trafficcast.errors import InputError
+from trafficcast.forecasting.windows import Split, default_split, gather, history_before, window_starts
+from trafficcast.stores.flows import flows_dataset
+
+START = np.datetime64("2008-06-04T00:00", "us")
+HALF_HOUR = np.timedelta64(30, "m")
+LENGTH = HISTORY + HORIZON
+
+
+def city(timezone: str = "UTC") -> City:
+    return City(west=0, east=1, south=0, north=1, rows=1, cols=2, timezone=timezone, name="small")
+
+
+def flows(
+    observed: list[bool] | np.ndarray, absent: list[int] | None = None, start: np.datetime64 = START
+) -> xr.Dataset:
+    """Slots from `start` on, the absent ones left out. The flow of a slot is its number."""
+    slots = np.setdiff1d(np.arange(len(observed)), absent or [])
+    flow = np.broadcast_to(slots[:, None, None, None], (len(slots), 2, 1, 2))
+    coverage = np.asarray(observed, float)[slots]
+    return flows_dataset(city(), start + HALF_HOUR * slots, flow, np.full(len(slots), 3), coverage)
+
+
+def starts(dataset: xr.Dataset, first: int = 0, end: int = 10_000) -> list[int]:
+    """Numbers of the first slots of all windows whose targets lie in slots [first, end)."""
+    found = window_starts(dataset, city(), START + HALF_HOUR * first, START + HALF_HOUR * end)
+    return dataset["flow"].values[found, 0, 0, 0].tolist()
+
+
+def test_a_window_is_four_slots_of_history_and_four_targets() -> None:
+    assert (HISTORY, HORIZON) == (4, 4)
+    assert starts(flows([True] * 8)) == [0]
+    assert starts(flows([True] * 10)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("slots", [0, 1, 7])
+def test_too_few_slots_hold_no_window(slots: int) -> None:
+    assert starts(flows([True] * slots)) == []
+
+
+def test_no_window_holds_a_slot_that_was_not_observed() -> None:
+    observed = [True] * 20
+    observed[10] = False
+    assert starts(flows(observed)) == [0, 1, 2, 11, 12]
+
+
+def test_no_window_crosses_a_slot_that_is_not_there() -> None:
+    assert starts(flows([True] * 20, absent=[10])) == [0, 1, 2, 11, 12]
+    assert starts(flows([True] * 20, absent=list(range(8, 12)))) == [0, 12]
+
+
+def test_targets_decide_and_history_may_lie_before() -> None:
+    whole = flows([True] * 30)
+    assert starts(whole, 10, 20) == [6, 7, 8, 9, 10, 11, 12]  # targets 10-13 up to 16-19
+    assert starts(whole, 10, 14) == [6]
+    assert starts(whole, 10, 13) == []
+    assert starts(whole, 0, 8) == [0]
+
+
+SLOTS = st.lists(st.sampled_from(["observed"] * 9 + ["cut", "absent"]), min_size=1, max_size=90)
+HYPOTHESIS = settings(derandomize=True, max_examples=100, deadline=None, database=None)
+
+
+def dataset_of(slots: list[str]) -> xr.Dataset:
+    return flows([slot == "observed" for slot in slots], [i for i, slot in enumerate(slots) if slot == "absent"])
+
+
+@HYPOTHESIS
+@given(SLOTS, st.integers(0, 90), st.integers(0, 90))
+def test_windows_are_all_runs_of_eight_observed_slots_and_no_others(slots: list[str], first: int, end: int) -> None:
+    wanted = [
+        at
+        for at in range(len(slots) - LENGTH + 1)
+        if slots[at : at + LENGTH] == ["observed"] * LENGTH and first <= at + HISTORY and at + LENGTH <= end
+    ]
+    assert starts(dataset_of(slots), first, end) == wanted
+
+
+@HYPOTHESIS
+@given(SLOTS, st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))
+def test_nothing_of_a_later_split_is_in_a_window_of_an_earlier_one(
+    slots: list[str], train: int, valid: int, test: int
+) -> None:
+    dataset = dataset_of(slots)
+    edges = [0, train, train + valid, train + valid + test]
+    targets: list[set[int]] = []
+    for first, end in zip(edges[:-1], edges[1:], strict=True):
+        at = window_starts(dataset, city(), START + HALF_HOUR * first, START + HALF_HOUR * end)
+        windows = gather(dataset["flow"].values, at)[:, :, 0, 0, 0]
+        assert (np.diff(windows, axis=1) == 1).all()  # each is contiguous
+        assert windows.size == 0 or windows.max() < end
+        assert windows.size == 0 or windows[:, HISTORY:].min() >= first
+        targets.append(set(windows[:, HISTORY:].ravel().tolist()))
+    assert not targets[0] & targets[1] and not targets[1] & targets[2] and not targets[0] & targets[2]
+
+
+def test_gather_takes_whole_windows() -> None:
+    values = np.arange(20.0).reshape(10, 2, 1, 1)
+    windows = gather(values, np.array([0, 2]))
+    assert windows.shape == (2, 8, 2, 1, 1)
+    assert (windows[1] == values[2:10]).all()
+    assert (gather(values, np.array([3]), 4)[0] == values[3:7]).all()
+    assert gather(values, np.empty(0, np.int64)).shape == (0, 8, 2, 1, 1)
+
+
+# Splits
+
+
+def days(number: int, start: str = "2008-06-04T04:00") -> np.ndarray:
+    return np.datetime64(start, "us") + HALF_HOUR * np.arange(48 * number)
+
+
+def test_the_last_15_percent_are_test_and_the_10_before_them_validation_at_local_midnights() -> None:
+    split = default_split(city("America/New_York"), days(20))
+    assert split.start == np.datetime64("2008-06-04T04:00")
+    assert split.train_end == np.datetime64("2008-06-19T04:00")  # 15 days
+    assert split.valid_end == np.datetime64("2008-06-21T04:00")  # 2 days
+    assert split.test_end == np.datetime64("2008-06-24T04:00")  # 3 days, up to the end of the last slot
+
+
+@pytest.mark.parametrize(
+    ("number", "train", "valid"),
+    [(21, 16, 18), (25, 19, 21), (11, 8, 9), (7, 5, 6), (4, 2, 3), (3, None, None)],  # 15.75 and 17.85 days, ...
+)
+def test_the_cut_is_at_the_nearest_midnight(number: int, train: int | None, valid: int | None) -> None:
+    times = days(number)
+    if train is None:  # both cuts would be at the end
+        with pytest.raises(InputError, match="too few to split"):
+            default_split(city("America/New_York"), times)
+        return
+    split = default_split(city("America/New_York"), times)
+    passed = [(edge - times[0]) / np.timedelta64(1, "D") for edge in (split.train_end, split.valid_end)]
+    shares = [0.75 * number, 0.85 * number]
+    assert passed == [train, valid]
+    assert all(abs(edge - share) <= 1 for edge, share in zip(passed, shares, strict=True))
+
+
+def test_midnights_are_local_across_a_clock_change() -> None:
+    there = city("America/New_York")
+    split = default_split(there, days(20, "2008-10-20T04:00"))  # clocks go back on 2 November
+    for edge in (split.train_end, split.valid_end):
+        assert there.local(np.array([edge]))[0].strftime("%H:%M") == "00:00"
+    assert split.train_end == np.datetime64("2008-11-04T05:00")
+
+
+def test_a_split_where_the_clocks_skip_midnight() -> None:
+    there = city("America/Sao_Paulo")  # 2008-10-19 began at 01:00
+    split = default_split(there, days(20, "2008-10-02T03:00"))
+    assert split.train_end == np.datetime64("2008-10-17T03:00")
+    assert split.valid_end == np.datetime64("2008-10-19T03:00")
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 48, 96])
+def test_too_little_data_is_refused(slots: int) -> None:
+    with pytest.raises(InputError, match=f"{slots} slots.*too few to split"):
+        default_split(city(), days(2, "2008-06-04T00:00")[:slots])
+
+
+@pytest.mark.parametrize("edges", [(0, 0, 1, 2), (0, 1, 1, 2), (0, 2, 1, 3), (1, 0, 2, 3), (0, 1, 3, 2)])
+def test_a_split_out_of_order_is_refused(edges: tuple[int, int, int, int]) -> None:
+    with pytest.raises(InputError, match="not in order"):
+        Split(*(START + np.timedelta64(1, "D") * edge for edge in edges))
+
+
+# History
+
+
+def test_history_is_the_four_slots_before() -> None:
+    history = history_before(flows([True] * 12), city(), START + HALF_HOUR * 9)
+    assert history.shape == (1, 4, 2, 1, 2)
+    assert history.dtype == np.float32
+    assert history[0, :, 0, 0, 0].tolist() == [5, 6, 7, 8]
+
+
+def test_history_is_there_for_the_slot_after_the_last() -> None:
+    assert history_before(flows([True] * 4), city(), START + HALF_HOUR * 4)[0, :, 1, 0, 1].tolist() == [0, 1, 2, 3]
+
+
+def test_a_slot_missing_or_cut_off_is_named_in_local_time() -> None:
+    observed = [True] * 12
+    observed[6] = False
+    with pytest.raises(InputError) as error:
+        history_before(flows(observed, absent=[8]), city("America/New_York"), START + HALF_HOUR * 9)
+    assert str(error.value).endswith("missing or cut off: 2008-06-03T23:00:00-04:00, 2008-06-04T00:00:00-04:00")
+    assert "2008-06-04T00:30:00-04:00 needs the 4 observed slots" in str(error.value)
+
+
+def test_without_any_flows_all_four_are_missing() -> None:
+    with pytest.raises(InputError, match=r"00:00.*00:30.*01:00.*01:30"):
+        history_before(None, city(), START + HALF_HOUR * 4)

@@ -1,0 +1,120 @@
+"""Counting on a Dask cluster of separate worker processes gives what one process gives, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trafficcast.config.city import City
+from trafficcast.errors import InputError
+from trafficcast.ingest.ingest import ingest
+from trafficcast.ingest.record_store import RecordStore
+from trafficcast.simulator.simulator import simulate
+from trafficcast.stores.flows import flow_store
+
+distributed = pytest.importorskip("distributed", reason="the cluster extra is not installed")
+CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=10, cols=6, timezone="Europe/Rome", name="small")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight files of Parquet, a local day each, and of a ninth day none."""
+    folder = tmp_path_factory.mktemp("simulated") / "records"
+    simulate(CITY, folder, 30, 8, 5, file_format="parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[Any]:
+    """A cluster of two processes on the loopback interface."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        yield cluster
+
+
+def state(data: Path) -> tuple[Any, Any, list[Any]]:
+    """Flows, report and records of a store."""
+    store = RecordStore(data / CITY.name / "records")
+    loaded = store.load()
+    records = []
+    for hour in sorted(loaded.hours):
+        points = store.read_hour(loaded, hour)
+        names = [loaded.fleet.names[code] for code in points.vehicle]
+        records.append(sorted(zip(names, points.time.tolist(), points.lon.tolist(), points.lat.tolist(), strict=True)))
+    report = json.loads((data / CITY.name / "quality.json").read_text())
+    return flow_store(data, CITY).read(), report, records
+
+
+def assert_same(one: Path, other: Path) -> None:
+    (flows, report, records), (other_flows, other_report, other_records) = state(one), state(other)
+    assert flows is not None and flows.identical(other_flows)
+    assert report == other_report
+    assert records == other_records
+    assert not list(one.rglob(".staging-*"))
+
+
+def test_a_cluster_counts_what_one_process_does(records: Path, scheduler: Any, tmp_path: Path) -> None:
+    ingest(str(records), None, CITY, tmp_path / "alone")
+    ingest(str(records), None, CITY, tmp_path / "cluster", dask=scheduler.scheduler_address)
+    assert_same(tmp_path / "cluster", tmp_path / "alone")
+
+
+def test_a_cluster_adds_to_what_is_stored(records: Path, scheduler: Any, tmp_path: Path) -> None:
+    ingest(str(records), None, CITY, tmp_path / "alone")
+    days = sorted(records.iterdir())
+    for day in (days[1], days[5]):
+        ingest(str(day), None, CITY, tmp_path / "cluster")
+    ingest(str(records), None, CITY, tmp_path / "cluster", dask=scheduler.scheduler_address)
+    (flows, _, kept), (other_flows, _, other_kept) = state(tmp_path / "cluster"), state(tmp_path / "alone")
+    assert flows is not None and flows.identical(other_flows)
+    assert kept == other_kept
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: Path) -> None:
+    ingest(str(records), None, CITY, tmp_path / "alone")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        victim = next(iter(cluster.workers.values())).pid
+        killed = threading.Event()
+
+        def kill_when_hours_are_written() -> None:
+            while not list((tmp_path / "cluster").rglob("*.parquet")):
+                time.sleep(0.01)
+            os.kill(victim, signal.SIGKILL)
+            killed.set()
+
+        threading.Thread(target=kill_when_hours_are_written, daemon=True).start()
+        ingest(str(records), None, CITY, tmp_path / "cluster", dask=cluster.scheduler_address)
+    assert killed.is_set()
+    assert_same(tmp_path / "cluster", tmp_path / "alone")
+
+
+def test_an_address_without_a_scheduler_is_refused(records: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no Dask scheduler at tcp://127.0.0.1:1"):
+        ingest(str(records), None, CITY, tmp_path / "data", dask="tcp://127.0.0.1:1")
+    assert not flow_store(tmp_path / "data", CITY).days()
+
+
+def test_a_bad_source_ends_the_ingest_with_the_stores_as_they_were(
+    records: Path, scheduler: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    whole = sorted(records.iterdir())[0].read_bytes()
+    (folder / "a.parquet").write_bytes(whole)
+    (folder / "b.parquet").write_bytes(whole[:-100])
+    with pytest.raises(InputError, match=r"b\.parquet"):
+        ingest(str(folder), None, CITY, tmp_path / "data", dask=scheduler.scheduler_address)
+    assert not flow_store(tmp_path / "data", CITY).days()
+    assert np.all([not path.name.endswith(".parquet") for path in (tmp_path / "data").rglob("*")])

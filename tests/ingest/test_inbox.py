@@ -1,0 +1,202 @@
+"""The inbox: what is new and whole is taken once, what is bad goes to quarantine, and nothing is lost."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trafficcast.config.city import City
+from trafficcast.errors import InputError
+from trafficcast.ingest import inbox as module
+from trafficcast.ingest.inbox import take_inbox
+from trafficcast.ingest.ingest import ingest
+from trafficcast.ingest.record_store import RecordStore
+from trafficcast.stores.flows import flow_store
+
+CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=10, cols=6, timezone="Europe/Rome", name="small")
+NOON = 1_712_570_400
+
+
+def rows(start: int, n: int = 30, lat: float = 45.47) -> bytes:
+    return "".join(f"{lat} {9.11 + 0.02 * (i % 7)} 0 {start + 60 * i}\n" for i in range(n)).encode()
+
+
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty inbox, for whose files nobody waits."""
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+    (tmp_path / "inbox").mkdir()
+    return tmp_path / "inbox"
+
+
+def look(box: Path) -> module.Look:
+    return take_inbox(box, CITY, box.parent / "data", 2)
+
+
+def flows(data: Path) -> Any:
+    return flow_store(data, CITY).read()
+
+
+def test_new_files_are_taken_once(box: Path, snapshot: Callable[[Path], dict[str, bytes]]) -> None:
+    (box / "new_a.txt").write_bytes(rows(NOON))
+    assert look(box).taken == ["new_a.txt"]
+    before = snapshot(box.parent)
+    assert look(box) == module.Look([], {}, [])
+    assert snapshot(box.parent) == before
+    (box / "sub").mkdir()
+    (box / "sub" / "new_b.txt.gz").write_bytes(gzip.compress(rows(NOON, lat=45.5)))
+    assert look(box).taken == ["sub/new_b.txt.gz"]
+    ingest(str(box), None, CITY, box.parent / "at once")
+    assert flows(box.parent / "data").identical(flows(box.parent / "at once"))
+
+
+def test_a_file_that_has_grown_is_taken_again(box: Path) -> None:
+    (box / "new_a.txt").write_bytes(rows(NOON))
+    look(box)
+    (box / "new_a.txt").write_bytes(rows(NOON, 50))
+    taken = look(box)
+    assert taken.taken == ["new_a.txt"] and taken.report is not None
+    assert taken.report["points_kept"] == 50
+    assert taken.report["rows_dropped"]["duplicate"] == 30
+
+
+def test_bad_files_go_to_quarantine_and_do_not_stop_the_others(box: Path) -> None:
+    whole = gzip.compress(rows(NOON, 500))
+    (box / "new_a.txt").write_bytes(rows(NOON))
+    (box / "new_cut.txt.gz").write_bytes(whole[:-20])
+    (box / "picture.csv").write_bytes(bytes(range(256)) * 9)
+    (box / "new_swapped.txt").write_text("".join(f"9.15 45.47 0 {NOON + i}\n" for i in range(99)))
+    bad = {name: (box / name).read_bytes() for name in ("new_cut.txt.gz", "picture.csv", "new_swapped.txt")}
+    found = look(box)
+    assert found.taken == ["new_a.txt"]
+    assert set(found.quarantined) == set(bad)
+    for name, content in bad.items():
+        assert not (box / name).exists()
+        assert (box / "quarantine" / name).read_bytes() == content
+        assert (box / "quarantine" / f"{name}.reason.txt").read_text().strip() == found.quarantined[name]
+    assert "cannot read" in found.quarantined["new_cut.txt.gz"]
+    assert "changed places" in found.quarantined["new_swapped.txt"]
+    ingest(str(box / "new_a.txt"), None, CITY, box.parent / "alone")
+    assert flows(box.parent / "data").identical(flows(box.parent / "alone"))
+    assert look(box) == module.Look([], {}, [])
+
+
+def test_a_second_bad_file_of_a_name_finds_its_place(box: Path) -> None:
+    for content in (b"\0\1\2" * 99, b"\3\4\5\0" * 99):
+        (box / "x.csv").write_bytes(content)
+        look(box)
+    assert {file.name for file in (box / "quarantine").iterdir()} == {
+        "x.csv", "x.csv.reason.txt", "x.csv.1", "x.csv.1.reason.txt",
+    }  # fmt: skip
+
+
+def test_a_file_with_nothing_to_count_does_not_stop_the_watch(box: Path) -> None:
+    (box / "new_a.txt").write_bytes(rows(5))  # of 1970
+    found = look(box)
+    assert found.report is None and found.quarantined == {}
+    (box / "new_b.txt").write_bytes(rows(NOON))
+    assert look(box).taken == ["new_b.txt"]
+
+
+def test_a_file_that_changed_a_moment_ago_is_left(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIET_SECONDS", 60.0)
+    (box / "new_a.txt").write_bytes(rows(NOON))
+    os.utime(box / "new_a.txt", (1, 1))  # as a copy that keeps the time of its original would be
+    assert look(box).waiting == ["new_a.txt"]
+    assert not flow_store(box.parent / "data", CITY).days()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who has a file open for writing")
+def test_a_file_that_somebody_still_writes_is_left_until_it_is_whole(box: Path) -> None:
+    with open(box / "new_a.txt", "wb") as file:
+        file.write(rows(NOON, 20))
+        file.flush()
+        assert look(box).waiting == ["new_a.txt"]
+        file.write(rows(NOON + 1200, 20))
+    taken = look(box)
+    assert taken.taken == ["new_a.txt"] and taken.report is not None
+    assert taken.report["points_kept"] == 40
+
+
+def test_hidden_and_unfinished_files_are_left(box: Path) -> None:
+    for name in (".new_a.txt", "new_a.txt.part", "new_a.txt.tmp"):
+        (box / name).write_bytes(rows(NOON))
+    assert look(box) == module.Look([], {}, [])
+
+
+def test_a_crash_after_the_records_are_stored_changes_nothing(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (box / "new_a.txt").write_bytes(rows(NOON))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordStore, "remember", crash)
+        with pytest.raises(KeyboardInterrupt):
+            look(box)
+    before = flows(box.parent / "data")
+    again = look(box)
+    assert again.report is not None and again.report["rows_dropped"]["duplicate"] == 0
+    assert flows(box.parent / "data").identical(before)
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder .*nowhere"):
+        take_inbox(tmp_path / "nowhere", CITY, tmp_path / "data", 1)
+
+
+def test_the_command_watches_and_survives_being_killed(config: Path, tmp_path: Path) -> None:
+    box = tmp_path / "inbox"
+    box.mkdir()
+    words = [
+        sys.executable, "-m", "pipelines",
+        "ingest", str(box), "--watch", "--every", "1", "--config", str(config),
+    ]  # fmt: skip
+    report = tmp_path / "data" / "small" / "quality.json"
+
+    def files() -> int:
+        return int(json.loads(report.read_text())["files"]) if report.exists() else 0
+
+    def wait_for(n: int) -> None:
+        end = time.monotonic() + 60
+        while files() < n:
+            assert time.monotonic() < end, "the watch takes nothing"
+            assert process.poll() is None
+            time.sleep(0.1)
+
+    written = 0
+    for _ in range(2):
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(2):
+                (box / f"new_{written}.txt").write_bytes(rows(NOON + 100 * written, 40, 45.43 + 0.02 * written))
+                written += 1
+            wait_for(written)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    ingest(str(box), None, CITY.model_copy(update={"slot_minutes": 60}), tmp_path / "at once")
+    whole = flow_store(tmp_path / "at once", CITY.model_copy(update={"slot_minutes": 60})).read()
+    assert whole is not None
+    found = flow_store(tmp_path / "data", CITY.model_copy(update={"slot_minutes": 60})).read()
+    assert whole.identical(found)
+
+
+def test_without_a_path_the_configured_inbox_is_taken(trafficcast: Callable[..., Any], config: Path, box: Path) -> None:
+    assert "name the PATH" in trafficcast("ingest").err
+    config.write_text(config.read_text() + '[cities.small.feed]\ninbox = "inbox"\n')
+    (box / "new_a.txt").write_bytes(rows(NOON))
+    ran = trafficcast("ingest", "--json")
+    assert ran.json["taken"] == ["new_a.txt"]
+    assert ran.json["report"]["points_kept"] == 30
+    assert "go with the PATH" in trafficcast("ingest", "--start", "2024-04-08").err

@@ -1,0 +1,193 @@
+"""What is suggested for a new city: box, grid, slot length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trafficcast.errors import InputError
+from trafficcast.new_city.suggest import Distinct, Seen, fitting_grid, fitting_slot, sides_km, smallest_box, suggest
+from trafficcast.quality.point_density import Places
+from trafficcast.records.records import SECOND_US, Points, Trips, ZoneTrips
+
+START_US = 1_712_514_600 * SECOND_US
+
+
+def _points(lon: np.ndarray, lat: np.ndarray, seconds: np.ndarray, vehicle: np.ndarray | None = None) -> Points:
+    code = np.zeros(len(lon), np.int32) if vehicle is None else vehicle.astype(np.int32)
+    return Points(code, START_US + seconds.astype(np.int64) * SECOND_US, lon, lat, np.full(len(lon), -1, np.int8))
+
+
+def _places(lon: np.ndarray, lat: np.ndarray) -> Places:
+    places = Places()
+    places.add(lon, lat)
+    return places
+
+
+def _seen(n: int = 20_000, every_s: int = 60, spread: float = 0.02) -> Seen:
+    rng = np.random.default_rng(0)
+    seen = Seen()
+    lon, lat = 9.18 + spread * rng.standard_normal(n), 45.47 + spread * rng.standard_normal(n)
+    seen.add(_points(lon, lat, every_s * np.arange(n), rng.integers(0, 50, n)), [f"t{i}" for i in range(50)])
+    return seen
+
+
+def test_the_box_is_the_smallest_that_holds_the_share() -> None:
+    rng = np.random.default_rng(1)
+    lon, lat = rng.uniform(9.101, 9.199, 5000), rng.uniform(45.401, 45.499, 5000)
+    assert smallest_box(_places(lon, lat), share=1.0) == (9.10, 9.20, 45.40, 45.50)
+    # What is sparse at the edge is left out: 2 % of all in a strip as wide as the rest.
+    more = np.concatenate([lon, rng.uniform(9.201, 9.299, 100)]), np.concatenate([lat, lat[:100]])
+    assert smallest_box(_places(*more), share=0.97) == (9.10, 9.20, 45.40, 45.50)
+    assert smallest_box(_places(*more), share=1.0) == (9.10, 9.30, 45.40, 45.50)
+
+
+def test_no_smaller_box_of_hundredths_holds_the_share() -> None:
+    rng = np.random.default_rng(2)
+    lon, lat = -122.4 + 0.03 * rng.standard_normal(3000), 37.7 + 0.02 * rng.standard_t(2, 3000)
+    places = _places(lon, lat)
+    west, east, south, north = smallest_box(places)
+    assert places.share_in((west, east, south, north)) >= 0.97
+    area = (east - west) * (north - south)
+    for w in np.arange(-122.50, -122.30, 0.01):
+        for s in np.arange(37.50, 37.80, 0.01):
+            for width in np.arange(0.02, 0.25, 0.01):
+                height = 0.01 * np.floor((area - 1e-6) / width / 0.01)
+                assert places.share_in((w, w + width, s, s + height)) < 0.97
+
+
+@pytest.mark.parametrize("outlier", [(0.001, 0.001), (-179.9, 89.0), (9.18, -45.0), (179.99, 45.47)])
+def test_outliers_do_not_move_the_box(outlier: tuple[float, float]) -> None:
+    rng = np.random.default_rng(3)
+    lon, lat = rng.uniform(9.101, 9.199, 5000), rng.uniform(45.401, 45.499, 5000)
+    with_outliers = np.append(lon, [outlier[0]] * 60), np.append(lat, [outlier[1]] * 60)
+    before, after = smallest_box(_places(lon, lat)), smallest_box(_places(*with_outliers))
+    assert np.allclose(before, after, atol=0.0101)
+
+
+def test_vehicles_that_never_move_get_a_box_of_two_kilometres() -> None:
+    west, east, south, north = smallest_box(_places(np.full(10, 9.1851), np.full(10, 45.4651)))
+    assert west < 9.185 < east and south < 45.465 < north
+    assert east - west == pytest.approx(0.02) and north - south == pytest.approx(0.02)
+
+
+def test_sides_are_those_of_the_globe() -> None:
+    assert sides_km((-122.52, -122.36, 37.70, 37.82)) == pytest.approx((13.34, 14.07), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "grid"),
+    [
+        (14.0, 14.0, (32, 32)),  # cells of 440 m
+        (20.0, 17.0, (32, 32)),  # 625 x 531 m
+        (10.0, 12.0, (20, 24)),
+        (25.6, 12.8, (52, 24)),  # 800 x 400 m would be too long and too far from square
+        (100.0, 50.0, (64, 32)),  # 1.6 km
+        (2.0, 3.0, (8, 12)),  # 250 m
+        (4.0, 40.0, (8, 64)),
+    ],
+)
+def test_cells_are_square_and_near_half_a_kilometre_where_that_can_be(
+    height: float, width: float, grid: tuple[int, int]
+) -> None:
+    assert fitting_grid(height, width) == grid
+
+
+@pytest.mark.parametrize(("flow", "minutes"), [(4.0, 30), (0.25, 30), (0.24, 60), (0.125, 60), (0.1, 120), (0.0, 120)])
+def test_the_slot_is_the_shortest_that_fills_the_cells(flow: float, minutes: int) -> None:
+    assert fitting_slot(flow) == minutes
+
+
+def test_what_is_given_is_kept() -> None:
+    seen = _seen()
+    chosen = suggest(seen)
+    given = suggest(seen, rows=10, slot_minutes=15)
+    assert (given.rows, given.cols, given.slot_minutes) == (10, chosen.cols, 15)
+    assert given.box == chosen.box and given.cell_m[0] > chosen.cell_m[0]
+
+
+def test_reporting_more_often_is_not_more_traffic() -> None:
+    """A vehicle that crosses the city, seen every minute or every ten seconds."""
+    flows = []
+    for every in (60, 10):
+        seconds = np.arange(0, 10 * 86400, every)
+        lon = 9.10 + 0.08 * (1 + np.sin(seconds / 600))
+        seen = Seen()
+        seen.add(_points(lon, np.full(len(lon), 45.47), seconds), ["t"])
+        flows.append(seen.flow(0.5))
+    assert flows[0] == pytest.approx(flows[1], rel=0.15)
+
+
+def test_the_flow_of_trips_is_their_number() -> None:
+    n = 4800
+    rng = np.random.default_rng(4)
+    time = START_US + np.sort(rng.integers(0, 86400, n)) * SECOND_US
+    lon, lat = rng.uniform(9.10, 9.20, n), rng.uniform(45.40, 45.50, n)
+    seen = Seen()
+    seen.add(Trips(time, lon, lat, time, lon, lat), [])
+    assert seen.flow(0.5) == seen.flow(1.0) == pytest.approx(100, rel=0.03)  # of 48 half hours, or 49
+    found = suggest(seen)
+    assert found.flow == pytest.approx(100 / (found.rows * found.cols), rel=0.03)
+
+
+def test_coverage_is_the_share_of_minutes_with_a_report() -> None:
+    assert _seen(every_s=60).coverage() == pytest.approx(1.0, abs=0.05)
+    assert _seen(every_s=120).coverage() == pytest.approx(0.5, abs=0.03)
+
+
+def test_distinct_counts_few_exactly_and_many_nearly() -> None:
+    rng = np.random.default_rng(5)
+    hashes = rng.integers(0, 2**64, 200_000, dtype=np.uint64)
+    few, many = Distinct(), Distinct()
+    few.add(np.repeat(hashes[:1000], 3))
+    for part in np.array_split(np.concatenate([hashes, hashes[::-1]]), 50):
+        many.add(part)
+    assert few.estimate() == 1000
+    assert many.estimate() == pytest.approx(200_000, rel=0.06)
+
+
+def test_memory_does_not_grow_with_the_records() -> None:
+    seen = _seen(1000)
+    rng = np.random.default_rng(6)
+    n = 100_000
+    for _ in range(20):
+        lon, lat = rng.uniform(-179, 179, n), rng.uniform(-89, 89, n)
+        seen.add(_points(lon, lat, rng.integers(0, 86400, n), np.arange(n)), [f"t{i}" for i in range(n)])
+    assert seen.count == 2_001_000
+    assert len(seen.places.cells()[2]) <= 2**19
+    assert len(seen.visits._smallest) <= 4096 and len(seen.half_hours) < 100
+
+
+def test_the_order_and_the_batches_do_not_matter() -> None:
+    rng = np.random.default_rng(7)
+    n = 30_000
+    points = _points(
+        9.18 + 0.02 * rng.standard_normal(n),
+        45.47 + 0.02 * rng.standard_normal(n),
+        60 * np.arange(n),
+        np.arange(n) % 50,
+    )
+    names = [f"t{i}" for i in range(50)]
+    whole, parts = Seen(), Seen()
+    whole.add(points, names)
+    for index in np.array_split(rng.permutation(n), 7):
+        parts.add(points.take(index), names)
+    assert suggest(whole) == suggest(parts)
+
+
+def test_what_is_no_city_is_refused() -> None:
+    with pytest.raises(InputError, match="999 records say too little"):
+        suggest(_seen(999))
+    with pytest.raises(InputError, match="spread over"):
+        suggest(_seen(spread=3.0))
+    with pytest.raises(InputError, match="too little"):
+        suggest(Seen())
+
+
+def test_trips_between_zones_and_mixtures_are_refused() -> None:
+    one = np.array([1])
+    with pytest.raises(InputError, match="zones under"):
+        Seen().add(ZoneTrips(START_US * one, one, START_US * one, one), [])
+    seen = _seen(1000)
+    with pytest.raises(InputError, match="both GPS points and trips"):
+        seen.add(Trips(START_US * one, one * 9.1, one * 45.4, START_US * one, one * 9.1, one * 45.4), [])

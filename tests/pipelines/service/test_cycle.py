@@ -1,0 +1,661 @@
+"""Cycles of the service: what is due, how a forecast comes about, what is published instead, what is verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from pipelines.service.cycle import ATTEMPTS, CityService, best_baselines, due, run_cycle, verify_recent
+from pipelines.service.replay import replay
+from trafficcast.config.city import City
+from trafficcast.config.service import Service
+from trafficcast.errors import JobError
+from trafficcast.forecasting.baselines import ScaledClimatology
+from trafficcast.forecasting.climatology import Climatology
+from trafficcast.forecasting.intervals import Intervals
+from trafficcast.forecasting.model import Model, build, load_model, publish_model
+from trafficcast.stores.day_store import DamagedFile
+from trafficcast.stores.flows import flow_store, flows_dataset
+from trafficcast.stores.forecasts import forecast_store
+from trafficcast.stores.ledger import Ledger
+from trafficcast.stores.registry import Registry
+from trafficcast.stores.scores import recent_scores, score_store, skill
+
+CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=8, timezone="America/New_York", name="small")
+SLOT = CITY.slot
+INIT = np.datetime64("2024-04-08T14:00", "us")  # a Monday, 10:00 in New York
+WAIT = np.timedelta64(10, "m")
+# Each forecaster's error on validation: scaled climatology is the best that does not learn.
+ERRORS = {"vmrnn-b-1": 1.0, "persistence": 4.0, "climatology": 3.0, "scaled_climatology": 2.0, "last_week": 5.0}
+TABLE = np.random.default_rng(1).uniform(1, 5, (2, 48, 2, 8, 8)).astype(np.float32)
+
+
+class Network:
+    """Stands in for a trained network: `answer` is what it says, made of the history, or what it raises."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer, self.histories = answer, list[np.ndarray]()
+
+    def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
+        self.histories.append(history)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return np.asarray(self.answer(history[0]), np.float32)[None]
+
+
+def busier(history: np.ndarray) -> np.ndarray:
+    """Each lead more than the one before: no baseline says the same."""
+    return history[-1] + np.arange(1, 5, dtype=np.float32)[:, None, None, None]
+
+
+def model(version: str = "vmrnn-b-1") -> Model:
+    torch.manual_seed(0)
+    described = {"name": "vmrnn-b", "rows": 8, "cols": 8, "channels": 2, "depth": 1, "embed": 16}
+    card: dict[str, Any] = {
+        "version": version,
+        "city": "small",
+        "architecture": described,
+        "grid": CITY.grid(),
+        "scale": 100.0,
+        "metrics": {"validation": {name: {"rmse": error} for name, error in ERRORS.items()}, "test": {}},
+    }
+    drawn = np.random.default_rng(2).uniform(0, 9, (20, 4, 2, 8, 8)).astype(np.float32)
+    intervals = Intervals.fit(drawn, np.random.default_rng(3).poisson(drawn))
+    return Model(card, build(described), Climatology(CITY, TABLE), intervals=intervals)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> CityService:
+    """A city with a champion and no data."""
+    made = CityService(CITY, tmp_path / "data", tmp_path / "models", Service(), torch.device("cpu"))
+    publish_model(made.registry, model(), lambda folder: None)
+    return made
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Network:
+    """What every model's network is from here on."""
+    standing_in = Network(busier)
+    monkeypatch.setattr(Model, "forecaster", lambda self, device: standing_in)
+    return standing_in
+
+
+def counts(first: np.datetime64, slots: int, seed: int = 0) -> xr.Dataset:
+    """Observed flows of so many slots, each the same however many are asked for."""
+    time = first + SLOT * np.arange(slots)
+    flow = [np.random.default_rng([seed, int(t.astype(np.int64) // 60_000_000)]).poisson(4, (2, 8, 8)) for t in time]
+    return flows_dataset(CITY, time, np.array(flow), np.full(slots, 9), np.ones(slots))
+
+
+def observe(service: CityService, flows: xr.Dataset, missing: tuple[int, ...] = ()) -> xr.Dataset:
+    """Put flows into the store, those at positions `missing` as slots that the feed did not cover."""
+    flows["observed"][list(missing)] = False
+    flows["flow"][list(missing)] = 0
+    flows["coverage"][list(missing)] = 0.1
+    flow_store(service.data, CITY).write(flows)
+    return flows
+
+
+def stored(service: CityService, version: str = "vmrnn-b-1") -> xr.Dataset:
+    found = forecast_store(service.data, CITY, version).read()
+    assert found is not None
+    return found
+
+
+def scored(service: CityService, init_time: np.datetime64 = INIT, version: str = "vmrnn-b-1") -> xr.Dataset:
+    found = score_store(service.data, CITY, version).read()
+    assert found is not None
+    return found.sel(init_time=init_time)
+
+
+def said(forecast: xr.Dataset, name: str) -> Any:
+    return forecast[name].values[0].item() if name == "hindcast" else str(forecast[name].values[0])
+
+
+def one_cycle(service: CityService, now: np.datetime64 = INIT) -> xr.Dataset:
+    (made,) = run_cycle(service, now)
+    return made
+
+
+def test_from_four_observed_slots_the_forecast_is_complete_and_the_network_s_own(service: CityService) -> None:
+    seen = observe(service, counts(INIT - 6 * SLOT, 6))
+    told: list[xr.Dataset] = []
+    (made,) = run_cycle(service, INIT, on_made=told.append)
+    loaded = load_model(service.registry)
+    history = seen["flow"].values[None, 2:].astype(np.float32)
+    expected = loaded.forecaster(torch.device("cpu")).forecast(history, np.array([INIT]))[0]
+    np.testing.assert_array_equal(made["flow"].values[0], expected)
+    assert (said(made, "state"), said(made, "forecaster"), said(made, "reason")) == ("complete", "vmrnn-b-1", "")
+    assert said(made, "hindcast") is False
+    assert made["created"].values[0] == made["data_cut"].values[0] == INIT
+    assert np.isfinite(made["lower"].values).all()
+    assert told == [made]
+    xr.testing.assert_identical(stored(service), made)
+    run = service.ledger.last("forecast", "small")
+    assert run is not None
+    assert (run.slot, run.model, run.result, run.detail, run.attempts) == (INIT, "vmrnn-b-1", "complete", "", 1)
+    assert run_cycle(service, INIT + SLOT - np.timedelta64(1, "s")) == []
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2, 3])
+def test_one_missing_slot_is_filled_from_scaled_climatology(
+    service: CityService, network: Network, absent: int
+) -> None:
+    flows = observe(service, counts(INIT - 4 * SLOT, 4), missing=(absent,))
+    made = one_cycle(service, INIT + WAIT)
+    # 08:00 to 10:00 in New York on a Monday are slots 16 to 19 of a weekday.
+    normal, observed = TABLE[0, 16:20], np.arange(4) != absent
+    busy = flows["flow"].values[observed].sum() / normal[observed].sum(dtype=np.float64)
+    (history,) = network.histories
+    np.testing.assert_array_equal(history[0, observed], flows["flow"].values[observed])
+    np.testing.assert_allclose(history[0, absent], normal[absent] * busy, rtol=1e-6)
+    np.testing.assert_array_equal(made["flow"].values[0], busier(history[0]))
+    assert (said(made, "state"), said(made, "forecaster")) == ("degraded", "vmrnn-b-1")
+    local = f"2024-04-08T{8 + absent // 2:02d}:{30 * (absent % 2):02d}:00-04:00"
+    assert said(made, "reason") == f"not observed, filled from scaled climatology: {local}"
+    assert np.isfinite(made["lower"].values).all()
+    run = service.ledger.last("forecast", "small")
+    assert run is not None and (run.result, run.detail) == ("degraded", said(made, "reason"))
+
+
+@pytest.mark.parametrize("missing", [(0, 3), (0, 1, 2), (0, 1, 2, 3)])
+def test_with_more_missing_the_best_baseline_is_published(
+    service: CityService, network: Network, missing: tuple[int, ...]
+) -> None:
+    flows = observe(service, counts(INIT - 4 * SLOT, 4), missing)
+    made = one_cycle(service, INIT + WAIT)
+    assert not network.histories
+    assert (said(made, "state"), said(made, "forecaster")) == ("baseline", "scaled_climatology")
+    for slot in range(4):
+        local = f"2024-04-08T{8 + slot // 2:02d}:{30 * (slot % 2):02d}:00-04:00"
+        assert (local in said(made, "reason")) == (slot in missing)
+    # Filled slots are as busy as the observed ones, so the ratio is that of these; 1 without any.
+    observed = [slot for slot in range(4) if slot not in missing]
+    busy = flows["flow"].values[observed].sum() / TABLE[0, 16:20][observed].sum(dtype=np.float64) if observed else 1
+    np.testing.assert_allclose(made["flow"].values[0], TABLE[0, 20:24] * busy, rtol=1e-5)
+    assert "lower" not in made and made.attrs["model_version"] == "vmrnn-b-1"
+
+
+def test_the_best_baseline_is_the_card_s(service: CityService) -> None:
+    known = model()
+    assert best_baselines(known, None)[0][0] == "scaled_climatology"
+    known.card["metrics"]["validation"]["persistence"]["rmse"] = 0.1
+    assert best_baselines(known, None)[0][0] == "persistence"
+    known.card["metrics"]["validation"]["last_week"]["rmse"] = 0.01  # which needs flows
+    assert best_baselines(known, None)[0][0] == "persistence"
+    assert best_baselines(known, counts(INIT, 1))[0][0] == "last_week"
+    known.card["metrics"]["validation"] = {}  # a model without validation days
+    assert best_baselines(known, None)[0][0] in known.baselines(None)
+
+
+def test_last_week_as_the_best_baseline_finds_last_week(service: CityService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ERRORS, "last_week", 0.5)
+    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.registry.promote("vmrnn-b-2")
+    week = observe(service, counts(INIT - np.timedelta64(7, "D"), 4))
+    observe(service, counts(INIT - SLOT, 1))
+    made = one_cycle(service)
+    assert said(made, "forecaster") == "last_week"
+    np.testing.assert_array_equal(made["flow"].values[0], week["flow"].values)
+
+
+def test_without_any_flow_what_is_normal_is_forecast(service: CityService, network: Network) -> None:
+    made = one_cycle(service, INIT + WAIT)
+    assert (said(made, "state"), said(made, "forecaster")) == ("baseline", "scaled_climatology")
+    np.testing.assert_array_equal(made["flow"].values[0], TABLE[0, 20:24])
+    assert not network.histories
+
+
+def with_one(value: float) -> Any:
+    def answer(history: np.ndarray) -> np.ndarray:
+        flow = busier(history)
+        flow[2, 1, 3, 4] = value
+        return flow
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (with_one(np.nan), "not finite"),
+        (with_one(np.inf), "not finite"),
+        (with_one(-0.5), "holds -0.5 vehicles"),
+        (with_one(300.5), "3 times the training maximum is 300"),
+        (RuntimeError("out of memory"), "out of memory"),
+        (JobError("the network is no network"), "no network"),
+    ],
+    ids=["nan", "infinite", "negative", "beyond", "runtime", "job"],
+)
+def test_a_forecast_that_must_not_be_published_makes_way_for_a_baseline(
+    service: CityService, network: Network, answer: Any, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    network.answer = answer
+    made = one_cycle(service)
+    assert (said(made, "state"), said(made, "forecaster")) == ("baseline", "scaled_climatology")
+    assert said(made, "reason").startswith("vmrnn-b-1: ") and why in said(made, "reason")
+    assert np.isfinite(made["flow"].values).all() and "lower" not in made
+    loud = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(loud) == 1 and "vmrnn-b-1 failed" in loud[0].getMessage() and why in loud[0].getMessage()
+    run = service.ledger.last("forecast", "small")
+    assert run is not None and (run.result, run.attempts) == ("baseline", 1)
+
+
+def test_a_fault_on_top_of_a_gap_tells_both(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4), missing=(1,))
+    network.answer = with_one(np.nan)
+    reason = said(one_cycle(service, INIT + WAIT), "reason")
+    assert reason.startswith("not observed") and "; vmrnn-b-1: " in reason
+
+
+def test_a_bug_of_our_own_is_no_forecast_and_no_baseline(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    network.answer = lambda history: history[7]
+    with pytest.raises(IndexError):
+        run_cycle(service, INIT)
+    assert forecast_store(service.data, CITY, "vmrnn-b-1").read() is None
+    assert service.ledger.last("forecast", "small") is None
+
+
+def test_the_forecast_before_again_makes_way_for_a_baseline(
+    service: CityService, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    network.answer = lambda history: np.full((4, 2, 8, 8), 7.0)
+    states = [said(one_cycle(service, INIT + i * SLOT), "state") for i in range(3)]
+    # The third is not a copy of the second, which is a baseline's.
+    assert states == ["complete", "baseline", "complete"]
+    assert "a copy of the one before" in str(stored(service)["reason"].values[1])
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+
+
+def test_where_there_is_no_traffic_at_all_the_forecast_may_repeat(service: CityService, network: Network) -> None:
+    silent = counts(INIT - 4 * SLOT, 8)
+    silent["flow"][:] = 0
+    observe(service, silent)
+    network.answer = lambda history: np.zeros((4, 2, 8, 8))
+    assert [said(one_cycle(service, INIT + i * SLOT), "state") for i in range(3)] == ["complete"] * 3
+
+
+def two_champions(service: CityService) -> CityService:
+    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.registry.promote("vmrnn-b-2")
+    return CityService(CITY, service.data, service.models, service.settings, service.device)
+
+
+def damage(service: CityService, version: str) -> Path:
+    file = service.registry.root / version / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:200])
+    return file
+
+
+def test_a_damaged_champion_makes_way_for_the_one_before(
+    service: CityService, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = two_champions(service)
+    damage(service, "vmrnn-b-2")
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    made = one_cycle(service)
+    assert (said(made, "state"), said(made, "forecaster")) == ("degraded", "vmrnn-b-1")
+    assert "vmrnn-b-2 is damaged" in said(made, "reason")
+    assert any(record.levelname == "ERROR" and "damaged" in record.getMessage() for record in caplog.records)
+    np.testing.assert_array_equal(made["flow"].values[0], busier(network.histories[0][0]))
+    xr.testing.assert_identical(stored(service, "vmrnn-b-1"), made)
+    assert run_cycle(service, INIT) == []
+
+
+def test_a_champion_in_memory_outlives_its_files(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    one_cycle(service)
+    damage(service, "vmrnn-b-1")
+    assert said(one_cycle(service, INIT + SLOT), "state") == "complete"
+
+
+def test_without_any_readable_model_the_run_failed_and_says_why(
+    service: CityService, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(service, "vmrnn-b-1")
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    assert run_cycle(service, INIT) == []
+    run = service.ledger.last("forecast", "small")
+    assert run is not None and (run.model, run.result) == ("vmrnn-b-1", "failed")
+    assert "vmrnn-b-1 is damaged" in run.detail
+    assert "no forecast for 2024-04-08T10:00:00-04:00" in caplog.text
+    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.registry.promote("vmrnn-b-2")
+    assert said(one_cycle(service, INIT + np.timedelta64(1, "m")), "forecaster") == "vmrnn-b-2"
+
+
+def test_a_damaged_flow_file_is_no_gap_but_to_be_repaired(service: CityService) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    (file,) = flow_store(service.data, CITY).root.glob("*.nc")
+    file.write_bytes(b"no grid")
+    with pytest.raises(DamagedFile) as raised:
+        run_cycle(service, INIT)
+    assert raised.value.file == file
+    assert service.ledger.last("forecast", "small") is None
+
+
+def test_a_city_without_model_has_nothing_due(service: CityService, tmp_path: Path) -> None:
+    bare = CityService(CITY, service.data, tmp_path / "other", service.settings, service.device)
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    assert due(bare, INIT) == run_cycle(bare, INIT) == []
+
+
+@pytest.mark.parametrize("missing", [(), (3,)])
+def test_a_forecast_waits_for_its_data_as_long_as_the_configuration_says(
+    service: CityService, missing: tuple[int, ...]
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4), missing)
+    assert INIT not in due(service, INIT - np.timedelta64(1, "us"))  # the slot before is still open
+    if missing:
+        assert due(service, INIT) == due(service, INIT + WAIT - np.timedelta64(1, "us")) == []
+    else:
+        assert due(service, INIT) == [INIT]
+    assert due(service, INIT + WAIT) == [INIT]
+    patient = CityService(CITY, service.data, service.models, Service(wait_minutes=20), service.device)
+    assert due(patient, INIT + WAIT) == ([] if missing else [INIT])
+    assert due(patient, INIT + 2 * WAIT) == [INIT]
+
+
+def test_a_slot_that_is_not_covered_to_its_end_waits_for_later_data(service: CityService) -> None:
+    open_ended = counts(INIT - 4 * SLOT, 4)
+    open_ended["coverage"][3] = 29 / 30  # its last minute may still come
+    observe(service, open_ended)
+    now = INIT + np.timedelta64(2, "m")
+    assert due(service, now) == []
+    begun = counts(INIT, 1)
+    begun["vehicles"][:] = 0
+    begun["observed"][:] = False
+    flow_store(service.data, CITY).write(begun)
+    assert due(service, now) == []
+    begun["vehicles"][:] = 3  # of the slot that is open: the feed has come so far
+    flow_store(service.data, CITY).write(begun)
+    assert due(service, now) == [INIT]
+
+
+def test_history_holds_nothing_of_the_open_slot(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 6))
+    one_cycle(service)
+    np.testing.assert_array_equal(network.histories[0][0], counts(INIT - 4 * SLOT, 4)["flow"].values)
+
+
+def test_what_was_missed_is_made_afterwards_as_it_would_have_been(
+    service: CityService, network: Network, tmp_path: Path
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    one_cycle(service)
+    back = INIT + 3 * SLOT
+    assert due(service, back) == [back, INIT + SLOT, INIT + 2 * SLOT]
+    assert due(service, back, catch_up=False) == [back]
+    made = run_cycle(service, back)
+    assert [said(forecast, "hindcast") for forecast in made] == [False, True, True]
+    assert {said(forecast, "state") for forecast in made} == {"complete"}
+    assert {str(forecast["created"].values[0])[:19] for forecast in made} == {"2024-04-08T15:30:00"}
+    assert due(service, back) == []
+
+    undisturbed = CityService(CITY, tmp_path / "undisturbed", service.models, service.settings, service.device)
+    flows = counts(INIT - 4 * SLOT, 8)
+    for i in range(4):
+        observe(undisturbed, flows.isel(time=slice(0, 4 + i)))
+        one_cycle(undisturbed, INIT + i * SLOT)
+    assert not stored(undisturbed)["hindcast"].any()
+    np.testing.assert_array_equal(stored(service)["flow"], stored(undisturbed)["flow"])
+
+
+def test_a_hindcast_of_a_gap_fills_it_though_the_slots_after_it_are_known(
+    service: CityService, network: Network
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    one_cycle(service)
+    observe(service, counts(INIT, 4), missing=(0,))
+    made = run_cycle(service, INIT + 4 * SLOT)[1]
+    assert made["init_time"].values[0] == INIT + SLOT
+    assert (said(made, "state"), said(made, "hindcast")) == ("degraded", True)
+    assert "10:00:00-04:00" in said(made, "reason")
+
+
+def test_what_lies_further_back_than_the_configuration_says_is_left(service: CityService) -> None:
+    brief = CityService(CITY, service.data, service.models, Service(catch_up_hours=2), service.device)
+    service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
+    service.ledger.record("forecast", "small", "vmrnn-b-1", INIT + 6 * SLOT, "complete")
+    now = INIT + 8 * SLOT + WAIT
+    assert due(service, now) == [INIT + i * SLOT for i in (8, 1, 2, 3, 4, 5, 7)]
+    assert due(brief, now) == [INIT + i * SLOT for i in (8, 4, 5, 7)]
+
+
+def test_after_a_stop_longer_than_that_the_last_hours_are_made(service: CityService) -> None:
+    brief = CityService(CITY, service.data, service.models, Service(catch_up_hours=2), service.device)
+    service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
+    assert due(brief, INIT + 8 * SLOT + WAIT) == [INIT + i * SLOT for i in (8, 4, 5, 6, 7)]
+
+
+def test_a_service_that_never_ran_has_missed_nothing(service: CityService) -> None:
+    observe(service, counts(INIT - 40 * SLOT, 40))
+    assert due(service, INIT) == [INIT]
+
+
+def test_failed_forecasts_are_tried_again_missed_ones_three_times(service: CityService) -> None:
+    def failed(init_time: np.datetime64) -> None:
+        service.ledger.record("forecast", "small", "vmrnn-b-1", init_time, "failed", "why")
+
+    newest = INIT + 2 * SLOT
+    service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
+    for attempt in range(ATTEMPTS):
+        assert due(service, newest + WAIT) == [newest, INIT + SLOT], attempt
+        failed(INIT + SLOT)
+    for _ in range(ATTEMPTS + 2):
+        assert due(service, newest + WAIT) == [newest]
+        failed(newest)
+    service.ledger.lose("forecast", "small", "vmrnn-b-1", INIT, INIT + SLOT)  # its file was damaged
+    assert due(service, newest + WAIT) == [newest, INIT]
+
+
+def test_a_failure_ends_the_cycle_and_the_next_one_goes_on(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    one_cycle(service)
+    good = damage(service, "vmrnn-b-1").parent
+    fresh = CityService(CITY, service.data, service.models, service.settings, service.device)
+    now = INIT + 3 * SLOT
+    assert run_cycle(fresh, now) == []
+    runs = {run.slot: (run.result, run.attempts) for run in service.ledger.runs("forecast", "small", INIT)}
+    assert runs == {INIT: ("complete", 1), now: ("failed", 1)}
+    for file in good.iterdir():
+        file.unlink()
+    good.rmdir()
+    publish_model(service.registry, model(), lambda folder: None)
+    assert [forecast["init_time"].values[0] for forecast in run_cycle(fresh, now)] == [
+        now,
+        INIT + SLOT,
+        INIT + 2 * SLOT,
+    ]
+
+
+def test_a_new_champion_between_two_forecasts_does_not_make_past_slots_again(
+    service: CityService, network: Network
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    for i in range(3):
+        one_cycle(service, INIT + i * SLOT)
+    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.registry.promote("vmrnn-b-2")
+    assert due(service, INIT + 2 * SLOT + WAIT) == []
+    made = one_cycle(service, INIT + 3 * SLOT)  # the same service: the champion in memory is exchanged
+    assert said(made, "forecaster") == "vmrnn-b-2"
+    assert stored(service, "vmrnn-b-2")["init_time"].values.tolist() == made["init_time"].values.tolist()
+    assert stored(service).sizes["init_time"] == 3
+
+
+def test_a_forecast_is_scored_by_lead_when_its_slots_have_come(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    made = one_cycle(service)
+    truth = observe(service, counts(INIT, 4))["flow"].values.astype(np.float64)
+    assert verify_recent(service, INIT + 3 * SLOT) == 0  # the last slot is in the store, and still open
+    assert verify_recent(service, INIT + 4 * SLOT) == 1
+    assert verify_recent(service, INIT + 4 * SLOT) == 0
+    found = scored(service)
+    assert set(found["forecaster"].values) >= {"vmrnn-b-1", "persistence", "climatology", "scaled_climatology"}
+    error = made["flow"].values[0] - truth
+    np.testing.assert_allclose(found["rmse"].sel(forecaster="vmrnn-b-1"), np.sqrt((error**2).mean((1, 2, 3))))
+    np.testing.assert_allclose(found["mae"].sel(forecaster="vmrnn-b-1"), np.abs(error).mean((1, 2, 3)))
+    last = counts(INIT - SLOT, 1)["flow"].values
+    np.testing.assert_allclose(
+        found["rmse"].sel(forecaster="persistence"), np.sqrt(((last - truth) ** 2).mean((1, 2, 3)))
+    )
+    inside = (made["lower"].values[0] <= truth) & (truth <= made["upper"].values[0])
+    np.testing.assert_allclose(found["inside"].transpose("level", "lead_time"), inside.mean((2, 3, 4)))
+    run = service.ledger.last("verify", "small")
+    assert run is not None and (run.slot, run.result) == (INIT, "4 of 4 leads")
+
+
+def test_the_baselines_of_a_degraded_forecast_know_no_more_than_it_did(service: CityService, network: Network) -> None:
+    flows = observe(service, counts(INIT - 4 * SLOT, 8), missing=(3,))
+    one_cycle(service, INIT + WAIT)
+    verify_recent(service, INIT + 4 * SLOT)
+    history, truth = network.histories[0], flows["flow"].values[4:]
+    for name, flow in (
+        ("persistence", history[0, 3]),
+        ("scaled_climatology", ScaledClimatology(model().climatology).forecast(history, np.array([INIT]))[0]),
+    ):
+        rmse = np.sqrt(((flow - truth.astype(np.float64)) ** 2).mean((1, 2, 3)))
+        np.testing.assert_allclose(scored(service)["rmse"].sel(forecaster=name), rmse, rtol=1e-6)
+
+
+def test_a_slot_that_is_never_observed_is_no_number_once_patience_is_over(
+    service: CityService, network: Network
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    one_cycle(service)
+    whole = counts(INIT, 12)
+    for slots in (3, 7):
+        observe(service, counts(INIT, slots), missing=(2,) if slots > 2 else ())
+        assert verify_recent(service, INIT + slots * SLOT) == 0, slots
+    observe(service, counts(INIT, 8), missing=(2,))
+    assert verify_recent(service, INIT + 8 * SLOT) == 1
+    found = scored(service)
+    assert np.isnan(found["rmse"].values).any(axis=0).tolist() == [False, False, True, False]
+    assert np.isnan(found["inside"].transpose("level", "lead_time").values).all(axis=0).tolist() == [
+        False, False, True, False,
+    ]  # fmt: skip
+    assert verify_recent(service, INIT + 9 * SLOT) == 0
+    found = recent_scores(service.data, service.registry, INIT, INIT + SLOT)
+    assert found is not None
+    told = skill(*found)
+    assert np.isfinite([*told.rmse.values(), *told.inside.values()]).all()
+    assert np.isnan(told.by_lead).tolist() == [False, False, True, False]
+
+    observe(service, whole.isel(time=[2]))  # it arrives late after all
+    assert verify_recent(service, INIT + 12 * SLOT) == 1
+    assert np.isfinite(scored(service)["rmse"].values).all()
+    run = service.ledger.last("verify", "small")
+    assert run is not None and (run.result, run.attempts) == ("4 of 4 leads", 2)
+
+
+def test_a_forecast_of_which_no_slot_was_observed_waits(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    one_cycle(service)
+    observe(service, counts(INIT, 20), missing=(0, 1, 2, 3))
+    assert verify_recent(service, INIT + 20 * SLOT) == 0
+    assert score_store(service.data, CITY, "vmrnn-b-1").read() is None
+
+
+def test_what_comes_after_two_days_is_left_for_the_command(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    one_cycle(service)
+    observe(service, counts(INIT, 4))
+    assert verify_recent(service, INIT + np.timedelta64(49, "h")) == 0
+    assert verify_recent(service, INIT + np.timedelta64(48, "h")) == 1
+
+
+def test_each_champion_s_forecasts_are_verified_beside_its_own_baselines(
+    service: CityService, network: Network
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    one_cycle(service)
+    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.registry.promote("vmrnn-b-2")
+    one_cycle(service, INIT + SLOT)
+    observe(service, counts(INIT + 4 * SLOT, 1))
+    assert verify_recent(service, INIT + 5 * SLOT) == 2
+    assert "vmrnn-b-1" in scored(service)["forecaster"].values
+    assert "vmrnn-b-2" in scored(service, INIT + SLOT, "vmrnn-b-2")["forecaster"].values
+
+
+def test_a_damaged_champion_s_old_forecasts_do_not_keep_others_from_being_verified(
+    service: CityService, network: Network
+) -> None:
+    service = two_champions(service)
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    one_cycle(service)
+    damage(service, "vmrnn-b-2")
+    fresh = CityService(CITY, service.data, service.models, service.settings, service.device)
+    for i in range(1, 6):
+        observe(service, counts(INIT + (i - 1) * SLOT, 1))
+        assert said(one_cycle(fresh, INIT + i * SLOT), "forecaster") == "vmrnn-b-1"
+    assert np.isfinite(scored(service, INIT + SLOT)["rmse"].values).all()
+
+
+def test_where_the_best_baseline_is_beyond_the_bound_another_is_published(
+    service: CityService, network: Network
+) -> None:
+    parade = counts(INIT - 4 * SLOT, 4)
+    parade["flow"][2:] += 290  # the only slots observed: scaled climatology takes the whole city to be so busy
+    observe(service, parade, missing=(0, 1))
+    made = one_cycle(service)
+    assert said(made, "state") == "baseline" and made["flow"].max() <= 300
+
+
+def test_a_forecast_published_just_before_a_crash_is_noted_and_not_made_again(
+    service: CityService, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observe(service, counts(INIT - 5 * SLOT, 5))
+    one_cycle(service, INIT - SLOT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run_cycle(service, INIT)
+    published = stored(service)
+    observe(service, counts(INIT - SLOT, 2, seed=1))  # late records change what was known
+    run_cycle(service, INIT + SLOT)
+    xr.testing.assert_identical(stored(service).isel(init_time=[0, 1]), published)
+    assert service.ledger.results("forecast", "small", "vmrnn-b-1")[INIT] == "complete"
+
+
+def crash(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_replay_waits_where_data_are_missing_and_sums_up(service: CityService, network: Network) -> None:
+    missing = (5, 9, 10)
+    observe(service, counts(INIT - 4 * SLOT, 12), missing)
+    told = replay(CITY, service.data, service.models, INIT, INIT + 8 * SLOT, device="cpu")
+    made = stored(service)
+    late = (made["created"] - made["init_time"]).values / np.timedelta64(1, "m")
+    # Those whose last slot was observed did not wait.
+    assert late.tolist() == [10 if slot + 3 in missing else 0 for slot in range(8)]
+    assert not made["hindcast"].any()
+    assert made["state"].values.tolist() == ["complete"] * 2 + ["degraded"] * 5 + ["baseline"]
+    assert [told[state] for state in ("complete", "degraded", "baseline")] == [2, 5, 1]
+    assert told["verified"] == 1  # the first: one of its slots is missing, and the four after the last have come
+
+
+def test_a_second_replay_makes_nothing_again(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 7))
+    first = replay(CITY, service.data, service.models, INIT, INIT + 3 * SLOT, device="cpu")
+    asked = len(network.histories)
+    assert replay(CITY, service.data, service.models, INIT, INIT + 3 * SLOT, device="cpu") == first
+    assert (first["forecasts"], asked, len(network.histories)) == (3, 3, 3)
+
+
+def test_registries_are_read_anew_each_cycle(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    two_champions(service)
+    one_cycle(service)
+    assert Registry(service.models / "small", CITY).rollback() == "vmrnn-b-1"
+    assert said(one_cycle(service, INIT + SLOT), "forecaster") == "vmrnn-b-1"

@@ -1,0 +1,158 @@
+"""Pruning: what is older than each store keeps goes, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.service.prune import prune
+from trafficcast.config.city import City
+from trafficcast.config.service import Retention
+from trafficcast.files import write_json, write_text
+from trafficcast.stores.flows import flow_store
+from trafficcast.stores.forecasts import forecast_store
+from trafficcast.stores.registry import Registry
+from trafficcast.stores.scores import score_store
+
+CITY = City(west=0, east=1, south=0, north=1, rows=2, cols=3, timezone="America/New_York", name="small")
+NOW = np.datetime64("2024-04-08T03:30", "us")  # 23:30 on the 7th in New York
+DAYS = [f"2024-04-{day:02d}" for day in range(1, 8)]
+NOTHING = {"flow_days": 0, "forecast_days": 0, "score_days": 0, "models": 0}
+
+
+def files(root: Path, days: list[str]) -> None:
+    """Pruning looks at names alone."""
+    root.mkdir(parents=True)
+    for day in days:
+        (root / f"{day}.nc").write_bytes(b"a day")
+
+
+def trained(registry: Registry, *versions: str) -> None:
+    """Models, the oldest first; the first becomes the champion."""
+    for number, version in enumerate(versions):
+
+        def fill(folder: Path) -> None:
+            write_json(folder / "card.json", {})
+            (folder / "model.safetensors").write_bytes(b"weights")
+            os.utime(folder / "card.json", (1000 + number, 1000 + number))  # noqa: B023  # called at once
+
+        registry.publish(version, fill)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A week of every store, today's included, and four models of which v-2 is the champion after v-1."""
+    data = tmp_path / "data"
+    files(flow_store(data, CITY).root, DAYS)
+    files(forecast_store(data, CITY, "v-1").root, DAYS[:4])
+    files(forecast_store(data, CITY, "v-2").root, DAYS[4:])
+    files(score_store(data, CITY, "v-1").root, DAYS[:4])
+    files(score_store(data, CITY, "v-2").root, DAYS[4:])
+    registry = Registry(tmp_path / "models" / "small", CITY)
+    trained(registry, "v-1", "v-2", "v-3", "v-4")
+    registry.promote("v-2")
+    return tmp_path
+
+
+def run(folder: Path, **keep: Any) -> dict[str, int]:
+    return prune(CITY, folder / "data", folder / "models", Retention(**keep), NOW)
+
+
+def left(folder: Path, store: str) -> list[str]:
+    return sorted(file.stem for file in (folder / "data" / "small" / store).glob("*.nc"))
+
+
+def versions(folder: Path) -> list[str]:
+    return Registry(folder / "models" / "small", CITY).versions()
+
+
+def test_without_a_retention_nothing_goes(folder: Path, snapshot: Callable[[Path], dict[str, bytes]]) -> None:
+    before = snapshot(folder)
+    assert run(folder) == NOTHING
+    assert snapshot(folder) == before
+
+
+def test_days_are_the_city_s_and_count_today(folder: Path) -> None:
+    assert run(folder, flow_days=3) == NOTHING | {"flow_days": 4}
+    assert left(folder, "flows") == DAYS[-3:]  # the 5th, the 6th and, not over yet, the 7th
+    assert run(folder, flow_days=3) == NOTHING
+    assert run(folder, flow_days=1) == NOTHING | {"flow_days": 2}
+    assert left(folder, "flows") == ["2024-04-07"]
+
+
+def test_each_store_has_its_own_retention_over_all_models(folder: Path) -> None:
+    assert run(folder, forecast_days=5, score_days=2) == NOTHING | {"forecast_days": 2, "score_days": 5}
+    assert left(folder, "flows") == DAYS
+    assert left(folder, "forecasts/v-1") == DAYS[2:4] and left(folder, "forecasts/v-2") == DAYS[4:]
+    assert left(folder, "scores/v-1") == [] and left(folder, "scores/v-2") == DAYS[5:]
+
+
+def test_what_a_model_left_that_is_gone_is_pruned_as_well(folder: Path) -> None:
+    files(forecast_store(folder / "data", CITY, "v-0").root, DAYS)
+    files(score_store(folder / "data", CITY, "v-0").root, DAYS)
+    assert run(folder, forecast_days=7, score_days=6) == NOTHING | {"score_days": 2}
+    assert left(folder, "forecasts/v-0") == DAYS and left(folder, "scores/v-0") == DAYS[1:]
+
+
+def test_something_else_below_a_store_stays(folder: Path) -> None:
+    aside = folder / "data" / "small" / "flows" / "2024-04-01.nc.damaged-1"
+    aside.write_bytes(b"damaged")
+    run(folder, flow_days=1)
+    assert aside.exists()
+
+
+def test_the_champion_and_its_predecessor_and_the_newest_stay(folder: Path) -> None:
+    assert run(folder, models=1, forecast_days=1) == NOTHING | {"forecast_days": 6, "models": 1}
+    assert versions(folder) == ["v-1", "v-2", "v-4"]
+    assert Registry(folder / "models" / "small", CITY).rollback() == "v-1"
+
+
+def test_a_predecessor_that_is_gone_is_not_the_one_that_stays(folder: Path) -> None:
+    write_text(folder / "models" / "small" / "champion", "v-4\nv-0\nv-1\nv-2\n")
+    assert run(folder, models=1, forecast_days=1)["models"] == 1
+    assert versions(folder) == ["v-1", "v-2", "v-4"]  # v-2 made forecasts of today
+
+
+def test_models_stay_as_long_as_their_forecasts_do(folder: Path) -> None:
+    registry = Registry(folder / "models" / "small", CITY)
+    registry.promote("v-3")
+    registry.promote("v-4")
+    assert run(folder, models=1)["models"] == 0  # of v-1 and v-2 there are forecasts
+    assert run(folder, models=1, forecast_days=3) == NOTHING | {"forecast_days": 4, "models": 1}
+    assert versions(folder) == ["v-2", "v-3", "v-4"]
+
+
+def test_as_many_of_the_newest_stay_as_are_kept(folder: Path) -> None:
+    assert run(folder, models=4, forecast_days=1)["models"] == 0
+    trained(Registry(folder / "models" / "small", CITY), "v-10")
+    os.utime(folder / "models" / "small" / "v-10" / "card.json", (2000, 2000))
+    assert run(folder, models=2)["models"] == 1
+    assert versions(folder) == ["v-1", "v-2", "v-4", "v-10"]
+
+
+def test_a_city_without_anything_has_nothing_to_prune_and_gets_no_folders(tmp_path: Path) -> None:
+    assert run(tmp_path, flow_days=1, forecast_days=1, score_days=1, models=1) == NOTHING
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_cities_are_left_alone(folder: Path, snapshot: Callable[[Path], dict[str, bytes]]) -> None:
+    other = CITY.model_copy(update={"name": "other"})
+    files(flow_store(folder / "data", other).root, DAYS)
+    before = snapshot(folder / "data" / "other")
+    run(folder, flow_days=1)
+    assert snapshot(folder / "data" / "other") == before
+
+
+def test_the_command_prunes_what_the_configuration_says(
+    config: Path, trafficcast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(config.parent / "data" / "small" / "flows", DAYS)
+    assert trafficcast("prune", "--json").json == NOTHING
+    monkeypatch.setenv("TRAFFICCAST__RETENTION__FLOW_DAYS", "30")
+    assert trafficcast("prune", "--json").json == NOTHING | {"flow_days": 7}  # all long ago by the machine's clock
+    assert trafficcast("prune", "--city", "nowhere").code == 2

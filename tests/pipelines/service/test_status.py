@@ -1,0 +1,339 @@
+"""What operators see: the status of each city, its health and its metrics."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipelines.service.health import Metrics, health, serve
+from pipelines.service.status import GRACE, city_status, is_overdue, is_running, service_lock, status
+from trafficcast.alerts.book import AlertBook
+from trafficcast.alerts.findings import Finding
+from trafficcast.config.service import Service
+from trafficcast.config.settings import Config, load_config
+from trafficcast.errors import InputError
+from trafficcast.files import json_text, write_json
+from trafficcast.stores.flows import flow_store, flows_dataset
+from trafficcast.stores.forecasts import BASELINE, Origin, forecast_dataset, forecast_store
+from trafficcast.stores.ledger import Ledger
+from trafficcast.stores.registry import Registry
+from trafficcast.stores.scores import score_dataset, score_store
+
+NOW = np.datetime64("2024-04-08T10:20", "us")  # 12:20 in Rome; slots are hours
+NEWEST = np.datetime64("2024-04-08T10:00", "us")
+MINUTE = np.timedelta64(1, "m")
+HOUR = np.timedelta64(1, "h")
+CARD = {"version": "vmrnn-b-1", "architecture": {"name": "vmrnn-b"}}
+
+
+@pytest.fixture
+def settings(config: Path) -> Config:
+    """One small city, 10 x 6 cells, without anything."""
+    return load_config(config)
+
+
+def told(settings: Config, now: np.datetime64 = NOW) -> dict[str, Any]:
+    return city_status(settings, settings.city(), now)
+
+
+def champion(settings: Config) -> None:
+    registry = Registry(settings.paths.models / "small", settings.city())
+    registry.publish("vmrnn-b-1", lambda folder: write_json(folder / "card.json", CARD))
+
+
+def flows(settings: Config, last: np.datetime64, slots: int = 3, observed: bool = True) -> None:
+    time = last - HOUR * np.arange(slots)[::-1]
+    coverage = np.full(slots, float(observed))
+    made = flows_dataset(settings.city(), time, np.ones((slots, 2, 10, 6)), np.full(slots, 3), coverage)
+    flow_store(settings.paths.data, settings.city()).write(made)
+
+
+def forecast(settings: Config, init_time: np.datetime64, origin: Origin, late: int = 1) -> xr.Dataset:
+    flow = np.full((4, 2, 10, 6), 2.0, np.float32)
+    made = forecast_dataset(settings.city(), CARD, init_time, flow, init_time + late * MINUTE, None, origin)
+    forecast_store(settings.paths.data, settings.city(), "vmrnn-b-1").write(made)
+    return made
+
+
+def scores(settings: Config, init_time: np.datetime64, error: float) -> None:
+    truth = np.full((4, 2, 10, 6), 2.0)
+    truth[3] = np.nan
+    made = {"vmrnn-b-1": np.full(truth.shape, 2 + error), "persistence": np.full(truth.shape, 5.0)}
+    one = score_dataset(settings.city(), init_time, made, truth)
+    one["inside"] = ("init_time", "level", "lead_time"), np.array([[[0.7, 0.8, 0.9, np.nan]]])
+    score_store(settings.paths.data, settings.city(), "vmrnn-b-1").write(one.assign_coords(level=[0.8]))
+
+
+def samples(page: bytes) -> dict[tuple[str, ...], float]:
+    """A metrics page: (name, label values in the order of their names) -> value."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+    }
+
+
+def test_a_city_without_anything_is_ready_for_nothing_and_overdue_with_nothing(settings: Config) -> None:
+    found = told(settings)
+    jobs = found.pop("jobs")
+    assert found == {
+        "champion": None,
+        "data": {"newest_slot": None, "age_minutes": None},
+        "forecast": None,
+        "overdue": None,
+        "skill": None,
+        "alerts": [],
+    }
+    assert [*jobs] == ["ingest", "forecast", "verify", "retrain", "prune"]
+    for job in jobs.values():
+        assert {job[key] for key in ("last", "result", "detail", "seconds", "attempts")} == {None}
+
+
+def test_asking_writes_nothing(settings: Config, config: Path) -> None:
+    status(settings, [settings.city()], NOW)
+    assert [file.name for file in config.parent.rglob("*") if file.is_file()] == ["config.toml"]
+
+
+def test_data_and_forecast_with_their_ages(settings: Config) -> None:
+    champion(settings)
+    flows(settings, NEWEST - HOUR)
+    flows(settings, NEWEST, 1, observed=False)
+    forecast(settings, NEWEST - HOUR, Origin("vmrnn-b-1"))
+    forecast(settings, NEWEST, Origin("climatology", BASELINE, "why", hindcast=True), late=12)
+    found = told(settings)
+    assert found["champion"] == "vmrnn-b-1"
+    assert found["data"] == {"newest_slot": "2024-04-08T11:00:00+02:00", "age_minutes": 20.0}  # since its end
+    assert found["forecast"] == {
+        "init_time": "2024-04-08T12:00:00+02:00",
+        "forecaster": "climatology",
+        "state": "baseline",
+        "reason": "why",
+        "hindcast": True,
+        "created": "2024-04-08T12:12:00+02:00",
+        "lag_minutes": 12.0,
+        "age_minutes": 20.0,
+    }
+    assert found["overdue"] is False
+
+
+def test_overdue_is_what_is_not_there_when_waiting_and_grace_are_over(settings: Config) -> None:
+    city, limit = settings.city(), NEWEST + 10 * MINUTE + GRACE
+    assert not is_overdue(settings, city, NEWEST - HOUR, limit - np.timedelta64(1, "s"))
+    assert is_overdue(settings, city, NEWEST - HOUR, limit)
+    assert not is_overdue(settings, city, NEWEST, limit)
+    assert is_overdue(settings, city, None, NEWEST)
+    patient = settings.model_copy(update={"service": Service(wait_minutes=30)})
+    assert not is_overdue(patient, city, NEWEST - HOUR, limit)
+
+
+def test_a_city_that_never_forecast_is_overdue_once_it_could(settings: Config) -> None:
+    flows(settings, NEWEST - HOUR)
+    assert told(settings)["overdue"] is None  # no model
+    champion(settings)
+    assert told(settings)["overdue"] is True
+
+
+def test_skill_is_that_of_the_last_day_and_no_number_is_left_out(settings: Config) -> None:
+    champion(settings)
+    scores(settings, NOW - 25 * HOUR, 100.0)
+    scores(settings, NEWEST - 4 * HOUR, 3.0)
+    scores(settings, NEWEST - 5 * HOUR, 4.0)
+    found = told(settings)["skill"]
+    assert found["rmse"] == {"persistence": 3.0, "vmrnn-b-1": pytest.approx(np.sqrt(12.5))}
+    assert (found["model"], found["forecasts"]) == ("vmrnn-b-1", 2)
+    assert found["inside"] == {0.8: pytest.approx(0.8)}
+    assert json.loads(json_text(found))["by_lead"][3] is None
+
+
+def test_jobs_say_their_last_run_and_the_next(settings: Config) -> None:
+    ledger = Ledger(settings.paths.data / "ledger.sqlite")
+    ledger.record("forecast", "small", "vmrnn-b-1", NEWEST - HOUR, "complete")
+    ledger.record("forecast", "small", "vmrnn-b-1", NEWEST, "failed", "no model", 0.5)
+    ledger.record("forecast", "small", "vmrnn-b-1", NEWEST, "failed", "no model", 0.75)
+    ledger.record("retrain", "other", "", NEWEST, "done")
+    jobs = told(settings)["jobs"]
+    made = jobs["forecast"]
+    assert (made["result"], made["detail"], made["seconds"], made["attempts"]) == ("failed", "no model", 0.75, 2)
+    assert made["last"] is not None and made["next"] == "2024-04-08T13:00:00+02:00"
+    assert jobs["retrain"]["last"] is None
+    assert jobs["retrain"]["next"] == "2024-04-14T03:00:00+02:00"  # Sunday, in the city's zone
+    assert jobs["ingest"]["next"] is None  # it has no inbox
+
+
+def test_the_next_look_into_an_inbox_is_told(settings: Config) -> None:
+    city = settings.city()
+    settings.cities["small"] = city.model_copy(update={"feed": city.feed.model_copy(update={"inbox": Path("inbox")})})
+    assert told(settings)["jobs"]["ingest"]["next"] is None
+    ledger = Ledger(settings.paths.data / "ledger.sqlite")
+    ledger.record("ingest", "small", "", NEWEST, "done")
+    run, job = ledger.last("ingest", "small"), told(settings)["jobs"]["ingest"]
+    assert run is not None
+    assert job["next"] == city.isoformat(run.finished + np.timedelta64(60, "s"))
+
+
+def test_open_alerts_are_told(settings: Config) -> None:
+    book = AlertBook(settings.paths.data / "alerts.sqlite")
+    finding = Finding("feed-silent", "feed-silent", "critical", "the feed is silent", 61.0, 60.0)
+    book.update("small", [finding], NEWEST)
+    assert told(settings)["alerts"] == [
+        {"raised": "2024-04-08T12:00:00+02:00", "kind": "feed-silent", "message": "the feed is silent"}
+    ]
+    book.update("small", [], NOW)
+    assert told(settings)["alerts"] == []
+
+
+def test_a_city_that_cannot_be_read_says_why_and_the_others_go_on(config: Path) -> None:
+    config.write_text(
+        config.read_text() + config.read_text().partition("[cities.small]")[2].join(["\n[cities.other]", ""])
+    )
+    settings = load_config(config)
+    flows(settings, NEWEST)
+    (file,) = flow_store(settings.paths.data, settings.city()).root.glob("*.nc")
+    file.write_bytes(b"no grid")
+    found = status(settings, [settings.city(name) for name in ("other", "small")], NOW)["cities"]
+    assert [*found["small"]] == ["error"] and file.name in found["small"]["error"]
+    assert found["other"]["overdue"] is None
+    code, page = health({"cities": found})
+    assert code == 503 and [*page["wrong"]] == ["small"]
+    assert not any(
+        "small" in labels for labels in samples(generate_latest(Metrics(lambda: {"cities": found}).registry))
+    )
+
+
+def test_a_damaged_ledger_is_named_and_no_silence(settings: Config) -> None:
+    settings.paths.data.mkdir()
+    (settings.paths.data / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    found = status(settings, [settings.city()], NOW)
+    assert "ledger.sqlite: file is not a database" in found["cities"]["small"]["error"]
+    assert health(found)[0] == 503
+
+
+def test_the_service_runs_while_its_lock_is_held(settings: Config) -> None:
+    data = settings.paths.data
+    assert not is_running(data)
+    with service_lock(data):
+        assert is_running(data) and status(settings, [], NOW)["running"] is True
+    assert not is_running(data)
+
+
+def test_the_command_prints_it_for_people_and_for_programs(settings: Config, trafficcast: Callable[..., Any]) -> None:
+    champion(settings)
+    forecast(settings, NEWEST, Origin("climatology", BASELINE, "[bold]why"))
+    scores(settings, NEWEST - 4 * HOUR, 3.0)
+    Ledger(settings.paths.data / "ledger.sqlite").record("forecast", "small", "vmrnn-b-1", NEWEST, "baseline", "why")
+    plain = trafficcast("status")
+    assert plain.code == 0
+    assert plain.out.startswith("The service does not run.") and "[bold]why" in plain.out and "baseline" in plain.out
+    found = trafficcast("status", "--json").json
+    assert (found["running"], found["cities"]["small"]["forecast"]["reason"]) == (False, "[bold]why")
+    assert trafficcast("status", "--city", "nowhere").code == 2
+
+
+def test_health_is_503_while_a_forecast_is_overdue() -> None:
+    well = {"overdue": False, "forecast": {"init_time": "10:00"}}
+    assert health({"cities": {"a": well, "b": {"overdue": None, "forecast": None}}}) == (200, {"ok": True, "wrong": {}})
+    code, page = health(
+        {"cities": {"a": well, "b": well | {"overdue": True}, "c": {"overdue": True, "forecast": None}}}
+    )
+    assert (code, page["ok"]) == (503, False)
+    assert page["wrong"] == {
+        "b": "the forecast is overdue; the newest is of 10:00",
+        "c": "the forecast is overdue; the newest is of none yet",
+    }
+
+
+def test_metrics_of_a_city_without_anything(settings: Config) -> None:
+    metrics = Metrics(lambda: status(settings, [settings.city()], NOW))
+    assert samples(generate_latest(metrics.registry)) == {("trafficcast_open_alerts", "small"): 0}
+
+
+def test_metrics_tell_how_it_stands_and_what_happened(settings: Config) -> None:
+    champion(settings)
+    flows(settings, NEWEST - HOUR)
+    forecast(settings, NEWEST, Origin("climatology", BASELINE, "why"), late=12)
+    scores(settings, NEWEST - 4 * HOUR, 4.0)
+    metrics = Metrics(lambda: status(settings, [settings.city()], NOW + HOUR))
+    for result, seconds in (("done", 0.2), ("done", 2.0), ("failed", 0.2)):
+        metrics.ran("forecast", "small", result, seconds)
+    found = samples(generate_latest(metrics.registry))
+    assert found["trafficcast_data_age_minutes", "small"] == 80
+    assert found["trafficcast_forecast_lag_minutes", "small"] == 12
+    assert found["trafficcast_forecast_overdue", "small"] == 1
+    assert found["trafficcast_forecast_state", "small", "baseline"] == 1
+    assert found["trafficcast_rmse_vehicles", "small", "vmrnn-b-1"] == pytest.approx(4)
+    assert found["trafficcast_rmse_vehicles", "small", "persistence"] == pytest.approx(3)
+    assert found["trafficcast_interval_coverage", "small", "0.8"] == pytest.approx(0.8)
+    assert found["trafficcast_runs_total", "small", "forecast", "done"] == 2
+    assert found["trafficcast_runs_total", "small", "forecast", "failed"] == 1
+    assert found["trafficcast_run_seconds_bucket", "small", "forecast", "0.3"] == 2
+    assert found["trafficcast_run_seconds_sum", "small", "forecast"] == pytest.approx(2.4)
+
+
+@pytest.fixture
+def address(settings: Config) -> Any:
+    """The pages on a free port, over a city whose forecast is overdue."""
+    champion(settings)
+    flows(settings, NEWEST - HOUR)
+
+    def ask() -> dict[str, Any]:
+        return status(settings, [settings.city()], NOW)
+
+    server = serve(Service(port=0), Metrics(ask), ask)
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def get(address: str, method: str = "GET") -> tuple[int, str, bytes]:
+    request = urllib.request.Request(address, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Content-Type"], error.read()
+
+
+def test_the_pages_are_served_and_nothing_else(address: str) -> None:
+    code, kind, body = get(f"{address}/healthz")
+    assert (code, kind) == (503, "application/json")
+    assert json.loads(body) == {
+        "ok": False, "wrong": {"small": "the forecast is overdue; the newest is of none yet"},
+    }  # fmt: skip
+    assert get(f"{address}/healthz", "HEAD") == (503, "application/json", b"")
+    code, kind, body = get(f"{address}/metrics?x=1")
+    assert code == 200 and kind.startswith("text/plain")
+    assert samples(body)["trafficcast_forecast_overdue", "small"] == 1
+    code, kind, body = get(f"{address}/status")
+    assert (code, kind) == (200, "application/json")
+    assert json.loads(body)["cities"]["small"]["champion"] == "vmrnn-b-1"
+    for other in ("/", "/metrics/", "/../config.toml"):
+        assert get(address + other)[0] == 404
+    assert get(f"{address}/healthz", "POST")[0] == 501
+
+
+def test_many_ask_at_once(address: str) -> None:
+    codes = []
+    askers = [threading.Thread(target=lambda: codes.append(get(f"{address}/metrics")[0])) for _ in range(6)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(60)
+    assert codes == [200] * 6
+
+
+def test_a_port_that_is_taken_is_named(address: str) -> None:
+    port = int(address.rpartition(":")[2])
+    with pytest.raises(InputError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*set \[service\] address and port"):
+        serve(Service(port=port), Metrics(dict), dict)

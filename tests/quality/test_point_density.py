@@ -1,0 +1,169 @@
+"""Where vehicles report: the picture of the box, and the coarse grid of everywhere else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from trafficcast.config.city import City
+from trafficcast.ingest.record_store import RecordStore, State
+from trafficcast.quality import point_density as density
+from trafficcast.quality.point_density import (
+    Places,
+    add_to_raster,
+    ends,
+    outside_box,
+    png_uri,
+    point_counts,
+    shade_levels,
+)
+from trafficcast.records.records import HOUR_US, Points, Trips, ZoneTrips
+
+CITY = City(west=10.0, east=10.7, south=45.0, north=45.5, rows=5, cols=7, timezone="Europe/Rome", name="testville")
+
+
+def places(lon: list[float], lat: list[float]) -> Places:
+    made = Places()
+    made.add(np.array(lon), np.array(lat))
+    return made
+
+
+class Hours(RecordStore):
+    """A store that holds ten points every hour."""
+
+    def read_hour(self, state: State, hour: int) -> Points:
+        ten = np.zeros(10)
+        time = np.full(10, hour * HOUR_US)
+        return Points(ten.astype(np.int32), time, ten + 10.01 + hour / 1100, ten + 45.2, ten.astype(np.int8))
+
+
+def test_the_streets_are_drawn_from_enough_hours_of_the_last_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, hours = Hours(Path("unused")), range(density.RECENT_HOURS + 50)
+    state = State(kind="points", hours=dict.fromkeys(hours, ("", 10)))
+    counts = point_counts(store, state, CITY, 512)
+    assert counts.sum() == 10 * density.RECENT_HOURS
+    assert counts[:, :40].sum() == 0  # the first fifty hours lie further west
+    monkeypatch.setattr(density, "ENOUGH_POINTS", 95)
+    some = point_counts(store, state, CITY, 512)
+    assert some.sum() == 100
+    assert np.flatnonzero(some.any(axis=0)).std() > 50  # of hours from all of the time
+    assert (some == point_counts(store, state, CITY, 512)).all()
+
+
+def test_points_fall_on_their_pixels_north_up() -> None:
+    counts = np.zeros((8, 8), np.int64)
+    lon = np.array([10.01, 10.01, 10.69, 10.35, 11.0, 10.7])
+    lat = np.array([45.49, 45.49, 45.01, 45.25, 45.2, 45.2])
+    add_to_raster(counts, CITY, lon, lat)
+    assert counts[0, 0] == 2 and counts[7, 7] == 1
+    assert counts.sum() == 4  # one lies outside the box, one on its east edge
+    # On a Mercator map the middle latitude lies a little south of the middle.
+    assert counts[4, 4] == 1
+    add_to_raster(counts, CITY, lon[:1], lat[:1])
+    assert counts[0, 0] == 3
+
+
+def test_what_is_outside_has_no_cell() -> None:
+    lon = np.array([10.0, 10.7, 10.3, 10.3, 9.99])
+    lat = np.array([45.2, 45.2, 45.5, 45.0, 45.2])
+    assert outside_box(CITY, lon, lat).tolist() == [False, True, False, True, True]
+
+
+def test_both_ends_of_trips_are_places_and_zones_are_none() -> None:
+    column = np.array([1.0])
+    trips = Trips(np.array([5]), column, 2 * column, np.array([9]), 3 * column, 4 * column)
+    assert [array.tolist() for array in ends(trips)] == [[5, 9], [1, 3], [2, 4]]
+    points = Points(np.array([0], np.int32), np.array([5]), column, 2 * column, np.array([-1], np.int8))
+    assert [array.tolist() for array in ends(points)] == [[5], [1], [2]]
+    zones = ZoneTrips(np.array([5]), np.array([1]), np.array([9]), np.array([2]))
+    assert [len(array) for array in ends(zones)] == [0, 0, 0]
+
+
+def test_the_usual_box_holds_nearly_all_and_has_simple_edges() -> None:
+    rng = np.random.default_rng(0)
+    lon, lat = rng.uniform(10.0, 10.2, 20_000), rng.uniform(45.0, 45.1, 20_000)
+    lon[:60], lat[:60] = rng.uniform(-170, 170, 60), rng.uniform(-80, 80, 60)  # strays
+    made = places(lon.tolist(), lat.tolist())
+    west, east, south, north = made.usual_box() or (0.0,) * 4
+    assert (west, east, south, north) == (10.0, 10.2, 45.0, 45.1)
+    assert 0.98 < made.share_in((west, east, south, north)) < 1
+    assert made.share_in((0, 1, 0, 1)) == 0
+
+
+@pytest.mark.parametrize("place", [(9.1234, 45.4321), (0.0, 0.0), (180.0, 90.0), (-180.0, -90.0), (179.9999, -45.0)])
+def test_all_at_one_place_makes_a_small_box_around_it(place: tuple[float, float]) -> None:
+    made = places([place[0]] * 50, [place[1]] * 50)
+    west, east, south, north = made.usual_box() or (0.0,) * 4
+    assert west <= place[0] <= east and south <= place[1] <= north
+    assert 0.009 < east - west < 0.05 and 0.009 < north - south < 0.05
+    City(west=west, east=east, south=south, north=north, timezone="UTC")  # is valid
+
+
+@given(
+    st.lists(st.tuples(st.floats(-180, 180), st.floats(-90, 90)), min_size=1, max_size=40),
+)
+@settings(derandomize=True, max_examples=60)
+def test_any_points_make_a_valid_box_and_picture(points: list[tuple[float, float]]) -> None:
+    made = places([p[0] for p in points], [p[1] for p in points])
+    box = made.usual_box()
+    assert box is not None
+    City(west=box[0], east=box[1], south=box[2], north=box[3], timezone="UTC")
+    picture, edges = made.picture((-180.0, 180.0, -90.0, 90.0), 100)
+    assert picture.sum() == len(points)
+    assert max(picture.shape) <= 103
+    assert edges[0] <= -180 and edges[1] >= 180
+
+
+def test_no_points_make_no_box() -> None:
+    assert Places().usual_box() is None
+    assert Places().share_in((0, 1, 0, 1)) == 0
+
+
+def test_too_many_cells_become_wider_and_no_point_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density, "MOST_CELLS", 200)
+    rng = np.random.default_rng(1)
+    made = Places()
+    for _ in range(10):
+        made.add(rng.uniform(9, 10, 500), rng.uniform(45, 46, 500))
+    row, _, counts = made.cells()
+    assert len(row) <= 200 and counts.sum() == 5000
+    assert made.degrees > density.CELL_DEGREES
+    assert made.share_in((8.5, 10.5, 44.5, 46.5)) == 1
+    west, east, south, north = made.usual_box() or (0.0,) * 4
+    assert 8.7 <= west <= 9.05 and 9.95 <= east <= 10.3 and 44.7 <= south <= 45.05 and 45.95 <= north <= 46.3
+
+
+def test_a_picture_has_north_up_and_knows_its_edges() -> None:
+    picture, (west, east, south, north) = places([9.0, 9.5, 9.5], [45.0, 45.3, 45.3]).picture(
+        (8.9, 9.6, 44.9, 45.4), 50
+    )
+    rows, cols = np.nonzero(picture)
+    assert picture[rows, cols].tolist() == [2, 1]  # the northern one first
+    lon = west + (cols + 0.5) * (east - west) / picture.shape[1]
+    lat = north - (rows + 0.5) * (north - south) / picture.shape[0]
+    assert np.abs(lon - [9.5, 9.0]).max() < 0.02 and np.abs(lat - [45.3, 45.0]).max() < 0.02
+
+
+def test_shades_grow_with_the_logarithm_and_none_is_none() -> None:
+    levels = shade_levels(np.array([[0, 1, 10], [100, 1000, 1000]]))
+    assert levels[0, 0] == 0 and levels[1, 2] == 15
+    assert levels[0, 1] > 0
+    assert np.ptp(np.diff([levels[0, 2], levels[1, 0], levels[1, 1]]).astype(int)) <= 1
+    assert not shade_levels(np.zeros((2, 2), int)).any()
+
+
+def test_the_picture_is_a_png_within_the_page_clear_where_nobody_reported() -> None:
+    levels = np.array([[0, 15], [7, 0]], np.uint8)
+    uri = png_uri(levels)
+    head, data = uri.split(",")
+    assert head == "data:image/png;base64"
+    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))[:, :, 3]
+    assert alpha[0, 0] == alpha[1, 1] == 0
+    assert alpha[0, 1] > alpha[1, 0] > 0

@@ -1,0 +1,122 @@
+"""The run ledger: one row a (job, city, model, slot)."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trafficcast.stores.ledger import Ledger
+
+SLOT = np.datetime64("2008-06-04T12:00", "us")
+HALF_HOUR = np.timedelta64(30, "m")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "deep" / "ledger.sqlite")
+
+
+def rows(ledger: Ledger) -> list[tuple[str, ...]]:
+    with sqlite3.connect(ledger.file) as database:
+        return database.execute(
+            "SELECT job, city, model, slot, result, finished FROM runs ORDER BY job, city, model, slot"
+        ).fetchall()
+
+
+def test_a_ledger_that_was_never_written_knows_nothing_and_makes_no_file(ledger: Ledger) -> None:
+    assert ledger.results("forecast", "small", "v1") == {}
+    assert not ledger.file.exists()
+
+
+def test_what_was_recorded_is_found_by_job_city_and_model(ledger: Ledger) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    ledger.record("forecast", "small", "v1", SLOT + HALF_HOUR, "no history")
+    for job, city, model in (("verify", "small", "v1"), ("forecast", "large", "v1"), ("forecast", "small", "v2")):
+        ledger.record(job, city, model, SLOT, f"{job} {city} {model}")
+        assert ledger.results(job, city, model) == {SLOT: f"{job} {city} {model}"}
+    assert ledger.results("forecast", "small", "v1") == {SLOT: "done", SLOT + HALF_HOUR: "no history"}
+    assert ledger.results("forecast", "small", "v3") == {}
+
+
+def test_slots_are_whole_seconds_of_utc_with_a_z_and_so_is_the_end_of_the_run(ledger: Ledger) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    ((*key, finished),) = rows(ledger)
+    assert key == ["forecast", "small", "v1", "2008-06-04T12:00:00Z", "done"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", finished)
+
+
+@pytest.mark.parametrize("unit", ["us", "ns", "m"])
+def test_one_slot_is_one_row_whatever_the_unit_of_its_time(ledger: Ledger, unit: str) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    ledger.record("forecast", "small", "v1", SLOT.astype(f"datetime64[{unit}]"), "done")
+    assert len(rows(ledger)) == 1
+
+
+def test_the_same_run_again_is_the_same_row_with_one_more_attempt(ledger: Ledger) -> None:
+    for _ in range(3):
+        ledger.record("forecast", "small", "v1", SLOT, "done", "all four slots observed", 0.25)
+    run = ledger.last("forecast", "small")
+    assert run is not None and len(rows(ledger)) == 1
+    assert (run.slot, run.result, run.detail, run.attempts, run.seconds) == (
+        SLOT, "done", "all four slots observed", 3, 0.25,
+    )  # fmt: skip
+    assert abs(run.finished - np.datetime64("now")) < np.timedelta64(1, "m")
+
+
+def test_the_last_run_is_that_of_the_newest_slot(ledger: Ledger) -> None:
+    assert ledger.last("forecast", "small") is None
+    ledger.record("forecast", "small", "v1", SLOT + HALF_HOUR, "newest")
+    ledger.record("forecast", "small", "v2", SLOT, "older, noted later")
+    ledger.record("forecast", "large", "v2", SLOT + 2 * HALF_HOUR, "another city")
+    last = ledger.last("forecast", "small")
+    assert last is not None and (last.model, last.slot, last.result) == ("v1", SLOT + HALF_HOUR, "newest")
+
+
+def test_what_is_lost_is_to_be_made_again(ledger: Ledger) -> None:
+    ledger.lose("forecast", "small", "v1", SLOT, SLOT + HALF_HOUR)
+    assert not ledger.file.exists()
+    for number in range(4):
+        ledger.record("forecast", "small", "v1", SLOT + number * HALF_HOUR, "done")
+    ledger.record("verify", "small", "v1", SLOT + HALF_HOUR, "done")
+    ledger.lose("forecast", "small", "v1", SLOT + HALF_HOUR, SLOT + 3 * HALF_HOUR)
+    runs = ledger.runs("forecast", "small", SLOT + HALF_HOUR)
+    assert [(run.result, run.attempts) for run in runs] == [("lost", 0), ("lost", 0), ("done", 1)]
+    assert set(ledger.results("verify", "small", "v1").values()) == {"done"}
+
+
+def test_a_ledger_of_version_0_1_goes_on(ledger: Ledger) -> None:
+    ledger.file.parent.mkdir()
+    with sqlite3.connect(ledger.file) as database:
+        database.execute(
+            "CREATE TABLE runs (job TEXT NOT NULL, city TEXT NOT NULL, model TEXT NOT NULL, slot TEXT NOT NULL, "
+            "result TEXT NOT NULL, finished TEXT NOT NULL DEFAULT '2008-06-04T12:30:00Z', "
+            "PRIMARY KEY (job, city, model, slot))"
+        )
+        values = "'forecast', 'small', 'v1', '2008-06-04T12:00:00Z', 'done', '2008-06-04T12:30:00Z'"
+        database.execute(f"INSERT INTO runs VALUES ({values})")
+    database.close()
+    with ThreadPoolExecutor(8) as pool:  # whose threads all find the old one
+        slots = [SLOT + number * HALF_HOUR for number in range(1, 9)]
+        list(pool.map(lambda slot: ledger.record("forecast", "small", "v1", slot, "done", "why"), slots))
+    assert len(ledger.results("forecast", "small", "v1")) == 9
+
+
+def test_another_result_takes_the_place_of_the_first(ledger: Ledger) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "failed")
+    with sqlite3.connect(ledger.file) as database:
+        database.execute("UPDATE runs SET finished = '2008-06-04T12:30:00Z'")
+    ledger.record("forecast", "small", "v1", SLOT, "done")
+    ((*_, result, finished),) = rows(ledger)
+    assert result == "done"
+    assert finished > "2008-06-04T12:30:00Z"
+
+
+def test_text_is_kept_as_it_is(ledger: Ledger) -> None:
+    result = 'it\'s "quoted"; DROP TABLE runs; \u00e9'
+    ledger.record("forecast", "small", "v1", SLOT, result)
+    assert ledger.results("forecast", "small", "v1") == {SLOT: result}

@@ -1,0 +1,1 @@
+"""What is wrong or unusual, and who is told of it."""

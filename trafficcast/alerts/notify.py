@@ -1,0 +1,112 @@
+"""Alerting: a situation -> the book of alerts -> the log, data/<city>/alerts.jsonl and the webhook."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import requests
+from pydantic import SecretStr
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry, Timeout
+
+from trafficcast import __version__
+from trafficcast.alerts.book import Alert, AlertBook, Notice
+from trafficcast.alerts.findings import Situation, findings
+from trafficcast.config.alert_rules import Alerts
+
+log = logging.getLogger("trafficcast")
+# Three attempts of 3 s and a pause of 1 s before the last: a webhook that does not answer costs 10 s.
+ATTEMPT_SECONDS = 3.0
+RETRY = Retry(
+    total=2,
+    backoff_factor=0.5,
+    status_forcelist=(429, 500, 502, 503, 504),
+    allowed_methods=("POST",),
+    raise_on_status=False,
+    respect_retry_after_header=False,
+)
+# One message holds at most so many notices; what is left goes with the next one.
+MOST = 500
+
+
+def check_alerts(alerts: Alerts, data: Path, situation: Situation, notify: bool) -> list[Alert]:
+    """Raise what the rules find now, clear what they no longer find, and return what is open.
+
+    Each is written to the log and the city's file once, and with `notify` kept for the webhook until `deliver` has
+    told it. Raises as `findings` and `AlertBook` do.
+    """
+    city, book = situation.city.name, AlertBook(data / "alerts.sqlite")
+    tell = notify and alerts.webhook is not None
+    book.update(city, findings(alerts.rules, situation), situation.now, deliver=tell)
+    with book.unwritten(city) as notices:
+        _append(data / city / "alerts.jsonl", notices)
+        for notice in notices:
+            _log(notice)
+    return book.open(city, situation.now)
+
+
+def deliver(alerts: Alerts, data: Path) -> int:
+    """Send the webhook what it was not told yet, of all cities, in one message; returns how many notices it took.
+
+    What it did not take is sent again by the next call; a message that arrived and was not acknowledged comes twice.
+    """
+    book = AlertBook(data / "alerts.sqlite")
+    notices = book.undelivered(MOST) if alerts.webhook is not None else []
+    if alerts.webhook is None or not notices:
+        return 0
+    trouble = _post(alerts.webhook, {"notices": [notice.as_json() for notice in notices]})
+    if trouble:
+        log.warning("the webhook at %s %s: %d notices wait", alerts.webhook_host, trouble, len(notices))
+        return 0
+    book.delivered(notices)
+    return len(notices)
+
+
+def _post(address: SecretStr, message: object) -> str:
+    """Send JSON; returns what went wrong, without the address, or nothing."""
+    for name in ("connectionpool", "util.retry"):  # they log the whole address below this level
+        logging.getLogger(f"urllib3.{name}").setLevel(logging.ERROR)
+    try:
+        with requests.Session() as session:
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, HTTPAdapter(max_retries=RETRY))
+            with session.post(
+                address.get_secret_value(),
+                json=message,
+                headers={"User-Agent": f"trafficcast/{__version__}"},
+                timeout=Timeout(total=ATTEMPT_SECONDS),  # type: ignore[arg-type]  # requests takes urllib3's too
+                allow_redirects=False,
+                stream=True,  # the answer's body is not waited for
+            ) as answer:
+                return "" if answer.ok and not answer.is_redirect else f"answered {answer.status_code}"
+    except (requests.RequestException, HTTPError) as error:  # whose text holds the address
+        cause = getattr(error.args[0], "reason", error) if error.args else error
+        return f"failed with {type(cause).__name__}"
+
+
+def _log(notice: Notice) -> None:
+    alert = notice.alert
+    if notice.event == "raised":
+        log.warning("%s: alert (%s): %s", alert.city, alert.finding.severity, alert.finding.message)
+    else:
+        log.info("%s: alert cleared: %s", alert.city, alert.finding.message)
+
+
+def _append(file: Path, notices: list[Notice]) -> None:
+    """Add a line of JSON for each notice that the file does not hold yet. Half a line, left by a crash, is cut off."""
+    if not notices:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a+b") as lines:
+        lines.seek(0)
+        content = lines.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        lines.truncate(len(whole))
+        written = [notice for notice in notices if f'"id": "{notice.id}"'.encode() not in whole]
+        lines.write("".join(json.dumps(notice.as_json()) + "\n" for notice in written).encode())
+        lines.flush()
+        os.fsync(lines.fileno())

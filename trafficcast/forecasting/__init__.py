@@ -1,0 +1,1 @@
+"""Windows, climatology, baselines, models, prediction intervals; making and scoring forecasts."""

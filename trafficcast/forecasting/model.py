@@ -1,0 +1,162 @@
+"""A trained model: its network, the climatology of its training split and its card, in a folder of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from trafficcast.config.city import FLOW_KINDS, HORIZON
+from trafficcast.errors import InputError
+from trafficcast.files import atomic, write_json
+from trafficcast.forecasting.baselines import AnomalyPersistence, LastWeek, Persistence, ScaledClimatology
+from trafficcast.forecasting.climatology import Climatology, Normal
+from trafficcast.forecasting.forecasters import ConditionedForecaster, Forecaster, VmrnnForecaster
+from trafficcast.forecasting.gradient_boosting import GradientBoosting
+from trafficcast.forecasting.intervals import Intervals, load_intervals, save_intervals
+from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c, vmrnn_d
+from trafficcast.stores.registry import Registry
+
+Network = VMRNN | VMRNNC
+ARCHITECTURES: dict[str, Callable[..., Network]] = {"vmrnn-b": vmrnn_b, "vmrnn-c": vmrnn_c, "vmrnn-d": vmrnn_d}
+
+
+@dataclass(frozen=True)
+class Model:
+    """`card` is what card.json holds: architecture, scale, grid, split, training, metrics (see `pipelines.train`)."""
+
+    card: dict[str, Any]
+    network: Network
+    climatology: Climatology
+    anomaly: AnomalyPersistence | None = None
+    trees: GradientBoosting | None = None
+    intervals: Intervals | None = None
+
+    @property
+    def version(self) -> str:
+        """The folder's name, for instance vmrnn-b-1."""
+        return str(self.card["version"])
+
+    @property
+    def scale(self) -> float:
+        """The training split's maximum over both kinds, vehicles per slot."""
+        return float(self.card["scale"])
+
+    def forecaster(self, device: torch.device) -> Forecaster:
+        """The network behind the Forecaster protocol."""
+        if self.anomaly is not None and is_conditioned(self.network):
+            return ConditionedForecaster(self.network, self.anomaly.normal, device)
+        return VmrnnForecaster(self.network, self.scale, device)
+
+    def baselines(self, flows: xr.Dataset | None) -> dict[str, Forecaster]:
+        """All baselines by the names that scores use. `flows` is where `last_week`, absent without, looks things up.
+
+        `pattern_persistence` is where a conditioned network starts.
+        """
+        start = None
+        if self.anomaly is not None and is_conditioned(self.network):
+            # A copy: the network's own goes to its device.
+            start = ConditionedForecaster(deepcopy(self.network.start), self.anomaly.normal, torch.device("cpu"))
+        named: dict[str, Forecaster | None] = {
+            "persistence": Persistence(),
+            "last_week": None if flows is None else LastWeek(flows, self.climatology),
+            "climatology": self.climatology,
+            "scaled_climatology": ScaledClimatology(self.climatology),
+            "anomaly_persistence": self.anomaly,
+            "pattern_persistence": start,
+            "lightgbm": self.trees,
+        }
+        return {name: forecaster for name, forecaster in named.items() if forecaster is not None}
+
+
+def load_model(registry: Registry, version: str | None = None) -> Model:
+    """A model ready to forecast; without a version the champion.
+
+    Raises InputError where there is none, where it was trained for another city or grid, and where a file is damaged.
+    """
+    city = registry.city
+    version = version or registry.champion()
+    if version is None:
+        raise InputError(f"'{city.name}' has no model yet: run trafficcast train --city {city.name}")
+    card = registry.card(version)
+    folder = registry.root / version
+    instead = (
+        f"start a training from it: trafficcast train --city {city.name} --transfer {registry.root.name}/{version}"
+    )
+    if card.get("city", city.name) != city.name:
+        raise InputError(f"model {version} was trained for '{card['city']}', not for '{city.name}': {instead}")
+    for key, value in city.grid().items():
+        trained = card.get("grid", {}).get(key)
+        if trained != value:
+            raise InputError(
+                f"model {version} was trained with {key} = {trained}, '{city.name}' has {value}: {instead}"
+            )
+    try:
+        network = build(card["architecture"])
+        weights = load_file(folder / "model.safetensors")
+        if weights.keys() != network.state_dict().keys():
+            raise InputError(
+                f"model {folder} has the weights of another version of {card['architecture']['name']}: train it again"
+            )
+        network.load_state_dict(weights)
+        tables = load_arrays(folder / "climatology.safetensors")
+        climatology = Climatology(city, tables["table"])
+        anomaly = trees = None
+        if "normal" in tables or is_conditioned(network):
+            anomaly = AnomalyPersistence(Normal(city, tables["normal"]), tables["persistence"])
+            trees = GradientBoosting.load(folder, anomaly)
+    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"model {folder} is damaged: {' '.join(str(error).split())}") from None
+    intervals = load_intervals(folder / "intervals.safetensors", HORIZON, len(FLOW_KINDS))
+    return Model(card, network, climatology, anomaly, trees, intervals)
+
+
+def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None]) -> None:
+    """Put a model into the registry; `extra` adds what is for people to its folder."""
+
+    def fill(folder: Path) -> None:
+        tensors = {key: value.detach().cpu().contiguous() for key, value in model.network.state_dict().items()}
+        # Through `atomic` for its permissions: safetensors lets nobody but the writer read.
+        with atomic(folder / "model.safetensors") as temporary:
+            save_file(tensors, temporary)
+        tables = {"table": model.climatology.table}
+        if model.anomaly is not None:
+            tables |= {"normal": model.anomaly.normal.table, "persistence": model.anomaly.weights}
+        if model.trees is not None:
+            model.trees.save(folder)
+        with atomic(folder / "climatology.safetensors") as temporary:
+            save_arrays({name: np.ascontiguousarray(table) for name, table in tables.items()}, temporary)
+        if model.intervals is not None:
+            save_intervals(folder / "intervals.safetensors", model.intervals)
+        write_json(folder / "card.json", model.card)
+        extra(folder)
+
+    registry.publish(model.version, fill)
+
+
+def is_conditioned(network: Network) -> TypeGuard[VMRNNC]:
+    """Whether it reads vehicles per slot, what is normal and the calendar, and not frames in [0, 1] alone."""
+    return isinstance(network, VMRNNC)
+
+
+def build(architecture: dict[str, Any]) -> Network:
+    """An untrained network from a card's `architecture`: `name` and the arguments of its function."""
+    arguments = dict(architecture)
+    return architecture_function(arguments.pop("name"))(**arguments)
+
+
+def architecture_function(name: str) -> Callable[..., Network]:
+    """The function that builds a network of that architecture. Raises InputError for an unknown one."""
+    if name not in ARCHITECTURES:
+        raise InputError(f"unknown model '{name}'; known are: {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]

@@ -1,0 +1,97 @@
+"""Forecast: the last four slots and a model -> the next four slots in the forecast store."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from trafficcast.config.city import HISTORY, City
+from trafficcast.errors import InputError
+from trafficcast.forecasting.forecasters import Forecaster
+from trafficcast.forecasting.inference import pick_device
+from trafficcast.forecasting.model import Model, load_model
+from trafficcast.forecasting.windows import history_before
+from trafficcast.stores.flows import flow_store, last_observed
+from trafficcast.stores.forecasts import Origin, check_forecast, forecast_dataset, forecast_store
+from trafficcast.stores.ledger import Ledger
+from trafficcast.stores.registry import Registry
+
+JOB = "forecast"
+
+
+def forecast(
+    city: City,
+    data: Path,
+    models: Path,
+    init_time: np.datetime64 | None = None,
+    version: str | None = None,
+    device: str = "auto",
+) -> xr.Dataset:
+    """Make, publish and return one forecast (see `forecast_dataset`), by the champion unless told otherwise.
+
+    Without `init_time` the forecast starts right after the last observed slot. Raises InputError where there is no
+    model, where init_time is no slot start, and where a slot of the history is missing.
+    """
+    chosen_device = pick_device(device)
+    model = load_model(Registry(models / city.name, city), version)
+    flows = flow_store(data, city)
+    if init_time is None:
+        last = last_observed(flows)
+        if last is None:
+            raise InputError(f"'{city.name}' has no observed slot yet: run trafficcast ingest PATH --city {city.name}")
+        init_time = last + city.slot
+    elif city.slot_start(init_time) != init_time:
+        raise InputError(
+            f"{city.isoformat(init_time)} is no slot start: slots of {city.slot_minutes} minutes start at "
+            f"{city.isoformat(city.slot_start(init_time))} and every {city.slot_minutes} minutes after"
+        )
+    known = flows.read(init_time - HISTORY * city.slot, init_time)
+    return publish_forecast(city, data, model, model.forecaster(chosen_device), known, init_time)
+
+
+def publish_forecast(
+    city: City,
+    data: Path,
+    model: Model,
+    forecaster: Forecaster,
+    flows: xr.Dataset | None,
+    init_time: np.datetime64,
+) -> xr.Dataset:
+    """Forecast from `flows`, check, store and note it. A forecast that is in the store already, the same, is left."""
+    flow = forecaster.forecast(history_before(flows, city, init_time), np.array([init_time]))[0]
+    check_forecast(flow, model.scale)
+    return publish(city, data, model, init_time, flow, Origin(model.version), np.datetime64(int(time.time()), "s"))
+
+
+def publish(
+    city: City,
+    data: Path,
+    model: Model,
+    init_time: np.datetime64,
+    flow: np.ndarray,
+    origin: Origin,
+    created: np.datetime64,
+    seconds: float = 0.0,
+) -> xr.Dataset:
+    """Store and note a checked forecast (HORIZON, flow kind, row, col) among those of `model`, vehicles per slot.
+
+    The model's prediction intervals are those of its own forecasts: a baseline's has none.
+    """
+    intervals = model.intervals if origin.forecaster == model.version else None
+    made = forecast_dataset(city, model.card, init_time, flow, created, intervals, origin)
+    store = forecast_store(data, city, model.version)
+    stored = store.read(init_time, init_time + city.slot)
+    if stored is not None and _same(stored, made):
+        made = stored
+    else:
+        store.write(made)
+    ledger = Ledger(data / "ledger.sqlite")
+    ledger.record(JOB, city.name, model.version, init_time, origin.state, origin.reason, seconds)
+    return made
+
+
+def _same(stored: xr.Dataset, made: xr.Dataset) -> bool:
+    return all(name in stored and np.array_equal(stored[name].values, made[name].values) for name in made.data_vars)

@@ -1,0 +1,1 @@
+"""Where things lie: cells, polygons, named areas and zones."""

@@ -1,0 +1,76 @@
+"""An hour's records as a Parquet file: the fields of their kind, the vehicle by its name.
+
+Sorted and each once (see sorting.py), so that reading one needs no more work before it is counted.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trafficcast.errors import InputError
+from trafficcast.records.records import Records
+
+
+def write_hour(file: Path, records: Records, names: list[str]) -> None:
+    """Write records, whose vehicles index `names`, to a new file, and to the disk: a database will rely on it."""
+    columns: dict[str, Any] = {}
+    for name, array in records.arrays().items():
+        if name == "vehicle":
+            first = np.diff(array, prepend=-1) != 0  # the vehicles come in the order of their codes
+            present = [names[code] for code in array[first]]
+            columns[name] = pa.DictionaryArray.from_arrays(np.cumsum(first, dtype=np.int32) - np.int32(1), present)
+        elif name.endswith("time"):
+            columns[name] = pa.array(array).cast(pa.timestamp("us", "UTC"))
+        else:
+            columns[name] = array
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        pa.table(columns),
+        file,
+        compression="zstd",
+        use_dictionary=["vehicle"],
+        column_encoding=_encodings(records),
+        write_page_checksum=True,
+    )
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
+
+
+def _encodings(records: Records) -> dict[str, str]:
+    """Whole numbers by their differences, fractions by their bytes: smaller and faster than as they are."""
+    return {
+        name: "DELTA_BINARY_PACKED" if array.dtype == np.int64 else "BYTE_STREAM_SPLIT"
+        for name, array in records.arrays().items()
+        if array.dtype.itemsize == 8
+    }
+
+
+def read_hour(file: Path, kind: type[Records]) -> tuple[list[str], Records]:
+    """The vehicles' names and the records, whose vehicles index them. Raises InputError where the file is damaged."""
+    names: list[str] = []
+    arrays = {}
+    try:
+        table = pq.read_table(
+            file, read_dictionary=["vehicle"], partitioning=None, page_checksum_verification=True
+        ).combine_chunks()
+        for name, dtype in kind.DTYPES.items():
+            column = table[name].combine_chunks()
+            if name == "vehicle":
+                names, column = column.dictionary.cast(pa.string()).to_pylist(), column.indices
+                if len(column) and not pc.all(pc.less(column, len(names))).as_py():  # a page's header has no checksum
+                    raise InputError("vehicles without names")
+            elif name.endswith("time"):
+                column = column.cast(pa.int64())
+            arrays[name] = column.to_numpy().astype(dtype, copy=False)
+    except (OSError, KeyError, UnicodeError, pa.ArrowException, InputError) as error:
+        raise InputError(
+            f"cannot read {file}: {error}; move the records' folder away and ingest its sources again"
+        ) from None
+    return names, kind(**arrays)

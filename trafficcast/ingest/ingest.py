@@ -1,0 +1,305 @@
+"""Ingest: sources -> staging -> record store and its counts -> flow store and quality report.
+
+_take_in     reads the new sources, a batch at a time, into the staging, hour by hour
+_settle      sorts each hour, rids it of repeats, writes and counts it (settling.py); then one transaction makes
+             records and counts true
+publish      writes the changed days of the flow store from the counts, which a crash before only delays
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trafficcast.config.city import City
+from trafficcast.errors import InputError
+from trafficcast.files import remove_temporaries, write_json, writer_lock
+from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, read_zones
+from trafficcast.ingest.cluster import Cluster, cluster
+from trafficcast.ingest.counting import Count, slots_dataset
+from trafficcast.ingest.merging import Settled, count, settle
+from trafficcast.ingest.quality_report import quality_report
+from trafficcast.ingest.record_store import KINDS, RecordStore, SourceFacts, State
+from trafficcast.ingest.threads import BadSource, Found, Threads, joined, threads
+from trafficcast.ingest.vehicles import Fleet
+from trafficcast.progress import log, track
+from trafficcast.records.readers import find_records
+from trafficcast.records.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
+from trafficcast.records.screening import Screen
+from trafficcast.records.sources import Source
+from trafficcast.stores.flows import flow_store
+
+Crew = Threads | Cluster
+
+
+class NothingToCount(InputError):
+    """Of the records none is left, and the stores hold none."""
+
+
+def ingest(
+    location: str,
+    record_format: str | None,
+    city: City,
+    data: Path,
+    start: np.datetime64 | None = None,
+    end: np.datetime64 | None = None,
+    workers: int = 2,
+    dask: str | None = None,
+) -> dict[str, Any]:
+    """Add the records at a location to the city's stores and return the quality report of all they now hold.
+
+    A source whose very bytes were ingested before is passed over. Only times in [start, end) (naive UTC; by default
+    from 2000 to a day from now) are kept. Raises InputError, and JobError where coordinates have changed places, with
+    every store as it was, where a source cannot be read or nothing is left to count.
+    """
+    found, passed_over = find_records(location, city, record_format)
+    for line in passed_over:
+        log.info("passed over: %s", line)
+    formats = Counter(name for _, name in found)
+    log.info("found %s", ", ".join(f"{n} {name}" for name, n in formats.items()) or "no records")
+    return ingest_sources(found, city, data, start, end, workers, dask)
+
+
+def ingest_sources(
+    found: Found,
+    city: City,
+    data: Path,
+    start: np.datetime64 | None = None,
+    end: np.datetime64 | None = None,
+    workers: int = 2,
+    dask: str | None = None,
+    on_bad: BadSource | None = None,
+) -> dict[str, Any]:
+    """`ingest` of sources that were found; one that cannot be read is left out and handed to `on_bad`, if given."""
+    earliest = EARLIEST_US if start is None else _microseconds(start)
+    latest = int(time.time()) * SECOND_US + DAY_US if end is None else _microseconds(end)
+    store = RecordStore(data / city.name / "records")
+    with writer_lock(data / city.name):
+        remove_temporaries(data / city.name)
+        if not store.exists() and flow_store(data, city).days():
+            raise InputError(
+                f"the flows of '{city.name}' were not counted from the records here but imported, or by an earlier "
+                f"version: use another city name, or move {data / city.name} away"
+            )
+        state = store.load()
+        zones = _zones(city, state)
+        _follow_rules(city, store, state, zones, workers)
+        store.clean(state)
+        zone_ids = None if zones is None else zones.ids
+        at_work = (
+            threads(city, store, state, zone_ids, workers)
+            if dask is None
+            else cluster(city, store, state, zone_ids, dask)
+        )
+        try:
+            with at_work as crew:
+                screen = Screen(city, earliest, latest, state.retained_from)
+                _add_new(crew, city, store, state, zones, found, screen, on_bad)
+        except BaseException:
+            store.clean(store.load())  # of hours that were written and never committed
+            raise
+        _prune(city, store, state)
+        if not state.hours:
+            raise NothingToCount("there are no records to count")
+        return publish(city, data, store, state, zones)
+
+
+def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
+    """Write the changed days of the flow store and the quality report, which is returned; remove what is replaced."""
+    flows = flow_store(data, city)
+    days = store.unpublished()
+    known = store.slot_facts()[:, 0]
+    for day in track(days, "writing flows", len(days)):
+        slots = city.slots_of_day(day)
+        slots = slots[(slots >= known[0]) & (slots <= known[-1])]
+        stored = store.slots(int(slots[0]), int(slots[-1]))
+        kind = KINDS[state.kind or "points"]
+        flows.write(slots_dataset(city, slots, stored, kind, zones if kind is ZoneTrips else None))
+        store.published([day])
+    report = quality_report(city, store, state)
+    write_json(data / city.name / "quality.json", report)
+    store.clean(state)
+    return report
+
+
+def rebuild_day(city: City, data: Path, day: np.datetime64) -> None:
+    """Write the flows of a local day anew from the counts of its records."""
+    store = RecordStore(data / city.name / "records")
+    with writer_lock(data / city.name):
+        state = store.load()
+        store.commit(state, Count(), [], [day])
+        publish(city, data, store, state, _zones(city, state))
+
+
+def _add_new(
+    crew: Crew,
+    city: City,
+    store: RecordStore,
+    state: State,
+    zones: Zones | None,
+    found: Found,
+    screen: Screen,
+    on_bad: BadSource | None,
+) -> None:
+    """Add the records of those sources that were not ingested before."""
+    new = _not_yet_ingested(crew, store, found)
+    sources = _take_in(crew, new, screen, on_bad) if new else {}
+    if not sources:
+        return
+    hours = crew.hours()
+    if not hours and not state.hours:
+        raise NothingToCount(_nothing_left(found, sources))
+    _settle(crew, city, store, state, zones, hours, sources)
+
+
+def _not_yet_ingested(crew: Crew, store: RecordStore, found: Found) -> dict[str, tuple[Source, str]]:
+    """The sources that were not ingested before, each once, by their digests."""
+    new: dict[str, tuple[Source, str]] = {}
+    for digest, entry in zip(crew.digests(found), found, strict=True):
+        new.setdefault(digest, entry)
+    for digest in store.known(list(new)):
+        del new[digest]
+    if len(new) < len(found):
+        log.info("%d of %d files were ingested before and are passed over", len(found) - len(new), len(found))
+    return new
+
+
+def _take_in(
+    crew: Crew, new: dict[str, tuple[Source, str]], screen: Screen, on_bad: BadSource | None
+) -> dict[int, SourceFacts]:
+    """Stage the records of new sources and say what became of the rows of each, by its number."""
+
+    def stop(source: Source, error: Exception) -> None:
+        raise error
+
+    facts = crew.take_in(list(new.values()), screen, on_bad or stop)
+    digests = list(new)
+    for number, source in facts.items():
+        for note in source.notes:
+            log.info("%s: %s", source.name, note)
+        facts[number] = replace(source, digest=digests[number])
+    return facts
+
+
+def _settle(
+    crew: Crew,
+    city: City,
+    store: RecordStore,
+    state: State,
+    zones: Zones | None,
+    hours: list[int],
+    sources: dict[int, SourceFacts],
+) -> None:
+    """Settle what is staged among the stored records and commit the state that this makes."""
+    state.generation += 1
+    state.rules = _rules(city, state, zones)
+    known = store.slot_facts()[:, 0]
+    delta, repeats = settle(city, store, state, crew.settle(hours, state.generation))
+    for number, n in repeats.items():
+        sources[number].dropped["duplicate"] = n
+    # The days that were first and last until now may have to be continued to their ends.
+    days = _local_days(city, {*delta.slots, *known[[0, -1]].tolist()} if len(known) else delta.slots)
+    store.commit(state, delta, list(sources.values()), days)
+
+
+def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> None:
+    """Count every stored record anew where the rules have changed since, and publish all where only coverage has.
+
+    Raises InputError where the grid has changed, or records that would have to be counted are no longer kept.
+    """
+    rules = _rules(city, state, zones)
+    old, state.rules = state.rules, rules
+    changed = sorted(key for key in rules if old.get(key) != rules[key]) if old else []
+    if not changed:
+        return
+    for key in city.grid():
+        if key in changed:
+            raise InputError(
+                f"the records of '{city.name}' were counted with {key} = {old[key]}, the configuration says "
+                f"{rules[key]}: use another city name, or set [paths] data elsewhere"
+            )
+    why = ", ".join(f"{key} is now {rules[key]}" for key in changed)
+    log.info("%s: every flow is made anew", why)
+    days = _local_days(city, store.slot_facts()[:, 0])
+    if changed == ["min_coverage"]:
+        store.commit(state, Count(), [], days)
+        return
+    if state.retained_from:
+        raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
+    hours, state.hours, state.totals = state.hours, {}, state.totals * 0
+    state.fleet = Fleet(list(state.fleet.names))
+    zone_ids = None if zones is None else zones.ids
+
+    def work(hour: int) -> Settled:
+        records = store.read_file(state, hours[hour][0])
+        return Settled(hour, hour, {hour: hours[hour]}, Count(), count(city, records, zone_ids), Counter())
+
+    delta, _ = settle(city, store, state, joined(city, state, work, sorted(hours), workers))
+    store.commit(state, delta, [], days, anew=True)
+
+
+def _zones(city: City, state: State) -> Zones | None:
+    """The city's zones, where it has any. Raises InputError where the store needs them."""
+    if city.feed.zones is not None:
+        return read_zones(city.feed.zones, city.feed.zone_id, city)
+    if state.kind == "zone-trips":
+        raise InputError(
+            f"'{city.name}' holds trips between zones: name the file of their polygons as zones under "
+            f"[cities.{city.name}.feed]"
+        )
+    return None
+
+
+def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:
+    """What flows are counted by."""
+    return {
+        **city.grid(),
+        "max_gap_minutes": city.max_gap_minutes,
+        "max_speed_kmh": city.max_speed_kmh,
+        "trips": city.feed.trips,
+        "zones": _fingerprint(zones) if zones is not None and state.kind == "zone-trips" else None,
+        "min_coverage": city.min_coverage,
+    }
+
+
+def _fingerprint(zones: Zones) -> str:
+    """What tells one file of zones from another."""
+    digest = hashlib.sha256()
+    for array in (zones.ids, zones.starts, zones.cells, zones.shares.round(QUOTA_DECIMALS)):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _prune(city: City, store: RecordStore, state: State) -> None:
+    """Forget the records that are older, compared with the newest, than those to be retained."""
+    if city.feed.retain_days is None or not state.hours:
+        return
+    before = (max(state.hours) + 1) * HOUR_US - city.feed.retain_days * DAY_US
+    if before > state.retained_from:
+        store.prune(state, before)
+
+
+def _local_days(city: City, slots: Iterable[int]) -> list[np.datetime64]:
+    """The local days that slots belong to."""
+    starts = (np.array(sorted(slots), np.int64) * city.slot_us).astype("datetime64[us]")
+    return list(np.unique(city.local_days(starts)))
+
+
+def _nothing_left(found: Found, sources: dict[int, SourceFacts]) -> str:
+    dropped: Counter[str] = Counter()
+    for source in sources.values():
+        dropped.update(source.dropped)
+    reasons = ", ".join(f"{reason} {dropped[reason]:,}" for reason in DROP_REASONS if dropped[reason]) or "none"
+    paths = found[0][0].path if len(found) == 1 else f"{found[0][0].path} and {len(found) - 1} more files"
+    return f"no record of {paths} is left to count; dropped were: {reasons}"
+
+
+def _microseconds(moment: np.datetime64) -> int:
+    return int(moment.astype("datetime64[us]").astype(np.int64))

@@ -1,0 +1,159 @@
+"""Records on their way into a store, put in order of the hour they belong to, in bounded memory.
+
+Readers yield records in any order: a file a vehicle over weeks, or a file an hour over a fleet. They are pooled, and
+a full pool becomes a segment, sorted by hour; segments beyond a budget go to files that are removed in the end.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from trafficcast.records.records import HOUR_US, Records
+
+SEGMENT_RECORDS = 400_000
+BYTES_IN_MEMORY = 16 * 2**20
+SOURCE = "source"
+Part = tuple[Records, int]  # records and the number of the source that they came from
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Records sorted by hour: the hours, and where each starts; the columns are in memory or in one file each.
+
+    Beside the records' own columns there is `source`.
+    """
+
+    hours: np.ndarray
+    starts: np.ndarray
+    columns: dict[str, np.ndarray]
+    files: dict[str, Path]
+
+    def count(self, hour: int) -> int:
+        """How many records of an hour it holds."""
+        start, end = self._span(hour)
+        return end - start
+
+    def read(self, hour: int, name: str, out: np.ndarray) -> None:
+        """Copy an hour's part of a column to an array of its length and type."""
+        start, end = self._span(hour)
+        if self.columns:
+            out[:] = self.columns[name][start:end]
+        else:
+            with open(self.files[name], "rb") as file:
+                file.seek(start * out.itemsize)
+                file.readinto(out.data)
+
+    def _span(self, hour: int) -> tuple[int, int]:
+        i = int(np.searchsorted(self.hours, hour))
+        found = i < len(self.hours) and self.hours[i] == hour
+        return (int(self.starts[i]), int(self.starts[i + 1])) if found else (0, 0)
+
+
+def read_hour(segments: Sequence[Segment], hour: int, kind: type[Records]) -> tuple[Records, np.ndarray]:
+    """An hour's records in the order of the segments, and the source of each."""
+    counts = [segment.count(hour) for segment in segments]
+    ends = np.cumsum(counts).tolist()
+    columns: dict[str, np.ndarray] = {}
+    for name, dtype in {**kind.DTYPES, SOURCE: np.int32}.items():
+        columns[name] = np.empty(sum(counts), dtype)
+        for segment, n, end in zip(segments, counts, ends, strict=True):
+            if n:
+                segment.read(hour, name, columns[name][end - n : end])
+    source = columns.pop(SOURCE)
+    return kind(**columns), source
+
+
+@dataclass
+class Staging:
+    """Records of one kind, that of the first. Segments are made in a thread while more records come."""
+
+    folder: Path
+    thread: ThreadPoolExecutor
+    bytes_in_memory: int = BYTES_IN_MEMORY
+    _kind: type[Records] = Records
+    _pool: list[Part] = field(default_factory=list)
+    _pooled: int = 0
+    _segments: list[Future[Segment]] = field(default_factory=list)
+    _discarded: set[int] = field(default_factory=set)
+
+    def add(self, records: Records, source: int) -> None:
+        """Take records of a source."""
+        if len(records):
+            self._kind = type(records)
+            self._pool.append((records, source))
+            self._pooled += len(records)
+        if self._pooled >= SEGMENT_RECORDS:
+            self._close_pool()
+
+    def discard(self, source: int) -> None:
+        """Forget all records of a source."""
+        self._discarded.add(source)
+
+    def segments(self) -> list[Segment]:
+        """All that was added."""
+        self._close_pool()
+        return [segment.result() for segment in self._segments]
+
+    def hours(self) -> list[int]:
+        """The hours since 1970 that have records, in order."""
+        return sorted({int(hour) for segment in self.segments() for hour in segment.hours})
+
+    def read(self, hour: int) -> tuple[Records, np.ndarray]:
+        """An hour's records in the order of their arrival, and the source of each."""
+        records, source = read_hour([segment.result() for segment in self._segments], hour, self._kind)
+        if self._discarded:
+            keep = ~np.isin(source, list(self._discarded))
+            records, source = records.take(keep), source[keep]
+        return records, source
+
+    def _close_pool(self) -> None:
+        if self._pool:
+            if len(self._segments) > 1:
+                self._segments[-2].result()  # no more than two at once
+            number = len(self._segments)
+            in_memory = (number + 1) * self._pooled * sum(np.dtype(d).itemsize for d in self._kind.DTYPES.values())
+            folder = self.folder / str(number) if in_memory > self.bytes_in_memory else None
+            self._segments.append(self.thread.submit(_segment, self._pool, folder))
+            self._pool, self._pooled = [], 0
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Staging]:
+    """A staging whose files lie below a folder and are removed at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".staging-", dir=folder) as temporary, ThreadPoolExecutor(1) as thread:
+        yield Staging(Path(temporary), thread)
+
+
+def _segment(pool: list[Part], folder: Path | None) -> Segment:
+    """Sort a pool by hour, stably, and write it to files in a new folder where one is given."""
+    hour = np.concatenate([records.time // HOUR_US for records, _ in pool])
+    source = [np.full(len(records), number, np.int32) for records, number in pool]
+    order: np.ndarray | None = None
+    if (hour[1:] < hour[:-1]).any():
+        order = np.argsort(hour, kind="stable")
+        hour = hour[order]
+    starts = np.flatnonzero(np.diff(hour, prepend=hour[0] - 1))
+    segment = Segment(hour[starts], np.append(starts, len(hour)), {}, {})
+    if folder is not None:
+        folder.mkdir()
+    for name in [*pool[0][0].DTYPES, SOURCE]:
+        parts = source if name == SOURCE else [getattr(records, name) for records, _ in pool]
+        if order is not None or folder is None:
+            whole = np.concatenate(parts)
+            parts = [whole if order is None else whole[order]]
+        if folder is None:
+            segment.columns[name] = parts[0]
+        else:
+            segment.files[name] = folder / name
+            with open(folder / name, "wb") as file:
+                for part in parts:
+                    part.tofile(file)
+    return segment

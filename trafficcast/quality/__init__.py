@@ -1,0 +1,1 @@
+"""Reports on the records and flows of a city."""

@@ -1,0 +1,1 @@
+"""GPS points and trips: finding, reading and screening them."""

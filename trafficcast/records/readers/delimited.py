@@ -1,0 +1,227 @@
+"""CSV files as they come: how one is written, and its columns block by block, whatever single rows are like."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from trafficcast.errors import InputError
+from trafficcast.records.sources import Source, reading
+
+BLOCK_BYTES = 1 << 23
+LINE_BYTES = 1 << 26  # a longer line is none
+HEAD_BYTES = 1 << 16
+SAMPLE_ROWS = 100
+DELIMITERS = ",;\t|"
+NEWLINE = re.compile(rb"\r\n|\n|\r")
+LINES_OF_A_ROW = 100
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written: `names` of its columns, the bytes before its first row, and some of its rows.
+
+    Columns beyond the header, which are empty where lines end with delimiters, have no names.
+    """
+
+    delimiter: str
+    names: list[str]
+    start: int
+    sample: list[list[str]]
+
+    def fits(self, row: list[str]) -> bool:
+        """Whether a row has a field for each name, and none but empty ones beyond them."""
+        named = max((i + 1 for i, name in enumerate(self.names) if name), default=0)
+        return len(row) >= named and not "".join(row[named:]).strip()
+
+
+def csv_dialect(head: bytes) -> Dialect:
+    """How a CSV text that begins so is written: with the delimiter that most rows agree on, and a header."""
+    lines = head.splitlines(keepends=True)
+    if len(lines) > 1 and len(head) >= 4096:
+        lines.pop()  # it may have been cut
+    text = [line.decode("utf-8", "backslashreplace") for line in lines]
+    text[:1] = [line.removeprefix("\ufeff") for line in text[:1]]
+    blank = next((i for i, line in enumerate(text) if line.strip()), len(text))
+    found = []
+    for delimiter in DELIMITERS:
+        names, taken, sample = _sample(text[blank:], delimiter)
+        dialect = Dialect(delimiter, names, sum(map(len, lines[: blank + taken])), sample)
+        widths = Counter(len(row) for row in sample if dialect.fits(row))
+        width = max(widths, key=lambda width: widths[width], default=len(names))
+        names.extend([""] * (width - len(names)))
+        found.append((widths.total() if len(names) > 1 else -1, len(names), dialect))
+    return max(found, key=lambda one: one[:2])[2]
+
+
+def without_header(dialect: Dialect, head: bytes) -> Dialect:
+    """The dialect of a text whose first row is no header; its columns are named "0", "1", ..."""
+    start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    names = [str(i) for i in range(len(dialect.names))]
+    return Dialect(dialect.delimiter, names, start, [dialect.names, *dialect.sample])
+
+
+def _sample(text: list[str], delimiter: str) -> tuple[list[str], int, list[list[str]]]:
+    """The fields of the first row, how many lines it takes, and some rows after it."""
+    rows = csv.reader(text, delimiter=delimiter)
+    names: list[str] = []
+    sample: list[list[str]] = []
+    taken = 0
+    try:
+        names = [name.strip() for name in next(rows, [])]
+        taken = rows.line_num
+        while len(sample) < SAMPLE_ROWS:
+            if row := next(rows):
+                sample.append(row)
+    except (StopIteration, csv.Error):  # csv.Error: no CSV from here on, as the reader will tell
+        return names, taken, sample
+    return names, taken, sample
+
+
+def csv_tables(
+    source: Source, dialect: Dialect, columns: dict[str, int], types: dict[str, pa.DataType] | None = None
+) -> Iterator[tuple[pa.Table, int]]:
+    """Columns of a CSV file, by their positions, block by block, and how many rows of each have not the right fields.
+
+    Columns have the given names, and `types` in the blocks where every cell can be read so; in others, and without
+    types, they are text. Raises InputError where the file cannot be read.
+    """
+    typed = None if types is None else {str(i): types[name] for name, i in columns.items()}
+    plain = {str(i): pa.string() for i in columns.values()}
+    hexadecimal = typed is not None and pa.int64() in typed.values()  # would be read by Arrow
+    failures = 0
+    for block in map(_as_utf8, text_blocks(source, dialect.start, quotes=True)):
+        found = None
+        if typed is not None and failures < TRIES and not (hexadecimal and (b"0x" in block or b"0X" in block)):
+            found = _parse(block, dialect, typed)
+            failures = 0 if found else failures + 1
+        found = found or _parse(block, dialect, plain)
+        if found is None:
+            mended, bad = _mend(block, dialect)
+            with reading(source.path):
+                table, more = _read(mended, dialect, plain)
+            found = table, bad + more
+        table, bad = found
+        yield table.select([str(i) for i in columns.values()]).rename_columns(list(columns)), bad
+
+
+def _parse(block: bytes, dialect: Dialect, types: dict[str, pa.DataType]) -> tuple[pa.Table, int] | None:
+    """As `_read`; None where a cell cannot be read as its type, or lines are lost in quotes that are never closed."""
+    try:
+        table, bad = _read(block, dialect, types)
+    except pa.ArrowInvalid:
+        return None
+    lost_lines = b'"' in block and table.num_rows + bad < len(NEWLINE.findall(block))
+    return None if lost_lines else (table, bad)
+
+
+def _read(block: bytes, dialect: Dialect, types: dict[str, pa.DataType]) -> tuple[pa.Table, int]:
+    """The columns of these names (positions) and types, and how many rows have too few or too many fields."""
+    odd: list[str] = []
+
+    def set_aside(row: Any) -> str:
+        odd.append(row.text)
+        return "skip"
+
+    if not block.strip(b"\r\n"):  # which Arrow refuses
+        return pa.table({name: pa.array([], kind) for name, kind in types.items()}), 0
+    names = [str(i) for i in range(len(dialect.names))]
+    table = arrow_csv.read_csv(
+        io.BytesIO(block),
+        arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
+        arrow_csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=set_aside),
+        arrow_csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[]),
+    )
+    rows = [row for text in odd if dialect.fits(row := _fields([text], dialect))]
+    if rows:
+        cells = pa.table([pa.array([row[int(name)] for row in rows]) for name in types], list(types))
+        table = pa.concat_tables([table, cells.cast(table.schema)])
+    return table, len(odd) - len(rows)
+
+
+def _as_utf8(block: bytes) -> bytes:
+    """A text of which odd bytes are written as `\\xff`, so that they stop nothing and stay what they are."""
+    try:
+        block.isascii() or block.decode()
+    except UnicodeDecodeError:
+        return block.decode("utf-8", "backslashreplace").encode()
+    return block
+
+
+def _mend(block: bytes, dialect: Dialect) -> tuple[bytes, int]:
+    """A block without the lines whose quotes make no row, neither alone nor with lines after them, and their number."""
+    lines = [line for line in NEWLINE.split(block) if line]
+    good: list[bytes] = []
+    bad = i = 0
+    while i < len(lines):
+        end, quotes = i + 1, lines[i].count(b'"')
+        has_quotes = quotes > 0
+        while quotes % 2 and end < min(len(lines), i + LINES_OF_A_ROW):
+            quotes += lines[end].count(b'"')
+            end += 1
+        text = [line.decode() + "\n" for line in lines[i:end]] if has_quotes else []
+        if has_quotes and not dialect.fits(_fields(text, dialect)):
+            bad += 1
+            i += 1
+        else:
+            good.append(b"\n".join(lines[i:end]))
+            i = end
+    return b"\n".join(good), bad
+
+
+def _fields(lines: list[str], dialect: Dialect) -> list[str]:
+    """The fields of the one row that lines make; none where they make no row, or several."""
+    try:
+        rows = list(csv.reader(lines, delimiter=dialect.delimiter, strict=True))
+    except csv.Error:
+        return []
+    return rows[0] if len(rows) == 1 else []
+
+
+def text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterator[bytes]:
+    """A text from a byte on in blocks of whole lines, not cut within `quotes` where that can be helped.
+
+    Raises InputError where it cannot be read, and for a line that no text has.
+    """
+    with source.open() as stream:
+        stream.read(start)
+        rest = b""
+        while more := stream.read(BLOCK_BYTES):
+            block = rest + more
+            cut = last = _last_break(block, len(block))
+            if quotes and block.count(b'"', 0, last) % 2:
+                cut = _break_outside_quotes(block, last)
+                if not cut and len(block) > 2 * BLOCK_BYTES:  # the quote seems never to be closed
+                    cut = last
+            if cut:
+                yield block[:cut]
+            rest = block[cut:]
+            if len(rest) > LINE_BYTES:
+                raise InputError(f"{source.path} has a line of more than {LINE_BYTES >> 20} MB: is it text?")
+        if rest:
+            yield rest
+
+
+def _break_outside_quotes(block: bytes, last: int) -> int:
+    """The end of a line, not far before the `last`, before which quotes are even; 0 where there is none."""
+    end = last
+    for _ in range(LINES_OF_A_ROW):
+        end = _last_break(block, max(block.rfind(b'"', 0, end), 0))
+        if block.count(b'"', 0, end) % 2 == 0:
+            return end
+    return 0
+
+
+def _last_break(block: bytes, end: int) -> int:
+    """The end of the last whole line before a place, 0 where there is none."""
+    return max(block.rfind(b"\n", 0, end), block.rfind(b"\r", 0, end)) + 1

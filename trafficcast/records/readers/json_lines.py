@@ -1,0 +1,73 @@
+"""Files of one JSON object a line: values by their keys, block by block, whatever single lines are like."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as arrow_json
+
+from trafficcast.records.readers.delimited import NEWLINE, text_blocks
+from trafficcast.records.sources import Source
+
+
+def json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataType]) -> Iterator[tuple[pa.Table, int]]:
+    """Values by the names of `keys`, block by block, and how many lines of each are no objects.
+
+    They have `types` in the blocks where every value can be read so, and in the others are text.
+    """
+    schema = pa.schema({key: types[name] for name, key in keys.items()})
+    for block in text_blocks(source):
+        lines = json_rows(block)
+        if not lines:
+            continue
+        table, bad = _parse_json(block, len(lines), schema) or _parse_objects(lines, schema)
+        yield table.select([*keys.values()]).rename_columns([*keys]), bad
+
+
+def _parse_json(block: bytes, rows: int, schema: pa.Schema) -> tuple[pa.Table, int] | None:
+    """The fast way; None where a value is not of its type, or not every line is an object."""
+    try:
+        table = arrow_json.read_json(
+            io.BytesIO(block.removeprefix(codecs.BOM_UTF8)),
+            arrow_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+        table.validate(full=True)  # that text is UTF-8
+    except pa.ArrowInvalid:
+        return None
+    return (table, 0) if table.num_rows == rows else None
+
+
+def _parse_objects(lines: list[bytes], schema: pa.Schema) -> tuple[pa.Table, int]:
+    """The plain way, line by line, to text."""
+    objects = [found for line in lines if (found := json_object(line)) is not None]
+    columns = [pa.array([_as_text(found.get(name)) for found in objects], pa.string()) for name in schema.names]
+    return pa.table(columns, names=schema.names), len(lines) - len(objects)
+
+
+def json_rows(text: bytes) -> list[bytes]:
+    """The lines of a text that are not blank."""
+    return [line for line in NEWLINE.split(text.removeprefix(codecs.BOM_UTF8)) if line.strip()]
+
+
+def json_object(line: bytes) -> dict[str, Any] | None:
+    """The object that a line is, None where it is none."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _as_text(value: Any) -> str | None:
+    """A plain value as text, of which halves of surrogate pairs are no part; None for what is none."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, bool):
+        return str(value)
+    return repr(value) if isinstance(value, int | float) else None

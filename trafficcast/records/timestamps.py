@@ -1,0 +1,174 @@
+"""Times as files write them -> microseconds since 1970 UTC (flows: Records; naive local times)."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US
+
+UNITS_US = {"s": SECOND_US, "ms": 1_000, "us": 1}  # microseconds a unit; nanoseconds are the other way round
+UNITS = ("s", "ms", "us", "ns")
+NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+FAR_US = 2**62  # beyond any plausible date on either side, and still far from the ends of 64 bits
+LATEST_CHANGE_US = 4_102_444_800 * SECOND_US  # 2100: no clock change is looked for after it
+MICROSECOND = timedelta(microseconds=1)
+SHAPE = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
+NAIVE = SHAPE + "$"
+WITH_OFFSET = SHAPE + r"(Z|[+-]\d{2}:?\d{2})$"
+DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?/\d\d?/\d{4} ")
+US_FORMAT = "%m/%d/%Y %I:%M:%S %p"
+US = r"^(\d{2})/(\d{2})/(\d{4}) (0[1-9]|1[0-2])(:\d{2}:\d{2}) ([AP])M$"
+FINER = r"(\.\d{6})\d+"
+HALF_DAY_US = DAY_US // 2
+HALF_A_STEP_US = 0.13  # float64 seconds and their microseconds, around today, are known in steps of 0.25 µs
+
+
+def epoch_unit(values: np.ndarray) -> str:
+    """The unit, of UNITS, in which most of the values are times from 2000 to a day from now; seconds in a tie."""
+    latest = int(time.time()) * SECOND_US + DAY_US
+    found = {}
+    for unit in UNITS:
+        us = to_microseconds(values, unit)
+        found[unit] = int(np.count_nonzero((us >= EARLIEST_US) & (us < latest)))
+    return max(UNITS, key=lambda unit: found[unit])  # the first of the largest
+
+
+def to_microseconds(values: np.ndarray, unit: str) -> np.ndarray:
+    """Times since 1970 in a unit -> whole microseconds, int64, finer digits cut off.
+
+    What is beyond some 146,000 years, or not a number, becomes a time far from any plausible one.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind in "iu":
+        if unit == "ns":
+            return (values // 1_000).astype(np.int64)
+        factor = UNITS_US[unit]
+        return np.clip(values, -(FAR_US // factor), FAR_US // factor).astype(np.int64) * factor
+    product = values / 1_000 if unit == "ns" else values * float(UNITS_US[unit])
+    # A file's 1213084659.1 is not quite that in float64: within its precision of a whole microsecond it is that one.
+    whole = np.rint(product)
+    with np.errstate(invalid="ignore"):  # what is infinite or no number is far from any plausible time
+        near = np.abs(product - whole) <= np.minimum(np.spacing(np.abs(product)), HALF_A_STEP_US)
+        us = np.where(near, whole, np.floor(product))
+    far = float(FAR_US)
+    return np.nan_to_num(us, nan=-far, posinf=far, neginf=-far).clip(-far, far).astype(np.int64)
+
+
+def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.ndarray]:
+    """Naive local microseconds -> UTC microseconds, and whether that time exists.
+
+    A time that occurs twice, clocks being set back, is its first occurrence.
+    """
+    naive_us = np.asarray(naive_us, np.int64)
+    if not len(naive_us):
+        return naive_us, np.zeros(0, np.bool_)
+    years = (naive_us[[naive_us.argmin(), naive_us.argmax()]]).clip(EARLIEST_US - DAY_US, LATEST_CHANGE_US)
+    first, last = years.astype("datetime64[us]").astype("datetime64[Y]").astype(int) + 1970
+    starts, offsets = _offsets(zone, int(first) - 1, int(last) + 1)
+    # Stretch i of the clock shows local times from begins[i] to before ends[i]; the first that has not ended counts.
+    begins, ends = starts + offsets, starts[1:] + offsets[:-1]
+    stretch = np.searchsorted(ends, naive_us, side="right")
+    return naive_us - offsets[stretch], (naive_us >= begins[stretch]) | (stretch == 0)
+
+
+@lru_cache(64)
+def _offsets(zone: tzinfo, first_year: int, last_year: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where stretches of one offset begin (UTC) and that offset, both in microseconds; the first begins anywhere."""
+
+    def offset(second: int) -> int:
+        moment = datetime.fromtimestamp(second, zone).utcoffset()
+        return 0 if moment is None else round(moment.total_seconds())
+
+    day = 86_400
+    begin, end = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (first_year, last_year + 1))
+    starts, offsets = [begin], [offset(begin)]
+    for second in range(begin, end, day // 4):
+        while offset(second) != offsets[-1]:
+            low, high = max(starts[-1], second - day // 4), second  # the change lies in (low, high]
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if offset(middle) == offsets[-1] else (low, middle)
+            starts.append(high)
+            offsets.append(offset(high))
+    return np.array(starts, np.int64) * SECOND_US, np.array(offsets, np.int64) * SECOND_US
+
+
+def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Dates and times as text -> (microseconds UTC, whether it is a time, whether it is one that the clocks skip).
+
+    ISO 8601 with a blank or T, to the second or finer, and what New York writes (`01/31/2014 08:45:25 PM`); a date is
+    its midnight. One without an offset or Z is a time of `zone`. A bare number is no time here.
+    """
+    texts = pc.utf8_trim_whitespace(texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts)
+    if pc.any(pc.match_substring_regex(texts, FINER)).as_py():
+        texts = pc.replace_substring_regex(texts, FINER, r"\1")
+    n = len(texts)
+    us, ok, skipped = np.zeros(n, np.int64), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    if not n:
+        return us, ok, skipped
+    rest = np.ones(n, np.bool_)
+    for pattern, parse in PARSERS:
+        matches = pc.match_substring_regex(texts, pattern).fill_null(False)
+        if not pc.any(matches).as_py():
+            continue
+        whole = pc.all(matches).as_py()
+        try:
+            found = parse(texts if whole else texts.filter(matches))
+        except pa.ArrowInvalid:
+            continue  # a day such as 30 February: row by row
+        here = slice(None) if whole else matches.to_numpy(zero_copy_only=False)
+        us[here], ok[here], rest[here] = found, True, False
+        if pattern != WITH_OFFSET:
+            us[here], exists = local_to_utc(found, zone)
+            ok[here], skipped[here] = exists, ~exists
+        if whole:
+            return us, ok, skipped
+    rows = np.flatnonzero(rest)
+    moments = [_moment(text) for text in texts.take(pa.array(rows)).to_pylist()]
+    naive = [i for i, moment in zip(rows, moments, strict=True) if moment is not None and moment.tzinfo is None]
+    us[rows] = [0 if moment is None else _microseconds(moment) for moment in moments]
+    ok[rows] = [moment is not None for moment in moments]
+    us[naive], ok[naive] = local_to_utc(us[naive], zone)
+    skipped[naive] = ~ok[naive]
+    return us, ok, skipped
+
+
+def _parse_naive(texts: pa.Array) -> np.ndarray:
+    return texts.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+
+
+def _parse_with_offset(texts: pa.Array) -> np.ndarray:
+    return texts.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+
+
+def _parse_us(texts: pa.Array) -> np.ndarray:
+    """New York's times on a clock of twelve hours, whose 12 comes before its 1."""
+    us = _parse_naive(pc.replace_substring_regex(texts, US, r"\3-\1-\2 \4\5"))
+    of_day = us % DAY_US
+    afternoon = pc.ends_with(texts, "PM").to_numpy(zero_copy_only=False)
+    return us - of_day + of_day % HALF_DAY_US + afternoon * HALF_DAY_US
+
+
+PARSERS = ((NAIVE, _parse_naive), (WITH_OFFSET, _parse_with_offset), (US, _parse_us))
+
+
+def _moment(text: str | None) -> datetime | None:
+    """The plain way: one text -> a time, aware where the text has an offset; None where it is none."""
+    if text is None or not DATE.match(text):
+        return None
+    try:
+        return datetime.strptime(text, US_FORMAT) if "/" in text else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _microseconds(moment: datetime) -> int:
+    """Since 1970: UTC of an aware time, local of a naive one."""
+    return (moment - datetime(1970, 1, 1, tzinfo=None if moment.tzinfo is None else UTC)) // MICROSECOND

@@ -1,0 +1,1 @@
+"""Simulated taxis whose true flows are known."""

@@ -1,0 +1,1 @@
+"""The stores below data/<city>/ and models/<city>/, one file a store."""

@@ -1,0 +1,36 @@
+"""The grid as GeoJSON (RFC 7946): one polygon a cell, longitude before latitude, outlines counterclockwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from trafficcast.config.city import FLOW_KINDS, City
+from trafficcast.geography.cells import cell_ring
+
+# Of flows: a thousandth of a vehicle.
+FLOW_DECIMALS = 3
+
+
+def forecast_features(city: City, forecast: xr.Dataset, zeros: bool = True) -> list[dict[str, Any]]:
+    """A feature for each cell of one init time's forecast, flow(lead_time, flow_kind, row, col).
+
+    Its properties are row, col and, for each kind and lead in minutes, `inflow_0` ... `outflow_90` in vehicles per
+    slot; its id is row * cols + col. Without `zeros` the cells that round to 0 everywhere are left out.
+    """
+    leads = (forecast["lead_time"].values // np.timedelta64(1, "m")).tolist()
+    flow = forecast["flow"].sel(flow_kind=list(FLOW_KINDS)).transpose("row", "col", "flow_kind", "lead_time").values
+    cells = flow.astype(np.float64).round(FLOW_DECIMALS).reshape(city.rows * city.cols, -1)
+    names = [f"{kind}_{lead}" for kind in FLOW_KINDS for lead in leads]
+    return [
+        {
+            "type": "Feature",
+            "id": i,
+            "properties": {"row": i // city.cols, "col": i % city.cols, **dict(zip(names, values, strict=True))},
+            "geometry": {"type": "Polygon", "coordinates": [cell_ring(city, i // city.cols, i % city.cols)]},
+        }
+        for i, values in enumerate(cells.tolist())
+        if zeros or any(values)
+    ]

@@ -1,0 +1,1 @@
+"""The TaxiBJ data set."""

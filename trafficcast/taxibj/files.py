@@ -1,0 +1,349 @@
+"""The files of TaxiBJ: grids and their dates, weather, holidays, and OpenSTL's ready windows.
+
+After the data set's README (Zhang, Zheng & Qi, "Deep Spatio-Temporal Residual Networks for Citywide Crowd Flows
+Prediction", AAAI 2017). A date is `YYYYMMDDss` in local time, ss the slot of the day from 01.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from trafficcast.config.city import FLOW_KINDS, HISTORY, HORIZON, City
+from trafficcast.errors import InputError
+from trafficcast.files import atomic, write_json
+from trafficcast.stores.flows import flows_dataset
+
+GRID_KEYS = ("data", "date")
+WEATHER_KEYS = ("date", "Temperature", "WindSpeed", "Weather")
+WEATHER_TYPES = (
+    "sunny", "cloudy", "overcast", "rainy", "sprinkle", "moderate rain", "heavy rain", "rainstorm", "thunderstorm",
+    "freezing rain", "snowy", "light snow", "moderate snow", "heavy snow", "foggy", "sandstorm", "dusty",
+)  # fmt: skip
+# Dates beyond are a mistake, as is one in a year of its own: a file's period is filled with what is missing in it.
+EARLIEST, LATEST = date(2000, 1, 1), date(2199, 12, 31)
+MAX_PERIOD_DAYS = 5 * 366
+# Four frames and the four after them, in OpenSTL's file.
+WINDOW_LENGTHS = {"X_train": HISTORY, "Y_train": HORIZON, "X_test": HISTORY, "Y_test": HORIZON}
+WINDOWS = "windows.h5"
+WINDOWS_AT_ONCE = 256
+DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True)
+class Grids:
+    """One file's flows (see `flows_dataset`), every slot from its first to its last, missing ones not observed.
+
+    `negative`: values below 0, which are now 0. `skipped`: slots dropped because the clocks skip their local time.
+    """
+
+    file: Path
+    flows: xr.Dataset
+    negative: int
+    skipped: int
+
+
+def dates_of(city: City, times: np.ndarray) -> np.ndarray:
+    """Slot starts (n), naive UTC -> byte strings YYYYMMDDss. Raises InputError where midnight is no slot edge.
+
+    Where clocks are set back the dates of the repeated hour come twice.
+    """
+    local = city.local(times)
+    if ((local.hour * 60 + local.minute) % city.slot_minutes != 0).any():
+        raise InputError(f"midnight in {city.timezone} is no edge of slots of {city.slot_minutes} minutes")
+    slots = city.slot_of_day(times) + 1
+    return np.array([f"{day:%Y%m%d}{slot:02d}".encode() for day, slot in zip(local, slots, strict=True)], "S")
+
+
+def times_of(city: City, dates: np.ndarray, source: Path) -> np.ndarray:
+    """Byte strings YYYYMMDDss (n), in the order of time -> slot starts (n), naive UTC; NaT where clocks skip it.
+
+    A date that the clocks repeat is its first occurrence, and when it comes again its second. Raises InputError for
+    what is no date, one that comes twice or out of order, and where midnight is no slot edge.
+    """
+    days = np.unique(np.array([_slot_day(city, label, source) for label in dates.tolist()], "datetime64[D]"))
+    around = city.slot * np.arange(-city.slots_per_day, 2 * city.slots_per_day)  # no zone is a day away from UTC
+    near = np.unique(days.astype("datetime64[us]")[:, None] + around)
+    slots = near[np.isin(city.local_days(near), days)]
+    places = defaultdict(list)
+    for place, text in enumerate(dates_of(city, slots).tolist()):
+        places[text].append(place)
+    times = np.full(len(dates), np.datetime64("NaT"), "datetime64[us]")
+    last = -1
+    for i, text in enumerate(dates.tolist()):
+        if text in places:
+            later = [place for place in places[text] if place > last]
+            if not later:
+                raise InputError(f"{source}: date {text.decode()} at position {i} comes twice or out of order")
+            last = later[0]
+            times[i] = slots[last]
+    return times
+
+
+def read_grids(file: Path, city: City) -> Grids:
+    """Read a file of `data` (T, 2, rows, cols), inflow then outflow, and `date` (T). See `Grids`.
+
+    Raises InputError for a damaged or other file, another grid or slot length than the city's, what is no whole number
+    of vehicles, and dates that are none (see `times_of`).
+    """
+    # Another slot length than the city's would give dates that exist all the same.
+    minutes = re.search(r"_T(\d+)_", file.name)
+    if minutes and int(minutes[1]) != city.slot_minutes:
+        raise InputError(f"{file} has slots of {minutes[1]} minutes, '{city.name}' of {city.slot_minutes}")
+    with _open(file, GRID_KEYS) as hdf5:
+        dates = _dates(hdf5, file)
+        shape, wanted = hdf5["data"].shape, (len(dates), len(FLOW_KINDS), city.rows, city.cols)
+        if shape != wanted:
+            raise InputError(
+                f"{file} holds grids {_by(shape)}, where {len(dates)} dates and the rows and cols of '{city.name}' "
+                f"ask for {_by(wanted)} (time x inflow and outflow x rows x cols)"
+            )
+        values = hdf5["data"][()]
+    times = times_of(city, dates, file)
+    there = np.flatnonzero(~np.isnat(times))
+    if not len(there):
+        raise InputError(f"{file} holds no slot")
+    first, last = times[there[[0, -1]]]
+    if last - first > DAY * MAX_PERIOD_DAYS:
+        raise InputError(f"{file} reaches from {first} to {last}, more than {MAX_PERIOD_DAYS} days: mend its dates")
+    if values.dtype.kind not in "iuf" or not ((values == np.floor(values)) & (np.abs(values) < 2**31)).all():
+        raise InputError(f"{file}: data must be whole numbers of vehicles per slot")
+    values = values[there]
+    time = np.arange(first, last + city.slot, city.slot)
+    at = ((times[there] - first) // city.slot).astype(np.int64)
+    present = np.isin(np.arange(len(time)), at)
+    flow = np.zeros((len(time), *shape[1:]), np.int32)
+    flow[at] = np.maximum(values, 0)
+    flows = flows_dataset(city, time, flow, np.where(present, -1, 0), present)
+    flows["observed"].values[:] = present  # also where the city counts every slot of records as observed
+    return Grids(file, flows, int(np.count_nonzero(values < 0)), len(times) - len(there))
+
+
+def write_grids(file: Path, city: City, flows: xr.Dataset) -> None:
+    """Write the observed slots of flows as `read_grids` reads them. Raises InputError as `dates_of` does."""
+    observed = flows.isel(time=flows["observed"].values)
+    dates = dates_of(city, observed["time"].values)
+    with atomic(file) as temporary, h5py.File(temporary, "w") as hdf5:
+        hdf5.create_dataset("data", data=observed["flow"].values, compression="gzip", compression_opts=1)
+        hdf5.create_dataset("date", data=dates)
+
+
+def is_weather(file: Path) -> bool:
+    """Whether an HDF5 file holds weather, not grids."""
+    with _open(file) as hdf5:
+        return set(WEATHER_KEYS) <= set(hdf5)
+
+
+def read_weather_file(file: Path, city: City) -> xr.Dataset:
+    """Read `BJ_Meteorology.h5`: temperature(time), wind_speed(time), weather(time, weather_type) 0 or 1, naive UTC.
+
+    Slots whose local time the clocks skip are left out. Raises InputError as `read_grids` does.
+    """
+    with _open(file, WEATHER_KEYS) as hdf5:
+        dates = _dates(hdf5, file)
+        arrays = [np.asarray(hdf5[key][()]) for key in WEATHER_KEYS[1:]]
+    shapes = [(len(dates),), (len(dates),), (len(dates), len(WEATHER_TYPES))]
+    temperature, wind_speed, weather = arrays
+    if (
+        [array.shape for array in arrays] != shapes
+        or any(array.dtype.kind not in "biuf" for array in arrays)
+        or not np.isin(weather, (0, 1)).all()
+    ):
+        raise InputError(
+            f"{file}: a Temperature, a WindSpeed and a one-hot Weather of {len(WEATHER_TYPES)} belong to each date"
+        )
+    times = times_of(city, dates, file)
+    kept = ~np.isnat(times)
+    return xr.Dataset(
+        {
+            "temperature": ("time", temperature[kept].astype(np.float32), {"units": "degree_Celsius"}),
+            "wind_speed": ("time", wind_speed[kept].astype(np.float32), {"units": "mile/hour"}),
+            "weather": (("time", "weather_type"), weather[kept].astype(np.int8), {"long_name": "1 for what it was"}),
+        },
+        coords={
+            "time": ("time", times[kept], {"standard_name": "time", "long_name": "slot start, UTC"}),
+            "weather_type": ("weather_type", list(WEATHER_TYPES)),
+        },
+        attrs={"Conventions": "CF-1.11", "city": city.name, "timezone": city.timezone},
+    )
+
+
+def write_weather(data: Path, weather: xr.Dataset, city: City) -> None:
+    """Keep a city's weather beside its stores, in place of what was there."""
+    with atomic(data / city.name / "weather.nc") as temporary:
+        encoding: dict[str, dict[str, object]] = {
+            "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
+            "weather": {"zlib": True},
+        }
+        weather.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def read_weather(data: Path, city: City) -> xr.Dataset | None:
+    """A city's weather (see `read_weather_file`); None where there is none."""
+    file = data / city.name / "weather.nc"
+    if not file.exists():
+        return None
+    try:
+        with xr.open_dataset(file, engine="h5netcdf") as weather:
+            return weather.load()
+    except (OSError, ValueError, LookupError, RuntimeError, TypeError) as error:
+        raise InputError(f"cannot read {file}: {error}; import it again") from None
+
+
+def read_holidays_file(file: Path) -> np.ndarray:
+    """Read `BJ_Holiday.txt`, a YYYYMMDD a line -> local days (n), datetime64[D], rising.
+
+    Raises InputError that names the line which is no day.
+    """
+    days = set()
+    for number, line in enumerate(file.read_bytes().decode(errors="replace").splitlines(), 1):
+        text = line.strip("\ufeff \t\r")
+        if not text:
+            continue
+        day = _calendar_day(text)
+        if day is None:
+            raise InputError(f"{file}, line {number}: '{text}' is no day YYYYMMDD")
+        days.add(day)
+    return np.array(sorted(days), "datetime64[D]")
+
+
+def write_holidays(data: Path, days: np.ndarray, city: City) -> None:
+    """Keep a city's holidays beside its stores, in place of what was there."""
+    write_json(data / city.name / "holidays.json", days.astype(str).tolist())
+
+
+def read_holidays(data: Path, city: City) -> np.ndarray:
+    """A city's holidays: local days (n), datetime64[D], rising; none where none were imported."""
+    file = data / city.name / "holidays.json"
+    if not file.exists():
+        return np.empty(0, "datetime64[D]")
+    try:
+        return np.array(json.loads(file.read_text(encoding="utf-8")), "datetime64[D]")
+    except ValueError as error:
+        raise InputError(f"cannot read {file}: {error}; import it again") from None
+
+
+def write_windows(source: Path, city: City, data: Path) -> dict[str, int]:
+    """Keep OpenSTL's `dataset.npz` for `read_windows`; return how many windows train and test have.
+
+    Raises InputError for a damaged or other file, windows of another shape, and values beyond [-1, 1]; what was kept
+    before then stays.
+    """
+    frame = (len(FLOW_KINDS), city.rows, city.cols)
+    out = data / city.name / WINDOWS
+    out.parent.mkdir(parents=True, exist_ok=True)
+    counts: dict[str, int] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix=".windows-", dir=out.parent) as folder,
+        atomic(out) as temporary,
+        h5py.File(temporary, "w") as hdf5,
+    ):
+        for key, length in WINDOW_LENGTHS.items():
+            windows = _npz_member(source, key, Path(folder))
+            split = key[2:]
+            shape = (counts.setdefault(split, windows.shape[0] if windows.ndim else 0), length, *frame)
+            if windows.shape != shape or not len(windows) or windows.dtype.kind != "f":
+                raise InputError(
+                    f"{source}: {key} is {_by(windows.shape)} {windows.dtype}, "
+                    f"where '{city.name}' and the other arrays ask for {_by(shape)} floats"
+                )
+            kept = hdf5.create_dataset(key, shape, np.float32)  # contiguous, so that it can be mapped
+            for start in range(0, len(windows), WINDOWS_AT_ONCE):
+                part = windows[start : start + WINDOWS_AT_ONCE]
+                if not (np.abs(part) <= 1 + 1e-6).all():
+                    raise InputError(f"{source}: {key} has values beyond [-1, 1]")
+                kept[start : start + WINDOWS_AT_ONCE] = np.clip((part + 1) / 2, 0, 1)
+    return counts
+
+
+def read_windows(data: Path, city: City) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """`train` and `test` -> history (n, 4, flow kind, row, col) and the four frames after it, float32 in [0, 1].
+
+    The arrays lie in the file and are read where they are used. Raises InputError where none were imported.
+    """
+    file = data / city.name / WINDOWS
+    if not file.exists():
+        raise InputError(f"'{city.name}' has no ready windows: run trafficcast import-taxibj dataset.npz")
+    with _open(file, tuple(WINDOW_LENGTHS)) as hdf5:
+        arrays = {
+            key: np.memmap(file, np.float32, "r", hdf5[key].id.get_offset(), hdf5[key].shape) for key in WINDOW_LENGTHS
+        }
+    return {split: (arrays[f"X_{split}"], arrays[f"Y_{split}"]) for split in ("train", "test")}
+
+
+def _npz_member(source: Path, key: str, folder: Path) -> np.ndarray:
+    """An array of an .npz file, unpacked into a folder and mapped from there: it may be larger than the memory."""
+    member = folder / f"{key}.npy"
+    try:
+        with zipfile.ZipFile(source) as archive:
+            if member.name not in archive.namelist():
+                raise InputError(f"{source} is no dataset.npz of OpenSTL's TaxiBJ: it has no array {key}")
+            archive.extract(member.name, folder)
+        array: np.ndarray = np.lib.format.open_memmap(member, mode="r")  # refuses pickled objects
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"cannot read {key} from {source}: {error}") from None
+    member.unlink()  # the mapping holds it; what is done with gives its room back
+    return array
+
+
+def _slot_day(city: City, label: bytes, source: Path) -> date:
+    """The day of a date YYYYMMDDss, which must be one, its slot one of a day's."""
+    text = label.decode(errors="replace")
+    day, slot = _calendar_day(text[:8]), text[8:]
+    if day and slot.isdecimal() and 1 <= int(slot) <= city.slots_per_day and slot == f"{int(slot):02d}":
+        return day
+    raise InputError(
+        f"{source}: '{text}' is no date YYYYMMDDss with ss from 01 to "
+        f"{city.slots_per_day:02d}, as '{city.name}' has slots of {city.slot_minutes} minutes"
+    )
+
+
+def _calendar_day(text: str) -> date | None:
+    """YYYYMMDD -> day; None where it is none."""
+    with suppress(ValueError):
+        day = date(int(text[:4]), int(text[4:6]), int(text[6:]))
+        if EARLIEST <= day <= LATEST and text == f"{day:%Y%m%d}":
+            return day
+    return None
+
+
+def _dates(hdf5: h5py.File, file: Path) -> np.ndarray:
+    """The dataset `date` as byte strings (n)."""
+    dates = np.asarray(hdf5["date"][()])
+    if dates.ndim != 1 or dates.dtype.kind not in "SO":
+        raise InputError(f"{file}: date must be a list of byte strings YYYYMMDDss")
+    return dates.astype("S")
+
+
+@contextmanager
+def _open(file: Path, keys: tuple[str, ...] = ()) -> Iterator[h5py.File]:
+    """An HDF5 file that holds these datasets. Raises InputError, also for what goes wrong while it is read."""
+    try:
+        with h5py.File(file) as hdf5:
+            absent = [key for key in keys if not isinstance(hdf5.get(key), h5py.Dataset)]
+            if absent:
+                raise InputError(f"{file} is no file of TaxiBJ: it has no dataset {' and no '.join(absent)}")
+            yield hdf5
+    except InputError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read {file} as HDF5: {error}") from None
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,96 @@
+"""Import of TaxiBJ: the files of a released data set -> flow store, weather, holidays, ready windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trafficcast.config.city import City
+from trafficcast.errors import InputError
+from trafficcast.files import writer_lock
+from trafficcast.ingest.record_store import RecordStore
+from trafficcast.progress import track
+from trafficcast.stores.flows import flow_store
+from trafficcast.taxibj.files import (
+    Grids,
+    is_weather,
+    read_grids,
+    read_holidays_file,
+    read_weather_file,
+    write_holidays,
+    write_weather,
+    write_windows,
+)
+
+HDF5 = (".h5", ".hdf5")
+
+
+def import_taxibj(path: Path, city: City, data: Path) -> dict[str, Any]:
+    """Import a file, or all of a folder: grids, `BJ_Meteorology.h5`, `BJ_Holiday.txt`, OpenSTL's `dataset.npz`.
+
+    A grid file says all there is of its period, from its first slot to its last; what the store held of other times
+    stays. Returns what was found. Raises InputError, with every store as it was, where a file cannot be read or
+    contradicts another or the city, and for a city whose flows are counted from records.
+    """
+    hdf5, holiday_files, npz = _find(path)
+    weather_files = [file for file in hdf5 if is_weather(file)]
+    for files in (weather_files, holiday_files, npz):
+        if len(files) > 1:
+            raise InputError(f"{files[0]} and {files[1]} hold the same: import one of them")
+    grid_files = [file for file in hdf5 if file not in weather_files]
+    grids = [read_grids(file, city) for file in track(grid_files, "reading grids", len(grid_files))]
+    grids.sort(key=lambda one: one.flows["time"].values[0])
+    for one, next_one in zip(grids, grids[1:], strict=False):
+        if next_one.flows["time"].values[0] <= one.flows["time"].values[-1]:
+            raise InputError(f"{one.file} and {next_one.file} overlap in time: import one of them")
+    weather = [read_weather_file(file, city) for file in weather_files]
+    holidays = [read_holidays_file(file) for file in holiday_files]
+    store = flow_store(data, city)
+    with writer_lock(data / city.name):
+        if RecordStore(data / city.name / "records").exists():
+            raise InputError(
+                f"'{city.name}' has flows counted from GPS records, which imported grids must not mix with: "
+                "import into another city of the configuration"
+            )
+        store.check()
+        windows = [write_windows(file, city, data) for file in npz]
+        for one in track(grids, "writing flows", len(grids)):
+            store.write(one.flows)
+        for found in weather:
+            write_weather(data, found, city)
+        for days in holidays:
+            write_holidays(data, days, city)
+    return {
+        "city": city.name,
+        "grids": [_summary(city, one) for one in grids],
+        "negative_values_clipped": sum(one.negative for one in grids),
+        "dropped_by_clock": sum(one.skipped for one in grids),
+        "weather_slots": sum(found.sizes["time"] for found in weather),
+        "holidays": sum(map(len, holidays)),
+        "windows": windows[0] if windows else None,
+    }
+
+
+def _summary(city: City, grids: Grids) -> dict[str, Any]:
+    time, observed = grids.flows["time"].values, grids.flows["observed"].values
+    return {
+        "file": grids.file.name,
+        "start": city.isoformat(time[0]),
+        "end": city.isoformat(time[-1] + city.slot),
+        "observed": int(observed.sum()),
+        "missing": int((~observed).sum()),
+    }
+
+
+def _find(path: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """HDF5 files, lists of holidays and .npz files at a path or anywhere below it."""
+    if not path.exists():
+        raise InputError(f"there is no file or folder {path}")
+    below = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    files = below if path.is_dir() else [path]
+    holidays = [file for file in files if file.suffix.lower() == ".txt" and "holiday" in file.name.lower()]
+    npz = [file for file in files if file.suffix.lower() == ".npz"]
+    hdf5 = [file for file in files if file.suffix.lower() in HDF5]
+    if not (hdf5 or holidays or npz):
+        raise InputError(f"{path} holds no file of TaxiBJ: neither .h5 nor .npz nor a list of holidays")
+    return hdf5, holidays, npz

@@ -1,0 +1,1 @@
+"""Training networks and publishing models with their cards."""

@@ -1,0 +1,350 @@
+"""The training loop: windows in, the network of the best validation epoch out, resumable after any epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.functional import mse_loss
+from torch.optim.swa_utils import AveragedModel
+
+from trafficcast.config.city import HISTORY, HORIZON
+from trafficcast.errors import InputError, JobError
+from trafficcast.files import atomic
+from trafficcast.forecasting.inference import Function, fast_in_bfloat16, forecasting, graphed
+from trafficcast.training.dataset import Windows
+from trafficcast.training.distributed import add_up, add_up_gradients, agree, processes, rank, share
+from trafficcast.training.settings import TrainingSettings
+
+Progress = Callable[[Iterable[int], str, int], Iterable[int]]
+
+
+@dataclass
+class Trained:
+    """How far training is: one row of `history` an epoch, and the parameters of the best epoch so far."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch (from 1) with the lowest validation error, the first of equals; without validation the last."""
+        if "valid_rmse" not in self.history[-1]:
+            return len(self.history)
+        return 1 + min(range(len(self.history)), key=lambda i: self.history[i]["valid_rmse"])
+
+
+def train(
+    network: nn.Module,
+    training: Windows,
+    validation: Windows | None,
+    scale: float,
+    settings: TrainingSettings,
+    device: torch.device,
+    checkpoint: Path,
+    identity: str,
+    resume: bool,
+    progress: Progress,
+    on_epoch: Callable[[Trained], None],
+) -> Trained:
+    """Train `network` in place and return the best epoch by validation RMSE; without validation the last epoch.
+
+    After every epoch the whole state goes to `checkpoint`; with `resume` training continues there and ends as
+    if it had never stopped. `identity` names data and architecture: a checkpoint of other ones is refused.
+    Of several processes (see `distributed`) each computes its share of every batch, and all have the same result.
+    Raises JobError when the loss is not finite and when memory does not suffice.
+    """
+    network.to(device)
+    training = training.to(device)
+    validation = None if validation is None else validation.to(device)
+    optimizer = make_optimizer(network, settings, device.type == "cuda")
+    averaged = AveragedModel(network, device)
+    eager = training_step(network, optimizer, averaged, settings, fast_in_bfloat16(device))
+    captured, forecast = graphed(eager, device), forecasting(averaged.module, device)
+    state = Trained()
+    if resume:
+        state = _load_checkpoint(checkpoint, averaged, network, optimizer, settings, identity)
+    agree("flows, settings and checkpoint", f"{identity} {settings} {len(state.history)}")
+    steps = math.ceil(len(training.starts) / settings.batch_size)
+    for epoch in range(len(state.history), settings.epochs):
+        # Order, views and drop path depend on seed and epoch alone: a resumed run draws what it would have drawn.
+        torch.manual_seed(settings.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(training.starts)).to(device)
+        views = torch.rand(steps, 5).tolist()
+        if rank():  # each draws the drop path of its own windows
+            torch.manual_seed((rank() << 40) + settings.seed * 1_000_003 + epoch)
+        network.train()
+        losses = torch.zeros(steps, device=device)
+        for step in progress(range(steps), f"epoch {epoch + 1} of {settings.epochs}", steps):
+            _set_learning_rate(optimizer, learning_rate(settings, epoch * steps + step, settings.epochs * steps))
+            index = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+            own, weight = share(index)
+            with _memory_named(settings.batch_size):
+                frames, context = training.batch(own)
+                if settings.views:
+                    frames, context = seen_otherwise(frames, context, *views[step])
+                # All processes must replay a graph or none: the last batch may be of different sizes for them.
+                run = captured if len(index) == settings.batch_size else eager
+                losses[step] = run(frames=frames, weight=torch.full((), weight, device=device), **context)
+            # Reading a loss makes a GPU wait, so there all are read at the end of the epoch.
+            if device.type == "cpu" or step == steps - 1:
+                _check_finite(losses[: step + 1], order, epoch, settings, checkpoint)
+        state.history.append({"epoch": epoch + 1, "train_loss": float(losses.mean())})
+        if validation is not None:
+            rmse = validation_rmse(forecast, validation, settings.batch_size)
+            state.history[-1]["valid_rmse"] = rmse * scale
+        if state.best_epoch == epoch + 1:
+            weights = averaged.module.state_dict()
+            state.best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+        if rank() == 0:
+            _save_checkpoint(checkpoint, averaged, network, optimizer, settings, identity, state)
+        on_epoch(state)
+    return state
+
+
+def make_optimizer(network: nn.Module, settings: TrainingSettings, captured: bool) -> torch.optim.Optimizer:
+    """AdamW; one that is captured in a CUDA graph reads its learning rate and counts its steps on the device."""
+    groups = decayed_or_not(network, settings.weight_decay)
+    if not captured:
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    rate = torch.tensor(settings.learning_rate, device=next(network.parameters()).device)
+    return torch.optim.AdamW(groups, lr=rate, fused=True, capturable=True)
+
+
+def training_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: AveragedModel,
+    settings: TrainingSettings,
+    bfloat16: bool,
+) -> Function:
+    """A function of `frames` (see `forecast_loss`), `weight`, their share of the batch, and context, by name.
+
+    It makes one step and returns the loss, detached. Nothing in it waits for the device, so it can be captured.
+    """
+
+    def step(frames: torch.Tensor, weight: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=bfloat16):
+            loss = weight * forecast_loss(network, frames, context, settings.loss)
+        loss.backward()
+        total = loss.detach()
+        add_up_gradients(network, total)
+        if settings.clip:
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        optimizer.step()
+        _follow(averaged, network, settings.ema)
+        return total
+
+    return step
+
+
+def forecast_loss(
+    network: nn.Module, frames: torch.Tensor, context: dict[str, torch.Tensor], loss: str = "squared"
+) -> torch.Tensor:
+    """What is minimised, of windows (n, HISTORY + HORIZON, flow kind, row, col).
+
+    A published network: mean squared error of all 7 outputs against x1 .. x7, gradient through the feedback (arXiv
+    2403.16536). A conditioned one, `counts`: squared errors of the forecast, in vehicles, over the standard deviation
+    of a count around what is normal, which is halfway from least squares to the likelihood of overdispersed counts;
+    `squared`: squared errors of the forecast alone.
+    """
+    outputs = network(frames[:, :HISTORY], horizon=HORIZON, **context)
+    if not context:
+        return mse_loss(outputs, frames[:, 1:])
+    error = outputs - frames[:, HISTORY:]
+    if loss == "squared":
+        return error.square().mean() / 12  # in San Francisco about as large as the other, so that clipping is alike
+    return (error.square() / (context["normal"][:, HISTORY:] + 1.0).sqrt()).mean() / 3
+
+
+def validation_rmse(forecast: Function, windows: Windows, batch_size: int) -> float:
+    """RMSE of a network's forecasts (see `forecasting`) over all cells, kinds and leads, on the frames' scale."""
+    device = windows.starts.device
+    batches = torch.arange(len(windows.starts), device=device).split(batch_size)
+    squared = torch.zeros(len(batches), device=device)
+    for number in range(rank(), len(batches), processes()):
+        frames, context = windows.batch(batches[number])
+        error = forecast(frames=frames[:, :HISTORY], **context).clamp_min(0) - frames[:, HISTORY:]
+        squared[number] = error.square().mean(dim=(1, 2, 3, 4)).sum()
+    total = squared.cpu().double().sum()  # MPS has no float64
+    add_up([total])
+    return math.sqrt(float(total) / len(windows.starts))
+
+
+def seen_otherwise(
+    frames: torch.Tensor,
+    context: dict[str, torch.Tensor],
+    west_east: float,
+    north_south: float,
+    turned: float,
+    south: float,
+    east: float,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The same windows of a city that lies otherwise, so that a network cannot learn its places by heart.
+
+    Five numbers in [0, 1): from 0.5 on mirrored west-east, north-south, and with rows as columns where it is square;
+    the last two are how far it is shifted, as a share of its height and width. What leaves it on one side comes in on
+    the other.
+    """
+    rows, cols = frames.shape[-2:]
+    sides = [dim for dim, draw in ((-1, west_east), (-2, north_south)) if draw >= 0.5]
+
+    def view(grids: torch.Tensor) -> torch.Tensor:
+        grids = grids.roll((int(south * rows), int(east * cols)), (-2, -1)).flip(sides)
+        return grids.transpose(-1, -2) if turned >= 0.5 and rows == cols else grids
+
+    return view(frames), {name: view(v) if v.ndim == frames.ndim else v for name, v in context.items()}
+
+
+def decayed_or_not(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay is for matrices: norms, biases and the scan's own parameters keep their scale."""
+    kept = ("A_log", "D", "dt_bias", "bias")
+    named = list(network.named_parameters())
+    decayed = [p for name, p in named if p.ndim >= 2 and name.rpartition(".")[2] not in kept]
+    others = [p for name, p in named if p.ndim < 2 or name.rpartition(".")[2] in kept]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _follow(averaged: AveragedModel, network: nn.Module, decay: float) -> None:
+    """A moving average that forgets its beginning faster: the first weights are far from good ones.
+
+    Its own `update_parameters` asks the device how many it has averaged, and waits for the answer.
+    """
+    n = averaged.n_averaged
+    keep = (n > 0) * ((1 + n) / (10 + n)).clamp(max=decay)
+    means: list[torch.Tensor] = list(averaged.module.parameters())
+    weights: list[torch.Tensor] = list(network.parameters())
+    with torch.no_grad():
+        torch._foreach_mul_(means, keep)
+        torch._foreach_add_(means, torch._foreach_mul(weights, 1 - keep))
+    n += 1
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+@contextmanager
+def _memory_named(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not out_of_memory and "can't allocate memory" not in str(error):
+            raise
+        raise JobError(
+            f"memory does not suffice for batches of {batch_size} windows: lower --batch-size ({error})"
+        ) from None
+
+
+def _check_finite(
+    losses: torch.Tensor, order: torch.Tensor, epoch: int, settings: TrainingSettings, checkpoint: Path
+) -> None:
+    wrong = (~losses.isfinite()).nonzero()
+    if len(wrong):
+        step = int(wrong[0])
+        windows = order[step * settings.batch_size : (step + 1) * settings.batch_size].tolist()
+        last = f"the last good state is {checkpoint}" if checkpoint.exists() else "there is no good state yet"
+        raise JobError(
+            f"the loss became {float(losses[step])} in epoch {epoch + 1}, step {step + 1}, whose training windows are "
+            f"{windows}; {last}: lower --learning-rate, and look at these windows with trafficcast quality"
+        )
+
+
+def published_rate(settings: TrainingSettings, epoch: int) -> float:
+    """The published schedule in an epoch (from 0): five linear ones from 1e-5, then a cosine that began with the first.
+
+    As OpenSTL trains (arXiv 2306.11249), whose cosine is timm's without a prefix for the warm-up.
+    """
+    if epoch < 5:
+        return 1e-5 + (settings.learning_rate - 1e-5) * epoch / 5
+    share = (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+    return settings.final_rate + (settings.learning_rate - settings.final_rate) * share
+
+
+def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to the final rate."""
+    if settings.published_schedule:
+        return published_rate(settings, step * settings.epochs // steps)
+    warmup = settings.warmup_share * steps
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(1.0, steps - warmup)
+    return settings.final_rate + (settings.learning_rate - settings.final_rate) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _save_checkpoint(
+    path: Path,
+    averaged: nn.Module,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSettings,
+    identity: str,
+    state: Trained,
+) -> None:
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"averaged/{name}": tensor for name, tensor in averaged.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    for number, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{name}": tensor for name, tensor in values.items()}
+    # Memory shared between tensors is not allowed in the format.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    metadata = {"identity": identity, "settings": json.dumps(asdict(settings)), "history": json.dumps(state.history)}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def _load_checkpoint(
+    path: Path,
+    averaged: nn.Module,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSettings,
+    identity: str,
+) -> Trained:
+    if not path.exists():
+        raise InputError(f"nothing to resume: there is no {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"cannot resume from {path}, which is cut off or no safetensors file: start anew without --resume ({error})"
+        ) from None
+    if metadata is None or metadata.get("identity") != identity:
+        raise InputError(f"{path} belongs to other data or another architecture: start anew without --resume")
+    if metadata.get("settings") != json.dumps(asdict(settings)):
+        raise InputError(f"{path} was trained with {metadata.get('settings')}: give the same settings, or start anew")
+
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    try:
+        network.load_state_dict(part("network/"))
+        averaged.load_state_dict(part("averaged/"))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} is of another version of this architecture: start anew without --resume "
+            f"({' '.join(str(error).split())})"
+        ) from None
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in part("optimizer/").items():
+        number, key = name.split("/")
+        moments.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return Trained(json.loads(metadata["history"]), part("best/"))

@@ -1,0 +1,242 @@
+"""Train: flow store -> windows -> training -> a model folder with its baselines, prediction intervals and card."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from trafficcast import __version__
+from trafficcast.config.city import FLOW_KINDS, City
+from trafficcast.errors import InputError
+from trafficcast.files import json_text, write_text, writer_lock
+from trafficcast.forecasting.baselines import AnomalyPersistence
+from trafficcast.forecasting.climatology import Climatology
+from trafficcast.forecasting.evaluation import evaluate, forecasts_and_truth
+from trafficcast.forecasting.gradient_boosting import GradientBoosting
+from trafficcast.forecasting.inference import pick_device
+from trafficcast.forecasting.intervals import Intervals
+from trafficcast.forecasting.model import Model, architecture_function, build, is_conditioned, publish_model
+from trafficcast.forecasting.windows import Split, chosen_split, window_starts
+from trafficcast.nn import parameter_counts
+from trafficcast.progress import log, track
+from trafficcast.stores.flows import read_flows
+from trafficcast.stores.registry import Registry
+from trafficcast.training.card import card_text, write_curve
+from trafficcast.training.dataset import (
+    flows_before,
+    hash_of,
+    highest_count,
+    known_beforehand,
+    starts_by_split,
+    windows_of,
+    with_patterns,
+)
+from trafficcast.training.distributed import agree, own_device, processes, rank
+from trafficcast.training.loop import Trained
+from trafficcast.training.loop import train as fit
+from trafficcast.training.settings import RECIPES, TrainingSettings
+from trafficcast.training.transfer import Origin, find_origin
+
+# The share of the training days that a second network does not see, whose errors calibrate the prediction intervals.
+CALIBRATION_SHARE = 0.25
+
+
+def train(
+    city: City,
+    data: Path,
+    models: Path,
+    architecture: str = "vmrnn-c",
+    settings: TrainingSettings | None = None,
+    train_end: np.datetime64 | None = None,
+    valid_end: np.datetime64 | None = None,
+    test_end: np.datetime64 | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    transfer: str | None = None,
+) -> dict[str, Any]:
+    """Train a network on the city's flow store, publish it in the registry and return its card.
+
+    The three ends choose the split (see `windows.chosen_split`). Only the training split fits baselines and network;
+    validation chooses the epoch; test is read once, for the card. Prediction intervals are calibrated on the last
+    training days, with a second network that did not see them. `transfer` names a model, VERSION or CITY/VERSION, from
+    whose weights the training starts. Of several processes (see `distributed`) all train, and the first does all else;
+    the others return an empty card. Raises InputError where there are no flows, or too few for a window of each split.
+    """
+    chosen_device = own_device(pick_device(device))
+    architecture_function(architecture)
+    settings = settings or RECIPES[architecture]
+    origin = None if transfer is None else find_origin(models, city, architecture, transfer)
+    flows = read_flows(data, city)
+    split = chosen_split(city, flows["time"].values, train_end, valid_end, test_end)
+    starts = starts_by_split(flows, city, split)
+    transferred = origin.card(city) if origin else None
+    if origin and origin.has_seen(split.train_end):
+        log.warning("validation and test are not all new to the weights that training starts from: %s", transferred)
+    described = {"name": architecture, "rows": city.rows, "cols": city.cols, "channels": len(FLOW_KINDS)}
+    registry = Registry(models / city.name, city)
+    work = data / city.name / "training" / architecture
+    log.info("training %s on %s: %s windows", architecture, chosen_device, {k: len(v) for k, v in starts.items()})
+    with writer_lock(work) if rank() == 0 else nullcontext():
+        agree("folder", str(work))  # once the first process has the lock
+        setup = _Setup(city, flows, described, chosen_device, work, resume)
+        model, trained = _fit(setup, origin, settings, split.train_end, starts["training"], starts["validation"])
+        intervals, calibration = _calibrate(setup, origin, settings, trained.best_epoch, split)
+        if rank():
+            return {}
+        trees = _trees(city, flows, split, starts["training"], model.anomaly)
+        card: dict[str, Any] = {
+            "version": registry.next_version(architecture),
+            "city": city.name,
+            "architecture": described,
+            "parameters": parameter_counts(model.network),
+            "grid": city.grid(),
+            "scale": model.scale,
+            "split": {name: city.isoformat(moment) for name, moment in vars(split).items()},
+            "windows": {name: len(positions) for name, positions in starts.items()},
+            "training": asdict(settings)
+            | {"device": str(chosen_device), "processes": processes(), "best_epoch": trained.best_epoch},
+            "transfer": transferred,
+            "data_hash": hash_of(flows_before(flows, split.train_end)),
+            "code_version": __version__,
+            "created": city.isoformat(np.datetime64(int(time.time()), "s")),
+            "command": _command(),
+        }
+        model = replace(model, card=card, trees=trees, intervals=intervals)
+        forecasters = {model.version: model.forecaster(chosen_device)} | model.baselines(flows)
+        card["metrics"], card["intervals"] = {}, calibration
+        for name in ("validation", "test"):
+            scored = evaluate(forecasters if len(starts[name]) else {}, flows, starts[name], model.scale, intervals)
+            card["metrics"][name], card["intervals"][name] = scored
+
+        def extra(folder: Path) -> None:
+            write_curve(folder, trained.history)
+            write_text(folder / "CARD.md", card_text(card))
+
+        publish_model(registry, model, extra)
+        for checkpoint in work.glob("*.safetensors"):
+            checkpoint.unlink()
+    log.info("published %s", registry.root / model.version)
+    return card
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What the network that is published and the one that calibrates its intervals have in common."""
+
+    city: City
+    flows: xr.Dataset
+    described: dict[str, Any]
+    device: torch.device
+    work: Path
+    resume: bool
+
+
+def _fit(
+    setup: _Setup,
+    origin: Origin | None,
+    settings: TrainingSettings,
+    train_end: np.datetime64,
+    training_starts: np.ndarray,
+    validation_starts: np.ndarray | None,
+) -> tuple[Model, Trained]:
+    """A network and what it needs, fitted to the slots before `train_end`; without validation for all epochs."""
+    city, flows = setup.city, setup.flows
+    fitted = flows_before(flows, train_end)
+    scale = highest_count(city, fitted)
+    anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
+    torch.manual_seed(settings.seed)
+    network = build(setup.described)
+    unit, context = scale, {}
+    if is_conditioned(network):
+        unit, context = 1.0, known_beforehand(city, flows, fitted, anomaly.normal)
+    splits = [starts for starts in (training_starts, validation_starts) if starts is not None]
+    training, *validation = windows_of(flows["flow"].values, unit, context, *splits)
+    training = with_patterns(network, training, city, flows["time"].values)
+    if origin is not None:
+        origin.load_into(network)
+    purpose = "calibration" if validation_starts is None else "network"
+    checkpoint = setup.work / f"{purpose}.safetensors"
+
+    def on_epoch(state: Trained) -> None:
+        last = state.history[-1]
+        validated = f", validation RMSE {last['valid_rmse']:.3f} vehicles per slot" if validation else ""
+        log.info("%s, epoch %d: training loss %.3g%s", purpose, last["epoch"], last["train_loss"], validated)
+
+    trained_on = [setup.described, city.grid(), str(train_end), [len(starts) for starts in splits]]
+    identity = hash_of(flows, json_text(trained_on + ([origin.sha256] if origin else [])))
+    trained = fit(
+        network,
+        training,
+        validation[0] if validation else None,
+        unit,
+        settings,
+        setup.device,
+        checkpoint,
+        identity,
+        setup.resume and (checkpoint.exists() or validation_starts is not None),
+        track if rank() == 0 else lambda items, *_: items,
+        on_epoch,
+    )
+    network.load_state_dict(trained.best)
+    return Model({"scale": scale}, network, Climatology.fit(city, fitted), anomaly), trained
+
+
+def _calibrate(
+    setup: _Setup, origin: Origin | None, settings: TrainingSettings, best_epoch: int, split: Split
+) -> tuple[Intervals | None, dict[str, Any]]:
+    """Prediction intervals from the last training days, forecast by a network that saw only the days before.
+
+    These days chose nothing: the settings and the number of epochs are the first network's. Where the origin has seen
+    them, the second network starts from random weights and runs all epochs. None with fewer than two training days.
+    """
+    city, flows = setup.city, setup.flows
+    days = np.unique(city.local_days(flows_before(flows, split.train_end)["time"].values))
+    held_out = round(CALIBRATION_SHARE * len(days)) or 1
+    if len(days) < 2:
+        log.warning("no prediction intervals: they need two training days, there is %d", len(days))
+        return None, {}
+    cut = city.midnight(days[-held_out])
+    before = window_starts(flows, city, split.start, cut)
+    after = window_starts(flows, city, cut, split.train_end)
+    if not (len(before) and len(after)):
+        log.warning("no prediction intervals: the training days leave no window on one side of %s", city.isoformat(cut))
+        return None, {}
+    if origin and origin.has_seen(cut):
+        origin = None
+    else:
+        settings = replace(settings, epochs=best_epoch)
+    model, _ = _fit(setup, origin, settings, cut, before, None)
+    if rank():
+        return None, {}
+    intervals = Intervals.fit(*forecasts_and_truth(model.forecaster(setup.device), flows, after))
+    period = {"calibrated_from": city.isoformat(cut), "calibrated_to": city.isoformat(split.train_end)}
+    return intervals, period | {"windows": len(after)}
+
+
+def _trees(
+    city: City, flows: xr.Dataset, split: Split, starts: np.ndarray, anomaly: AnomalyPersistence | None
+) -> GradientBoosting | None:
+    try:
+        return GradientBoosting.fit(city, flows_before(flows, split.train_end), starts, anomaly) if anomaly else None
+    except ImportError:
+        log.info("without the baseline lightgbm, which is not installed: pip install 'trafficcast[lightgbm]'")
+    except InputError as error:
+        log.info("without the baseline lightgbm: %s", error)
+    return None
+
+
+def _command() -> str:
+    """The command that trained."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    if processes() == 1:
+        return shlex.join(["trafficcast", *words])
+    return shlex.join(["torchrun", "--nproc-per-node", str(processes()), "-m", "pipelines", *words])

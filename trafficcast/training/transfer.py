@@ -1,0 +1,87 @@
+"""Transfer: a training that starts from the weights of another model, of this city or another, not from random ones."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from trafficcast.config.city import City
+from trafficcast.errors import InputError
+from trafficcast.stores.registry import VERSION, Registry
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that a training starts from: its weights, their SHA-256, and until when it has seen this place.
+
+    `seen_until`, naive UTC: the end of the slots that it was trained on; None for a model of another place.
+    """
+
+    city: str
+    version: str
+    sha256: str
+    weights: dict[str, torch.Tensor]
+    seen_until: np.datetime64 | None
+
+    def has_seen(self, time: np.datetime64) -> bool:
+        """Whether it was trained on slots of this place from that time on, naive UTC."""
+        return self.seen_until is not None and bool(self.seen_until > time)
+
+    def card(self, city: City) -> dict[str, str | None]:
+        """What the card of the new model, of `city`, says of it."""
+        seen_until = None if self.seen_until is None else city.isoformat(self.seen_until)
+        return {"city": self.city, "version": self.version, "weights_sha256": self.sha256, "seen_until": seen_until}
+
+    def load_into(self, network: nn.Module) -> None:
+        """Give a network these weights. Raises InputError that names the first parameter that does not fit.
+
+        Buffers are a city's own (the start of VMRNN-C) and stay as they are.
+        """
+        own = {name: buffer for name, buffer in network.named_buffers() if name in self.weights}
+        weights, wanted = self.weights | own, network.state_dict()
+        for name in [*wanted, *weights]:
+            shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (weights, wanted)]
+            if shapes[0] != shapes[1]:
+                there, here = (f"the shape {shape}" if shape is not None else "no place" for shape in shapes)
+                raise InputError(
+                    f"--transfer {self.city}/{self.version}: {name} has {there} there and {here} in this network: "
+                    "only a model of the same architecture can be a start"
+                )
+        network.load_state_dict(weights)
+
+
+def find_origin(models: Path, city: City, architecture: str, reference: str) -> Origin:
+    """The model that a person named as VERSION, of this city, or CITY/VERSION, below the folder `models`.
+
+    Raises InputError where there is none, where its file is damaged, and where it is of another architecture.
+    """
+    owner, _, version = reference.rpartition("/")
+    owner = owner or city.name
+    if not (VERSION.fullmatch(owner) and VERSION.fullmatch(version)):
+        raise InputError(f"--transfer '{reference}' is neither VERSION nor CITY/VERSION, such as {city.name}/vmrnn-c-1")
+    registry = Registry(models / owner, city.model_copy(update={"name": owner}))
+    card = registry.card(version)
+    file = registry.root / version / "model.safetensors"
+    try:
+        name, box = card["architecture"]["name"], card["grid"]
+        seen_until = city.parse_time(card["split"]["train_end"])
+        elsewhere = (
+            city.east <= box["west"]
+            or box["east"] <= city.west
+            or city.north <= box["south"]
+            or box["north"] <= city.south
+        )
+        content = file.read_bytes()
+        weights = load(content)
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise InputError(f"--transfer {reference}: {file.parent} is damaged ({error})") from None
+    if name != architecture:
+        raise InputError(f"--transfer {reference} is a {name} and cannot start a {architecture}: give --model {name}")
+    return Origin(owner, version, hashlib.sha256(content).hexdigest(), weights, None if elsewhere else seen_until)
