@@ -13,12 +13,12 @@ from pathlib import Path
 import xarray as xr
 from streamlit.web import cli
 
-BEFORE = ("altair", "dashboard.reads.stores", "folium.plugins", "h5netcdf")
+_BEFORE = ("altair", "dashboard.reads.stores", "folium.plugins", "h5netcdf")
 
 
 def import_before() -> None:
     """Import what the first page would wait for."""
-    for name in BEFORE:
+    for name in _BEFORE:
         importlib.import_module(name)
     xr.Variable("x", [0])  # with the first one xarray imports dask, where that is installed
 

@@ -16,13 +16,13 @@ from dashboard.forecasts import look_back, now
 from dashboard.page.address import change, current_view
 from dashboard.page.labels import plain
 from dashboard.page.view import View
-from dashboard.sign_in import may_enter
+from dashboard.sign_in import _may_enter
 from dashboard.skill import models, skill
 from trafficcast.config.settings import Config, load_config
 from trafficcast.errors import InputError
 
 # In the order of the menu: title, the page's part of the address, its module.
-PAGES: tuple[tuple[str, str, ModuleType], ...] = (
+_PAGES: tuple[tuple[str, str, ModuleType], ...] = (
     ("Now", "", now),
     ("Look back", "look-back", look_back),
     ("Skill", "skill", skill),
@@ -31,7 +31,7 @@ PAGES: tuple[tuple[str, str, ModuleType], ...] = (
     ("Alerts", "alerts", alerts),
 )
 # Charts, maps and choices are to fit a screen of 1280 x 720.
-STYLE = """<style>
+_STYLE = """<style>
 .stMainBlockContainer { padding: 3.5rem 2rem 1rem 2rem; }
 .st-key-city-choice { position: fixed; top: 0.45rem; right: 4.5rem; width: 13rem; z-index: 1000000; }
 .stMainBlockContainer [data-testid="stVerticalBlock"] { gap: 0.5rem; }
@@ -46,7 +46,7 @@ STYLE = """<style>
 def main(arguments: list[str]) -> None:
     """Draw the page that the address names, once, top to bottom."""
     st.set_page_config(page_title="Traffic forecast", layout="wide")
-    st.html(STYLE)
+    st.html(_STYLE)
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, default=Path("config.toml"))
     parser.add_argument("--city")
@@ -57,11 +57,11 @@ def main(arguments: list[str]) -> None:
     except InputError as error:
         st.error(plain(str(error)))
         return
-    if not may_enter(config.dashboard):
+    if not _may_enter(config.dashboard):
         return
     pages = [
         st.Page(partial(_draw, module.draw, config, default_city), title=title, url_path=path, default=not path)
-        for title, path, module in PAGES
+        for title, path, module in _PAGES
     ]
     st.navigation(pages, position="top").run()
 

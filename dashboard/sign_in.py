@@ -10,12 +10,12 @@ from dashboard.page.labels import plain
 from trafficcast.config.settings import Dashboard
 
 
-def may_enter(settings: Dashboard) -> bool:
+def _may_enter(settings: Dashboard) -> bool:
     """Whether the person may see the pages; where not, the page says why and what to do."""
     if not settings.sign_in:
         return True
     person = st.user.to_dict()
-    refusal = refused(settings, person)
+    refusal = _refused(settings, person)
     if refusal is None:
         return True
     if person.get("is_logged_in"):
@@ -27,7 +27,7 @@ def may_enter(settings: Dashboard) -> bool:
     return False
 
 
-def refused(settings: Dashboard, person: Mapping[str, object]) -> str | None:
+def _refused(settings: Dashboard, person: Mapping[str, object]) -> str | None:
     """Why a person, as the provider describes it, may not enter; None where it may.
 
     Only an address that the provider has not called unverified counts, upper and lower case alike.

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from trafficcast.parallel import ahead, next_ahead
+from trafficcast.parallel import next_ahead, parallel_map
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -16,12 +16,12 @@ def test_results_come_in_order(workers: int) -> None:
         time.sleep(0.002 * (n % 3))
         return n * n
 
-    assert list(ahead(work, range(20), workers)) == [n * n for n in range(20)]
+    assert list(parallel_map(work, range(20), workers)) == [n * n for n in range(20)]
 
 
 def test_little_is_done_before_it_is_wanted() -> None:
     begun = []
-    results = ahead(lambda n: begun.append(n), iter(range(100)), 2)
+    results = parallel_map(lambda n: begun.append(n), iter(range(100)), 2)
     for done in range(5):
         next(results)
         assert len(begun) <= done + 3
@@ -29,11 +29,11 @@ def test_little_is_done_before_it_is_wanted() -> None:
 
 def test_items_are_worked_on_at_the_same_time() -> None:
     together = threading.Barrier(2, timeout=10)
-    assert list(ahead(lambda _: together.wait() >= 0, range(4), 2)) == [True] * 4
+    assert list(parallel_map(lambda _: together.wait() >= 0, range(4), 2)) == [True] * 4
 
 
 def test_an_error_comes_in_its_turn() -> None:
-    results = ahead(lambda n: 1 // (2 - n), range(9), 3)
+    results = parallel_map(lambda n: 1 // (2 - n), range(9), 3)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-T = TypeVar("T")
-R = TypeVar("R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def parallel_map(work: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
     """`map`, with the next items worked on in threads while the caller uses a result.
 
     What is slow in `work` must release the interpreter's lock. An error is raised in its turn.
     """
-    waiting: deque[Future[R]] = deque()
+    waiting: deque[Future[_R]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
@@ -30,10 +30,10 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[
                 future.cancel()
 
 
-def next_ahead(items: Iterator[R]) -> Iterator[R]:
+def next_ahead(items: Iterator[_R]) -> Iterator[_R]:
     """The same items, the next one made in a thread while the caller uses one."""
     end = object()
-    for item in ahead(lambda _: next(items, end), iter(int, 1), 1):
+    for item in parallel_map(lambda _: next(items, end), iter(int, 1), 1):
         if item is end:
             return
         yield item  # type: ignore[misc]

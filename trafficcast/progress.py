@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 log = logging.getLogger("trafficcast")
-LOG_EVERY_SECONDS = 15.0
-T = TypeVar("T")
+_LOG_EVERY_SECONDS = 15.0
+_T = TypeVar("_T")
 
 
-def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
     """Yield the items while showing how far it has come."""
     with gauge(description) as progress:
         for done, item in enumerate(items, 1):
@@ -45,7 +45,7 @@ def gauge(description: str) -> Iterator[Callable[[float], None]]:
     def say(share: float) -> None:
         nonlocal spoke
         now = time.monotonic()
-        if now - spoke > LOG_EVERY_SECONDS or share >= 1:
+        if now - spoke > _LOG_EVERY_SECONDS or share >= 1:
             spoke = now
             log.info("%s: %.0f %%, %.0f s", description, 100 * share, now - began)
 

@@ -9,8 +9,8 @@ import numpy as np
 import streamlit as st
 from streamlit_folium import st_folium
 
-from dashboard.alerts.reads import MOST, alert_file, read_alerts
-from dashboard.alerts.tables import alert_table, head_line, place_of, rule_table
+from dashboard.alerts.reads import _MOST, _alert_file, _read_alerts
+from dashboard.alerts.tables import _alert_table, _head_line, _place_of, _rule_table
 from dashboard.maps.base_map import base_map, cell_layer
 from dashboard.maps.cells import cell_words
 from dashboard.maps.named_areas import named_areas
@@ -24,28 +24,28 @@ from trafficcast.alerts.book import Alert
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
 
-MAP_HEIGHT, TABLE_HEIGHT, ROW_HEIGHT = 330, 230, 31
-PLACE_COLOUR, AREA_OPACITY = "#d55e00", 0.7  # vermilion of Okabe & Ito
-AGAIN_SECONDS = 10  # after which what could not be read is read again
-OPEN, PAST, RULES = "Open", "Past", "Rules"
+_MAP_HEIGHT, _TABLE_HEIGHT, _ROW_HEIGHT = 330, 230, 31
+_PLACE_COLOUR, _AREA_OPACITY = "#d55e00", 0.7  # vermilion of Okabe & Ito
+_AGAIN_SECONDS = 10  # after which what could not be read is read again
+_OPEN, _PAST, _RULES = "Open", "Past", "Rules"
 
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    file = alert_file(config.paths.data)
+    file = _alert_file(config.paths.data)
     try:
-        is_open, is_over = read_alerts(file, view.city.name, np.datetime64("now", "us"))
+        is_open, is_over = _read_alerts(file, view.city.name, np.datetime64("now", "us"))
     except InputError as error:
         st.error(plain(str(error)))
-        rerun_when_changed(lambda: int(time.monotonic() / AGAIN_SECONDS))
+        rerun_when_changed(lambda: int(time.monotonic() / _AGAIN_SECONDS))
         _rules(config, view)
         return
     rerun_when_changed(lambda: _changed(file))
     _tell(view, is_open, file.exists())
     section = _choose_section(view, bool(is_open), bool(is_over))
-    if section == OPEN:
+    if section == _OPEN:
         _alerts(config, view, is_open, section)
-    elif section == PAST:
+    elif section == _PAST:
         _alerts(config, view, is_over, section)
     else:
         _rules(config, view)
@@ -53,7 +53,7 @@ def draw(config: Config, view: View) -> None:
 
 def _tell(view: View, is_open: list[Alert], kept: bool) -> None:
     """How many alerts are open, first of all."""
-    words = plain(head_line(view.city, is_open))
+    words = plain(_head_line(view.city, is_open))
     if any(alert.finding.severity == "critical" for alert in is_open):
         st.error(words)
     elif is_open:
@@ -66,23 +66,25 @@ def _tell(view: View, is_open: list[Alert], kept: bool) -> None:
 
 def _choose_section(view: View, any_open: bool, any_over: bool) -> str:
     key = f"alerts section {view.city.name}"
-    st.session_state.setdefault(key, OPEN if any_open or not any_over else PAST)
-    section = st.segmented_control("Alerts", (OPEN, PAST, RULES), key=key, required=True, label_visibility="collapsed")
+    st.session_state.setdefault(key, _OPEN if any_open or not any_over else _PAST)
+    section = st.segmented_control(
+        "Alerts", (_OPEN, _PAST, _RULES), key=key, required=True, label_visibility="collapsed"
+    )
     return str(section)
 
 
 def _alerts(config: Config, view: View, alerts: list[Alert], section: str) -> None:
     """The alerts as a table; of the chosen one, of the newest without a choice, the place and the ways on."""
     if not alerts:
-        st.caption("None is open." if section == OPEN else "None was ever cleared.")
+        st.caption("None is open." if section == _OPEN else "None was ever cleared.")
         return
-    if len(alerts) == MOST and section == PAST:
-        st.caption(f"The last {MOST} of them.")
+    if len(alerts) == _MOST and section == _PAST:
+        st.caption(f"The last {_MOST} of them.")
     newest = alerts[0]
     chosen = st.dataframe(
-        alert_table(view.city, alerts).drop(columns=["until"] if section == OPEN else []),
+        _alert_table(view.city, alerts).drop(columns=["until"] if section == _OPEN else []),
         hide_index=True,
-        height=min(TABLE_HEIGHT, ROW_HEIGHT * (len(alerts) + 1) + 3),
+        height=min(_TABLE_HEIGHT, _ROW_HEIGHT * (len(alerts) + 1) + 3),
         on_select="rerun",
         selection_mode="single-row",
         # Another row than the one chosen would stand there when a new alert comes.
@@ -100,7 +102,7 @@ def _alerts(config: Config, view: View, alerts: list[Alert], section: str) -> No
 def _place(config: Config, view: View, alert: Alert) -> None:
     """An alert's place on the map, its words, and the ways to the pages that show more of it."""
     city = view.city
-    share, cell = place_of(alert, city, named_areas(city))
+    share, cell = _place_of(alert, city, named_areas(city))
     the_map, words = st.columns([1.1, 1])
     with words:
         st.text(f"{one_line(alert.finding.message)}")
@@ -127,12 +129,12 @@ def _map(config: Config, view: View, share: np.ndarray | None, cell: tuple[int, 
     outlines, places = places_of(city)
     colours, words, chosen = [], [], cell
     if share is not None:
-        colours = [f"{PLACE_COLOUR}{round(AREA_OPACITY * 255 * one):02x}" for one in share.ravel().tolist()]
+        colours = [f"{_PLACE_COLOUR}{round(_AREA_OPACITY * 255 * one):02x}" for one in share.ravel().tolist()]
         words, chosen = [f"{words} %" for words in cell_words(places, 100 * share, 0)], None
     st_folium(
         base_map(city, street_picture(config, city), config.map.tiles_url, config.map.tiles_attribution, outlines),
         key=f"alerts map {city.name}",
-        height=MAP_HEIGHT,
+        height=_MAP_HEIGHT,
         use_container_width=True,
         returned_objects=[],
         feature_group_to_add=cell_layer(city, colours, words, chosen),
@@ -143,7 +145,7 @@ def _map(config: Config, view: View, share: np.ndarray | None, cell: tuple[int, 
 def _rules(config: Config, view: View) -> None:
     st.markdown("**Rules of this city**: what raises an alert, as alerts.rules of the configuration has it")
     st.dataframe(
-        rule_table(view.city, config.alerts.rules),
+        _rule_table(view.city, config.alerts.rules),
         hide_index=True,
         column_config={"raised when": st.column_config.TextColumn(width="large")},
     )

@@ -15,16 +15,16 @@ from trafficcast.alerts.findings import Finding
 from trafficcast.errors import InputError
 from trafficcast.ingest.record_store import why_not
 
-WAIT_SECONDS = 0.5  # for a writer: the page is to be drawn within a second
-MOST = 500
+_WAIT_SECONDS = 0.5  # for a writer: the page is to be drawn within a second
+_MOST = 500
 
 
-def alert_file(data: Path) -> Path:
+def _alert_file(data: Path) -> Path:
     """Where the alerts of all cities are."""
     return data / "alerts.sqlite"
 
 
-def read_alerts(file: Path, city: str, now: np.datetime64) -> tuple[list[Alert], list[Alert]]:
+def _read_alerts(file: Path, city: str, now: np.datetime64) -> tuple[list[Alert], list[Alert]]:
     """What is open as of `now` (naive UTC), and the last MOST that are over, the newest first both.
 
     Nothing where there is no file. Raises InputError where it is damaged or cannot be read now.
@@ -35,13 +35,13 @@ def read_alerts(file: Path, city: str, now: np.datetime64) -> tuple[list[Alert],
     try:
         # Opened so, SQLite neither makes a file that is gone by now nor changes one.
         with closing(
-            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=WAIT_SECONDS)
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS)
         ) as database:
             is_open = "raised <= ? AND (cleared IS NULL OR cleared > ?) ORDER BY raised DESC, rule, place"
             is_over = "cleared <= ? ORDER BY raised DESC, rule, place LIMIT ?"
             return (
                 _rows(database, city, is_open, moment, moment),
-                _rows(database, city, is_over, moment, MOST),
+                _rows(database, city, is_over, moment, _MOST),
             )
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):  # a book in which nothing was ever written

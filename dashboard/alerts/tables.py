@@ -14,20 +14,20 @@ from trafficcast.config.city import City
 from trafficcast.geography.areas import Area
 from trafficcast.geography.cells import cell_at
 
-WHOLE_CITY = "the whole city"
+_WHOLE_CITY = "the whole city"
 # Told apart by their signs as well as by their words.
-SEVERITIES = {
+_SEVERITIES = {
     "critical": "\N{BLACK UP-POINTING TRIANGLE} critical",
     "warning": "\N{WHITE UP-POINTING TRIANGLE} warning",
 }
-UNITS = {
+_UNITS = {
     "forecast-overdue": "minutes",
     "feed-silent": "minutes",
     "skill": "vehicles per slot",
     "coverage": "share",
     "flow": "vehicles per slot",
 }
-RAISED_WHEN = {
+_RAISED_WHEN = {
     "forecast-overdue": "a slot has begun and so many minutes after there is no forecast from it on",
     "feed-silent": "a slot has ended and so many minutes after it is not observed",
     "skill": "the error was above persistence's in each of so many scored forecasts, the last ones",
@@ -36,7 +36,7 @@ RAISED_WHEN = {
 }
 
 
-def alert_table(city: City, alerts: Iterable[Alert]) -> pd.DataFrame:
+def _alert_table(city: City, alerts: Iterable[Alert]) -> pd.DataFrame:
     """A row for each alert, in their order.
 
     Columns: severity, since and until (the city's zone; empty while it is open), place, message, value and limit (in
@@ -45,20 +45,20 @@ def alert_table(city: City, alerts: Iterable[Alert]) -> pd.DataFrame:
     alerts = list(alerts)
     return pd.DataFrame(
         {
-            "severity": [SEVERITIES.get(a.finding.severity, one_line(a.finding.severity)) for a in alerts],
+            "severity": [_SEVERITIES.get(a.finding.severity, one_line(a.finding.severity)) for a in alerts],
             "since": [_moment(city, alert.raised) for alert in alerts],
             "until": ["" if alert.cleared is None else _moment(city, alert.cleared) for alert in alerts],
-            "place": [one_line(alert.finding.place) or WHOLE_CITY for alert in alerts],
+            "place": [one_line(alert.finding.place) or _WHOLE_CITY for alert in alerts],
             "message": [one_line(alert.finding.message) for alert in alerts],
             "value": np.array([alert.finding.value for alert in alerts], np.float64),
             "limit": np.array([alert.finding.limit for alert in alerts], np.float64),
-            "unit": [UNITS.get(alert.finding.kind, "") for alert in alerts],
+            "unit": [_UNITS.get(alert.finding.kind, "") for alert in alerts],
             "rule": [one_line(alert.finding.rule) for alert in alerts],
         }
     )
 
 
-def rule_table(city: City, rules: Iterable[Rule]) -> pd.DataFrame:
+def _rule_table(city: City, rules: Iterable[Rule]) -> pd.DataFrame:
     """The rules that hold for a city: kind, severity, raised when, and their limits as the configuration has them."""
     rows = []
     for rule in rules:
@@ -68,22 +68,22 @@ def rule_table(city: City, rules: Iterable[Rule]) -> pd.DataFrame:
         if limits.get("above") and "times_typical" not in limits:
             del limits["at_least"]  # belongs to times_typical
         told = ", ".join(f"{name} = {_limit(value)}" for name, value in limits.items())
-        severity = SEVERITIES.get(rule.severity, rule.severity)
-        rows.append((rule.kind, severity, RAISED_WHEN.get(rule.kind, ""), one_line(told)))
+        severity = _SEVERITIES.get(rule.severity, rule.severity)
+        rows.append((rule.kind, severity, _RAISED_WHEN.get(rule.kind, ""), one_line(told)))
     return pd.DataFrame(rows, columns=["rule", "severity", "raised when", "limits"])
 
 
-def head_line(city: City, alerts: list[Alert]) -> str:
+def _head_line(city: City, alerts: list[Alert]) -> str:
     """'3 open alerts in oslo: 1 critical, 2 warning'; 'No open alerts in oslo'."""
     if not alerts:
         return f"No open alerts in {city.name}"
     severities = [alert.finding.severity for alert in alerts]
-    counted = [f"{n} {severity}" for severity in SEVERITIES if (n := severities.count(severity))]
+    counted = [f"{n} {severity}" for severity in _SEVERITIES if (n := severities.count(severity))]
     plural = "s" if len(alerts) > 1 else ""
     return f"{len(alerts)} open alert{plural} in {city.name}" + (f": {', '.join(counted)}" if counted else "")
 
 
-def place_of(alert: Alert, city: City, areas: Mapping[str, Area]) -> tuple[np.ndarray | None, tuple[int, int] | None]:
+def _place_of(alert: Alert, city: City, areas: Mapping[str, Area]) -> tuple[np.ndarray | None, tuple[int, int] | None]:
     """The share of each cell that the alert's area covers, (row, col), and the cell, (row, col), to look at.
 
     Of an area the cell is the one that holds its point. None both: the alert is about the whole city, or about a place

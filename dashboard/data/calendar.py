@@ -9,15 +9,15 @@ import pandas as pd
 from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
 
 # Sky blue and vermilion of Okabe & Ito and grey: told apart whatever one's colour vision, on light and dark pages.
-COLOURS = {OBSERVED: "#56b4e9", PARTIAL: "#d55e00", MISSING: "#7d7d7d"}
-LINE = "#2b8cc4"  # as far from white as from black
-BY_STATE, BY_COVERAGE = "state", "coverage"
-WEEKS = 8
-DAY = np.timedelta64(1, "D")
-SLOT = "slot"  # the selection of the calendar
+_COLOURS = {OBSERVED: "#56b4e9", PARTIAL: "#d55e00", MISSING: "#7d7d7d"}
+_LINE = "#2b8cc4"  # as far from white as from black
+_BY_STATE, _BY_COVERAGE = "state", "coverage"
+_WEEKS = 8
+_DAY = np.timedelta64(1, "D")
+_SLOT = "slot"  # the selection of the calendar
 
 
-def months(days: list[np.datetime64]) -> list[np.datetime64]:
+def _months(days: list[np.datetime64]) -> list[np.datetime64]:
     """The months from that of the first to that of the last day, the newest first, datetime64[M]."""
     if not days:
         return []
@@ -25,24 +25,24 @@ def months(days: list[np.datetime64]) -> list[np.datetime64]:
     return list(np.arange(first, last + 1)[::-1])
 
 
-def period_days(days: list[np.datetime64], month: np.datetime64 | None) -> tuple[np.datetime64, np.datetime64]:
+def _period_days(days: list[np.datetime64], month: np.datetime64 | None) -> tuple[np.datetime64, np.datetime64]:
     """The first and the last local day shown: those of a month, or of the last weeks, between the store's own.
 
     `days`: those of the store, in order, one at least.
     """
     if month is None:
-        first, last = days[-1] - (7 * WEEKS - 1) * DAY, days[-1]
+        first, last = days[-1] - (7 * _WEEKS - 1) * _DAY, days[-1]
     else:
-        first, last = month.astype("datetime64[D]"), (month + 1).astype("datetime64[D]") - DAY
+        first, last = month.astype("datetime64[D]"), (month + 1).astype("datetime64[D]") - _DAY
     return max(first, days[0]), min(last, days[-1])
 
 
-def month_label(month: np.datetime64) -> str:
+def _month_label(month: np.datetime64) -> str:
     """'June 2008'."""
     return f"{month.astype('datetime64[M]').item():%B %Y}"
 
 
-def calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt.Chart:
+def _calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt.Chart:
     """A chart of a `slot_table`, coloured `by` state or coverage; a click chooses the slot of that time.
 
     An hour that the clocks repeat stands there twice, side by side; one that they skip is left out. Vega knows the
@@ -59,14 +59,14 @@ def calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt.
         title=f"local time, {zone}",
         grid=False,
     )
-    chosen = alt.selection_point(name=SLOT, fields=["id"], on="click", empty=True)
+    chosen = alt.selection_point(name=_SLOT, fields=["id"], on="click", empty=True)
     colour = (
         alt.Color(
             "state:N",
-            scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
+            scale=alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values())),
             legend=alt.Legend(title=None, orient="top"),
         )
-        if by == BY_STATE
+        if by == _BY_STATE
         else alt.Color(
             "coverage:Q",
             scale=alt.Scale(domain=[0, 1], scheme="cividis"),
@@ -103,7 +103,7 @@ def calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt.
     )
 
 
-def steps(table: pd.DataFrame, column: str) -> pd.DataFrame:
+def _steps(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """The points of a line through a column of a `slot_table` that holds for each whole slot and stops at gaps.
 
     Columns: at (local), value, label. What is not a number is a gap, and so is a missing slot.
@@ -118,13 +118,13 @@ def steps(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return pd.concat([points, ends]).sort_values("order").drop(columns="order").reset_index(drop=True)
 
 
-def line_chart(table: pd.DataFrame, column: str, height: int) -> alt.Chart:
+def _line_chart(table: pd.DataFrame, column: str, height: int) -> alt.Chart:
     """A column of a `slot_table` over local time."""
-    points = steps(table, column)
+    points = _steps(table, column)
     points = points.assign(order=np.arange(len(points)))
     return (
         alt.Chart(points)
-        .mark_line(interpolate="step-after", strokeWidth=1.2, color=LINE)
+        .mark_line(interpolate="step-after", strokeWidth=1.2, color=_LINE)
         .encode(
             x=alt.X(
                 "at:T",

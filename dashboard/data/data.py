@@ -8,34 +8,52 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from dashboard.data.calendar import (
+    _BY_COVERAGE,
+    _BY_STATE,
+    _SLOT,
+    _WEEKS,
+    _calendar_chart,
+    _line_chart,
+    _month_label,
+    _months,
+    _period_days,
+)
+from dashboard.data.quality import (
+    _MOST_GAPS,
+    _counter_table,
+    _drop_table,
+    _gap_table,
+    _Quality,
+    _quality_file,
+    _read_quality,
+    _suspect_table,
+)
+from dashboard.data.quarantine import _quarantine_table
+from dashboard.data.reads import _records_of_slots, _slots_between
+from dashboard.data.slots import _DAY, _slot_table, _table_of_days
+from dashboard.data.street_image import _street_image
 from dashboard.page.address import change
 from dashboard.page.banner import age
-from dashboard.reads.places import record_picture, records_stamp
-from dashboard.data.reads import records_of_slots, slots_between
-from dashboard.data.calendar import BY_COVERAGE, BY_STATE, SLOT, WEEKS, calendar_chart, line_chart, month_label, months, period_days
-from dashboard.page.nothing_yet import what_is_missing
 from dashboard.page.labels import moment_label, plain
 from dashboard.page.navigation import LOOK_BACK, open_page
-from dashboard.data.quality import MOST_GAPS, Quality, counter_table, drop_table, gap_table, quality_file, read_quality, suspect_table
-from dashboard.data.quarantine import quarantine_table
-from dashboard.reads.stamps import stamp
-from dashboard.data.slots import DAY, slot_table, table_of_days
-from trafficcast.stores.flows import Slots
-from dashboard.data.street_image import street_image
-from dashboard.page.view import View
+from dashboard.page.nothing_yet import what_is_missing
 from dashboard.page.refresh import rerun_when_changed
+from dashboard.page.view import View
+from dashboard.reads.places import record_picture, records_stamp
+from dashboard.reads.stamps import stamp
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
 from trafficcast.quality.point_density import MUCH_OUTSIDE
-from trafficcast.stores.flows import flow_store
+from trafficcast.stores.flows import Slots, flow_store
 
-CALENDAR_HEIGHT, CHART_HEIGHT, TABLE_HEIGHT, ROW_HEIGHT = 290, 140, 470, 31
-PICTURE_WIDTH = 520
-REPORT_WIDTHS = 290, 255, 385  # of its tables, beside each other on 1024 pixels
-CALENDAR, QUALITY, PLACES, QUARANTINE = "Calendar", "Quality report", "Where records lie", "Quarantine"
-RECENT = f"Last {WEEKS} weeks"
-SECTIONS = (CALENDAR, QUALITY, PLACES, QUARANTINE)
+_CALENDAR_HEIGHT, _CHART_HEIGHT, _TABLE_HEIGHT, _ROW_HEIGHT = 290, 140, 470, 31
+_PICTURE_WIDTH = 520
+_REPORT_WIDTHS = 290, 255, 385  # of its tables, beside each other on 1024 pixels
+_CALENDAR, _QUALITY, _PLACES, _QUARANTINE = "Calendar", "Quality report", "Where records lie", "Quarantine"
+_RECENT = f"Last {_WEEKS} weeks"
+_SECTIONS = (_CALENDAR, _QUALITY, _PLACES, _QUARANTINE)
 
 
 def draw(config: Config, view: View) -> None:
@@ -43,13 +61,18 @@ def draw(config: Config, view: View) -> None:
     city, store = view.city, flow_store(config.paths.data, view.city)
     rerun_when_changed(lambda: (stamp(store), records_stamp(config, city)))
     section = st.segmented_control(
-        "What of the data", SECTIONS, default=CALENDAR, key="data section", required=True, label_visibility="collapsed"
+        "What of the data",
+        _SECTIONS,
+        default=_CALENDAR,
+        key="data section",
+        required=True,
+        label_visibility="collapsed",
     )
-    if section == QUALITY:
+    if section == _QUALITY:
         _quality(config, view)
-    elif section == PLACES:
+    elif section == _PLACES:
         _places(config, view)
-    elif section == QUARANTINE:
+    elif section == _QUARANTINE:
         _quarantine(view)
     elif days := store.days():
         _calendar(config, view, days)
@@ -60,23 +83,23 @@ def draw(config: Config, view: View) -> None:
 def _calendar(config: Config, view: View, days: list[np.datetime64]) -> None:
     """The choice of a period, its calendar and charts, and its days as a table."""
     period_place, by_place, told_place = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
-    known = months(days)
+    known = _months(days)
     month = _month(view, known)
-    st.session_state["data period"] = month or RECENT
+    st.session_state["data period"] = month or _RECENT
     period_place.selectbox(
         "Period",
-        [RECENT, *known],
+        [_RECENT, *known],
         key="data period",
-        format_func=lambda one: one if isinstance(one, str) else month_label(one),
+        format_func=lambda one: one if isinstance(one, str) else _month_label(one),
         on_change=partial(_choose_period, view, days),
     )
-    by = by_place.segmented_control("Colour", (BY_STATE, BY_COVERAGE), default=BY_STATE, key="by", required=True)
-    first, last = period_days(days, month)
-    stored = slots_between(config, view.city, first, last)
+    by = by_place.segmented_control("Colour", (_BY_STATE, _BY_COVERAGE), default=_BY_STATE, key="by", required=True)
+    first, last = _period_days(days, month)
+    stored = _slots_between(config, view.city, first, last)
     for sentence in stored.damaged[:3]:
         st.warning(plain(sentence))
     records, why_not = _records(config, view)
-    table = slot_table(view.city, stored, *_edges(view, stored, days, first, last), records)
+    table = _slot_table(view.city, stored, *_edges(view, stored, days, first, last), records)
     told_place.caption(plain(_summary(view, table, last == days[-1])))
     if len(table):
         _charts(view, table, str(by), f"{first} {last}", why_not)
@@ -93,10 +116,10 @@ def _month(view: View, known: list[np.datetime64]) -> np.datetime64 | None:
 
 def _choose_period(view: View, days: list[np.datetime64]) -> None:
     month = st.session_state["data period"]
-    if month == RECENT:
+    if month == _RECENT:
         change(view, time=None)
         return
-    first = view.city.slots_of_day(period_days(days, month)[0])[0] * view.city.slot_us
+    first = view.city.slots_of_day(_period_days(days, month)[0])[0] * view.city.slot_us
     change(view, time=np.datetime64(int(first), "us"))
 
 
@@ -104,7 +127,7 @@ def _edges(
     view: View, stored: Slots, days: list[np.datetime64], first: np.datetime64, last: np.datetime64
 ) -> tuple[np.datetime64, np.datetime64]:
     """The period whose slots are told: whole days, but nothing before the first and after the last stored slot."""
-    start, end = view.city.midnight(first), view.city.midnight(last + DAY)
+    start, end = view.city.midnight(first), view.city.midnight(last + _DAY)
     if len(stored.time) and first == days[0]:
         start = stored.time[0]
     if len(stored.time) and last == days[-1]:
@@ -115,7 +138,7 @@ def _edges(
 def _records(config: Config, view: View) -> tuple[pd.Series | None, str]:
     """Records by slot, or why there are none."""
     try:
-        found = records_of_slots(config, view.city)
+        found = _records_of_slots(config, view.city)
     except (InputError, JobError) as error:
         return None, str(error)
     return found, "" if found is not None else "Of these flows no records are kept: they were imported as grids."
@@ -135,22 +158,22 @@ def _summary(view: View, table: pd.DataFrame, newest: bool) -> str:
 def _charts(view: View, table: pd.DataFrame, by: str, period: str, why_no_records: str) -> None:
     zone = view.city.timezone
     chosen = st.altair_chart(
-        calendar_chart(table, by, zone, CALENDAR_HEIGHT),
+        _calendar_chart(table, by, zone, _CALENDAR_HEIGHT),
         width="stretch",
         on_select="rerun",
-        selection_mode=SLOT,
+        selection_mode=_SLOT,
         key=f"calendar {view.city.name} {period}",
     )
-    _chosen_slot(view, table, chosen["selection"].get(SLOT) or [])
+    _chosen_slot(view, table, chosen["selection"].get(_SLOT) or [])
     left, right = st.columns(2)
     left.markdown("**Vehicles per slot**")
     if table["vehicles"].notna().any():
-        left.altair_chart(line_chart(table, "vehicles", CHART_HEIGHT), width="stretch")
+        left.altair_chart(_line_chart(table, "vehicles", _CHART_HEIGHT), width="stretch")
     else:
         left.caption("How many vehicles were seen is unknown of this period.")
     right.markdown("**Records per slot**")
     if table["records"].notna().any():
-        right.altair_chart(line_chart(table, "records", CHART_HEIGHT), width="stretch")
+        right.altair_chart(_line_chart(table, "records", _CHART_HEIGHT), width="stretch")
     else:
         right.caption(plain(why_no_records or "No records in this period."))
 
@@ -172,9 +195,9 @@ def _chosen_slot(view: View, table: pd.DataFrame, chosen: list[dict[str, int]]) 
 def _days(table: pd.DataFrame) -> None:
     st.markdown("**Days**")
     st.dataframe(
-        table_of_days(table),
+        _table_of_days(table),
         hide_index=True,
-        height=TABLE_HEIGHT,
+        height=_TABLE_HEIGHT,
         column_config={
             "day": st.column_config.DateColumn("local day", format="ddd D MMM YYYY"),
             OBSERVED: st.column_config.NumberColumn("slots observed"),
@@ -195,21 +218,21 @@ def _quality(config: Config, view: View) -> None:
     if quality.first_slot and quality.last_slot:
         st.text(f"Of everything ever ingested: slots from {quality.first_slot} to {quality.last_slot}")
     with st.container(horizontal=True):  # wraps on a narrow screen
-        numbers, drops, gaps = (st.container(width=width) for width in REPORT_WIDTHS)
+        numbers, drops, gaps = (st.container(width=width) for width in _REPORT_WIDTHS)
     numbers.markdown("**Counters**")
-    numbers.dataframe(counter_table(quality), hide_index=True, height=TABLE_HEIGHT, column_config=_LOCALIZED)
+    numbers.dataframe(_counter_table(quality), hide_index=True, height=_TABLE_HEIGHT, column_config=_LOCALIZED)
     drops.markdown("**Rows dropped, by reason**")
-    drops.dataframe(drop_table(quality), hide_index=True, column_config=_LOCALIZED)
-    gaps.markdown(f"**Gaps**, the longest {MOST_GAPS} at most" if len(quality.gaps) > MOST_GAPS else "**Gaps**")
+    drops.dataframe(_drop_table(quality), hide_index=True, column_config=_LOCALIZED)
+    gaps.markdown(f"**Gaps**, the longest {_MOST_GAPS} at most" if len(quality.gaps) > _MOST_GAPS else "**Gaps**")
     if quality.gaps:
-        table = gap_table(quality)
+        table = _gap_table(quality)
         times = {name: st.column_config.TextColumn(width=135) for name in ("from", "to")}
-        height = min(TABLE_HEIGHT, ROW_HEIGHT * (len(table) + 1) + 3)
+        height = min(_TABLE_HEIGHT, _ROW_HEIGHT * (len(table) + 1) + 3)
         gaps.dataframe(table, hide_index=True, height=height, column_config=times)
     else:
         gaps.caption("None: every slot was observed.")
     drops.markdown("**Suspicious vehicles**")
-    suspects = suspect_table(quality)
+    suspects = _suspect_table(quality)
     if suspects is None:
         drops.caption("An ingest does not look for them. This report does:")
         drops.code(f"trafficcast quality --city {view.city.name} --html quality.html", language=None, wrap_lines=True)
@@ -219,10 +242,10 @@ def _quality(config: Config, view: View) -> None:
         drops.caption("None.")
 
 
-def _report(config: Config, view: View) -> Quality | None:
+def _report(config: Config, view: View) -> _Quality | None:
     """The city's report; where there is none the page says so."""
     try:
-        quality = read_quality(quality_file(config.paths.data, view.city))
+        quality = _read_quality(_quality_file(config.paths.data, view.city))
     except InputError as error:
         st.error(plain(str(error)))
         return None
@@ -243,7 +266,7 @@ def _places(config: Config, view: View) -> None:
     if picture is None:
         left.info("No places are known: there are no records, or they are trips between zones.")
     else:
-        left.image(street_image(picture, city, PICTURE_WIDTH))
+        left.image(_street_image(picture, city, _PICTURE_WIDTH))
     right.markdown("**The city's box**, its frame in the picture")
     edges = {f"{edge} (degrees)": f"{getattr(city, edge):g}" for edge in ("west", "east", "south", "north")}
     edges |= {"grid": f"{city.rows} rows x {city.cols} columns", "slots": f"{city.slot_minutes} minutes"}
@@ -266,7 +289,7 @@ def _quarantine(view: View) -> None:
         st.info(plain(f"{view.city.name} has no inbox: name a folder as inbox under [cities.{view.city.name}.feed]."))
         return
     try:
-        table, files = quarantine_table(inbox, view.city)
+        table, files = _quarantine_table(inbox, view.city)
     except OSError as error:
         st.error(plain(f"cannot read the quarantine of {inbox}: {error.strerror}"))
         return

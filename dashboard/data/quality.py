@@ -12,9 +12,9 @@ from dashboard.page.labels import one_line
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 
-LARGEST = 64 * 2**20  # bytes: of a report of many years with a gap every hour
-MOST_GAPS = 200
-COUNTERS = {
+_LARGEST = 64 * 2**20  # bytes: of a report of many years with a gap every hour
+_MOST_GAPS = 200
+_COUNTERS = {
     "files": "files and archive members read",
     "rows_read": "rows read",
     "points_kept": "points kept (of trips: their ends)",
@@ -28,7 +28,7 @@ COUNTERS = {
 }
 
 
-class Gap(BaseModel):
+class _Gap(BaseModel):
     """Slots in a row that were not observed; times are ISO 8601 with the offset of the city's zone."""
 
     start: str
@@ -37,8 +37,8 @@ class Gap(BaseModel):
     missing: int
 
 
-class Quality(BaseModel):
-    """What a page shows of a quality report (see trafficcast/quality.py); counters that are not there are unknown."""
+class _Quality(BaseModel):
+    """What a page shows of a quality report (see trafficcast/ingest/quality_report.py); counters that are not there are unknown."""
 
     kind: str | None = None
     files: int | None = None
@@ -56,7 +56,7 @@ class Quality(BaseModel):
     inflow: int | None = None
     outflow: int | None = None
     slots: dict[str, int] = Field(default_factory=dict)
-    gaps: list[Gap] = Field(default_factory=list)
+    gaps: list[_Gap] = Field(default_factory=list)
     suspects: list[dict[str, Any]] | None = None
 
     @property
@@ -67,17 +67,17 @@ class Quality(BaseModel):
         return self.points_outside / self.points_kept
 
 
-def quality_file(data: Path, city: City) -> Path:
+def _quality_file(data: Path, city: City) -> Path:
     """Where an ingest writes the city's report."""
     return data / city.name / "quality.json"
 
 
-def read_quality(file: Path) -> Quality | None:
+def _read_quality(file: Path) -> _Quality | None:
     """A quality report; None where there is none. Raises InputError where it cannot be read."""
     try:
-        if file.stat().st_size > LARGEST:
+        if file.stat().st_size > _LARGEST:
             raise InputError(f"{file} is larger than any report: move it away, the next ingest writes another")
-        return Quality.model_validate_json(file.read_bytes())
+        return _Quality.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -91,30 +91,30 @@ def read_quality(file: Path) -> Quality | None:
         ) from None
 
 
-def counter_table(quality: Quality) -> pd.DataFrame:
+def _counter_table(quality: _Quality) -> pd.DataFrame:
     """What was counted, and how many; without what is unknown."""
-    found = {words: getattr(quality, name) for name, words in COUNTERS.items()}
+    found = {words: getattr(quality, name) for name, words in _COUNTERS.items()}
     found |= {f"transitions refused for the {one_line(why)}": n for why, n in quality.transitions_refused.items()}
     found |= {f"slots {one_line(state)}": n for state, n in quality.slots.items()}
     return pd.DataFrame([(words, n) for words, n in found.items() if n is not None], columns=["what", "number"])
 
 
-def drop_table(quality: Quality) -> pd.DataFrame:
+def _drop_table(quality: _Quality) -> pd.DataFrame:
     """Why rows were dropped, how many, and their share of the rows read (0 to 1)."""
     read = quality.rows_read or 0
     rows = [(one_line(why).replace("_", " "), n, n / read if read else 0.0) for why, n in quality.rows_dropped.items()]
     return pd.DataFrame(rows, columns=["reason", "rows", "share"]).sort_values("rows", ascending=False, kind="stable")
 
 
-def gap_table(quality: Quality) -> pd.DataFrame:
+def _gap_table(quality: _Quality) -> pd.DataFrame:
     """The longest stretches of slots that were not observed, the newest first: from, to, slots partial and missing."""
-    longest = sorted(quality.gaps, key=lambda gap: -(gap.partial + gap.missing))[:MOST_GAPS]
+    longest = sorted(quality.gaps, key=lambda gap: -(gap.partial + gap.missing))[:_MOST_GAPS]
     rows = [(_moment(gap.start), _moment(gap.end), gap.partial, gap.missing) for gap in longest]
     table = pd.DataFrame(rows, columns=["from", "to", "partial", "missing"])
     return table.sort_values("from", ascending=False, kind="stable", ignore_index=True)
 
 
-def suspect_table(quality: Quality) -> pd.DataFrame | None:
+def _suspect_table(quality: _Quality) -> pd.DataFrame | None:
     """Suspicious vehicles: vehicle, suspicion, points, first and last of them; None where none were looked for."""
     if quality.suspects is None:
         return None

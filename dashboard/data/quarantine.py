@@ -12,20 +12,20 @@ import pandas as pd
 from dashboard.page.labels import one_line
 from trafficcast.config.city import City
 
-FOLDER, REASON = "quarantine", ".reason.txt"  # as pipelines/inbox.py writes them
-MOST_FILES = 200
-LONGEST_REASON = 2000  # characters
+_FOLDER, _REASON = "quarantine", ".reason.txt"  # as trafficcast/ingest/inbox.py writes them
+_MOST_FILES = 200
+_LONGEST_REASON = 2000  # characters
 
 
-def quarantine_table(inbox: Path, city: City) -> tuple[pd.DataFrame, int]:
+def _quarantine_table(inbox: Path, city: City) -> tuple[pd.DataFrame, int]:
     """The files in an inbox's quarantine, the newest first, and how many there are; at most MOST_FILES are told.
 
     Columns: file (below the quarantine), reason, since (when it came there, the city's zone), size (bytes). Nothing but
     the reasons is read. Raises OSError where the folder cannot be read.
     """
-    root = inbox / FOLDER
+    root = inbox / _FOLDER
     found = sorted(_files(root), key=lambda entry: (-entry[1].st_ctime_ns, entry[0]))
-    shown = found[:MOST_FILES]
+    shown = found[:_MOST_FILES]
     table = pd.DataFrame(
         {
             "file": [one_line(os.path.relpath(path, root)) for path, _ in shown],
@@ -49,17 +49,17 @@ def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(REASON):
+                elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(_REASON):
                     yield entry.path, entry.stat(follow_symlinks=False)
 
 
 def _reason(path: str) -> str:
     """What stands in the file beside it; a sentence where there is none."""
-    reason = path + REASON
+    reason = path + _REASON
     try:
         if os.path.islink(reason):
             return "no reason is given"
         with open(reason, encoding="utf-8", errors="replace") as file:
-            return one_line(file.read(LONGEST_REASON))
+            return one_line(file.read(_LONGEST_REASON))
     except OSError:
         return "no reason is given"

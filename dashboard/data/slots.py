@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-import h5py
 import numpy as np
 import pandas as pd
 
 from trafficcast.config.city import City
-from trafficcast.stores.flows import UNKNOWN
 from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
-from trafficcast.stores.day_store import DamagedFile, DayStore
-from trafficcast.stores.flows import Slots
+from trafficcast.stores.flows import UNKNOWN, Slots
+
+_DAY = np.timedelta64(1, "D")
 
 
-DAY = np.timedelta64(1, "D")
-
-
-
-
-
-
-def slot_table(
+def _slot_table(
     city: City, stored: Slots, start: np.datetime64, end: np.datetime64, records: pd.Series | None = None
 ) -> pd.DataFrame:
     """A row for each slot in [start, end), naive UTC, in order.
@@ -75,7 +64,7 @@ def slot_table(
     )
 
 
-def table_of_days(table: pd.DataFrame) -> pd.DataFrame:
+def _table_of_days(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each local day of a `slot_table`, the newest first.
 
     Columns: day, slots observed, partial and missing, mean coverage (0 to 1), vehicles at most in a slot, records.

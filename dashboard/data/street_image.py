@@ -10,16 +10,16 @@ from PIL import Image, ImageOps
 
 from trafficcast.config.city import City
 
-PAPER, FRAME = "white", "#7d7d7d"  # the ink is dark: without paper a dark page would hide it
+_PAPER, _FRAME = "white", "#7d7d7d"  # the ink is dark: without paper a dark page would hide it
 
 
-def street_image(picture: str, city: City, width: int) -> Image.Image:
+def _street_image(picture: str, city: City, width: int) -> Image.Image:
     """The picture (a data URI, see density.py) as wide as asked, pixels, and as high as the box is on the ground."""
     encoded = picture.partition(",")[2]
     ink = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
     narrowing = np.cos(np.radians((city.north + city.south) / 2))
     height = round(width * (city.north - city.south) / ((city.east - city.west) * narrowing))
     ink = ink.resize((width, max(1, min(height, 4 * width))), Image.Resampling.LANCZOS)
-    paper = Image.new("RGBA", ink.size, PAPER)
+    paper = Image.new("RGBA", ink.size, _PAPER)
     paper.alpha_composite(ink)
-    return ImageOps.expand(paper.convert("RGB"), border=2, fill=FRAME)
+    return ImageOps.expand(paper.convert("RGB"), border=2, fill=_FRAME)

@@ -9,29 +9,29 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.forecasts.cell_history import OBSERVED, TYPICAL
+from dashboard.forecasts.cell_history import _OBSERVED, _TYPICAL
 from dashboard.page.labels import moment_labels
 from trafficcast.config.city import FLOW_KINDS, City
-from trafficcast.forecasting.climatology import Climatology, Normal
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 
-MINUTE = np.timedelta64(1, "m")
-HOUR = 60 * MINUTE
+_MINUTE = np.timedelta64(1, "m")
+_HOUR = 60 * _MINUTE
 # Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages.
-OBSERVED_COLOUR, TYPICAL_COLOUR = "#888888", "#0072b2"
-LEAD_COLOURS = ("#d55e00", "#e69f00", "#cc79a7", "#009e73")
-TICK_HOURS = 3
+_OBSERVED_COLOUR, _TYPICAL_COLOUR = "#888888", "#0072b2"
+_LEAD_COLOURS = ("#d55e00", "#e69f00", "#cc79a7", "#009e73")
+_TICK_HOURS = 3
 
 
-def lead_name(minutes: int) -> str:
+def _lead_name(minutes: int) -> str:
     """What the line of forecasts made so long before their slot is called."""
     return f"{minutes} min ahead"
 
 
-def cell_day(
+def _cell_day(
     city: City,
     forecasts: list[tuple[str, xr.Dataset]],
     flows: xr.Dataset | None,
-    typical: Normal | Climatology | None,
+    typical: WeekdayClimatology | Climatology | None,
     kind: str,
     cell: tuple[int, int] | None,
     slots: np.ndarray,
@@ -44,14 +44,14 @@ def cell_day(
     parts = []
     if flows is not None:
         seen = flows["observed"].values
-        parts.append(_line(flows["time"].values[seen], OBSERVED, _of(flows["flow"].values[seen], kind, cell)))
+        parts.append(_line(flows["time"].values[seen], _OBSERVED, _of(flows["flow"].values[seen], kind, cell)))
     if typical is not None:
-        parts.append(_line(slots, TYPICAL, _of(typical.at(slots), kind, cell)))
+        parts.append(_line(slots, _TYPICAL, _of(typical.at(slots), kind, cell)))
     for _, dataset in forecasts:
         values = _of(dataset["flow"].values, kind, cell)  # (init time, lead)
         for lead, ahead in enumerate(dataset["lead_time"].values):
             times = dataset["valid_time"].values[:, lead]
-            parts.append(_line(times, lead_name(int(ahead / MINUTE)), values[:, lead]))
+            parts.append(_line(times, _lead_name(int(ahead / _MINUTE)), values[:, lead]))
     columns = ["time", "what", "vehicles", "label"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns[:3])
     table = table[table["time"].isin(slots)].sort_values("time", kind="stable").reset_index(drop=True)
@@ -59,17 +59,17 @@ def cell_day(
     return table.assign(label=table["time"].map(labels))[columns]
 
 
-def day_table(table: pd.DataFrame) -> pd.DataFrame:
+def _day_table(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each slot of `cell_day`, a column for each line, vehicles per slot."""
     wide = table.pivot(index="time", columns="what", values="vehicles")
     labels = table.drop_duplicates("time").set_index("time")["label"].str.split().str[-2:].str.join(" ").rename("slot")
     names = list(dict.fromkeys(table["what"]))
-    ordered = [name for name in (OBSERVED, TYPICAL) if name in names]
+    ordered = [name for name in (_OBSERVED, _TYPICAL) if name in names]
     ordered += sorted((name for name in names if name not in ordered), key=_minutes)
     return pd.concat([labels, wide[ordered].round(1)], axis=1).reset_index(drop=True)
 
 
-def day_chart(
+def _day_chart(
     city: City, table: pd.DataFrame, slots: np.ndarray, slot: np.datetime64, height: int
 ) -> alt.LayerChart | alt.FacetChart:
     """A chart of `cell_day`; a gap is a slot not observed or not forecast, the dashed line the slot shown on the maps.
@@ -77,11 +77,11 @@ def day_chart(
     The axis counts the hours gone by since midnight and shows the city's clock, so that a day with a change of clocks
     has its 23 or 25 hours.
     """
-    since = ((table["time"].to_numpy("datetime64[us]") - slots[0]) / HOUR).astype(float)
+    since = ((table["time"].to_numpy("datetime64[us]") - slots[0]) / _HOUR).astype(float)
     lines = table.drop(columns="time").assign(start=since, end=since + city.slot_minutes / 60)
-    forecast = sorted({name for name in table["what"] if name not in (OBSERVED, TYPICAL)}, key=_minutes)
-    colours = {OBSERVED: OBSERVED_COLOUR, TYPICAL: TYPICAL_COLOUR}
-    colours |= {name: LEAD_COLOURS[i % len(LEAD_COLOURS)] for i, name in enumerate(forecast)}
+    forecast = sorted({name for name in table["what"] if name not in (_OBSERVED, _TYPICAL)}, key=_minutes)
+    colours = {_OBSERVED: _OBSERVED_COLOUR, _TYPICAL: _TYPICAL_COLOUR}
+    colours |= {name: _LEAD_COLOURS[i % len(_LEAD_COLOURS)] for i, name in enumerate(forecast)}
     shown = [name for name in colours if name in set(table["what"])]
     whole = len(slots) * city.slot_minutes / 60
     x = alt.X("start:Q", scale=alt.Scale(domain=[0, whole], nice=False), axis=_axis(city, slots))
@@ -107,7 +107,7 @@ def day_chart(
         )
         .add_params(chosen)
     )
-    marks = alt.Chart(pd.DataFrame({"start": [float((slot - slots[0]) / HOUR)]}))
+    marks = alt.Chart(pd.DataFrame({"start": [float((slot - slots[0]) / _HOUR)]}))
     mark = marks.mark_rule(strokeDash=[4, 4], color="#999999").encode(x=x)
     return alt.layer(mark, steps).properties(height=height)
 
@@ -116,9 +116,9 @@ def _axis(city: City, slots: np.ndarray) -> alt.Axis:
     """Every few hours of the city's clock, at hours gone by since the first slot."""
     local = city.local(slots)
     marks = {
-        float((slot - slots[0]) / HOUR): f"{clock:%H:%M}"
+        float((slot - slots[0]) / _HOUR): f"{clock:%H:%M}"
         for slot, clock in zip(slots, local, strict=True)
-        if clock.hour % TICK_HOURS == 0 and clock.minute == 0
+        if clock.hour % _TICK_HOURS == 0 and clock.minute == 0
     }
     zones = " then ".join(dict.fromkeys(f"{clock:%Z}" for clock in local))
     labels = f"{json.dumps({f'{at:g}': text for at, text in marks.items()})}[datum.value]"

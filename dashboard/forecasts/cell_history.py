@@ -9,26 +9,26 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.forecasts.frames import observed_frames
-from dashboard.forecasts.timeline import Expected, expected_frames, of_kind
+from dashboard.forecasts.frames import _observed_frames
+from dashboard.forecasts.timeline import _Expected, _expected_frames, _of_kind
 from dashboard.page.labels import moment_labels
 from trafficcast.config.city import City
-from trafficcast.forecasting.climatology import Climatology, Normal
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 from trafficcast.stores.forecasts import has_intervals
 
-OBSERVED, FORECAST, TYPICAL, EARLIER = "observed", "forecast", "typical", "forecast 1 h before"
+_OBSERVED, _FORECAST, _TYPICAL, _EARLIER = "observed", "forecast", "typical", "forecast 1 h before"
 # Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages.
-COLOURS = {OBSERVED: "#888888", FORECAST: "#d55e00", TYPICAL: "#0072b2", EARLIER: "#cc79a7"}
-NAN = float("nan")
-EARLIER_LEAD = 2  # slots ahead of those that the earlier forecasts were of
+_COLOURS = {_OBSERVED: "#888888", _FORECAST: "#d55e00", _TYPICAL: "#0072b2", _EARLIER: "#cc79a7"}
+_NAN = float("nan")
+_EARLIER_LEAD = 2  # slots ahead of those that the earlier forecasts were of
 
 
-def cell_history(
+def _cell_history(
     city: City,
-    newest: Expected,
+    newest: _Expected,
     forecasts: list[tuple[str, xr.Dataset]],
     flows: xr.Dataset | None,
-    typical: Normal | Climatology | None,
+    typical: WeekdayClimatology | Climatology | None,
     kind: str,
     cell: tuple[int, int],
     level: float,
@@ -41,44 +41,50 @@ def cell_history(
     row, col = cell
 
     def of_cell(frames: np.ndarray) -> np.ndarray:
-        return of_kind(frames, kind)[:, row, col]
+        return _of_kind(frames, kind)[:, row, col]
 
     made = newest.forecast
-    lines = [line(FORECAST, made["valid_time"].values, of_cell(made["flow"].values), *_bounds(made, kind, cell, level))]
+    lines = [
+        _line(_FORECAST, made["valid_time"].values, of_cell(made["flow"].values), *_bounds(made, kind, cell, level))
+    ]
     if flows is not None:
-        times, frames = observed_frames(flows, slots)
-        lines.append(line(OBSERVED, times, of_cell(frames)))
+        times, frames = _observed_frames(flows, slots)
+        lines.append(_line(_OBSERVED, times, of_cell(frames)))
     if typical is not None:
-        lines.append(line(TYPICAL, slots, of_cell(typical.at(slots))))
-    times, frames = expected_frames(forecasts, city, slots, EARLIER_LEAD)
-    lines.append(line(EARLIER, times, of_cell(frames)))
-    return with_labels(city, lines)
+        lines.append(_line(_TYPICAL, slots, of_cell(typical.at(slots))))
+    times, frames = _expected_frames(forecasts, city, slots, _EARLIER_LEAD)
+    lines.append(_line(_EARLIER, times, of_cell(frames)))
+    return _with_labels(city, lines)
 
 
-def line(
-    what: str, times: np.ndarray, vehicles: np.ndarray, lower: np.ndarray | float = NAN, upper: np.ndarray | float = NAN
+def _line(
+    what: str,
+    times: np.ndarray,
+    vehicles: np.ndarray,
+    lower: np.ndarray | float = _NAN,
+    upper: np.ndarray | float = _NAN,
 ) -> pd.DataFrame:
     """A line of `cell_history` without its labels."""
     return pd.DataFrame({"time": times, "what": what, "vehicles": vehicles, "lower": lower, "upper": upper})
 
 
-def with_labels(city: City, lines: list[pd.DataFrame]) -> pd.DataFrame:
+def _with_labels(city: City, lines: list[pd.DataFrame]) -> pd.DataFrame:
     """The lines as one table, each slot's start as the city's clock has it."""
     table = pd.concat([line for line in lines if len(line)], ignore_index=True)
     return table.assign(label=moment_labels(city, table["time"].to_numpy()))
 
 
-def history_table(table: pd.DataFrame) -> pd.DataFrame:
+def _history_table(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each slot of `cell_history`, the newest first, a column for each line; rounded, vehicles per slot."""
     wide = table.pivot(index="time", columns="what", values="vehicles")
-    bounds = table[table["what"] == FORECAST].set_index("time")[["lower", "upper"]]
+    bounds = table[table["what"] == _FORECAST].set_index("time")[["lower", "upper"]]
     labels = table.drop_duplicates("time").set_index("time")["label"]
-    names = [name for name in COLOURS if name in wide]
+    names = [name for name in _COLOURS if name in wide]
     whole = wide[names].join(bounds).sort_index(ascending=False).round(1)
     return whole.assign(slot=labels)[["slot", *names, "lower", "upper"]]
 
 
-def history_chart(
+def _history_chart(
     city: City, table: pd.DataFrame, init_time: np.datetime64, height: int
 ) -> alt.LayerChart | alt.FacetChart:
     """A chart of `cell_history`: lines hold for their whole slot; a gap is a slot not observed.
@@ -90,13 +96,13 @@ def history_chart(
     offset = local.utcoffset() or timedelta(0)
     start = table["time"] + offset
     lines = table.assign(start=start, end=start + timedelta(minutes=city.slot_minutes))
-    shown = [what for what in COLOURS if (table["what"] == what).any()]
+    shown = [what for what in _COLOURS if (table["what"] == what).any()]
     axis = alt.Axis(format="%H:%M", title=f"slot start, {local:%Z}", grid=False)
     # Channels as objects: Altair looks a string's up in its whole schema.
     x, end = alt.X("start:T", scale=alt.Scale(type="utc"), axis=axis), alt.X2("end:T")
     colour = alt.Color(
         "what:N",
-        scale=alt.Scale(domain=shown, range=[COLOURS[what] for what in shown]),
+        scale=alt.Scale(domain=shown, range=[_COLOURS[what] for what in shown]),
         legend=alt.Legend(title=None, orient="top"),
     )
     y = alt.Y("vehicles:Q", title="vehicles per slot")
@@ -107,8 +113,8 @@ def history_chart(
         alt.Tooltip("lower:Q", title="interval from", format=".1f"),
         alt.Tooltip("upper:Q", title="to", format=".1f"),
     ]
-    bounded = alt.Chart(lines[lines["what"] == FORECAST].dropna())
-    band = bounded.mark_rect(opacity=0.25, color=COLOURS[FORECAST]).encode(
+    bounded = alt.Chart(lines[lines["what"] == _FORECAST].dropna())
+    band = bounded.mark_rect(opacity=0.25, color=_COLOURS[_FORECAST]).encode(
         x=x, x2=end, y=alt.Y("lower:Q"), y2=alt.Y2("upper:Q")
     )
     steps = alt.Chart(lines).mark_rule(strokeWidth=2.5).encode(x=x, x2=end, y=y, color=colour, tooltip=tooltip)
@@ -122,8 +128,8 @@ def _bounds(
 ) -> tuple[np.ndarray | float, np.ndarray | float]:
     """The forecast's interval of that level in a cell, by lead; not a number for net and without intervals."""
     if kind == "net" or not has_intervals(made):
-        return NAN, NAN
+        return _NAN, _NAN
     place = int(np.argmin(np.abs(made["level"].values - level)))
     row, col = cell
-    lower, upper = (of_kind(made[name].values[place], kind)[:, row, col] for name in ("lower", "upper"))
+    lower, upper = (_of_kind(made[name].values[place], kind)[:, row, col] for name in ("lower", "upper"))
     return lower, upper

@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 import xarray as xr
 
-from dashboard.forecasts.downloads import as_csv, as_geojson, as_netcdf, file_name
+from dashboard.forecasts.downloads import _as_csv, _as_geojson, _as_netcdf, _file_name
 from dashboard.maps.maps import Layer
 from dashboard.page.labels import day_label, slot_labels
 from dashboard.page.view import View
@@ -17,13 +17,13 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 
 
-def slot_heading(city: City, kind: str, slot: np.datetime64) -> str:
+def _slot_heading(city: City, kind: str, slot: np.datetime64) -> str:
     """'san-francisco, inflow, Thu 5 Jun 2008 18:00-18:30 PDT (America/Los_Angeles)'."""
     day = day_label(city.local_days(np.array([slot]))[0])
     return f"{city.name}, {kind}, {day} {slot_labels(city, np.array([slot]))[0]} ({city.timezone})"
 
 
-def download_row(config: Config, view: View, grid: xr.Dataset, heading: str, layers: list[Layer], page: str) -> None:
+def _download_row(config: Config, view: View, grid: xr.Dataset, heading: str, layers: list[Layer], page: str) -> None:
     """Offer what a page shows: `grid` (see downloads.py) as data, `layers` below `heading` as a picture."""
     city = view.city
     streets = street_picture(config, city)  # of this session: a file is made outside it
@@ -34,9 +34,9 @@ def download_row(config: Config, view: View, grid: xr.Dataset, heading: str, lay
         return as_png(city, heading, layers, streets)
 
     files: dict[str, tuple[str, str, Callable[[], bytes]]] = {
-        "GeoJSON": ("geojson", "application/geo+json", lambda: as_geojson(city, grid)),
-        "CSV": ("csv", "text/csv", lambda: as_csv(grid)),
-        "NetCDF": ("nc", "application/netcdf", lambda: as_netcdf(grid)),
+        "GeoJSON": ("geojson", "application/geo+json", lambda: _as_geojson(city, grid)),
+        "CSV": ("csv", "text/csv", lambda: _as_csv(grid)),
+        "NetCDF": ("nc", "application/netcdf", lambda: _as_netcdf(grid)),
         "PNG": ("png", "image/png", picture),
     }
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -45,7 +45,7 @@ def download_row(config: Config, view: View, grid: xr.Dataset, heading: str, lay
             st.download_button(
                 name,
                 make,
-                file_name(grid, ending),
+                _file_name(grid, ending),
                 kind,
                 key=f"{page} download {name}",
                 on_click="ignore",

@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.forecasts.timeline import Expected, of_kind
+from dashboard.forecasts.timeline import _Expected, _of_kind
 from trafficcast.config.city import City
 from trafficcast.geography.cells import cell_rings
 from trafficcast.stores.flows import city_attributes
 from trafficcast.stores.forecasts import has_intervals
 from trafficcast.stores.geojson import FLOW_DECIMALS
 
-UNITS = "vehicles per slot"
-US = np.timedelta64(1, "us")
+_UNITS = "vehicles per slot"
+_US = np.timedelta64(1, "us")
 
 
-def forecast_grid(
-    city: City, kind: str, slot: np.datetime64, shown: Expected | None, observed: np.ndarray | None
+def _forecast_grid(
+    city: City, kind: str, slot: np.datetime64, shown: _Expected | None, observed: np.ndarray | None
 ) -> xr.Dataset:
     """A slot's forecast and what came: predicted, observed and difference (row, col), float64, vehicles per slot.
 
@@ -43,7 +43,7 @@ def forecast_grid(
     return _grid(city, kind, values, {"slot": slot}, _origin(city, shown))
 
 
-def moments_grid(
+def _moments_grid(
     city: City,
     kind: str,
     what: str,
@@ -64,7 +64,7 @@ def moments_grid(
     return _grid(city, kind, values, {"slot": first[0], "other": second[0]}, {"what": what})
 
 
-def file_name(grid: xr.Dataset, ending: str) -> str:
+def _file_name(grid: xr.Dataset, ending: str) -> str:
     """What the file is, in characters that every system takes.
 
     'san-francisco_2008-06-05T1830-0700_inflow_30-min-ahead.csv'
@@ -77,7 +77,7 @@ def file_name(grid: xr.Dataset, ending: str) -> str:
     return re.sub(r"[^A-Za-z0-9_+.-]", "-", "_".join(parts)) + f".{ending}"
 
 
-def as_geojson(city: City, grid: xr.Dataset) -> bytes:
+def _as_geojson(city: City, grid: xr.Dataset) -> bytes:
     """A polygon a cell with its values, rounded as the API's, null where there is none; the attributes beside."""
     columns = {str(name): _numbers(grid[name].values) for name in grid.data_vars}
     features = [
@@ -93,11 +93,11 @@ def as_geojson(city: City, grid: xr.Dataset) -> bytes:
         }
         for i, ring in enumerate(cell_rings(city))
     ]
-    whole = {"type": "FeatureCollection", "units": UNITS, **_said(grid), "features": features}
+    whole = {"type": "FeatureCollection", "units": _UNITS, **_said(grid), "features": features}
     return json.dumps(whole, allow_nan=False, separators=(",", ":")).encode()
 
 
-def as_csv(grid: xr.Dataset) -> bytes:
+def _as_csv(grid: xr.Dataset) -> bytes:
     """A row a cell: row, col, lat and lon of its centre, the slot, the kind, and the values, rounded as the API's."""
     rows, cols = np.indices((grid.sizes["row"], grid.sizes["col"])).reshape(2, -1)
     table = pd.DataFrame({"row": rows, "col": cols, "lat": grid["lat"].values[rows], "lon": grid["lon"].values[cols]})
@@ -109,7 +109,7 @@ def as_csv(grid: xr.Dataset) -> bytes:
     return table.round({"lat": 7, "lon": 7}).to_csv(index=False).encode()
 
 
-def as_netcdf(grid: xr.Dataset) -> bytes:
+def _as_netcdf(grid: xr.Dataset) -> bytes:
     """NetCDF-4 with units and attributes."""
     encoding = {name: {"zlib": True, "complevel": 1} for name in grid.data_vars}
     return bytes(grid.to_netcdf(None, engine="h5netcdf", encoding=encoding))
@@ -127,7 +127,7 @@ def _grid(
         times |= {f"{name}_start": city.isoformat(start), f"{name}_end": city.isoformat(start + city.slot)}
     return xr.Dataset(
         {
-            name: (("row", "col"), frame, {"units": "1", "long_name": f"{about}, {UNITS}"})
+            name: (("row", "col"), frame, {"units": "1", "long_name": f"{about}, {_UNITS}"})
             for name, (frame, about) in values.items()
         },
         coords={
@@ -138,18 +138,18 @@ def _grid(
     )
 
 
-def _bounds(kind: str, shown: Expected | None) -> dict[str, tuple[np.ndarray, str]]:
+def _bounds(kind: str, shown: _Expected | None) -> dict[str, tuple[np.ndarray, str]]:
     if shown is None or kind == "net" or not has_intervals(shown.forecast):
         return {}
     found = {}
     for place, level in enumerate(shown.forecast["level"].values):
         for name in ("lower", "upper"):
-            frame = of_kind(shown.forecast[name].values[place, shown.lead], kind)
+            frame = _of_kind(shown.forecast[name].values[place, shown.lead], kind)
             found[f"{name}_{100 * level:g}"] = frame, f"{name} bound of the {100 * level:g} % prediction interval"
     return found
 
 
-def _origin(city: City, shown: Expected | None) -> dict[str, Any]:
+def _origin(city: City, shown: _Expected | None) -> dict[str, Any]:
     """Who made a forecast, and how long ahead."""
     if shown is None:
         return {}

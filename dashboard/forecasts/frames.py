@@ -7,16 +7,16 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-Status = Literal["observed", "pending", "down"]
+_Status = Literal["observed", "pending", "down"]
 
-WORDS: dict[Status, str] = {
+_WORDS: dict[_Status, str] = {
     "observed": "",
     "pending": "not observed yet",
     "down": "not observed: the feed was down",
 }
 
 
-def observed_frame(flows: xr.Dataset | None, slot: np.datetime64) -> np.ndarray | None:
+def _observed_frame(flows: xr.Dataset | None, slot: np.datetime64) -> np.ndarray | None:
     """The observed flows of a slot, (flow kind, row, col), vehicles per slot; None where it was not observed."""
     if flows is None:
         return None
@@ -26,13 +26,13 @@ def observed_frame(flows: xr.Dataset | None, slot: np.datetime64) -> np.ndarray 
     return np.asarray(flows["flow"].values[position[0]], np.float64)
 
 
-def observed_frames(flows: xr.Dataset, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _observed_frames(flows: xr.Dataset, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Those of the slots that were observed, and their flows: (time, flow kind, row, col), vehicles per slot."""
     seen = flows["observed"].values & np.isin(flows["time"].values, slots)
     return flows["time"].values[seen], flows["flow"].values[seen]
 
 
-def slot_status(observed: bool, slot: np.datetime64, newest: np.datetime64 | None) -> Status:
+def _slot_status(observed: bool, slot: np.datetime64, newest: np.datetime64 | None) -> _Status:
     """Whether a slot was observed, is yet to come, or was lost: a later slot has come and it has not.
 
     `newest`: the start of the newest observed slot of the whole store, naive UTC.

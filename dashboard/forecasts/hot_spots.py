@@ -10,15 +10,15 @@ import pandas as pd
 from trafficcast.geography.areas import Area
 
 # Counts vary with the root of their mean: so many vehicles above it, over that root, is as unusual here as there.
-LEAST = 1.0
+_LEAST = 1.0
 
 
-def unusual(flow: np.ndarray, typical: np.ndarray) -> np.ndarray:
+def _unusual(flow: np.ndarray, typical: np.ndarray) -> np.ndarray:
     """How far a flow is above typical, in standard deviations of such a count, any shape; vehicles per slot both."""
-    return (flow - typical) / np.sqrt(np.maximum(typical, LEAST))
+    return (flow - typical) / np.sqrt(np.maximum(typical, _LEAST))
 
 
-def hot_spots(
+def _hottest_cells(
     frames: dict[str, np.ndarray],
     typical: dict[str, np.ndarray],
     areas: Mapping[str, Area],
@@ -39,7 +39,7 @@ def hot_spots(
     found = []
     for slot, frame in frames.items():
         normal = typical[slot]
-        score = unusual(frame, normal)
+        score = _unusual(frame, normal)
         for index in np.argsort(score, axis=None)[::-1][:most]:
             row, col = (int(i) for i in np.unravel_index(index, frame.shape))
             found.append(
@@ -49,7 +49,7 @@ def hot_spots(
             own, usual = float((area.share * frame).sum()), float((area.share * normal).sum())
             busiest = np.argmax(area.share * (frame - normal))
             row, col = (int(i) for i in np.unravel_index(busiest, frame.shape))
-            found.append((name, slot, own, usual, float(unusual(np.array(own), np.array(usual))), row, col))
+            found.append((name, slot, own, usual, float(_unusual(np.array(own), np.array(usual))), row, col))
     columns = ["place", "slot", "vehicles", "typical", "unusual", "row", "col"]
     table = pd.DataFrame(found, columns=columns).sort_values("unusual", ascending=False, kind="stable")
     return table[table["unusual"] > 0].drop_duplicates("place").head(most).reset_index(drop=True)

@@ -8,13 +8,20 @@ import numpy as np
 import streamlit as st
 import xarray as xr
 
-from dashboard.forecasts.cell_day import cell_day, day_chart, day_table
-from dashboard.forecasts.download_row import download_row, slot_heading
-from dashboard.forecasts.downloads import forecast_grid, moments_grid
-from dashboard.forecasts.frames import WORDS, observed_frame, slot_status
-from dashboard.forecasts.past_day import day_slots, forecast_table, known_days, lead_minutes, neighbours, same_clock
-from dashboard.forecasts.playback import go_on, play_switch, slot_played, stop
-from dashboard.forecasts.timeline import Expected, expected, of_kind
+from dashboard.forecasts.cell_day import _cell_day, _day_chart, _day_table
+from dashboard.forecasts.download_row import _download_row, _slot_heading
+from dashboard.forecasts.downloads import _forecast_grid, _moments_grid
+from dashboard.forecasts.frames import _WORDS, _observed_frame, _slot_status
+from dashboard.forecasts.past_day import (
+    _day_slots,
+    _forecast_table,
+    _known_days,
+    _lead_minutes,
+    _neighbours,
+    _same_clock,
+)
+from dashboard.forecasts.playback import _go_on, _play_switch, _slot_played, _stop
+from dashboard.forecasts.timeline import _Expected, _expected, _of_kind
 from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers, moment_layers
 from dashboard.maps.maps import Layer, draw_maps
@@ -37,15 +44,15 @@ from trafficcast.config.settings import Config
 from trafficcast.stores.flows import flow_store
 from trafficcast.stores.forecasts import forecast_store
 
-PAGE = "look back"
-MAP_HEIGHT, CHART_HEIGHT, TABLE_HEIGHT = 330, 260, 320
-WEEK = np.timedelta64(7, "D")
-SHOWN = ("forecast and what came", "two moments")
-OF = ("observed", "predicted")
+_PAGE = "look back"
+_MAP_HEIGHT, _CHART_HEIGHT, _TABLE_HEIGHT = 330, 260, 320
+_WEEK = np.timedelta64(7, "D")
+_SHOWN = ("forecast and what came", "two moments")
+_OF = ("observed", "predicted")
 
 
 @dataclass(frozen=True)
-class Day:
+class _Day:
     """A local day: its slots' starts, naive UTC, the forecasts that any of them is part of, and their flows."""
 
     slots: np.ndarray
@@ -54,7 +61,7 @@ class Day:
 
 
 @dataclass(frozen=True)
-class Shown:
+class _Shown:
     """What the maps show: `grid` is the same as data (see downloads.py), `words` say whose it is."""
 
     layers: list[Layer]
@@ -68,7 +75,7 @@ def draw(config: Config, view: View) -> None:
     city = view.city
     champions = registry_of(config, city).champions()
     stores = [forecast_store(config.paths.data, city, version) for version in champions]
-    days = known_days([flow_store(config.paths.data, city), *stores])
+    days = _known_days([flow_store(config.paths.data, city), *stores])
     if not len(days):
         st.info(plain(what_is_missing(config, city)))
         return
@@ -76,7 +83,7 @@ def draw(config: Config, view: View) -> None:
         view = replace(view, other=None)
     wanted = _wanted(config, view, days)
     day = _read(config, city, _day_of(city, wanted))
-    slot = slot_played(PAGE, day.slots, wanted)
+    slot = _slot_played(_PAGE, day.slots, wanted)
 
     lead, of = _choices(view, days, slot)
     bar = st.container()
@@ -88,39 +95,39 @@ def draw(config: Config, view: View) -> None:
     with bar:
         _move(view, days, day.slots, slot)
         st.caption(plain(f"{shown.words}; times are {city.timezone}"))
-    draw_maps(config, view, shown.layers, MAP_HEIGHT, PAGE)
-    download_row(config, view, shown.grid, f"{shown.heading}\n{shown.words}", shown.layers, PAGE)
+    draw_maps(config, view, shown.layers, _MAP_HEIGHT, _PAGE)
+    _download_row(config, view, shown.grid, f"{shown.heading}\n{shown.words}", shown.layers, _PAGE)
     _cell(config, view, day, slot)
     _forecasts(config, city, day)
-    go_on(PAGE, day.slots, slot)  # last, where it moves nothing
+    _go_on(_PAGE, day.slots, slot)  # last, where it moves nothing
 
 
-def _forecast(config: Config, view: View, day: Day, slot: np.datetime64, lead: int) -> Shown:
+def _forecast(config: Config, view: View, day: _Day, slot: np.datetime64, lead: int) -> _Shown:
     """What was forecast of a slot, at that position along leads, and what came."""
     city, kind = view.city, view.kind
-    made, frame = expected(day.forecasts, city, slot, lead), _frame(city, day, slot, kind, None)
+    made, frame = _expected(day.forecasts, city, slot, lead), _frame(city, day, slot, kind, None)
     predicted = None if made is None else made.flow(kind)
-    why_not = WORDS[slot_status(frame is not None, slot, newest_observed(config, city))]
-    return Shown(
+    why_not = _WORDS[_slot_status(frame is not None, slot, newest_observed(config, city))]
+    return _Shown(
         forecast_layers(kind, colour_limit(config, city), predicted, frame, why_not),
-        forecast_grid(city, kind, slot, made, frame),
-        slot_heading(city, kind, slot),
+        _forecast_grid(city, kind, slot, made, frame),
+        _slot_heading(city, kind, slot),
         _made(city, slot, lead, made),
     )
 
 
 def _moments(
-    config: Config, view: View, of: str, lead: int, one: tuple[Day, np.datetime64], two: tuple[Day, np.datetime64]
-) -> Shown:
+    config: Config, view: View, of: str, lead: int, one: tuple[_Day, np.datetime64], two: tuple[_Day, np.datetime64]
+) -> _Shown:
     """Two moments, observed or predicted at that position along leads."""
     city, kind = view.city, view.kind
-    observed = of == OF[0]
+    observed = of == _OF[0]
     what = of if observed else f"{of} {lead * city.slot_minutes} min ahead"
     first, second = (_frame(city, day, slot, kind, None if observed else lead) for day, slot in (one, two))
     times = [moment_label(city, slot) for _, slot in (one, two)]
-    return Shown(
+    return _Shown(
         moment_layers(kind, of, colour_limit(config, city), (times[0], first), (times[1], second)),
-        moments_grid(city, kind, what, (one[1], first), (two[1], second)),
+        _moments_grid(city, kind, what, (one[1], first), (two[1], second)),
         f"{city.name}, {kind}: {times[0]} and {times[1]} ({city.timezone})",
         f"{what.capitalize()}: {times[0]} and {times[1]}",
     )
@@ -131,7 +138,7 @@ def _wanted(config: Config, view: View, days: np.ndarray) -> np.datetime64:
     if view.time is not None and _known(view.city, days, view.time):
         return view.time
     newest = newest_observed(config, view.city)
-    first: np.datetime64 = day_slots(view.city, days[-1])[0]
+    first: np.datetime64 = _day_slots(view.city, days[-1])[0]
     return first if newest is None else newest
 
 
@@ -145,20 +152,20 @@ def _day_of(city: City, slot: np.datetime64) -> np.datetime64:
     return day
 
 
-def _read(config: Config, city: City, day: np.datetime64) -> Day:
-    slots = day_slots(city, day)
+def _read(config: Config, city: City, day: np.datetime64) -> _Day:
+    slots = _day_slots(city, day)
     end = slots[-1] + city.slot
     forecasts = forecasts_between(config, city, slots[0] - (HORIZON - 1) * city.slot, end)
-    return Day(slots, forecasts, flows_between(config, city, slots[0], end))
+    return _Day(slots, forecasts, flows_between(config, city, slots[0], end))
 
 
-def _frame(city: City, day: Day, slot: np.datetime64, kind: str, lead: int | None) -> np.ndarray | None:
+def _frame(city: City, day: _Day, slot: np.datetime64, kind: str, lead: int | None) -> np.ndarray | None:
     """A slot of a day as it was forecast at that position along leads, or with None as it was observed: (row, col)."""
     if lead is not None:
-        made = expected(day.forecasts, city, slot, lead)
+        made = _expected(day.forecasts, city, slot, lead)
         return None if made is None else made.flow(kind)
-    frame = observed_frame(day.flows, slot)
-    return None if frame is None else of_kind(frame, kind)
+    frame = _observed_frame(day.flows, slot)
+    return None if frame is None else _of_kind(frame, kind)
 
 
 def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, str]:
@@ -167,24 +174,24 @@ def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, st
     The lead is a position along leads.
     """
     city, day = view.city, _day_of(view.city, slot)
-    week_before = day - WEEK
-    other = same_clock(city, week_before if week_before in days else neighbours(days, day)[0] or day, slot)
-    minutes, of = lead_minutes(city, HORIZON), OF[0]
+    week_before = day - _WEEK
+    other = _same_clock(city, week_before if week_before in days else _neighbours(days, day)[0] or day, slot)
+    minutes, of = _lead_minutes(city, HORIZON), _OF[0]
     st.session_state["kind"] = view.kind
     st.session_state["lead"] = minutes[view.lead]
-    st.session_state["two"] = SHOWN[view.other is not None]
+    st.session_state["two"] = _SHOWN[view.other is not None]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps on a narrow screen
         _choose_day(view, "time", days, slot, "Day")
         st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=_choose_kind, args=(view,))
-        st.segmented_control("Maps", SHOWN, key="two", required=True, on_change=_choose_two, args=(view, slot, other))
+        st.segmented_control("Maps", _SHOWN, key="two", required=True, on_change=_choose_two, args=(view, slot, other))
         if view.other is not None:
-            of = choice(st.segmented_control, "Of", OF, "of", required=True)
+            of = choice(st.segmented_control, "Of", _OF, "of", required=True)
         st.segmented_control(
             "Forecast made, min ahead",
             minutes,
             key="lead",
             required=True,
-            disabled=view.other is not None and of == OF[0],
+            disabled=view.other is not None and of == _OF[0],
             on_change=_choose_lead,
             args=(view, minutes),
         )
@@ -200,20 +207,20 @@ def _choose_lead(view: View, minutes: list[int]) -> None:
 
 
 def _choose_two(view: View, slot: np.datetime64, other: np.datetime64) -> None:
-    stop(PAGE)
-    change(view, time=slot, other=other if st.session_state["two"] == SHOWN[1] else None)
+    _stop(_PAGE)
+    change(view, time=slot, other=other if st.session_state["two"] == _SHOWN[1] else None)
 
 
 def _choose_day(view: View, which: str, days: np.ndarray, slot: np.datetime64, label: str) -> None:
     """A day's date between its neighbours; what is chosen becomes the view's `which`, at the same time of day."""
     city, day = view.city, _day_of(view.city, slot)
-    before, after = neighbours(days, day)
+    before, after = _neighbours(days, day)
     key = f"{which} day"
 
     def go(to: np.datetime64 | None) -> None:
         chosen = np.datetime64(st.session_state[key], "D") if to is None else to
-        stop(PAGE)
-        change(view, **{which: same_clock(city, chosen, slot)})
+        _stop(_PAGE)
+        change(view, **{which: _same_clock(city, chosen, slot)})
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
         st.button("◀", key=f"{key} before", help="Day before", disabled=before is None, on_click=go, args=(before,))
@@ -229,7 +236,7 @@ def _move(view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64) 
     """Playback and the slot's slider; below it the other moment's day and slider."""
     play_place, slider_place = st.columns([0.8, 8.4], vertical_alignment="bottom")
     with play_place:
-        play_switch(PAGE, lambda to: _go_to(view, "time", to))
+        _play_switch(_PAGE, lambda to: _go_to(view, "time", to))
     with slider_place:
         _slider(view, "time", slots, slot, "Slot")
     with st.container():
@@ -238,7 +245,7 @@ def _move(view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64) 
             with day_place:
                 _choose_day(view, "other", days, view.other, "Other day")
             with other_place:
-                other_slots = day_slots(view.city, _day_of(view.city, view.other))
+                other_slots = _day_slots(view.city, _day_of(view.city, view.other))
                 _slider(view, "other", other_slots, view.other, "Other slot")
 
 
@@ -255,11 +262,11 @@ def _slider(view: View, which: str, slots: np.ndarray, slot: np.datetime64, labe
 
 
 def _go_to(view: View, which: str, slot: np.datetime64) -> None:
-    stop(PAGE)
+    _stop(_PAGE)
     change(view, **{which: slot})
 
 
-def _made(city: City, slot: np.datetime64, lead: int, shown: Expected | None) -> str:
+def _made(city: City, slot: np.datetime64, lead: int, shown: _Expected | None) -> str:
     """Who made the forecast shown, and when."""
     ahead = f"{lead * city.slot_minutes} min ahead"
     if shown is None:
@@ -274,7 +281,7 @@ def _made(city: City, slot: np.datetime64, lead: int, shown: Expected | None) ->
     )
 
 
-def _cell(config: Config, view: View, day: Day, slot: np.datetime64) -> None:
+def _cell(config: Config, view: View, day: _Day, slot: np.datetime64) -> None:
     """The chosen cell's day, or the city's while none is chosen."""
     where = "City total" if view.cell is None else f"Cell: row {view.cell[0]}, column {view.cell[1]}"
     st.markdown(f"**{where}, {view.kind}** through the day")
@@ -284,20 +291,20 @@ def _cell(config: Config, view: View, day: Day, slot: np.datetime64) -> None:
         st.info("Nothing was observed or forecast on this day: choose another one with the arrows beside the date.")
         return
     typical = typical_of(config, view.city)
-    table = cell_day(view.city, day.forecasts, day.flows, typical, view.kind, view.cell, day.slots)
+    table = _cell_day(view.city, day.forecasts, day.flows, typical, view.kind, view.cell, day.slots)
     chart_place, table_place = st.columns([3, 2])
-    chart_place.altair_chart(day_chart(view.city, table, day.slots, slot, CHART_HEIGHT), width="stretch")
-    table_place.dataframe(day_table(table), hide_index=True, height=CHART_HEIGHT)
+    chart_place.altair_chart(_day_chart(view.city, table, day.slots, slot, _CHART_HEIGHT), width="stretch")
+    table_place.dataframe(_day_table(table), hide_index=True, height=_CHART_HEIGHT)
 
 
-def _forecasts(config: Config, city: City, day: Day) -> None:
+def _forecasts(config: Config, city: City, day: _Day) -> None:
     """What was forecast in the course of the day."""
     end = day.slots[-1] + city.slot
     scores = {version: scores_between(config, city, version, day.slots[0], end) for version, _ in day.forecasts}
-    table = forecast_table(city, day.forecasts, scores, day.slots)
+    table = _forecast_table(city, day.forecasts, scores, day.slots)
     st.markdown("**Forecasts of this day**; RMSE in vehicles per slot, once verified")
     if table.empty:
         st.caption("No forecast was made on this day.")
         return
     numbers = {name: st.column_config.NumberColumn(format="%.2f") for name in map(str, table) if "RMSE" in name}
-    st.dataframe(table, hide_index=True, height=TABLE_HEIGHT, column_config=numbers)
+    st.dataframe(table, hide_index=True, height=_TABLE_HEIGHT, column_config=numbers)

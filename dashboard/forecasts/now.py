@@ -8,14 +8,14 @@ import numpy as np
 import streamlit as st
 import xarray as xr
 
-from dashboard.forecasts.cell_history import cell_history, history_chart, history_table
-from dashboard.forecasts.download_row import download_row, slot_heading
-from dashboard.forecasts.downloads import forecast_grid
-from dashboard.forecasts.frames import WORDS, observed_frame, slot_status
-from dashboard.forecasts.hot_spots import hot_spots
-from dashboard.forecasts.playback import go_on, play_switch, slot_played, stop
-from dashboard.forecasts.timeline import Expected, expected, of_kind, shown_slots, slot_texts
-from dashboard.forecasts.totals import city_totals
+from dashboard.forecasts.cell_history import _cell_history, _history_chart, _history_table
+from dashboard.forecasts.download_row import _download_row, _slot_heading
+from dashboard.forecasts.downloads import _forecast_grid
+from dashboard.forecasts.frames import _WORDS, _observed_frame, _slot_status
+from dashboard.forecasts.hot_spots import _hottest_cells
+from dashboard.forecasts.playback import _go_on, _play_switch, _slot_played, _stop
+from dashboard.forecasts.timeline import _Expected, _expected, _of_kind, _shown_slots, _slot_texts
+from dashboard.forecasts.totals import _city_totals
 from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers
 from dashboard.maps.maps import Layer, draw_maps
@@ -39,14 +39,14 @@ from dashboard.reads.stores import (
 )
 from trafficcast.config.city import HORIZON
 from trafficcast.config.settings import Config
-from trafficcast.forecasting.climatology import Climatology, Normal
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 
-MAP_HEIGHT, CHART_HEIGHT = 330, 220
-SLIDER_WIDTH = 780
-LEVEL = 0.8  # of the intervals shown
-HOT_SPOTS = 8
-PAGE = "now"
-THIRD = ("difference", "interval width")
+_MAP_HEIGHT, _CHART_HEIGHT = 330, 220
+_SLIDER_WIDTH = 780
+_LEVEL = 0.8  # of the intervals shown
+_HOT_SPOTS = 8
+_PAGE = "now"
+_THIRD = ("difference", "interval width")
 
 
 def draw(config: Config, view: View) -> None:
@@ -59,22 +59,22 @@ def draw(config: Config, view: View) -> None:
         return
     version, made = newest
     init_time = made["init_time"].values[0]
-    slots = shown_slots(city, init_time)
-    slot = slot_played(PAGE, slots, init_time if view.time is None or view.time not in slots else view.time)
+    slots = _shown_slots(city, init_time)
+    slot = _slot_played(_PAGE, slots, init_time if view.time is None or view.time not in slots else view.time)
     forecasts = forecasts_between(config, city, slots[0] - HORIZON * city.slot, init_time + city.slot)
     flows = flows_between(config, city, slots[0], slots[-1] + city.slot)
 
     with st.container():  # of one element, however much it says: what follows keeps its place, and maps their frames
         _tell(config, view, version, made)
     third = _choices(view, slots, slot, init_time)
-    shown = expected(forecasts, city, slot)
+    shown = _expected(forecasts, city, slot)
     layers = _layers(config, view, shown, flows, slot, third)
-    frame = observed_frame(flows, slot)
-    grid = forecast_grid(city, view.kind, slot, shown, None if frame is None else of_kind(frame, view.kind))
-    draw_maps(config, view, layers, MAP_HEIGHT, "now")
-    download_row(config, view, grid, slot_heading(city, view.kind, slot), layers, "now")
-    _below(config, view, Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
-    go_on(PAGE, slots, slot)  # last, where it moves nothing
+    frame = _observed_frame(flows, slot)
+    grid = _forecast_grid(city, view.kind, slot, shown, None if frame is None else _of_kind(frame, view.kind))
+    draw_maps(config, view, layers, _MAP_HEIGHT, "now")
+    _download_row(config, view, grid, _slot_heading(city, view.kind, slot), layers, "now")
+    _below(config, view, _Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
+    _go_on(_PAGE, slots, slot)  # last, where it moves nothing
 
 
 def _tell(config: Config, view: View, version: str, made: xr.Dataset) -> None:
@@ -94,12 +94,12 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
     st.session_state["kind"] = view.kind
     with st.container(horizontal=True, vertical_alignment="bottom"):  # wraps on a narrow screen
         st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
-        third = choice(st.segmented_control, "Third map", THIRD, "third", required=True)
-        with st.container(horizontal=True, vertical_alignment="bottom", width=SLIDER_WIDTH):
-            play_switch(PAGE, partial(_go_to, view, init_time))
+        third = choice(st.segmented_control, "Third map", _THIRD, "third", required=True)
+        with st.container(horizontal=True, vertical_alignment="bottom", width=_SLIDER_WIDTH):
+            _play_switch(_PAGE, partial(_go_to, view, init_time))
             slider_place = st.container()
     st.session_state["slot"] = slot
-    texts = dict(zip(slots, slot_texts(view.city, init_time, slots), strict=True))
+    texts = dict(zip(slots, _slot_texts(view.city, init_time, slots), strict=True))
     slider_place.select_slider(
         "Slot",
         list(slots),
@@ -115,7 +115,7 @@ def _choose_kind(view: View) -> None:
 
 
 def _choose_slot(view: View, init_time: np.datetime64) -> None:
-    stop(PAGE)
+    _stop(_PAGE)
     _go_to(view, init_time, st.session_state["slot"])
 
 
@@ -124,25 +124,25 @@ def _go_to(view: View, init_time: np.datetime64, slot: np.datetime64) -> None:
 
 
 def _layers(
-    config: Config, view: View, shown: Expected | None, flows: xr.Dataset | None, slot: np.datetime64, third: str
+    config: Config, view: View, shown: _Expected | None, flows: xr.Dataset | None, slot: np.datetime64, third: str
 ) -> list[Layer]:
     """Predicted, observed and the third map of a slot."""
-    limit, frame = colour_limit(config, view.city), observed_frame(flows, slot)
-    status = slot_status(frame is not None, slot, newest_observed(config, view.city))
+    limit, frame = colour_limit(config, view.city), _observed_frame(flows, slot)
+    status = _slot_status(frame is not None, slot, newest_observed(config, view.city))
     predicted = None if shown is None else shown.flow(view.kind)
-    observed = None if frame is None else of_kind(frame, view.kind)
-    layers = forecast_layers(view.kind, limit, predicted, observed, WORDS[status])
-    if third == THIRD[0]:
+    observed = None if frame is None else _of_kind(frame, view.kind)
+    layers = forecast_layers(view.kind, limit, predicted, observed, _WORDS[status])
+    if third == _THIRD[0]:
         return layers
-    width = None if shown is None else shown.interval_width(view.kind, LEVEL)
+    width = None if shown is None else shown.interval_width(view.kind, _LEVEL)
     note = "none for net, nor where a baseline forecast" if width is None else f"mean {width.mean():.2f}"
-    return [*layers[:2], Layer(f"Width of the {LEVEL:.0%} interval", width, limit, False, 1, note)]
+    return [*layers[:2], Layer(f"Width of the {_LEVEL:.0%} interval", width, limit, False, 1, note)]
 
 
 def _below(
     config: Config,
     view: View,
-    newest: Expected,
+    newest: _Expected,
     forecasts: Forecasts,
     flows: xr.Dataset | None,
     slots: np.ndarray,
@@ -152,8 +152,8 @@ def _below(
     city, typical = view.city, typical_of(config, view.city)
     left, right = st.columns([3, 2])
     left.markdown(f"**City total, {view.kind}**")
-    totals = city_totals(city, newest, flows, typical, view.kind, slots)
-    left.altair_chart(history_chart(city, totals, init_time, CHART_HEIGHT), width="stretch")
+    totals = _city_totals(city, newest, flows, typical, view.kind, slots)
+    left.altair_chart(_history_chart(city, totals, init_time, _CHART_HEIGHT), width="stretch")
     with right:
         st.markdown("**Hot spots**: furthest above what is typical, now and in the next two hours")
         if typical is None or view.kind == "net":
@@ -164,26 +164,28 @@ def _below(
         st.caption("Click a cell on any map to see its last 24 hours and its forecast.")
         return
     row, col = view.cell
-    st.markdown(f"**Cell: row {row}, column {col}**, {view.kind} with the {LEVEL:.0%} interval")
-    history = cell_history(city, newest, forecasts, flows, typical, view.kind, view.cell, LEVEL, slots)
+    st.markdown(f"**Cell: row {row}, column {col}**, {view.kind} with the {_LEVEL:.0%} interval")
+    history = _cell_history(city, newest, forecasts, flows, typical, view.kind, view.cell, _LEVEL, slots)
     chart, table = st.columns([3, 2])
-    chart.altair_chart(history_chart(city, history, init_time, CHART_HEIGHT), width="stretch")
-    table.dataframe(history_table(history), hide_index=True, height=CHART_HEIGHT)
+    chart.altair_chart(_history_chart(city, history, init_time, _CHART_HEIGHT), width="stretch")
+    table.dataframe(_history_table(history), hide_index=True, height=_CHART_HEIGHT)
 
 
-def _hot_spots(view: View, newest: Expected, typical: Normal | Climatology, init_time: np.datetime64) -> None:
+def _hot_spots(
+    view: View, newest: _Expected, typical: WeekdayClimatology | Climatology, init_time: np.datetime64
+) -> None:
     at = newest.forecast["valid_time"].values
     frames, usual = {}, {}
     for lead in range(HORIZON):
         label = lead_label(view.city, init_time, at[lead] - init_time)
-        frames[label] = Expected(newest.version, newest.forecast, lead).flow(view.kind)
-        usual[label] = of_kind(typical.at(at[lead : lead + 1])[0], view.kind)
-    table = hot_spots(frames, usual, named_areas(view.city), HOT_SPOTS)
+        frames[label] = _Expected(newest.version, newest.forecast, lead).flow(view.kind)
+        usual[label] = _of_kind(typical.at(at[lead : lead + 1])[0], view.kind)
+    table = _hottest_cells(frames, usual, named_areas(view.city), _HOT_SPOTS)
     shown = table[["place", "unusual", "vehicles", "typical", "slot"]]
     chosen = st.dataframe(
         shown,
         hide_index=True,
-        height=CHART_HEIGHT,
+        height=_CHART_HEIGHT,
         on_select="rerun",
         selection_mode="single-row",
         key="hot spots",

@@ -12,39 +12,39 @@ from dashboard.page.labels import moment_labels
 from trafficcast.config.city import City
 from trafficcast.stores.day_store import DayStore
 
-MINUTE = np.timedelta64(1, "m")
+_MINUTE = np.timedelta64(1, "m")
 
 
-def known_days(stores: Iterable[DayStore]) -> np.ndarray:
+def _known_days(stores: Iterable[DayStore]) -> np.ndarray:
     """The local days that any of the stores has a file of, in order, datetime64[D]."""
     return np.array(sorted({day for store in stores for day in store.days()}), "datetime64[D]")
 
 
-def day_slots(city: City, day: np.datetime64) -> np.ndarray:
+def _day_slots(city: City, day: np.datetime64) -> np.ndarray:
     """The slots of a local day, fewer or more where clocks change: starts, naive UTC."""
     return (city.slots_of_day(day) * city.slot_us).astype("datetime64[us]")
 
 
-def same_clock(city: City, day: np.datetime64, slot: np.datetime64) -> np.datetime64:
+def _same_clock(city: City, day: np.datetime64, slot: np.datetime64) -> np.datetime64:
     """The slot of a local day at the clock time of another day's slot; where clocks skip it, the nearest."""
-    slots = day_slots(city, day)
+    slots = _day_slots(city, day)
     apart = np.abs(city.slot_of_day(slots) - city.slot_of_day(np.array([slot])))
     found: np.datetime64 = slots[np.argmin(apart)]
     return found
 
 
-def neighbours(days: np.ndarray, day: np.datetime64) -> tuple[np.datetime64 | None, np.datetime64 | None]:
+def _neighbours(days: np.ndarray, day: np.datetime64) -> tuple[np.datetime64 | None, np.datetime64 | None]:
     """The last of the days before a day and the first one after it."""
     before, after = days[days < day], days[days > day]
     return (before[-1] if len(before) else None), (after[0] if len(after) else None)
 
 
-def lead_minutes(city: City, horizon: int) -> list[int]:
+def _lead_minutes(city: City, horizon: int) -> list[int]:
     """How long before its start a slot was forecast, by position along leads: minutes."""
     return [lead * city.slot_minutes for lead in range(horizon)]
 
 
-def forecast_table(
+def _forecast_table(
     city: City, forecasts: list[tuple[str, xr.Dataset]], scores: dict[str, xr.Dataset | None], slots: np.ndarray
 ) -> pd.DataFrame:
     """A row for each forecast that starts in one of the slots, by init time.
@@ -85,4 +85,4 @@ def _rmse(version: str, forecasts: xr.Dataset, scores: xr.Dataset | None) -> dic
     else:
         times = forecasts["init_time"].values
         own = scores["rmse"].sel(forecaster=version).reindex(init_time=times, lead_time=leads).values
-    return {f"RMSE +{int(lead / MINUTE)} min": own[:, i] for i, lead in enumerate(leads)}
+    return {f"RMSE +{int(lead / _MINUTE)} min": own[:, i] for i, lead in enumerate(leads)}

@@ -8,36 +8,36 @@ from collections.abc import Callable
 import numpy as np
 import streamlit as st
 
-FRAME_SECONDS = 1.5
+_FRAME_SECONDS = 1.5
 
 
-def slot_played(page: str, slots: np.ndarray, otherwise: np.datetime64) -> np.datetime64:
+def _slot_played(page: str, slots: np.ndarray, otherwise: np.datetime64) -> np.datetime64:
     """The slot that the page's playback has come to; `otherwise` while it does not play."""
     played = st.session_state.get(_played(page)) if st.session_state.get(_playing(page)) else None
     found: np.datetime64 = otherwise if played is None or played not in slots else played
     return found
 
 
-def play_switch(page: str, go_to: Callable[[np.datetime64], None]) -> None:
+def _play_switch(page: str, go_to: Callable[[np.datetime64], None]) -> None:
     """The switch that starts the playback, and stops it at the slot that it then goes to."""
     st.toggle("Play", key=_playing(page), on_change=_switched, args=(page, go_to))
 
 
-def stop(page: str) -> None:
+def _stop(page: str) -> None:
     """No longer play: somebody has chosen a slot."""
     st.session_state[_playing(page)] = False
     st.session_state.pop(_played(page), None)
 
 
-def go_on(page: str, slots: np.ndarray, slot: np.datetime64) -> None:
+def _go_on(page: str, slots: np.ndarray, slot: np.datetime64) -> None:
     """While it plays, go on to the next slot in a moment, from the last one to the first."""
     if not st.session_state.get(_playing(page)):
         return
     began = time.monotonic()
 
-    @st.fragment(run_every=FRAME_SECONDS)
+    @st.fragment(run_every=_FRAME_SECONDS)
     def step() -> None:
-        if time.monotonic() - began >= FRAME_SECONDS / 2:  # not in the run that drew this slot
+        if time.monotonic() - began >= _FRAME_SECONDS / 2:  # not in the run that drew this slot
             place = int(np.flatnonzero(slots == slot)[0])
             st.session_state[_played(page)] = slots[(place + 1) % len(slots)]
             st.rerun()

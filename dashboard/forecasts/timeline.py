@@ -11,12 +11,12 @@ from dashboard.page.labels import slot_labels
 from trafficcast.config.city import FLOW_KINDS, HORIZON, City
 from trafficcast.stores.forecasts import has_intervals
 
-BACK = np.timedelta64(24, "h")
-MINUTE = np.timedelta64(1, "m")
+_BACK = np.timedelta64(24, "h")
+_MINUTE = np.timedelta64(1, "m")
 
 
 @dataclass(frozen=True)
-class Expected:
+class _Expected:
     """A slot of a forecast: `forecast` has one init time, without that dimension; `lead` is a position along leads."""
 
     version: str
@@ -25,7 +25,7 @@ class Expected:
 
     def flow(self, kind: str) -> np.ndarray:
         """Inflow, outflow, or net (inflow less outflow), (row, col), vehicles per slot."""
-        return of_kind(self.forecast["flow"].values[self.lead], kind)
+        return _of_kind(self.forecast["flow"].values[self.lead], kind)
 
     def interval_width(self, kind: str, level: float) -> np.ndarray | None:
         """Upper less lower bound of the interval of that level, (row, col); None for net and without intervals."""
@@ -33,33 +33,33 @@ class Expected:
             return None
         place = int(np.argmin(np.abs(self.forecast["level"].values - level)))
         upper, lower = (self.forecast[name].values[place, self.lead] for name in ("upper", "lower"))
-        return of_kind(upper, kind) - of_kind(lower, kind)
+        return _of_kind(upper, kind) - _of_kind(lower, kind)
 
 
-def of_kind(frame: np.ndarray, kind: str) -> np.ndarray:
+def _of_kind(frame: np.ndarray, kind: str) -> np.ndarray:
     """(..., flow kind, row, col) -> (..., row, col), float64, vehicles per slot; of net inflow less outflow."""
     inflow, outflow = np.moveaxis(np.asarray(frame, np.float64), -3, 0)
     return inflow - outflow if kind == "net" else (inflow, outflow)[FLOW_KINDS.index(kind)]
 
 
-def shown_slots(city: City, newest_init: np.datetime64) -> np.ndarray:
+def _shown_slots(city: City, newest_init: np.datetime64) -> np.ndarray:
     """The slots of a day before the newest forecast, and those that it forecasts: starts, naive UTC."""
-    return np.arange(newest_init - BACK, newest_init + HORIZON * city.slot, city.slot)
+    return np.arange(newest_init - _BACK, newest_init + HORIZON * city.slot, city.slot)
 
 
-def expected(
+def _expected(
     forecasts: list[tuple[str, xr.Dataset]], city: City, slot: np.datetime64, lead: int | None = None
-) -> Expected | None:
+) -> _Expected | None:
     """The last forecast of a slot, or the one made `lead` slots ahead of it; None where there is none."""
     for ahead in range(HORIZON) if lead is None else (lead,):
         init_time = slot - ahead * city.slot
         for version, dataset in forecasts:
             if (dataset["init_time"].values == init_time).any():
-                return Expected(version, dataset.sel(init_time=init_time), ahead)
+                return _Expected(version, dataset.sel(init_time=init_time), ahead)
     return None
 
 
-def expected_frames(
+def _expected_frames(
     forecasts: list[tuple[str, xr.Dataset]], city: City, slots: np.ndarray, lead: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Those of the slots forecast `lead` slots ahead, and what was: (time, flow kind, row, col), vehicles per slot."""
@@ -74,10 +74,10 @@ def expected_frames(
     return np.concatenate(times), np.concatenate(frames)
 
 
-def slot_texts(city: City, newest_init: np.datetime64, slots: np.ndarray) -> list[str]:
+def _slot_texts(city: City, newest_init: np.datetime64, slots: np.ndarray) -> list[str]:
     """'18:00-18:30 PDT', with '(+30 min)' for a slot ahead, after the day where it is another one."""
     newest_day = city.local_days(np.array([newest_init]))[0]
-    ahead = ((slots - newest_init) // MINUTE).tolist()
+    ahead = ((slots - newest_init) // _MINUTE).tolist()
     return [
         ("the day before " if day < newest_day else "") + label + (f" (+{minutes} min)" if minutes >= 0 else "")
         for day, label, minutes in zip(city.local_days(slots), slot_labels(city, slots), ahead, strict=True)

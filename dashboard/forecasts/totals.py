@@ -6,31 +6,31 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.forecasts.cell_history import FORECAST, OBSERVED, TYPICAL, line, with_labels
-from dashboard.forecasts.frames import observed_frames
-from dashboard.forecasts.timeline import Expected, of_kind
+from dashboard.forecasts.cell_history import _FORECAST, _OBSERVED, _TYPICAL, _line, _with_labels
+from dashboard.forecasts.frames import _observed_frames
+from dashboard.forecasts.timeline import _Expected, _of_kind
 from trafficcast.config.city import City
-from trafficcast.forecasting.climatology import Climatology, Normal
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 
 
-def city_totals(
+def _city_totals(
     city: City,
-    newest: Expected,
+    newest: _Expected,
     flows: xr.Dataset | None,
-    typical: Normal | Climatology | None,
+    typical: WeekdayClimatology | Climatology | None,
     kind: str,
     slots: np.ndarray,
 ) -> pd.DataFrame:
     """As `cell_history`, of the sum over all cells, without earlier forecasts and intervals."""
 
     def total(frames: np.ndarray) -> np.ndarray:
-        return of_kind(frames, kind).sum(axis=(1, 2))
+        return _of_kind(frames, kind).sum(axis=(1, 2))
 
     made = newest.forecast
-    lines = [line(FORECAST, made["valid_time"].values, total(made["flow"].values))]
+    lines = [_line(_FORECAST, made["valid_time"].values, total(made["flow"].values))]
     if flows is not None:
-        times, frames = observed_frames(flows, slots)
-        lines.append(line(OBSERVED, times, total(frames)))
+        times, frames = _observed_frames(flows, slots)
+        lines.append(_line(_OBSERVED, times, total(frames)))
     if typical is not None:
-        lines.append(line(TYPICAL, slots, total(typical.at(slots))))
-    return with_labels(city, lines)
+        lines.append(_line(_TYPICAL, slots, total(typical.at(slots))))
+    return _with_labels(city, lines)

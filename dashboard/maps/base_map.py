@@ -15,26 +15,26 @@ from folium.template import Template
 from trafficcast.config.city import City
 
 # Relative to where Streamlit serves the map component, so that a server under a base path works too.
-LEAFLET = "../../app/static/leaflet-1.9.4/"
-SCRIPTS = [("leaflet", LEAFLET + "leaflet.js")]
-STYLE_SHEETS = [("leaflet_css", LEAFLET + "leaflet.css")]
-STYLE = """<style>
+_LEAFLET = "../../app/static/leaflet-1.9.4/"
+_SCRIPTS = [("leaflet", _LEAFLET + "leaflet.js")]
+_STYLE_SHEETS = [("leaflet_css", _LEAFLET + "leaflet.css")]
+_STYLE = """<style>
 .leaflet-container { background: #fbfbfb; }
 .leaflet-container .leaflet-interactive { cursor: pointer; outline: none; }
 .leaflet-container .leaflet-tooltip { white-space: normal; width: max-content; max-width: 180px; }
 </style>"""
 
-AREA_STYLE = {"color": "#3b3b3b", "weight": 1.3, "dashArray": "5 4", "fill": False}
+_AREA_STYLE = {"color": "#3b3b3b", "weight": 1.3, "dashArray": "5 4", "fill": False}
 
 
-class OfflineMap(folium.Map):
+class _OfflineMap(folium.Map):
     """A folium map that loads the vendored Leaflet only: no jQuery, no Bootstrap, no icon fonts."""
 
-    default_js = SCRIPTS
-    default_css = STYLE_SHEETS
+    default_js = _SCRIPTS
+    default_css = _STYLE_SHEETS
 
 
-class MoveTogether(folium.MacroElement):
+class _MoveTogether(folium.MacroElement):
     """Every map of a city shows the part that a person has chosen on one of them; each lies in a frame of its own."""
 
     _template = Template("""
@@ -81,7 +81,7 @@ class MoveTogether(folium.MacroElement):
         self.place = f"{city.name} {city.north} {city.south} {city.west} {city.east}"
 
 
-class Cells(folium.MacroElement):
+class _Cells(folium.MacroElement):
     """The cells as rectangles, drawn by the browser from the box, and the outline of the chosen one.
 
     A tooltip is text, whatever it says: names of areas come from a file.
@@ -144,7 +144,7 @@ def base_map(
     """
     bounds = [[city.south, city.west], [city.north, city.east]]
     centre = [(city.south + city.north) / 2, (city.west + city.east) / 2]
-    the_map = OfflineMap(
+    the_map = _OfflineMap(
         location=centre,
         tiles=None,
         zoom_start=12,
@@ -157,7 +157,7 @@ def base_map(
     )
     figure = the_map.get_root()
     assert isinstance(figure, Figure)
-    figure.header.add_child(folium.Element(STYLE))
+    figure.header.add_child(folium.Element(_STYLE))
     if tiles_url:
         # A space: folium insists on an attribution.
         folium.TileLayer(tiles_url, attr=tiles_attribution or " ").add_to(the_map)
@@ -168,12 +168,12 @@ def base_map(
         folium.map.CustomPane("areas", z_index=450, pointer_events=False).add_to(the_map)
         folium.GeoJson(_features(outlines), pane="areas", interactive=False, control=False).add_to(the_map)
     the_map.fit_bounds(bounds)
-    MoveTogether(city).add_to(the_map)
+    _MoveTogether(city).add_to(the_map)
     return the_map
 
 
 def _features(outlines: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    features = [{"type": "Feature", "properties": {"style": AREA_STYLE}, "geometry": outline} for outline in outlines]
+    features = [{"type": "Feature", "properties": {"style": _AREA_STYLE}, "geometry": outline} for outline in outlines]
     return {"type": "FeatureCollection", "features": features}
 
 
@@ -182,5 +182,5 @@ def cell_layer(
 ) -> folium.FeatureGroup:
     """The changing part: each cell's colour, #rrggbbaa, and words, row after row; none without; and the chosen cell."""
     group = folium.FeatureGroup(control=False)
-    Cells(city, colours, words, chosen).add_to(group)
+    _Cells(city, colours, words, chosen).add_to(group)
     return group

@@ -13,32 +13,32 @@ from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import flow_store
 
 # Days read to find where the colour scale ends: two weeks of them say what a city's flows are.
-SCALE_DAYS = 14
+_SCALE_DAYS = 14
 # From so many days on the scale is found anew with every day only, so that it does not move while one looks.
-SCALE_SETTLED = 7
+_SCALE_SETTLED = 7
 
 # Viridis (van der Walt & Smith, 2015) from its light end to its dark one: on a light map, dark is much.
-VIRIDIS = ("#fde725", "#aadc32", "#5ec962", "#27ad81", "#21918c", "#2c728e", "#3b528b", "#472d7b", "#440154")
+_VIRIDIS = ("#fde725", "#aadc32", "#5ec962", "#27ad81", "#21918c", "#2c728e", "#3b528b", "#472d7b", "#440154")
 # Red to blue by Brewer (ColorBrewer RdBu), which colour-blind people can tell apart.
-BLUE_RED = ("#053061", "#2166ac", "#4393c3", "#92c5de", "#f7f7f7", "#f4a582", "#d6604d", "#b2182b", "#67001f")
+_BLUE_RED = ("#053061", "#2166ac", "#4393c3", "#92c5de", "#f7f7f7", "#f4a582", "#d6604d", "#b2182b", "#67001f")
 # Streets must show through the fullest cell; what is almost nothing must leave them bare.
-OPAQUE = 0.66
-FULL_COLOUR_AT = 0.12
+_OPAQUE = 0.66
+_FULL_COLOUR_AT = 0.12
 # The flow scale ends at this share of a city's cells and slots.
-PERCENTILE = 99.5
-STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
-SMALLEST_LIMIT = 4.0
-LEGEND_STOPS = 33
+_PERCENTILE = 99.5
+_STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+_SMALLEST_LIMIT = 4.0
+_LEGEND_STOPS = 33
 # Marks of the flow legend, as shares of its limit.
-FLOW_MARKS = (0.0, 0.05, 0.2, 0.5)
+_FLOW_MARKS = (0.0, 0.05, 0.2, 0.5)
 
 
-def flow_limit(flows: np.ndarray) -> float:
+def _flow_limit(flows: np.ndarray) -> float:
     """Where a city's flow scale ends, vehicles per slot: the 99.5th percentile of its flows, rounded up.
 
     `flows`: (time, flow kind, row, col). The same for every slot, so that colours can be compared over time.
     """
-    return round_up(float(np.percentile(flows, PERCENTILE)) if flows.size else 0.0)
+    return round_up(float(np.percentile(flows, _PERCENTILE)) if flows.size else 0.0)
 
 
 def difference_limit(limit: float) -> float:
@@ -48,36 +48,36 @@ def difference_limit(limit: float) -> float:
 
 def round_up(value: float) -> float:
     """The next round number, 4 at least."""
-    value = max(value, SMALLEST_LIMIT)
+    value = max(value, _SMALLEST_LIMIT)
     power = 10.0 ** np.floor(np.log10(value))
-    return float(next(step for step in STEPS if step * power >= value * (1 - 1e-9)) * power)
+    return float(next(step for step in _STEPS if step * power >= value * (1 - 1e-9)) * power)
 
 
-def flow_colours(values: np.ndarray, limit: float) -> list[str]:
+def _flow_colours(values: np.ndarray, limit: float) -> list[str]:
     """Colours of flows, any shape, flattened; even in their square root, as most cells hold little."""
     share = np.sqrt(np.clip(np.ravel(values) / limit, 0, 1))
-    return _hex(_blend(VIRIDIS, share), OPAQUE * np.clip(share / FULL_COLOUR_AT, 0, 1))
+    return _hex(_blend(_VIRIDIS, share), _OPAQUE * np.clip(share / _FULL_COLOUR_AT, 0, 1))
 
 
-def difference_colours(values: np.ndarray, limit: float) -> list[str]:
+def _difference_colours(values: np.ndarray, limit: float) -> list[str]:
     """Colours of differences, any shape, flattened: blue below 0, clear at 0, red above."""
     share = np.clip(np.ravel(values) / limit, -1, 1)
-    return _hex(_blend(BLUE_RED, (share + 1) / 2), OPAQUE * np.clip(np.abs(share) / FULL_COLOUR_AT, 0, 1))
+    return _hex(_blend(_BLUE_RED, (share + 1) / 2), _OPAQUE * np.clip(np.abs(share) / _FULL_COLOUR_AT, 0, 1))
 
 
-def flow_legend(limit: float) -> str:
+def _flow_legend(limit: float) -> str:
     """HTML of the flow scale: numbers and colours only."""
-    shares = np.linspace(0, 1, LEGEND_STOPS)
-    marks = [(float(np.sqrt(mark)), f"{mark * limit:g}") for mark in FLOW_MARKS]
-    return _legend(flow_colours(shares**2 * limit, limit), [*marks, (1.0, f"&ge; {limit:g}")])
+    shares = np.linspace(0, 1, _LEGEND_STOPS)
+    marks = [(float(np.sqrt(mark)), f"{mark * limit:g}") for mark in _FLOW_MARKS]
+    return _legend(_flow_colours(shares**2 * limit, limit), [*marks, (1.0, f"&ge; {limit:g}")])
 
 
-def difference_legend(limit: float) -> str:
+def _difference_legend(limit: float) -> str:
     """HTML of the difference's scale: numbers and colours only."""
-    shares = np.linspace(-1, 1, LEGEND_STOPS)
+    shares = np.linspace(-1, 1, _LEGEND_STOPS)
     ends = [(0.0, f"&le; -{limit:g}"), (1.0, f"&ge; +{limit:g}")]
     marks = [(0.25, f"-{limit / 2:g}"), (0.5, "0"), (0.75, f"+{limit / 2:g}")]
-    return _legend(difference_colours(shares * limit, limit), [*ends, *marks])
+    return _legend(_difference_colours(shares * limit, limit), [*ends, *marks])
 
 
 def _legend(colours: list[str], marks: list[tuple[float, str]]) -> str:
@@ -111,9 +111,9 @@ def colour_limit(config: Config, city: City) -> float:
     """Where the colour scale of a city's flows ends, vehicles per slot: the same for every slot of a day."""
     store = flow_store(config.paths.data, city)
     days = tuple(str(day) for day in store.days())
-    return _limit(identity(store), str(days) if len(days) >= SCALE_SETTLED else str(stamp(store)), store)
+    return _limit(identity(store), str(days) if len(days) >= _SCALE_SETTLED else str(stamp(store)), store)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading flows")
 def _limit(identity: str, state: str, _store: DayStore) -> float:
-    return flow_limit(sample_flows(_store, SCALE_DAYS))
+    return _flow_limit(sample_flows(_store, _SCALE_DAYS))

@@ -12,7 +12,7 @@ from streamlit_folium import st_folium
 
 from dashboard.maps.base_map import base_map, cell_layer
 from dashboard.maps.cells import cell_words
-from dashboard.maps.colours import difference_colours, difference_legend, flow_colours, flow_legend
+from dashboard.maps.colours import _difference_colours, _difference_legend, _flow_colours, _flow_legend
 from dashboard.page.address import change
 from dashboard.page.view import View
 from dashboard.reads.places import places_of, street_picture
@@ -20,7 +20,7 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.geography.cells import cell_at
 
-TABLE_HEIGHT = 300
+_TABLE_HEIGHT = 300
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key:
             st.markdown(f"**{layer.title}** &ensp; {layer.note}")
             colours, words = [], []
             if layer.values is not None:
-                paint = difference_colours if layer.diverging else flow_colours
+                paint = _difference_colours if layer.diverging else _flow_colours
                 colours, words = paint(layer.values, layer.limit), cell_words(places, layer.values, layer.digits)
             name = f"{key} {number} {city.name}"
             st_folium(
@@ -60,12 +60,12 @@ def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key:
                 render=False,  # once is enough: st_folium does it in any case
                 on_change=partial(_choose_cell, view, name),
             )
-            st.html(difference_legend(layer.limit) if layer.diverging else flow_legend(layer.limit))
+            st.html(_difference_legend(layer.limit) if layer.diverging else _flow_legend(layer.limit))
     with st.expander("The numbers of these maps"):
-        st.dataframe(layer_table(city, layers), hide_index=True, height=TABLE_HEIGHT)
+        st.dataframe(_layer_table(city, layers), hide_index=True, height=_TABLE_HEIGHT)
 
 
-def layer_table(city: City, layers: list[Layer]) -> pd.DataFrame:
+def _layer_table(city: City, layers: list[Layer]) -> pd.DataFrame:
     """A row for each cell: its row and column, and what each map shows of it, vehicles per slot, rounded as there."""
     row, col = np.divmod(np.arange(city.rows * city.cols), city.cols)
     shown = {layer.title: layer.values.ravel().round(layer.digits) for layer in layers if layer.values is not None}

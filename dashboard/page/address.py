@@ -10,16 +10,16 @@ import streamlit as st
 from dashboard.page.view import View
 from trafficcast.config.settings import Config
 
-LAST = "last view"
-# What pages' own choices are called (see dashboard/choices.py). Other pages leave them in the address: one that took
+_LAST = "last view"
+# What pages' own choices are called (see dashboard/page/choices.py). Other pages leave them in the address: one that took
 # them out would be a step back of its own in the browser.
-Choice = Literal["third", "of", "model", "period", "show", "error", "ahead", "days", "against"]
-OWN = get_args(Choice)
+_Choice = Literal["third", "of", "model", "period", "show", "error", "ahead", "days", "against"]
+_OWN = get_args(_Choice)
 
 
 def current_view(config: Config, default_city: str) -> View:
     """The view of the address; another page is opened with the view of the one before."""
-    parameters = st.query_params.to_dict() or st.session_state.get(LAST, {})
+    parameters = st.query_params.to_dict() or st.session_state.get(_LAST, {})
     view = View.from_address(parameters, config, default_city)
     _remember(view, parameters)
     return view
@@ -34,7 +34,7 @@ def change(view: View, **what: Any) -> View:
 
 def _remember(view: View, parameters: dict[str, str]) -> None:
     """Have the address say a view, and of its parameters what is a page's own choice."""
-    address = view.address() | {name: value for name, value in parameters.items() if name in OWN}
-    st.session_state[LAST] = address
+    address = view.address() | {name: value for name, value in parameters.items() if name in _OWN}
+    st.session_state[_LAST] = address
     if st.query_params.to_dict() != address:
         st.query_params.from_dict(address)

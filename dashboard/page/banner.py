@@ -10,17 +10,17 @@ from trafficcast.config.city import City
 from trafficcast.config.service import Service
 from trafficcast.stores.forecasts import BASELINE, DEGRADED
 
-MINUTE = np.timedelta64(1, "m")
-HOUR, DAY = 60 * MINUTE, 1440 * MINUTE
+_MINUTE = np.timedelta64(1, "m")
+_HOUR, _DAY = 60 * _MINUTE, 1440 * _MINUTE
 # A forecast may take this long after the wait for its data.
-GRACE = 3 * MINUTE
+_GRACE = 3 * _MINUTE
 
 
 def warnings(city: City, settings: Service, forecast: xr.Dataset, now: np.datetime64) -> list[str]:
     """Sentences about the newest forecast, the only init time of `forecast`, that an operator must know."""
     told = []
     init_time = forecast["init_time"].values[0]
-    if late_by(city, settings, init_time, now) > np.timedelta64(0):
+    if _late_by(city, settings, init_time, now) > np.timedelta64(0):
         told.append(
             f"The forecast is late: the newest starts at {moment_label(city, init_time)}, {age(now - init_time)} ago."
         )
@@ -34,13 +34,13 @@ def warnings(city: City, settings: Service, forecast: xr.Dataset, now: np.dateti
     return told
 
 
-def late_by(city: City, settings: Service, init_time: np.datetime64, now: np.datetime64) -> np.timedelta64:
+def _late_by(city: City, settings: Service, init_time: np.datetime64, now: np.datetime64) -> np.timedelta64:
     """How long the next forecast has been missing; below 0 while it is not due."""
-    return now - (init_time + city.slot + settings.wait(city.slot_minutes) + GRACE)
+    return now - (init_time + city.slot + settings.wait(city.slot_minutes) + _GRACE)
 
 
 def age(span: np.timedelta64) -> str:
     """'12 min', '3 h', '9 days': as people say it."""
-    if span < 2 * HOUR:
-        return f"{int(span / MINUTE)} min"
-    return f"{int(span / HOUR)} h" if span < 2 * DAY else f"{int(span / DAY):,} days"
+    if span < 2 * _HOUR:
+        return f"{int(span / _MINUTE)} min"
+    return f"{int(span / _HOUR)} h" if span < 2 * _DAY else f"{int(span / _DAY):,} days"

@@ -15,14 +15,14 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.page.address import Choice
+from dashboard.page.address import _Choice
 
 
 def choice(
     widget: Callable[..., Any],
     label: str,
     options: Sequence[str],
-    name: Choice,
+    name: _Choice,
     default: str | None = None,
     **looks: Any,
 ) -> str:
@@ -31,21 +31,21 @@ def choice(
     `widget`: st.selectbox or st.segmented_control, or a place's; `looks` are what else it takes.
     """
     default = options[0] if default is None else default
-    chosen = {in_address(option): option for option in options}.get(st.query_params.get(name, ""), default)
+    chosen = {_in_address(option): option for option in options}.get(st.query_params.get(name, ""), default)
     key = f"choice {name}"
     st.session_state[key] = chosen
     widget(label, options, key=key, on_change=partial(_say, name, key, default), **looks)
     return chosen
 
 
-def in_address(option: str) -> str:
+def _in_address(option: str) -> str:
     """An option as the address says it: 'By hour and weekday' -> 'by-hour-and-weekday'."""
     return re.sub("[^a-z0-9]+", "-", option.lower()).strip("-")
 
 
-def _say(name: Choice, key: str, default: str) -> None:
+def _say(name: _Choice, key: str, default: str) -> None:
     chosen = st.session_state[key]
     if chosen == default:
         st.query_params.pop(name, None)
     else:
-        st.query_params[name] = in_address(chosen)
+        st.query_params[name] = _in_address(chosen)

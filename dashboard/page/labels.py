@@ -8,12 +8,12 @@ import numpy as np
 
 from trafficcast.config.city import City
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
-MINUTE = np.timedelta64(1, "m")
+_MINUTE = np.timedelta64(1, "m")
 # Where Streamlit finds links, emoji, icons and arrows after Markdown's backslashes have gone: a sign of no width there
 # keeps them text. Times (12:30:00) are none of these.
-UNDONE = re.compile(
+_UNDONE = re.compile(
     r"(?<=:)(?!\d\d\b)(?=[\w+/-]+:|//|material/)|(?<=www)(?=\.)|(?<=@)(?=[\w-])"
     r"|(?<!\S)(?=(?:<->|->|<-|--|>=|<=|~=)(?!\S))",
     re.IGNORECASE,
@@ -41,7 +41,7 @@ def moment_labels(city: City, times: np.ndarray) -> list[str]:
     return [f"{local:%a} {local.day} {local:%b %Y %H:%M %Z}" for local in city.local(times)]
 
 
-def slot_label(city: City, start: np.datetime64) -> str:
+def _slot_label(city: City, start: np.datetime64) -> str:
     """A slot's start -> '18:00-18:30'."""
     start_local, end_local = city.local(np.array([start, start + city.slot]))
     return f"{start_local:%H:%M}-{end_local:%H:%M}"
@@ -55,14 +55,14 @@ def slot_labels(city: City, starts: np.ndarray) -> list[str]:
 
 def lead_label(city: City, init_time: np.datetime64, lead_time: np.timedelta64) -> str:
     """The slot a lead time means -> '18:30-19:00 (+30 min)'."""
-    return f"{slot_label(city, init_time + lead_time)} (+{int(lead_time / MINUTE)} min)"
+    return f"{_slot_label(city, init_time + lead_time)} (+{int(lead_time / _MINUTE)} min)"
 
 
 def plain(text: str) -> str:
     """Text from data or files, escaped so that Streamlit's Markdown shows it as it stands."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=])", r"\\\1", UNDONE.sub("\N{WORD JOINER}", text))
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=])", r"\\\1", _UNDONE.sub("\N{WORD JOINER}", text))
 
 
 def one_line(text: str) -> str:
     """Blanks in a row are one; what is not printable (control signs, names that are no Unicode) is replaced."""
-    return "".join(sign if sign.isprintable() else REPLACEMENT for sign in " ".join(text.split()))
+    return "".join(sign if sign.isprintable() else _REPLACEMENT for sign in " ".join(text.split()))

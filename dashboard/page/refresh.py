@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import streamlit as st
 
-LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 5.0
 
 
 def rerun_when_changed(stamp: Callable[[], object]) -> None:
     """Look every few seconds whether `stamp`, which is cheap, is another than now; then run the page again."""
     before = stamp()
 
-    @st.fragment(run_every=LOOK_SECONDS)
+    @st.fragment(run_every=_LOOK_SECONDS)
     def look() -> None:
         if stamp() != before:
             st.rerun()

@@ -17,9 +17,9 @@ from trafficcast.config.city import FLOW_KINDS, HORIZON, City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
 
-NET = "net"  # inflow less outflow
-KINDS = (*FLOW_KINDS, NET)
-LEADS = tuple(str(lead) for lead in range(HORIZON))
+_NET = "net"  # inflow less outflow
+KINDS = (*FLOW_KINDS, _NET)
+_LEADS = tuple(str(lead) for lead in range(HORIZON))
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class View:
             _slot(city, parameters.get("other")),
             kind if kind in KINDS else FLOW_KINDS[0],
             _cell(city, parameters.get("cell")),
-            LEADS.index(parameters["lead"]) if parameters.get("lead") in LEADS else 0,
+            _LEADS.index(parameters["lead"]) if parameters.get("lead") in _LEADS else 0,
         )
 
     def address(self) -> dict[str, str]:
@@ -61,7 +61,7 @@ class View:
             "time": None if self.time is None else self.city.isoformat(self.time),
             "other": None if self.other is None else self.city.isoformat(self.other),
             "kind": None if self.kind == FLOW_KINDS[0] else self.kind,
-            "lead": None if self.lead == 0 else LEADS[self.lead],
+            "lead": None if self.lead == 0 else _LEADS[self.lead],
             "cell": None if self.cell is None else f"{self.cell[0]},{self.cell[1]}",
         }
         return {name: value for name, value in given.items() if value is not None}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.reads.stamps import _file_state
+from dashboard.reads.stamps import file_state
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
@@ -23,7 +23,7 @@ def areas_of(city: City) -> dict[str, Area]:
 
 
 def _changed(file: Path | None) -> int:
-    return 0 if file is None else _file_state(file)[1]
+    return 0 if file is None else file_state(file)[1]
 
 
 def places_of(city: City) -> tuple[tuple[dict[str, Any], ...], list[str]]:
@@ -92,10 +92,10 @@ def _places(identity: str, changed: int, _city: City) -> tuple[tuple[dict[str, A
         areas = areas_of(_city)  # geopandas is slow: the file is read once for maps and hot spots
     except InputError:
         areas = {}
-    return tuple(area.outline for area in areas.values()), cell_places(_city, areas)
+    return tuple(area.outline for area in areas.values()), _cell_places(_city, areas)
 
 
-def cell_places(city: City, areas: dict[str, Area]) -> list[str]:
+def _cell_places(city: City, areas: dict[str, Area]) -> list[str]:
     """What each cell is called, row after row: the area that covers most of it, its row and column."""
     places = [f"row {row}, column {col}" for row in range(city.rows) for col in range(city.cols)]
     if not areas:

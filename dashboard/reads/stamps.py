@@ -32,7 +32,7 @@ def newest_stamp(store: DayStore) -> Stamp:
     return _stamp([store.root / name for name in names[-2:]])
 
 
-def folder_stamp(store: DayStore) -> int:
+def _folder_stamp(store: DayStore) -> int:
     """Changes with whatever is written to a store, ns; 0 where there is nothing."""
     try:
         return store.root.stat().st_mtime_ns
@@ -51,19 +51,19 @@ def _stamp(files: list[Path]) -> Stamp:
 def sample_flows(store: DayStore, days: int) -> np.ndarray:
     """Observed flows of at most so many days, spread over the store: (time, flow kind, row, col)."""
     known = store.days()
-    parts = [store.read_day(known[i]) for i in sample_places(len(known), days)]
+    parts = [store.read_day(known[i]) for i in _sample_places(len(known), days)]
     values = [part["flow"].values[part["observed"].values] for part in parts if part is not None]
     return np.concatenate(values) if values else np.zeros((0, 2, store.city.rows, store.city.cols), np.int32)
 
 
-def sample_places(known: int, days: int) -> list[int]:
+def _sample_places(known: int, days: int) -> list[int]:
     """At most so many of the `known` days in a row, spread, each the next day of the week: not all of them Sundays."""
     weeks = np.linspace(0, max(known - 1, 0), days).astype(int) // 7
     places: list[int] = np.unique(weeks * 7 + np.arange(days) % 7).tolist()
     return [place for place in places if place < known]
 
 
-def _file_state(file: Path) -> tuple[str, int]:
+def file_state(file: Path) -> tuple[str, int]:
     """A file's name and when it changed last, ns; 0 where it cannot be looked at."""
     try:
         return str(file), file.stat().st_mtime_ns

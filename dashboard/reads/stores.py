@@ -8,11 +8,11 @@ import numpy as np
 import streamlit as st
 import xarray as xr
 
-from dashboard.reads.stamps import DAY, Stamp, folder_stamp, newest_stamp, stamp
+from dashboard.reads.stamps import DAY, Stamp, _folder_stamp, newest_stamp, stamp
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
-from trafficcast.forecasting.climatology import Climatology, Normal, read_typical
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, read_climatology
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import flow_store, last_observed
 from trafficcast.stores.forecasts import forecast_store
@@ -53,7 +53,7 @@ def flows_between(config: Config, city: City, start: np.datetime64, end: np.date
 def newest_observed(config: Config, city: City) -> np.datetime64 | None:
     """The newest observed slot's start."""
     store = flow_store(config.paths.data, city)
-    return _observed(identity(store), folder_stamp(store), store)
+    return _observed(identity(store), _folder_stamp(store), store)
 
 
 def scores_between(
@@ -66,12 +66,12 @@ def scores_between(
     return _scores(identity(store), days, str(start or ""), str(end), store)
 
 
-def typical_of(config: Config, city: City) -> Normal | Climatology | None:
+def typical_of(config: Config, city: City) -> WeekdayClimatology | Climatology | None:
     """What the champion takes for typical; None without one, and where its folder cannot be read."""
     registry = registry_of(config, city)
     version = registry.champion()
     try:
-        return None if version is None else _typical(f"{registry.root} {city}", version, registry)
+        return None if version is None else cached_typical(f"{registry.root} {city}", version, registry)
     except InputError:  # the Models page says what is wrong; the maps go on without
         return None
 
@@ -125,5 +125,5 @@ def _observed(identity: str, changed: int, _store: DayStore) -> np.datetime64 | 
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _typical(identity: str, version: str, _registry: Registry) -> Normal | Climatology:
-    return read_typical(_registry, version)
+def cached_typical(identity: str, version: str, _registry: Registry) -> WeekdayClimatology | Climatology:
+    return read_climatology(_registry, version)

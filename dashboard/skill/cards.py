@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 
 from dashboard.page.labels import moment_label, one_line
-from dashboard.skill.tables import ALL_LEADS, lead_name
+from dashboard.skill.tables import _ALL_LEADS, _lead_name
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 
-PARTS = ("test", "validation")
+_PARTS = ("test", "validation")
 # Metric of a card -> its heading.
-METRICS = {
+_METRICS = {
     "rmse": "RMSE",
     "mae": "MAE",
     "mse": "MSE (published)",
@@ -28,14 +28,14 @@ METRICS = {
     "ssim_openstl": "SSIM (OpenSTL)",
     "psnr": "PSNR, dB",
 }
-LONGEST_TEXT = 100_000  # characters of a card's text
-MOST_EPOCHS = 10_000
-LARGEST = 1e15
-LONGEST_VALUE = 500
-Card = Mapping[str, Any]
+_LONGEST_TEXT = 100_000  # characters of a card's text
+_MOST_EPOCHS = 10_000
+_LARGEST = 1e15
+_LONGEST_VALUE = 500
+_Card = Mapping[str, Any]
 
 
-def lookup(card: Any, *keys: str) -> Any:
+def _lookup(card: Any, *keys: str) -> Any:
     """What lies below the keys; None where nothing does."""
     for key in keys:
         if not isinstance(card, Mapping) or key not in card:
@@ -44,54 +44,54 @@ def lookup(card: Any, *keys: str) -> Any:
     return card
 
 
-def number(value: Any) -> float:
+def _number(value: Any) -> float:
     """A card's number; NaN where it is none, or not finite."""
-    fine = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    fine = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
     return float(value) if fine else float("nan")
 
 
-def forecasters(card: Card, part: str) -> dict[str, Card]:
+def _forecasters(card: _Card, part: str) -> dict[str, _Card]:
     """The metrics of a part by forecaster, as far as they are there: the model itself and the baselines."""
-    known = lookup(card, "metrics", part)
+    known = _lookup(card, "metrics", part)
     return {_text(name): scores for name, scores in known.items() if _is(scores)} if _is(known) else {}
 
 
-def best_baseline(card: Card, part: str) -> tuple[str, float] | None:
+def _best_baseline(card: _Card, part: str) -> tuple[str, float] | None:
     """The baseline with the lowest RMSE of a part and that error, vehicles per slot."""
-    own = lookup(card, "version")
-    errors = {name: number(scores.get("rmse")) for name, scores in forecasters(card, part).items() if name != own}
+    own = _lookup(card, "version")
+    errors = {name: _number(scores.get("rmse")) for name, scores in _forecasters(card, part).items() if name != own}
     known = {name: error for name, error in errors.items() if error == error}
     return min(known.items(), key=lambda item: item[1], default=None)
 
 
-def own_error(card: Card, part: str) -> float:
+def _own_error(card: _Card, part: str) -> float:
     """The model's own RMSE of a part, vehicles per slot; NaN where the card does not say it."""
-    return number(lookup(card, "metrics", part, str(lookup(card, "version")), "rmse"))
+    return _number(_lookup(card, "metrics", part, str(_lookup(card, "version")), "rmse"))
 
 
-def role(version: str, champions: list[str]) -> str:
+def _role(version: str, champions: list[str]) -> str:
     """What a version is or was: 'champion', 'former' one, or nothing."""
     if version not in champions:
         return ""
     return "champion" if version == champions[0] else "former"
 
 
-def registry_table(city: City, cards: Mapping[str, Card | None], champions: list[str]) -> pd.DataFrame:
+def _registry_table(city: City, cards: Mapping[str, _Card | None], champions: list[str]) -> pd.DataFrame:
     """A row for each version, None in `cards` where its card cannot be read; the newest made first."""
     rows = []
     for version, card in cards.items():
-        made = _text(lookup(card, "created"))
+        made = _text(_lookup(card, "created"))
         row: dict[str, Any] = {
             "version": version,
-            "role": role(version, champions),
-            "created": time_text(city, made) if card is not None else "its card cannot be read",
-            "network": _text(lookup(card, "architecture", "name")),
-            "trained from": day_text(city, lookup(card, "split", "start")),
-            "to": day_text(city, lookup(card, "split", "train_end")),
+            "role": _role(version, champions),
+            "created": _time_text(city, made) if card is not None else "its card cannot be read",
+            "network": _text(_lookup(card, "architecture", "name")),
+            "trained from": _day_text(city, _lookup(card, "split", "start")),
+            "to": _day_text(city, _lookup(card, "split", "train_end")),
         }
         for part in ("validation", "test"):
-            best = None if card is None else best_baseline(card, part)
-            row[f"{part} RMSE"] = float("nan") if card is None else own_error(card, part)
+            best = None if card is None else _best_baseline(card, part)
+            row[f"{part} RMSE"] = float("nan") if card is None else _own_error(card, part)
             row[f"best baseline, {part}"] = float("nan") if best is None else best[1]
             row[f"which, {part}"] = "" if best is None else best[0]
         rows.append((_order(city, made), row))
@@ -99,119 +99,119 @@ def registry_table(city: City, cards: Mapping[str, Card | None], champions: list
     return pd.DataFrame([row for _, row in rows])
 
 
-def card_facts(city: City, card: Card) -> pd.DataFrame:
+def _card_facts(city: City, card: _Card) -> pd.DataFrame:
     """What a card says of a model but its metrics: what, value (words)."""
     facts = {
-        "network": _text(lookup(card, "architecture", "name")),
-        "grid": _grid(lookup(card, "grid", "rows"), lookup(card, "grid", "cols")),
-        "slot, minutes": _text(lookup(card, "grid", "slot_minutes")),
-        "live parameters": _count(lookup(card, "parameters", "live")),
-        "parameters as published": _count(lookup(card, "parameters", "published")),
-        "training from": time_text(city, lookup(card, "split", "start")),
-        "training to": time_text(city, lookup(card, "split", "train_end")),
-        "validation to": time_text(city, lookup(card, "split", "valid_end")),
-        "test to": time_text(city, lookup(card, "split", "test_end")),
-        **{f"{part} windows": _count(lookup(card, "windows", part)) for part in ("training", "validation", "test")},
-        **_named("training", lookup(card, "training")),
-        "scale, vehicles per slot": _text(lookup(card, "scale")),
-        **_named("started from", lookup(card, "transfer")),
-        "intervals calibrated from": time_text(city, lookup(card, "intervals", "calibrated_from")),
-        "intervals calibrated to": time_text(city, lookup(card, "intervals", "calibrated_to")),
-        "created": time_text(city, lookup(card, "created")),
-        "trafficcast": _text(lookup(card, "code_version")),
-        "hash of the data": _text(lookup(card, "data_hash")),
-        "command": _text(lookup(card, "command")),
+        "network": _text(_lookup(card, "architecture", "name")),
+        "grid": _grid(_lookup(card, "grid", "rows"), _lookup(card, "grid", "cols")),
+        "slot, minutes": _text(_lookup(card, "grid", "slot_minutes")),
+        "live parameters": _count(_lookup(card, "parameters", "live")),
+        "parameters as published": _count(_lookup(card, "parameters", "published")),
+        "training from": _time_text(city, _lookup(card, "split", "start")),
+        "training to": _time_text(city, _lookup(card, "split", "train_end")),
+        "validation to": _time_text(city, _lookup(card, "split", "valid_end")),
+        "test to": _time_text(city, _lookup(card, "split", "test_end")),
+        **{f"{part} windows": _count(_lookup(card, "windows", part)) for part in ("training", "validation", "test")},
+        **_named("training", _lookup(card, "training")),
+        "scale, vehicles per slot": _text(_lookup(card, "scale")),
+        **_named("started from", _lookup(card, "transfer")),
+        "intervals calibrated from": _time_text(city, _lookup(card, "intervals", "calibrated_from")),
+        "intervals calibrated to": _time_text(city, _lookup(card, "intervals", "calibrated_to")),
+        "created": _time_text(city, _lookup(card, "created")),
+        "trafficcast": _text(_lookup(card, "code_version")),
+        "hash of the data": _text(_lookup(card, "data_hash")),
+        "command": _text(_lookup(card, "command")),
     }
     return pd.DataFrame([(what, value) for what, value in facts.items() if value], columns=["what", "value"])
 
 
-def facts_beside(city: City, cards: Mapping[str, Card]) -> pd.DataFrame:
+def _facts_beside(city: City, cards: Mapping[str, _Card]) -> pd.DataFrame:
     """`card_facts` of several versions beside each other: what, then a column for each version."""
-    columns = [card_facts(city, card).set_index("what")["value"].rename(version) for version, card in cards.items()]
+    columns = [_card_facts(city, card).set_index("what")["value"].rename(version) for version, card in cards.items()]
     order = list(dict.fromkeys(what for column in columns for what in column.index))
     return pd.concat(columns, axis=1).reindex(order).fillna("").rename_axis("what").reset_index()
 
 
-def metric_table(card: Card, part: str, lead: int | None = None) -> pd.DataFrame:
+def _metric_table(card: _Card, part: str, lead: int | None = None) -> pd.DataFrame:
     """All metrics of a part, a row for each forecaster, the lowest RMSE first: at a place along leads, or over all."""
     rows = []
-    for name, scores in forecasters(card, part).items():
-        values = {heading: _metric(scores, metric, lead) for metric, heading in METRICS.items()}
+    for name, scores in _forecasters(card, part).items():
+        values = {heading: _metric(scores, metric, lead) for metric, heading in _METRICS.items()}
         rows.append({"forecaster": name, **values})
-    table = pd.DataFrame(rows, columns=["forecaster", *METRICS.values()])
+    table = pd.DataFrame(rows, columns=["forecaster", *_METRICS.values()])
     return table.sort_values("RMSE", ignore_index=True)
 
 
-def lead_errors(cards: Mapping[str, Card], part: str) -> pd.DataFrame:
+def _lead_errors(cards: Mapping[str, _Card], part: str) -> pd.DataFrame:
     """RMSE by lead of several models and their baselines: group (lead, minutes), forecaster, error, model (version).
 
     `model` says whose card a row is from; the rows of the models themselves have it as their forecaster.
     """
     rows = []
     for version, card in cards.items():
-        minutes = number(lookup(card, "grid", "slot_minutes"))
-        for name, scores in forecasters(card, part).items():
-            errors = lookup(scores, "by_lead", "rmse")
+        minutes = _number(_lookup(card, "grid", "slot_minutes"))
+        for name, scores in _forecasters(card, part).items():
+            errors = _lookup(scores, "by_lead", "rmse")
             for lead, error in enumerate(errors if isinstance(errors, list) else []):
-                rows.append((lead * minutes, name, number(error), version))
+                rows.append((lead * minutes, name, _number(error), version))
     return pd.DataFrame(rows, columns=["group", "forecaster", "error", "model"]).dropna()
 
 
-def duel_table(champion: str, challenger: str, cards: Mapping[str, Card], part: str) -> pd.DataFrame:
+def _duel_table(champion: str, challenger: str, cards: Mapping[str, _Card], part: str) -> pd.DataFrame:
     """RMSE of two models by lead, vehicles per slot, and by how many percent the challenger's is lower."""
-    leads = lead_errors(cards, part)
+    leads = _lead_errors(cards, part)
     leads = leads[leads["forecaster"] == leads["model"]]
-    rows = [(ALL_LEADS, own_error(cards[champion], part), own_error(cards[challenger], part))]
+    rows = [(_ALL_LEADS, _own_error(cards[champion], part), _own_error(cards[challenger], part))]
     for minutes in sorted(leads["group"].unique().tolist()):
         at = leads[leads["group"] == minutes].set_index("model")["error"]
         one, other = (float(at.get(version, float("nan"))) for version in (champion, challenger))
-        rows.append((lead_name(int(minutes)), one, other))
+        rows.append((_lead_name(int(minutes)), one, other))
     table = pd.DataFrame(rows, columns=["lead", champion, challenger])
     return table.assign(better=100 * (1 - table[challenger] / table[champion]))
 
 
-def same_days(cards: Mapping[str, Card], part: str) -> bool:
+def _same_days(cards: Mapping[str, _Card], part: str) -> bool:
     """Whether a part's errors of several models are of the same days and data of one grid."""
     first, last = ("valid_end", "test_end") if part == "test" else ("train_end", "valid_end")
     seen = [
-        (lookup(card, "split", first), lookup(card, "split", last), lookup(card, "grid")) for card in cards.values()
+        (_lookup(card, "split", first), _lookup(card, "split", last), _lookup(card, "grid")) for card in cards.values()
     ]
     return all(days == seen[0] and None not in days for days in seen)
 
 
-def coverage_of(card: Card, part: str) -> pd.DataFrame:
+def _coverage_of(card: _Card, part: str) -> pd.DataFrame:
     """The intervals of a card: level, lead (minutes), inside (share), width (vehicles per slot), slots, by level."""
-    levels = lookup(card, "intervals", part, "levels")
-    minutes = number(lookup(card, "grid", "slot_minutes"))
+    levels = _lookup(card, "intervals", part, "levels")
+    minutes = _number(_lookup(card, "grid", "slot_minutes"))
     rows = []
     for level, values in levels.items() if _is(levels) else ():
-        shares, widths = lookup(values, "inside", "by_lead"), lookup(values, "width", "by_lead")
+        shares, widths = _lookup(values, "inside", "by_lead"), _lookup(values, "width", "by_lead")
         if isinstance(shares, list) and isinstance(widths, list):
             for lead, (share, width) in enumerate(zip(shares, widths, strict=False)):
-                rows.append((_level(level), lead * minutes, number(share), number(width)))
+                rows.append((_level(level), lead * minutes, _number(share), _number(width)))
     table = pd.DataFrame(rows, columns=["level", "lead", "inside", "width"]).dropna()
-    return table.assign(slots=number(lookup(card, "intervals", part, "forecasts")))
+    return table.assign(slots=_number(_lookup(card, "intervals", part, "forecasts")))
 
 
-def read_text(file: Path) -> str | None:
+def _read_text(file: Path) -> str | None:
     """A file's text, at most LONGEST_TEXT characters of it; None where it cannot be read."""
     try:
         with open(file, encoding="utf-8", errors="replace") as stream:
-            return stream.read(LONGEST_TEXT)
+            return stream.read(_LONGEST_TEXT)
     except OSError:
         return None
 
 
-def read_curve(file: Path) -> pd.DataFrame | None:
+def _read_curve(file: Path) -> pd.DataFrame | None:
     """A training curve: epoch, the training loss and the validation RMSE, all numbers; None where it cannot be read."""
     try:
-        curve = pd.read_csv(file, nrows=MOST_EPOCHS).apply(pd.to_numeric, errors="coerce")
+        curve = pd.read_csv(file, nrows=_MOST_EPOCHS).apply(pd.to_numeric, errors="coerce")
     except (OSError, ValueError):
         return None
     return curve.dropna(subset="epoch") if "epoch" in curve and len(curve.columns) > 1 else None
 
 
-def time_text(city: City, value: Any) -> str:
+def _time_text(city: City, value: Any) -> str:
     """A card's time in the city's zone; as it stands where it is no time."""
     text = _text(value)
     try:
@@ -220,7 +220,7 @@ def time_text(city: City, value: Any) -> str:
         return text
 
 
-def day_text(city: City, value: Any) -> str:
+def _day_text(city: City, value: Any) -> str:
     """A card's time as the local day, 2008-06-02; as it stands where it is no time."""
     text = _text(value)
     try:
@@ -237,11 +237,11 @@ def _order(city: City, created: str) -> str:
         return ""
 
 
-def _metric(scores: Card, metric: str, lead: int | None) -> float:
+def _metric(scores: _Card, metric: str, lead: int | None) -> float:
     if lead is None:
-        return number(scores.get(metric))
-    values = lookup(scores, "by_lead", metric)
-    return number(values[lead]) if isinstance(values, list) and lead < len(values) else float("nan")
+        return _number(scores.get(metric))
+    values = _lookup(scores, "by_lead", metric)
+    return _number(values[lead]) if isinstance(values, list) and lead < len(values) else float("nan")
 
 
 def _named(name: str, values: Any) -> dict[str, str]:
@@ -258,11 +258,11 @@ def _grid(rows: Any, cols: Any) -> str:
 
 
 def _count(value: Any) -> str:
-    return f"{number(value):,.0f}" if number(value) == number(value) else ""
+    return f"{_number(value):,.0f}" if _number(value) == _number(value) else ""
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else one_line(str(value)[:LONGEST_VALUE])
+    return "" if value is None else one_line(str(value)[:_LONGEST_VALUE])
 
 
 def _level(text: str) -> float:

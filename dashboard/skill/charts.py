@@ -7,11 +7,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from dashboard.skill.tables import WEEKDAYS, lead_name
+from dashboard.skill.tables import _WEEKDAYS, _lead_name
 
 # Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages; shapes tell more than colours can.
-MODEL = "#d55e00"
-BASELINES = {
+_MODEL = "#d55e00"
+_BASELINES = {
     "persistence": ("#888888", "square"),
     "last_week": ("#cc79a7", "triangle-up"),
     "climatology": ("#0072b2", "diamond"),
@@ -20,54 +20,54 @@ BASELINES = {
     "pattern_persistence": ("#8c6d31", "wedge"),
     "lightgbm": ("#e69f00", "triangle-right"),
 }
-OTHER = ("#888888", "triangle-left")
-MOST_MARKS = 6  # dates below a chart
-MANY = 40  # points of a line that stand close together
-UNIT = "vehicles per slot"
-Chart = alt.LayerChart | alt.FacetChart
+_OTHER = ("#888888", "triangle-left")
+_MOST_MARKS = 6  # dates below a chart
+_MANY = 40  # points of a line that stand close together
+_UNIT = "vehicles per slot"
+_Chart = alt.LayerChart | alt.FacetChart
 
 
-def lead_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> Chart:
+def _lead_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> _Chart:
     """Errors by lead, of `errors_by` grouped by lead times in minutes."""
     leads = sorted(table["group"].unique().tolist())
     axis = alt.Axis(title="lead: minutes from what is known to the slot's start", values=leads, grid=False)
-    named = table.assign(label=[lead_name(int(minutes)) for minutes in table["group"]])
+    named = table.assign(label=[_lead_name(int(minutes)) for minutes in table["group"]])
     return _errors(named, version, measure, alt.X("group:Q", axis=axis), height)
 
 
-def day_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> Chart:
+def _day_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> _Chart:
     """Errors by local day, of `errors_by` grouped by days."""
     # Vega knows the browser's zone and UTC only: a day is its midnight called UTC.
     days = table.assign(group=pd.to_datetime(table["group"]), label=table["group"].astype(str))
     known = days["group"].drop_duplicates().sort_values()
-    marks = known.iloc[:: max(len(known) // MOST_MARKS, 1)]
+    marks = known.iloc[:: max(len(known) // _MOST_MARKS, 1)]
     values = [alt.DateTime(year=day.year, month=day.month, date=day.day, utc=True) for day in marks]
     axis = alt.Axis(title="local day of the slot", format="%d %b %Y", values=values, grid=False, labelOverlap=True)
     x = alt.X("group:T", scale=alt.Scale(type="utc"), axis=axis)
     return _errors(days, version, measure, x, height)
 
 
-def hour_chart(table: pd.DataFrame, version: str, measure: str, zone: str, height: int) -> Chart:
+def _hour_chart(table: pd.DataFrame, version: str, measure: str, zone: str, height: int) -> _Chart:
     """Errors by hour of the day in the city's zone, of `errors_by` grouped by hours."""
     axis = alt.Axis(title=f"hour of the slot, {zone}", values=list(range(0, 24, 3)), grid=False)
     x = alt.X("group:Q", scale=alt.Scale(domain=[0, 23]), axis=axis)
     return _errors(table, version, measure, x, height)
 
 
-def weekday_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> Chart:
+def _weekday_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> _Chart:
     """Errors by day of the week, of `errors_by` grouped by days of the week, Monday 0."""
-    named = table.assign(label=[WEEKDAYS[day] for day in table["group"]])
+    named = table.assign(label=[_WEEKDAYS[day] for day in table["group"]])
     axis = alt.Axis(title="day of the week of the slot", labelAngle=0)
-    x = alt.X("label:O", sort=list(WEEKDAYS), scale=alt.Scale(domain=list(WEEKDAYS)), axis=axis)
+    x = alt.X("label:O", sort=list(_WEEKDAYS), scale=alt.Scale(domain=list(_WEEKDAYS)), axis=axis)
     return _errors(named, version, measure, x, height)
 
 
-def coverage_chart(table: pd.DataFrame, height: int) -> Chart:
+def _coverage_chart(table: pd.DataFrame, height: int) -> _Chart:
     """The share of truths inside by lead, a line a level, of `coverage_table`; a dashed rule is what is nominal."""
     shown = table.assign(name=[f"{level:.0%} interval" for level in table["level"]])
     leads = sorted(shown["lead"].unique().tolist())
     names = list(dict.fromkeys(shown["name"]))
-    palette = [MODEL, "#0072b2", "#009e73", "#cc79a7"]
+    palette = [_MODEL, "#0072b2", "#009e73", "#cc79a7"]
     colour = alt.Color(
         "name:N",
         scale=alt.Scale(domain=names, range=[palette[place % len(palette)] for place in range(len(names))]),
@@ -78,7 +78,7 @@ def coverage_chart(table: pd.DataFrame, height: int) -> Chart:
         alt.Tooltip("name:N", title="level"),
         alt.Tooltip("lead:Q", title="lead, minutes"),
         alt.Tooltip("inside:Q", title="truths inside", format=".1%"),
-        alt.Tooltip("width:Q", title=f"mean width, {UNIT}", format=".2f"),
+        alt.Tooltip("width:Q", title=f"mean width, {_UNIT}", format=".2f"),
         alt.Tooltip("slots:Q", title="slots scored"),
     ]
     y = alt.Y("inside:Q", title="truths inside", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
@@ -95,28 +95,28 @@ def coverage_chart(table: pd.DataFrame, height: int) -> Chart:
     return alt.layer(nominal, lines).properties(height=height)
 
 
-def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: int) -> Chart:
+def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: int) -> _Chart:
     """Lines of `errors_by`, the model's the widest; `x` is over `group`, or over `label` where there is one."""
     shown = table if "label" in table else table.assign(label=table["group"].astype(str))
     names = sorted(dict.fromkeys(shown["forecaster"]), key=lambda name: name != version)
     shown = shown.sort_values("forecaster", key=lambda column: column == version, kind="stable")  # the model on top
-    looks = [(MODEL, "circle") if name == version else BASELINES.get(name, OTHER) for name in names]
+    looks = [(_MODEL, "circle") if name == version else _BASELINES.get(name, _OTHER) for name in names]
     legend = alt.Legend(title=None, orient="top", columns=3, labelLimit=220)
     colour = alt.Color(
         "forecaster:N", scale=alt.Scale(domain=names, range=[colour for colour, _ in looks]), legend=legend
     )
     shape = alt.Shape("forecaster:N", scale=alt.Scale(domain=names, range=[shape for _, shape in looks]), legend=legend)
-    y = alt.Y("error:Q", title=f"{measure}, {UNIT}", scale=alt.Scale(zero=False))
+    y = alt.Y("error:Q", title=f"{measure}, {_UNIT}", scale=alt.Scale(zero=False))
     tooltip = [
         alt.Tooltip("forecaster:N", title="forecaster"),
         alt.Tooltip("label:N", title=" "),
-        alt.Tooltip("error:Q", title=f"{measure}, {UNIT}", format=".3f"),
+        alt.Tooltip("error:Q", title=f"{measure}, {_UNIT}", format=".3f"),
         *([alt.Tooltip("slots:Q", title="slots scored")] if "slots" in shown else []),
     ]
     is_model = alt.datum["forecaster"] == version
     width: Any = alt.condition(is_model, alt.value(3.5), alt.value(1.5))
     base = alt.Chart(shown).encode(x=x, y=y, color=colour)
     lines = base.mark_line().encode(strokeWidth=width)
-    size = 55 if shown["group"].nunique() <= MANY else 12
+    size = 55 if shown["group"].nunique() <= _MANY else 12
     points = base.mark_point(filled=True, size=size, opacity=1).encode(shape=shape, tooltip=tooltip)
     return alt.layer(lines, points).properties(height=height)

@@ -11,14 +11,14 @@ import xarray as xr
 
 from dashboard.page.view import KINDS
 from trafficcast.config.city import City
-from trafficcast.forecasting.climatology import Climatology, Normal
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 
 # Days of forecasts whose errors are drawn: read anew they cost some 50 ms each.
-MOST_DAYS = 7
+_MOST_DAYS = 7
 
 
 @dataclass(frozen=True)
-class CellErrors:
+class _CellErrors:
     """Sums over forecasts by (lead_time, kind, row, col), `slots` (lead_time) of them; kinds are `KINDS`.
 
     `error` of predicted less observed, vehicles per slot; `squared` of its square, `typical` of the square of what is
@@ -43,7 +43,9 @@ class CellErrors:
         return None if self.typical is None else np.sqrt(_mean(self.typical, self.slots, kind, lead))
 
 
-def cell_errors(forecasts: xr.Dataset, flows: xr.Dataset, typical: Normal | Climatology | None) -> CellErrors:
+def _errors_by_cell(
+    forecasts: xr.Dataset, flows: xr.Dataset, typical: WeekdayClimatology | Climatology | None
+) -> _CellErrors:
     """The errors of forecasts (see `forecast_dataset`) against the observed slots of `flows`."""
     observed = flows["time"].values[flows["observed"].values]
     truth = flows["flow"].values[flows["observed"].values].astype(np.float64)
@@ -60,15 +62,15 @@ def cell_errors(forecasts: xr.Dataset, flows: xr.Dataset, typical: Normal | Clim
         error[lead], squared[lead] = wrong.sum(0), np.square(wrong).sum(0)
         if typical is not None:
             usual[lead] = np.square(_with_net(typical.at(times) - seen)).sum(0)
-    return CellErrors(slots, error, squared, None if typical is None else usual)
+    return _CellErrors(slots, error, squared, None if typical is None else usual)
 
 
-def together(parts: Sequence[CellErrors]) -> CellErrors | None:
+def _together(parts: Sequence[_CellErrors]) -> _CellErrors | None:
     """The errors of several stretches of forecasts as one; None where no slot was observed."""
     if not any(part.slots.any() for part in parts):
         return None
     known = [part.typical for part in parts if part.typical is not None]
-    return CellErrors(
+    return _CellErrors(
         np.sum([part.slots for part in parts], axis=0),
         np.sum([part.error for part in parts], axis=0),
         np.sum([part.squared for part in parts], axis=0),
@@ -76,7 +78,7 @@ def together(parts: Sequence[CellErrors]) -> CellErrors | None:
     )
 
 
-def cell_table(city: City, errors: CellErrors, kind: str, cell: tuple[int, int]) -> pd.DataFrame:
+def _cell_table(city: City, errors: _CellErrors, kind: str, cell: tuple[int, int]) -> pd.DataFrame:
     """One cell's errors, a row a lead and one of all: lead, RMSE, mean error, RMSE of typical, slots."""
     places = [None, *(lead for lead in range(len(errors.slots)) if errors.slots[lead])]
     rows = []

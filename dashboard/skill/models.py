@@ -13,29 +13,29 @@ from dashboard.page.number_columns import decimals
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
 from dashboard.reads.stores import registry_of
-from dashboard.skill.card_charts import curve_chart, duel_chart
+from dashboard.skill.card_charts import _curve_chart, _duel_chart
 from dashboard.skill.cards import (
-    PARTS,
-    card_facts,
-    coverage_of,
-    duel_table,
-    facts_beside,
-    lead_errors,
-    metric_table,
-    registry_table,
-    same_days,
+    _PARTS,
+    _card_facts,
+    _coverage_of,
+    _duel_table,
+    _facts_beside,
+    _lead_errors,
+    _metric_table,
+    _registry_table,
+    _same_days,
 )
-from dashboard.skill.charts import coverage_chart, lead_chart
-from dashboard.skill.reads import card_of, card_text_of, curve_of, registry_stamp
-from dashboard.skill.tables import ALL_LEADS, lead_name
+from dashboard.skill.charts import _coverage_chart, _lead_chart
+from dashboard.skill.reads import _card_of, _card_text_of, _curve_of, _registry_stamp
+from dashboard.skill.tables import _ALL_LEADS, _lead_name
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
 from trafficcast.stores.registry import Registry
 
-TABLE_HEIGHT, CHART_HEIGHT, TEXT_HEIGHT = 180, 300, 380
-FEW = 4  # versions that need no scrolling
-MANY_FACTS = 10
-SECTIONS = ("Scores", "Training curve", "Intervals", "Facts", "Card", "Against the champion")
+_TABLE_HEIGHT, _CHART_HEIGHT, _TEXT_HEIGHT = 180, 300, 380
+_FEW = 4  # versions that need no scrolling
+_MANY_FACTS = 10
+_SECTIONS = ("Scores", "Training curve", "Intervals", "Facts", "Card", "Against the champion")
 
 
 def draw(config: Config, view: View) -> None:
@@ -45,27 +45,27 @@ def draw(config: Config, view: View) -> None:
     if not versions:
         st.info(plain(what_is_missing(config, city)))
         return
-    rerun_when_changed(lambda: registry_stamp(registry))
+    rerun_when_changed(lambda: _registry_stamp(registry))
     cards: dict[str, dict[str, Any] | None] = {}
     damaged = []
     for version in versions:
         try:
-            cards[version] = card_of(registry, version)
+            cards[version] = _card_of(registry, version)
         except InputError as error:
             cards[version] = None
             damaged.append(plain(str(error)))
     if damaged:
         st.warning("\n\n".join(damaged))
     _history(view, versions, champions)
-    table = registry_table(city, cards, champions)
-    height: Literal["auto"] | int = TABLE_HEIGHT if len(table) > FEW else "auto"
+    table = _registry_table(city, cards, champions)
+    height: Literal["auto"] | int = _TABLE_HEIGHT if len(table) > _FEW else "auto"
     st.dataframe(table, hide_index=True, height=height, column_config=decimals(table, 3))
 
     version_place, section_place = st.columns([1, 4], vertical_alignment="bottom")
     order = table["version"].tolist()
     first = next((champion for champion in champions if champion in order), order[0])
     version = choice(version_place.selectbox, "Model", order, "model", first)
-    section = choice(section_place.segmented_control, "Show", SECTIONS, "show", required=True)
+    section = choice(section_place.segmented_control, "Show", _SECTIONS, "show", required=True)
     card = cards[version]
     if section == "Training curve":
         _curve(registry, version)
@@ -78,8 +78,8 @@ def draw(config: Config, view: View) -> None:
     elif section == "Intervals":
         _intervals(card)
     elif section == "Facts":
-        facts = card_facts(city, card)
-        st.dataframe(facts, hide_index=True, height=TEXT_HEIGHT if len(facts) > MANY_FACTS else "auto")
+        facts = _card_facts(city, card)
+        st.dataframe(facts, hide_index=True, height=_TEXT_HEIGHT if len(facts) > _MANY_FACTS else "auto")
     else:
         _against(view, version, cards, champions)
 
@@ -100,11 +100,11 @@ def _history(view: View, versions: list[str], champions: list[str]) -> None:
 def _scores(version: str, card: dict[str, Any]) -> None:
     """All metrics of the model and its baselines on test or validation, and RMSE by lead."""
     with st.container(horizontal=True):
-        part = choice(st.segmented_control, "Days", PARTS, "days", required=True)
-        minutes = lead_errors({version: card}, part)
-        leads = [ALL_LEADS, *(lead_name(int(lead)) for lead in sorted(minutes["group"].unique()))]
+        part = choice(st.segmented_control, "Days", _PARTS, "days", required=True)
+        minutes = _lead_errors({version: card}, part)
+        leads = [_ALL_LEADS, *(_lead_name(int(lead)) for lead in sorted(minutes["group"].unique()))]
         lead = choice(st.segmented_control, "Lead", leads, "ahead", required=True)
-    table = metric_table(card, part, None if lead == ALL_LEADS else leads.index(lead) - 1)
+    table = _metric_table(card, part, None if lead == _ALL_LEADS else leads.index(lead) - 1)
     if table.empty:
         st.info(plain(f"The card of {version} holds no scores on {part} days."))
         return
@@ -115,37 +115,37 @@ def _scores(version: str, card: dict[str, Any]) -> None:
         "by the training maximum. Validation chose the epoch; test was read once."
     )
     if not minutes.empty:
-        chart.altair_chart(lead_chart(minutes, version, "RMSE", CHART_HEIGHT))
+        chart.altair_chart(_lead_chart(minutes, version, "RMSE", _CHART_HEIGHT))
 
 
 def _curve(registry: Registry, version: str) -> None:
-    curve = curve_of(registry, version)
+    curve = _curve_of(registry, version)
     if curve is None or curve.empty:
         st.info(plain(f"The training curve of {version} is missing, or cannot be read: {version}/curve.csv"))
         return
     names = [name for name in curve.columns if name != "epoch"]
     for name, place in zip(names, st.columns(len(names)), strict=True):
-        place.altair_chart(curve_chart(curve, name, CHART_HEIGHT))
+        place.altair_chart(_curve_chart(curve, name, _CHART_HEIGHT))
     with st.expander("Numbers"):
         st.dataframe(curve, hide_index=True)
 
 
 def _card(registry: Registry, version: str) -> None:
-    text = card_text_of(registry, version)
+    text = _card_text_of(registry, version)
     if text is None:
         st.info(plain(f"{version} has no CARD.md that can be read."))
         return
-    st.code(text, language=None, height=TEXT_HEIGHT, wrap_lines=True)
+    st.code(text, language=None, height=_TEXT_HEIGHT, wrap_lines=True)
 
 
 def _intervals(card: dict[str, Any]) -> None:
-    part = choice(st.segmented_control, "Days", PARTS, "days", required=True)
-    table = coverage_of(card, part)
+    part = choice(st.segmented_control, "Days", _PARTS, "days", required=True)
+    table = _coverage_of(card, part)
     if table.empty:
         st.info("The model's card says nothing of prediction intervals: it has none.")
         return
     chart, numbers = st.columns(2)
-    chart.altair_chart(coverage_chart(table, CHART_HEIGHT))
+    chart.altair_chart(_coverage_chart(table, _CHART_HEIGHT))
     shown = table.rename(columns={"width": "mean width", "inside": "truths inside", "slots": "forecasts"})
     numbers.dataframe(shown, hide_index=True, column_config=decimals(shown, 3))
     numbers.caption("Shares are of 1; widths are in vehicles per slot; leads in minutes.")
@@ -160,18 +160,18 @@ def _against(view: View, chosen: str, cards: dict[str, dict[str, Any] | None], c
         st.info("It takes a champion and another version, with cards that can be read: trafficcast train makes one.")
         return
     part_place, challenger_place = st.columns([1, 3], vertical_alignment="bottom")
-    part = choice(part_place.segmented_control, "Days", PARTS, "days", required=True)
+    part = choice(part_place.segmented_control, "Days", _PARTS, "days", required=True)
     challenger = chosen
     if chosen == champion:
         challenger = choice(challenger_place.selectbox, "Challenger", others, "against", width=240)
     pair = {champion: readable[champion], challenger: readable[challenger]}
-    if not same_days(pair, part):
+    if not _same_days(pair, part):
         st.warning(f"The two cards' {part} days are not the same: compare the errors with care.")
-    table = duel_table(champion, challenger, pair, part)
+    table = _duel_table(champion, challenger, pair, part)
     numbers, chart = st.columns(2)
     shown = table.rename(columns={"better": "challenger lower by, %"})
     percent = {"challenger lower by, %": st.column_config.NumberColumn(format="%.1f")}
     numbers.dataframe(shown, hide_index=True, column_config=decimals(shown, 3) | percent)
-    errors = lead_errors(pair, part)
-    chart.altair_chart(duel_chart(errors, champion, challenger, CHART_HEIGHT))
-    st.dataframe(facts_beside(view.city, pair), hide_index=True, height=TEXT_HEIGHT)
+    errors = _lead_errors(pair, part)
+    chart.altair_chart(_duel_chart(errors, champion, challenger, _CHART_HEIGHT))
+    st.dataframe(_facts_beside(view.city, pair), hide_index=True, height=_TEXT_HEIGHT)

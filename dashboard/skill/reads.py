@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.reads.stamps import DAY, Stamp, _file_state, newest_stamp, stamp
-from dashboard.reads.stores import _typical, identity, registry_of
-from dashboard.skill.cards import read_curve, read_text
-from dashboard.skill.error_map import CellErrors, cell_errors, together
+from dashboard.reads.stamps import DAY, Stamp, file_state, newest_stamp, stamp
+from dashboard.reads.stores import cached_typical, identity, registry_of
+from dashboard.skill.cards import _read_curve, _read_text
+from dashboard.skill.error_map import _CellErrors, _errors_by_cell, _together
 from trafficcast.config.city import HORIZON, City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
@@ -23,15 +23,15 @@ from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import score_store
 
 
-def newest_score(config: Config, city: City, version: str) -> np.datetime64 | None:
+def _newest_score(config: Config, city: City, version: str) -> np.datetime64 | None:
     """The newest init time of a model's scores; None without any."""
     store = score_store(config.paths.data, city, version)
     return _newest_time(identity(store), newest_stamp(store), store)
 
 
-def cell_errors_between(
+def _cell_errors_between(
     config: Config, city: City, version: str, start: np.datetime64, end: np.datetime64
-) -> CellErrors | None:
+) -> _CellErrors | None:
     """The errors, cell by cell, of a model's forecasts with init times in [start, end); None without an observed slot.
 
     What is typical is the model's own word.
@@ -47,28 +47,28 @@ def cell_errors_between(
             stamps = [made.get(f"{day}.nc"), *(seen.get(f"{day + ahead * DAY}.nc") for ahead in (-1, 0, 1))]
             key = f"{identity(forecasts)} {stamps} {since} {until}"
             parts.append(_cell_errors(key, version, since, until, forecasts, flows, registry_of(config, city)))
-    return together([part for part in parts if part is not None])
+    return _together([part for part in parts if part is not None])
 
 
-def registry_stamp(registry: Registry) -> tuple[tuple[str, int], ...]:
+def _registry_stamp(registry: Registry) -> tuple[tuple[str, int], ...]:
     """Changes when a model is trained or removed, its card is another one, or another version is champion."""
     files = [registry.root / "champion", *(registry.root / version / "card.json" for version in registry.versions())]
-    return tuple(_file_state(file) for file in files)
+    return tuple(file_state(file) for file in files)
 
 
-def card_of(registry: Registry, version: str) -> dict[str, Any]:
+def _card_of(registry: Registry, version: str) -> dict[str, Any]:
     """A model's card. Raises InputError where it cannot be read."""
-    return _card(*_file_state(registry.root / version / "card.json"), version, registry)
+    return _card(*file_state(registry.root / version / "card.json"), version, registry)
 
 
-def card_text_of(registry: Registry, version: str) -> str | None:
+def _card_text_of(registry: Registry, version: str) -> str | None:
     """A model's card as it was written for people; None where there is none."""
-    return _text(*_file_state(registry.root / version / "CARD.md"))
+    return _text(*file_state(registry.root / version / "CARD.md"))
 
 
-def curve_of(registry: Registry, version: str) -> pd.DataFrame | None:
+def _curve_of(registry: Registry, version: str) -> pd.DataFrame | None:
     """A model's training curve (see `read_curve`)."""
-    return _curve(*_file_state(registry.root / version / "curve.csv"))
+    return _curve(*file_state(registry.root / version / "curve.csv"))
 
 
 # The newest time of every model that has scores: of 30 models a page asks each time.
@@ -86,16 +86,16 @@ def _cell_errors(
     _forecasts: DayStore,
     _flows: DayStore,
     _registry: Registry,
-) -> CellErrors | None:
+) -> _CellErrors | None:
     made = _forecasts.read(_start, _end, ["flow"])
     flows = _flows.read(_start, _end + HORIZON * _flows.city.slot)
     if made is None or flows is None:
         return None
     try:
-        typical = _typical(f"{_registry.root} {_registry.city}", version, _registry)
+        typical = cached_typical(f"{_registry.root} {_registry.city}", version, _registry)
     except InputError:  # the errors of the model are to be seen without its typical flows as well
         typical = None
-    return cell_errors(made, flows, typical)
+    return _errors_by_cell(made, flows, typical)
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
@@ -105,9 +105,9 @@ def _card(file: str, changed: int, version: str, _registry: Registry) -> dict[st
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _text(file: str, changed: int) -> str | None:
-    return read_text(Path(file))
+    return _read_text(Path(file))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _curve(file: str, changed: int) -> pd.DataFrame | None:
-    return read_curve(Path(file))
+    return _read_curve(Path(file))

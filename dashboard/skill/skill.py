@@ -21,34 +21,34 @@ from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import KINDS, View
 from dashboard.reads.stamps import DAY, stamp
 from dashboard.reads.stores import registry_of, scores_between
-from dashboard.skill.cards import PARTS, lookup, metric_table, number
-from dashboard.skill.charts import coverage_chart, day_chart, hour_chart, lead_chart, weekday_chart
-from dashboard.skill.error_map import MOST_DAYS, CellErrors, cell_table
-from dashboard.skill.reads import card_of, cell_errors_between, newest_score
+from dashboard.skill.cards import _PARTS, _lookup, _metric_table, _number
+from dashboard.skill.charts import _coverage_chart, _day_chart, _hour_chart, _lead_chart, _weekday_chart
+from dashboard.skill.error_map import _MOST_DAYS, _cell_table, _CellErrors
+from dashboard.skill.reads import _card_of, _cell_errors_between, _newest_score
 from dashboard.skill.tables import (
-    ALL_LEADS,
-    MEASURES,
-    PERIODS,
-    WEEKDAYS,
-    at_lead,
-    by_day,
-    by_hour,
-    by_lead,
-    by_weekday,
-    coverage_table,
-    errors_by,
-    lead_name,
-    lead_table,
-    leads_of,
-    published_table,
-    wide,
+    _ALL_LEADS,
+    _MEASURES,
+    _PERIODS,
+    _WEEKDAYS,
+    _at_lead,
+    _by_day,
+    _by_hour,
+    _by_weekday,
+    _coverage_table,
+    _errors_by,
+    _lead_name,
+    _lead_table,
+    _leads_of,
+    _published_table,
+    _scores_by_lead,
+    _wide,
 )
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
 from trafficcast.stores.scores import score_store, skill
 
-CHART_HEIGHT, MAP_HEIGHT, MODEL_WIDTH = 390, 350, 200
-SECTIONS = ("By lead", "Over time", "By hour and weekday", "On the map", "Intervals", "Published metrics")
+_CHART_HEIGHT, _MAP_HEIGHT, _MODEL_WIDTH = 390, 350, 200
+_SECTIONS = ("By lead", "Over time", "By hour and weekday", "On the map", "Intervals", "Published metrics")
 
 
 def draw(config: Config, view: View) -> None:
@@ -58,28 +58,28 @@ def draw(config: Config, view: View) -> None:
         st.info(plain(_what_is_missing(config, view)))
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):  # wraps on a narrow screen
-        version = choice(st.selectbox, "Model", list(versions), "model", width=MODEL_WIDTH)
-        period = choice(st.segmented_control, "Period", list(PERIODS), "period", "week", required=True)
-        section = choice(st.segmented_control, "Show", SECTIONS, "show", required=True)
+        version = choice(st.selectbox, "Model", list(versions), "model", width=_MODEL_WIDTH)
+        period = choice(st.segmented_control, "Period", list(_PERIODS), "period", "week", required=True)
+        section = choice(st.segmented_control, "Show", _SECTIONS, "show", required=True)
     store = score_store(config.paths.data, view.city, version)
     rerun_when_changed(lambda: stamp(store))
     end = versions[version] + view.city.slot
-    reach = PERIODS[period]
+    reach = _PERIODS[period]
     start = None if reach is None else end - reach
     scores = scores_between(config, view.city, version, start, end)
     if scores is None:  # a file that was there when the newest score was looked for
         st.info("The scores of that period have gone: choose another one.")
         return
     _tell(view, version, scores)
-    if section == SECTIONS[0]:
+    if section == _SECTIONS[0]:
         _by_lead(version, scores)
-    elif section == SECTIONS[1]:
+    elif section == _SECTIONS[1]:
         _over_time(view, version, scores)
-    elif section == SECTIONS[2]:
+    elif section == _SECTIONS[2]:
         _by_clock(view, version, scores)
-    elif section == SECTIONS[3]:
+    elif section == _SECTIONS[3]:
         _on_the_map(config, view, version, scores, end)
-    elif section == SECTIONS[4]:
+    elif section == _SECTIONS[4]:
         _intervals(scores)
     else:
         _published(config, view, version, scores)
@@ -92,7 +92,7 @@ def _scored(config: Config, view: View) -> dict[str, np.datetime64]:
     newest = {}
     for version in versions:
         try:
-            time = newest_score(config, view.city, version)
+            time = _newest_score(config, view.city, version)
         except InputError as error:  # the other models' scores are to be seen nevertheless
             st.warning(plain(str(error)))
             continue
@@ -130,75 +130,75 @@ def _measure_and_lead(scores: xr.Dataset) -> tuple[str, str]:
     """The chosen measure, and lead or ALL_LEADS."""
     with st.container(horizontal=True):
         measure = _measure()
-        leads = [ALL_LEADS, *(lead_name(minutes) for minutes in leads_of(scores))]
+        leads = [_ALL_LEADS, *(_lead_name(minutes) for minutes in _leads_of(scores))]
         return measure, choice(st.segmented_control, "Lead", leads, "ahead", required=True)
 
 
 def _measure() -> str:
     return choice(
-        st.segmented_control, "Error", list(MEASURES), "error", required=True, format_func=MEASURES.__getitem__
+        st.segmented_control, "Error", list(_MEASURES), "error", required=True, format_func=_MEASURES.__getitem__
     )
 
 
 def _by_lead(version: str, scores: xr.Dataset) -> None:
     measure = _measure()
-    table = errors_by(scores, measure, by_lead(scores))
+    table = _errors_by(scores, measure, _scores_by_lead(scores))
     if table.empty:
         st.info("None of the slots forecast in that period was observed.")
         return
     chart, numbers = st.columns([3, 3])
-    chart.altair_chart(lead_chart(table, version, MEASURES[measure], CHART_HEIGHT))
-    _table(numbers, lead_table(scores, measure), 3)
+    chart.altair_chart(_lead_chart(table, version, _MEASURES[measure], _CHART_HEIGHT))
+    _table(numbers, _lead_table(scores, measure), 3)
     numbers.caption(
-        f"{MEASURES[measure]}, vehicles per slot, over all cells and both flow kinds, the best first. "
+        f"{_MEASURES[measure]}, vehicles per slot, over all cells and both flow kinds, the best first. "
         "A lead counts from the last slot known to the start of the slot forecast."
     )
 
 
 def _over_time(view: View, version: str, scores: xr.Dataset) -> None:
     measure, lead = _measure_and_lead(scores)
-    chosen = at_lead(scores, lead)
-    table = errors_by(chosen, measure, by_day(view.city, chosen))
+    chosen = _at_lead(scores, lead)
+    table = _errors_by(chosen, measure, _by_day(view.city, chosen))
     chart, numbers = st.columns([3, 2])
-    chart.altair_chart(day_chart(table, version, MEASURES[measure], CHART_HEIGHT))
-    _table(numbers, wide(table.assign(group=table["group"].astype(str)), "day").iloc[::-1], 3)
+    chart.altair_chart(_day_chart(table, version, _MEASURES[measure], _CHART_HEIGHT))
+    _table(numbers, _wide(table.assign(group=table["group"].astype(str)), "day").iloc[::-1], 3)
 
 
 def _by_clock(view: View, version: str, scores: xr.Dataset) -> None:
     measure, lead = _measure_and_lead(scores)
-    chosen = at_lead(scores, lead)
-    hours = errors_by(chosen, measure, by_hour(view.city, chosen))
-    weekdays = errors_by(chosen, measure, by_weekday(view.city, chosen))
+    chosen = _at_lead(scores, lead)
+    hours = _errors_by(chosen, measure, _by_hour(view.city, chosen))
+    weekdays = _errors_by(chosen, measure, _by_weekday(view.city, chosen))
     left, right = st.columns(2)
-    left.altair_chart(hour_chart(hours, version, MEASURES[measure], view.city.timezone, CHART_HEIGHT - 40))
-    right.altair_chart(weekday_chart(weekdays, version, MEASURES[measure], CHART_HEIGHT - 40))
-    _table(left, wide(hours, "hour"), 3)
-    named = wide(weekdays, "weekday")
-    _table(right, named.assign(weekday=[WEEKDAYS[day] for day in named["weekday"]]), 3)
+    left.altair_chart(_hour_chart(hours, version, _MEASURES[measure], view.city.timezone, _CHART_HEIGHT - 40))
+    right.altair_chart(_weekday_chart(weekdays, version, _MEASURES[measure], _CHART_HEIGHT - 40))
+    _table(left, _wide(hours, "hour"), 3)
+    named = _wide(weekdays, "weekday")
+    _table(right, named.assign(weekday=[_WEEKDAYS[day] for day in named["weekday"]]), 3)
 
 
 def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, end: np.datetime64) -> None:
     """Each cell's RMSE, its mean error, and its RMSE less that of what is typical."""
     kind_place, lead_place = st.columns([1, 3])
-    leads = [ALL_LEADS, *(lead_name(minutes) for minutes in leads_of(scores))]
+    leads = [_ALL_LEADS, *(_lead_name(minutes) for minutes in _leads_of(scores))]
     st.session_state["kind"] = kind = view.kind
     kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
     lead = choice(lead_place.segmented_control, "Lead", leads, "ahead", required=True)
-    first = max(scores["init_time"].values[0], end - MOST_DAYS * DAY)
-    errors = cell_errors_between(config, view.city, version, first, end)
+    first = max(scores["init_time"].values[0], end - _MOST_DAYS * DAY)
+    errors = _cell_errors_between(config, view.city, version, first, end)
     if errors is None:
         st.info("The forecasts behind these scores, or the flows that they were compared with, are no longer stored.")
         return
-    place = None if lead == ALL_LEADS else leads.index(lead) - 1
-    draw_maps(config, view, _layers(colour_limit(config, view.city), errors, kind, place), MAP_HEIGHT, "skill")
+    place = None if lead == _ALL_LEADS else leads.index(lead) - 1
+    draw_maps(config, view, _layers(colour_limit(config, view.city), errors, kind, place), _MAP_HEIGHT, "skill")
     since = moment_label(view.city, first)
-    st.caption(plain(f"Forecasts from {since} on, at most {MOST_DAYS} days, {errors.slots.sum():,} slots, {kind}."))
+    st.caption(plain(f"Forecasts from {since} on, at most {_MOST_DAYS} days, {errors.slots.sum():,} slots, {kind}."))
     if view.cell is None:
         st.caption("Click a cell on any map to see its errors by lead.")
         return
     row, col = view.cell
     st.markdown(f"**Cell: row {row}, column {col}**, {kind}, vehicles per slot")
-    table = cell_table(view.city, errors, kind, view.cell)
+    table = _cell_table(view.city, errors, kind, view.cell)
     st.dataframe(table, hide_index=True, width="content", column_config=decimals(table, 2))
 
 
@@ -206,7 +206,7 @@ def _choose_kind(view: View) -> None:
     change(view, kind=st.session_state["kind"])
 
 
-def _layers(limit: float, errors: CellErrors, kind: str, lead: int | None) -> list[Layer]:
+def _layers(limit: float, errors: _CellErrors, kind: str, lead: int | None) -> list[Layer]:
     error, bias, usual = errors.rmse(kind, lead), errors.mean_error(kind, lead), errors.typical_rmse(kind, lead)
     # Errors are small beside flows: the scales end at fixed shares of the flow scale, so that two periods compare.
     error_limit, bias_limit, gain_limit = difference_limit(limit), round_up(limit / 16), round_up(limit / 32)
@@ -223,12 +223,12 @@ def _layers(limit: float, errors: CellErrors, kind: str, lead: int | None) -> li
 
 
 def _intervals(scores: xr.Dataset) -> None:
-    table = coverage_table(scores)
+    table = _coverage_table(scores)
     if table.empty:
         st.info("The forecasts of that period have no prediction intervals, or none of their slots was observed.")
         return
     chart, numbers = st.columns([3, 3])
-    chart.altair_chart(coverage_chart(table, CHART_HEIGHT))
+    chart.altair_chart(_coverage_chart(table, _CHART_HEIGHT))
     shown = table.assign(nominal=100 * table["level"], inside=100 * table["inside"])
     numbers.dataframe(
         shown[["nominal", "lead", "inside", "width", "slots"]],
@@ -250,23 +250,23 @@ def _intervals(scores: xr.Dataset) -> None:
 def _published(config: Config, view: View, version: str, scores: xr.Dataset) -> None:
     """The metrics published for TaxiBJ: of the period, and of the model's card."""
     try:
-        card = card_of(registry_of(config, view.city), version)
+        card = _card_of(registry_of(config, view.city), version)
     except InputError as error:
         st.warning(plain(str(error)))
         return
-    scale = number(lookup(card, "scale"))
+    scale = _number(_lookup(card, "scale"))
     left, right = st.columns([2, 3])
     left.markdown("**The period's forecasts**")
     if scale > 0:
-        _table(left, published_table(scores, scale), 4)
+        _table(left, _published_table(scores, scale), 4)
     else:
         left.caption("The model's card does not say the scale that frames are divided by.")
     left.caption(
         "As published for TaxiBJ: frames divided by the training maximum; squared (MSE) and absolute (MAE) errors "
         "summed over flow kinds, rows and columns and averaged over slots. SSIM needs the frames: see the card."
     )
-    part = choice(right.segmented_control, "Card", PARTS, "days", required=True)
-    _table(right, metric_table(card, part), 4)
+    part = choice(right.segmented_control, "Card", _PARTS, "days", required=True)
+    _table(right, _metric_table(card, part), 4)
     right.caption("From the model's card. RMSE and MAE in vehicles per slot; SSIM with data range 1, OpenSTL's with 2.")
 
 

@@ -1,6 +1,6 @@
 """What stored scores say together: errors by lead, day, hour and weekday, intervals, and the published metrics.
 
-Scores are those of `score_dataset` (trafficcast/forecasts.py). A score that is not a number, of a slot never observed,
+Scores are those of `score_dataset` (trafficcast/stores/scores.py). A score that is not a number, of a slot never observed,
 is left out; a forecaster's errors are over the slots that it was scored on.
 """
 
@@ -13,54 +13,54 @@ import xarray as xr
 from dashboard.reads.stamps import DAY
 from trafficcast.config.city import City
 
-MEASURES = {"rmse": "RMSE", "mae": "MAE"}  # vehicles per slot
+_MEASURES = {"rmse": "RMSE", "mae": "MAE"}  # vehicles per slot
 # How far back a period reaches from the newest score; None is all that is stored.
-PERIODS = {"day": DAY, "week": 7 * DAY, "month": 30 * DAY, "all": None}
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-MINUTE = np.timedelta64(1, "m")
-ALL_LEADS = "all leads"
+_PERIODS = {"day": DAY, "week": 7 * DAY, "month": 30 * DAY, "all": None}
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MINUTE = np.timedelta64(1, "m")
+_ALL_LEADS = "all leads"
 
 
-def lead_name(minutes: int) -> str:
+def _lead_name(minutes: int) -> str:
     """A lead time in minutes -> '+30 min'."""
     return f"+{minutes} min"
 
 
-def leads_of(scores: xr.Dataset) -> list[int]:
+def _leads_of(scores: xr.Dataset) -> list[int]:
     """The lead times of scores, minutes from the init time to the slot's start."""
-    return [int(lead / MINUTE) for lead in scores["lead_time"].values]
+    return [int(lead / _MINUTE) for lead in scores["lead_time"].values]
 
 
-def at_lead(scores: xr.Dataset, lead: str) -> xr.Dataset:
+def _at_lead(scores: xr.Dataset, lead: str) -> xr.Dataset:
     """The scores of one lead, said as by `lead_name`, its dimension kept; of all for any other word."""
-    places = [place for place, minutes in enumerate(leads_of(scores)) if lead_name(minutes) == lead]
+    places = [place for place, minutes in enumerate(_leads_of(scores)) if _lead_name(minutes) == lead]
     return scores.isel(lead_time=places) if places else scores
 
 
-def by_lead(scores: xr.Dataset) -> np.ndarray:
+def _scores_by_lead(scores: xr.Dataset) -> np.ndarray:
     """(init_time, lead_time) lead times, minutes."""
-    return np.broadcast_to(leads_of(scores), (scores.sizes["init_time"], scores.sizes["lead_time"]))
+    return np.broadcast_to(_leads_of(scores), (scores.sizes["init_time"], scores.sizes["lead_time"]))
 
 
-def by_day(city: City, scores: xr.Dataset) -> np.ndarray:
+def _by_day(city: City, scores: xr.Dataset) -> np.ndarray:
     """(init_time, lead_time) local days of the slots forecast, datetime64[D]."""
     slots = _slots(scores)
     return city.local_days(slots.ravel()).reshape(slots.shape)
 
 
-def by_hour(city: City, scores: xr.Dataset) -> np.ndarray:
+def _by_hour(city: City, scores: xr.Dataset) -> np.ndarray:
     """(init_time, lead_time) local hours of the slots forecast, 0 to 23."""
     slots = _slots(scores)
     return city.local(slots.ravel()).hour.to_numpy().reshape(slots.shape)
 
 
-def by_weekday(city: City, scores: xr.Dataset) -> np.ndarray:
+def _by_weekday(city: City, scores: xr.Dataset) -> np.ndarray:
     """(init_time, lead_time) local days of the week of the slots forecast, Monday 0; holidays are as any day."""
     slots = _slots(scores)
     return city.local(slots.ravel()).day_of_week.to_numpy().reshape(slots.shape)
 
 
-def errors_by(scores: xr.Dataset, measure: str, groups: np.ndarray) -> pd.DataFrame:
+def _errors_by(scores: xr.Dataset, measure: str, groups: np.ndarray) -> pd.DataFrame:
     """A row for each group and forecaster: group, forecaster, error (vehicles per slot), slots (how many scored).
 
     `groups`: (init_time, lead_time), what each score belongs to. RMSE is that of all cells and slots of a group.
@@ -84,23 +84,23 @@ def errors_by(scores: xr.Dataset, measure: str, groups: np.ndarray) -> pd.DataFr
     return pd.concat(parts, ignore_index=True)
 
 
-def lead_table(scores: xr.Dataset, measure: str) -> pd.DataFrame:
+def _lead_table(scores: xr.Dataset, measure: str) -> pd.DataFrame:
     """A row for each forecaster, the best first: forecaster, all leads, each lead (vehicles per slot), slots scored."""
-    leads = by_lead(scores)
-    whole = errors_by(scores, measure, np.zeros_like(leads)).set_index("forecaster")
-    single = errors_by(scores, measure, leads).pivot(index="forecaster", columns="group", values="error")
-    single.columns = pd.Index([lead_name(int(minutes)) for minutes in single.columns])
-    table = pd.concat([whole["error"].rename(ALL_LEADS), single, whole["slots"].rename("slots scored")], axis=1)
-    return table.sort_values(ALL_LEADS).rename_axis("forecaster").reset_index()
+    leads = _scores_by_lead(scores)
+    whole = _errors_by(scores, measure, np.zeros_like(leads)).set_index("forecaster")
+    single = _errors_by(scores, measure, leads).pivot(index="forecaster", columns="group", values="error")
+    single.columns = pd.Index([_lead_name(int(minutes)) for minutes in single.columns])
+    table = pd.concat([whole["error"].rename(_ALL_LEADS), single, whole["slots"].rename("slots scored")], axis=1)
+    return table.sort_values(_ALL_LEADS).rename_axis("forecaster").reset_index()
 
 
-def wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
+def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """`errors_by` with a row for each group, the column `name`, and a column for each forecaster."""
     columns = list(dict.fromkeys(table["forecaster"]))
     return table.pivot(index="group", columns="forecaster", values="error")[columns].rename_axis(name).reset_index()
 
 
-def coverage_table(scores: xr.Dataset) -> pd.DataFrame:
+def _coverage_table(scores: xr.Dataset) -> pd.DataFrame:
     """A row for each level and lead: level, lead (minutes), inside (share), width (vehicles per slot), slots.
 
     Widths are means over the slots whose truth is known. Empty where the model has no prediction intervals.
@@ -110,14 +110,14 @@ def coverage_table(scores: xr.Dataset) -> pd.DataFrame:
         inside = scores["inside"].transpose("level", "lead_time", "init_time").values
         width = scores["width"].transpose("level", "lead_time", "init_time").values
         for level, shares, widths in zip(scores["level"].values, inside, width, strict=True):
-            for minutes, share, spread in zip(leads_of(scores), shares, widths, strict=True):
+            for minutes, share, spread in zip(_leads_of(scores), shares, widths, strict=True):
                 known = np.isfinite(share) & np.isfinite(spread)
                 if known.any():
                     rows.append((float(level), minutes, share[known].mean(), spread[known].mean(), int(known.sum())))
     return pd.DataFrame(rows, columns=["level", "lead", "inside", "width", "slots"])
 
 
-def published_table(scores: xr.Dataset, scale: float) -> pd.DataFrame:
+def _published_table(scores: xr.Dataset, scale: float) -> pd.DataFrame:
     """MSE, MAE and PSNR (dB) as published for TaxiBJ, of a row for each forecaster, the lowest MSE first.
 
     As `trafficcast.metrics.scores` computes them: frames are divided by `scale`, errors summed over flow kinds, rows

@@ -26,28 +26,28 @@ from trafficcast.forecasting.intervals import Intervals
 from trafficcast.stores.flows import flow_store, flows_dataset
 from trafficcast.stores.forecasts import forecast_dataset, forecast_store
 
-START = np.datetime64("2023-12-31T23:00", "us")  # local midnight
-DAYS = 365
-CHANGES = 60
-SESSIONS = 10
-OPENED = 100
-VERSION = "vmrnn-c-1"
-NOTHING = np.timedelta64(0, "D")
-CONFIG = """[cities.one]
+_START = np.datetime64("2023-12-31T23:00", "us")  # local midnight
+_DAYS = 365
+_CHANGES = 60
+_SESSIONS = 10
+_OPENED = 100
+_VERSION = "vmrnn-c-1"
+_NOTHING = np.timedelta64(0, "D")
+_CONFIG = """[cities.one]
 west = 9.10
 east = 9.26
 south = 45.42
 north = 45.52
 timezone = "Europe/Rome"
 """
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
-def dashboard_rows() -> list[Row]:
+def _dashboard_rows() -> list[_Row]:
     """One row a measurement: how many times, median and 99th percentile in milliseconds, peak memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.toml"
-        file.write_text(CONFIG, encoding="utf-8")
+        file.write_text(_CONFIG, encoding="utf-8")
         _fill(file)
         first = [_measured(file, "first")[0][0][0] for _ in range(3)]
         (changes, later), memory = _measured(file, "changes")
@@ -56,14 +56,14 @@ def dashboard_rows() -> list[Row]:
         return [
             _row("first page of a new server", first, None),
             _row("Now: another slot, flow kind or cell", changes, memory[0]),
-            _row(f"Now: the same after {OPENED} more pages were opened", later, memory[1]),
+            _row(f"Now: the same after {_OPENED} more pages were opened", later, memory[1]),
             _row("Look back: another slot, lead, flow kind or cell", leads, None),
             _row("Look back: another day", days, None),
-            _row(f"Now: another slot, {SESSIONS} open pages at once", together, None),
+            _row(f"Now: another slot, {_SESSIONS} open pages at once", together, None),
         ]
 
 
-def measure(what: str, config: Path) -> None:
+def _measure(what: str, config: Path) -> None:
     """Print lists of seconds and a list of memory, MB, of one measurement; in a process of its own."""
     memory: list[float] = []
     import_before()  # as the server does before it listens
@@ -73,20 +73,20 @@ def measure(what: str, config: Path) -> None:
         seconds = [[time.perf_counter() - began]]
     elif what == "changes":
         page = _page(config)
-        seconds = [[_change(page, number) for number in range(CHANGES)]]
+        seconds = [[_change(page, number) for number in range(_CHANGES)]]
         memory = [_memory()]
-        for _ in range(OPENED):
+        for _ in range(_OPENED):
             _page(config)
-        seconds.append([_change(page, number) for number in range(CHANGES)])
+        seconds.append([_change(page, number) for number in range(_CHANGES)])
         memory.append(_memory())
     elif what == "look back":
         page = _page(config, "look_back")
-        seconds = [[_change(page, number) for number in range(CHANGES)]]
-        seconds.append([_change(page, number, np.timedelta64(5 * number + 2, "D")) for number in range(CHANGES)])
+        seconds = [[_change(page, number) for number in range(_CHANGES)]]
+        seconds.append([_change(page, number, np.timedelta64(5 * number + 2, "D")) for number in range(_CHANGES)])
     else:
-        pages = [_page(config) for _ in range(SESSIONS)]
-        with ThreadPoolExecutor(SESSIONS) as pool:
-            rounds = [list(pool.map(lambda page, n=n: _change(page, n), pages)) for n in range(CHANGES // SESSIONS)]
+        pages = [_page(config) for _ in range(_SESSIONS)]
+        with ThreadPoolExecutor(_SESSIONS) as pool:
+            rounds = [list(pool.map(lambda page, n=n: _change(page, n), pages)) for n in range(_CHANGES // _SESSIONS)]
         seconds = [[one for round_ in rounds for one in round_]]
     print(json.dumps([seconds, memory]))
 
@@ -110,9 +110,9 @@ def _script(config: str, page: str) -> None:
     importlib.import_module(f"dashboard.views.{page}").draw(loaded, current_view(loaded, "one"))
 
 
-def _change(page: AppTest, number: int, before: np.timedelta64 = NOTHING) -> float:
+def _change(page: AppTest, number: int, before: np.timedelta64 = _NOTHING) -> float:
     """Seconds for what an operator does most: another slot of that day, and now and then another kind, lead or cell."""
-    slot = START + np.timedelta64(DAYS, "D") - before - (2 + 7 * number % 40) * np.timedelta64(30, "m")
+    slot = _START + np.timedelta64(_DAYS, "D") - before - (2 + 7 * number % 40) * np.timedelta64(30, "m")
     page.query_params["time"] = f"{slot}Z"
     page.query_params["kind"] = ("inflow", "outflow", "net")[number // 5 % 3]
     page.query_params["lead"] = str(number % HORIZON)
@@ -132,7 +132,7 @@ def _measured(config: Path, what: str) -> tuple[list[list[float]], list[float]]:
     return seconds, memory
 
 
-def _row(what: str, seconds: list[float], memory: float | None) -> Row:
+def _row(what: str, seconds: list[float], memory: float | None) -> _Row:
     return {
         "what": what,
         "times": len(seconds),
@@ -151,15 +151,15 @@ def _fill(file: Path) -> None:
     counts = np.broadcast_to(wave[:, None, None, None], shape).astype(np.int32)
     errors = np.random.default_rng(0).normal(size=(64, HORIZON, len(FLOW_KINDS), 8, 8))
     intervals = Intervals.fit(np.full(errors.shape, 6.0), (6 + errors).clip(0))
-    card = {"version": VERSION, "architecture": {"name": "vmrnn-c"}, "city": "one", "created": "2024-01-01"}
-    for day in range(DAYS):
-        times = START + np.timedelta64(day, "D") + city.slot * np.arange(city.slots_per_day)
+    card = {"version": _VERSION, "architecture": {"name": "vmrnn-c"}, "city": "one", "created": "2024-01-01"}
+    for day in range(_DAYS):
+        times = _START + np.timedelta64(day, "D") + city.slot * np.arange(city.slots_per_day)
         flow_store(data, city).write(flows_dataset(city, times, counts, np.full(len(times), 500), np.ones(len(times))))
         _forecast_day(city, data, card, times, counts, intervals)
-    folder = config.paths.models / "one" / VERSION
+    folder = config.paths.models / "one" / _VERSION
     folder.mkdir(parents=True)
     (folder / "card.json").write_text('{"version": "vmrnn-c-1", "created": "2024-01-01"}', encoding="utf-8")
-    (folder.parent / "champion").write_text(VERSION + "\n", encoding="utf-8")
+    (folder.parent / "champion").write_text(_VERSION + "\n", encoding="utf-8")
 
 
 def _forecast_day(
@@ -170,7 +170,7 @@ def _forecast_day(
         for i, time_ in enumerate(times)
     ]
     whole = xr.concat(made, "init_time", data_vars="minimal", coords="minimal", compat="override")
-    forecast_store(data, city, VERSION).write(whole)
+    forecast_store(data, city, _VERSION).write(whole)
 
 
 def _memory() -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from pipelines.benchmarks.vmrnn import NETWORKS, Job, Row, network_inputs, scan_inputs
+from pipelines.benchmarks.vmrnn import _NETWORKS, _Job, _network_inputs, _Row, _scan_inputs
 from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.errors import JobError
 from trafficcast.forecasting.inference import EAGER_CALLS, forecasting, graphed
@@ -22,35 +22,35 @@ from trafficcast.progress import track
 from trafficcast.training.loop import make_optimizer, training_step
 from trafficcast.training.settings import TrainingSettings
 
-SCAN_BATCHES = (16, 256)
-STEP_BATCH = 16
-FORECAST_BATCHES = (1, 16, 256, 1024, 4096)
-REPEATS = 20
+_SCAN_BATCHES = (16, 256)
+_STEP_BATCH = 16
+_FORECAST_BATCHES = (1, 16, 256, 1024, 4096)
+_REPEATS = 20
 
 
-def gpu_rows() -> list[Row]:
+def _gpu_rows() -> list[_Row]:
     """One row a measurement: what, by whom, milliseconds, windows a second, peak MB of the GPU's memory, which GPU.
 
     Raises JobError without a CUDA GPU.
     """
     if not torch.cuda.is_available():
         raise JobError("this machine has no CUDA GPU: the suite 'gpu' measures one, 'vmrnn' measures the CPU")
-    return measured("cuda", torch.cuda.get_device_name())
+    return _measured("cuda", torch.cuda.get_device_name())
 
 
-def measured(device: str, name: str) -> list[Row]:
+def _measured(device: str, name: str) -> list[_Row]:
     """See gpu_rows; `name`: the device's."""
-    plan: list[tuple[str, str, int, Callable[..., Job], tuple[Any, ...]]] = []
-    for batch, backward in itertools.product(SCAN_BATCHES, (False, True)):
+    plan: list[tuple[str, str, int, Callable[..., _Job], tuple[Any, ...]]] = []
+    for batch, backward in itertools.product(_SCAN_BATCHES, (False, True)):
         what = f"scan {'with backward' if backward else 'forward'}, batch {batch}"
-        plan += [(what, way, batch, scan_job, (way, backward, batch, device)) for way in scans()]
-    for network, graph, bfloat16 in itertools.product(NETWORKS, (False, True), (False, True)):
+        plan += [(what, way, batch, _scan_job, (way, backward, batch, device)) for way in _scans()]
+    for network, graph, bfloat16 in itertools.product(_NETWORKS, (False, True), (False, True)):
         by = f"{'CUDA graph' if graph else 'eager'}, {'bfloat16' if bfloat16 else 'float32'}"
-        what = f"{network} training step, batch {STEP_BATCH}"
-        plan.append((what, by, STEP_BATCH, step_job, (network, graph, bfloat16, device)))
-    for network, batch in itertools.product(NETWORKS, FORECAST_BATCHES):
+        what = f"{network} training step, batch {_STEP_BATCH}"
+        plan.append((what, by, _STEP_BATCH, _step_job, (network, graph, bfloat16, device)))
+    for network, batch in itertools.product(_NETWORKS, _FORECAST_BATCHES):
         what = f"{network} four-step forecasts, batch {batch}"
-        plan.append((what, "CUDA graph, bfloat16", batch, forecast_job, (network, batch, device)))
+        plan.append((what, "CUDA graph, bfloat16", batch, _forecast_job, (network, batch, device)))
     rows = []
     for what, by, windows, make, arguments in track(plan, "benchmark", len(plan)):
         torch.manual_seed(0)
@@ -70,7 +70,7 @@ def measured(device: str, name: str) -> list[Row]:
     return rows
 
 
-def scans() -> dict[str, CrossScan]:
+def _scans() -> dict[str, CrossScan]:
     """The ways of the cross scan that this machine has."""
     ways: dict[str, CrossScan] = {"PyTorch": _scan_without_mamba}
     if mamba_kernel() is not None:
@@ -89,41 +89,41 @@ def _scan_without_mamba(*inputs: Tensor) -> Tensor:
         return scan_by_index(*inputs)
 
 
-def scan_job(way: str, backward: bool, batch: int, device: str) -> Job:
+def _scan_job(way: str, backward: bool, batch: int, device: str) -> _Job:
     """The cross scan of inputs as VMRNN-B has them, called as it is: one call or two, and no graph."""
-    scan, inputs = scans()[way], scan_inputs(batch, 8, 256, 16, device)
+    scan, inputs = _scans()[way], _scan_inputs(batch, 8, 256, 16, device)
     if backward:
         return lambda: torch.autograd.grad(scan(*inputs).sum(), inputs)
     detached = [tensor.detach() for tensor in inputs]
     return lambda: scan(*detached)
 
 
-def step_job(name: str, graph: bool, bfloat16: bool, device: str) -> Job:
+def _step_job(name: str, graph: bool, bfloat16: bool, device: str) -> _Job:
     """A training step as `trafficcast train` makes it; there with a graph and in bfloat16."""
-    settings, network = TrainingSettings(), NETWORKS[name]().to(device)
+    settings, network = TrainingSettings(), _NETWORKS[name]().to(device)
     optimizer, averaged = make_optimizer(network, settings, True), AveragedModel(network, torch.device(device))
     step = training_step(network, optimizer, averaged, settings, bfloat16)
     if graph:
         step = graphed(step, torch.device(device))
-    inputs = network_inputs(name, STEP_BATCH, HISTORY + HORIZON, device)
+    inputs = _network_inputs(name, _STEP_BATCH, HISTORY + HORIZON, device)
     return lambda: step(weight=torch.ones((), device=device), **inputs)
 
 
-def forecast_job(name: str, batch: int, device: str) -> Job:
+def _forecast_job(name: str, batch: int, device: str) -> _Job:
     """Forecasts of four slots, from inputs on the device."""
-    forecast = forecasting(NETWORKS[name](), torch.device(device))
-    inputs = network_inputs(name, batch, HISTORY, device)
+    forecast = forecasting(_NETWORKS[name](), torch.device(device))
+    inputs = _network_inputs(name, batch, HISTORY, device)
     return lambda: forecast(**inputs)
 
 
-def _milliseconds(job: Job) -> float:
+def _milliseconds(job: _Job) -> float:
     """The mean of some runs, by the GPU's clock, after others that compile and capture."""
     for _ in range(EAGER_CALLS + 2):
         job()
     began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     began.record()
-    for _ in range(REPEATS):
+    for _ in range(_REPEATS):
         job()
     ended.record()
     ended.synchronize()
-    return began.elapsed_time(ended) / REPEATS
+    return began.elapsed_time(ended) / _REPEATS

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.benchmarks.peers import PEERS
+from pipelines.benchmarks.peers import _PEERS
 from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.errors import JobError
@@ -29,7 +29,7 @@ from trafficcast.records.records import DAY_US, SECOND_US
 from trafficcast.simulator.simulator import simulate
 from trafficcast.stores.flows import flow_store
 
-CONFIG = """
+_CONFIG = """
 [cities.benchmark]
 west = -122.52
 east = -122.36
@@ -37,27 +37,27 @@ south = 37.70
 north = 37.82
 timezone = "America/Los_Angeles"
 """
-TAXIS, LONG_DAYS = 5_000, 10
-TEXT_TAXIS, TEXT_DAYS = 537, 21
-CABSPOTTING = Path("../shared/data/cabspotting")  # the real records, where they lie beside the project
+_TAXIS, _LONG_DAYS = 5_000, 10
+_TEXT_TAXIS, _TEXT_DAYS = 537, 21
+_CABSPOTTING = Path("../shared/data/cabspotting")  # the real records, where they lie beside the project
 
-MONDAY_US = 1_712_534_400 * SECOND_US  # 2024-04-08T00:00Z
-TICK_S = 21.6  # 4,000 reports a taxi and day
-STEP_DEGREES = 0.0012  # some 100 m between two reports
+_MONDAY_US = 1_712_534_400 * SECOND_US  # 2024-04-08T00:00Z
+_TICK_S = 21.6  # 4,000 reports a taxi and day
+_STEP_DEGREES = 0.0012  # some 100 m between two reports
 
 
-def write_points(file: Path, city: City, vehicles: int, days: int, seed: int = 0) -> int:
+def _write_points(file: Path, city: City, vehicles: int, days: int, seed: int = 0) -> int:
     """Write a fleet's points to a zstd Parquet file, ordered by time, and return how many.
 
     The taxis wander at random over a box somewhat larger than the city's, each reporting every TICK_S seconds.
     """
     rng = np.random.default_rng(seed)
-    phase_us = np.sort(rng.integers(0, int(TICK_S * SECOND_US), vehicles))
+    phase_us = np.sort(rng.integers(0, int(_TICK_S * SECOND_US), vehicles))
     size = np.array([city.east - city.west, city.north - city.south])
     corner = np.array([city.west, city.south]) - 0.05 * size
     place = rng.random((vehicles, 2)) * 1.1
     vehicle = rng.permutation(vehicles).astype(np.int32)
-    ticks = round(days * DAY_US / (TICK_S * SECOND_US))
+    ticks = round(days * DAY_US / (_TICK_S * SECOND_US))
     ticks_a_group = max(1, 1_000_000 // vehicles)
     schema = pa.schema(
         {"vehicle": pa.int32(), "time": pa.timestamp("us", "UTC"), "lon": pa.float64(), "lat": pa.float64()}
@@ -65,10 +65,10 @@ def write_points(file: Path, city: City, vehicles: int, days: int, seed: int = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for first in range(0, ticks, ticks_a_group):
             n = min(ticks_a_group, ticks - first)
-            walk = place + np.cumsum(rng.normal(0, STEP_DEGREES, (n, vehicles, 2)) / size, axis=0)
+            walk = place + np.cumsum(rng.normal(0, _STEP_DEGREES, (n, vehicles, 2)) / size, axis=0)
             walk = 1.1 - np.abs(1.1 - np.abs(walk) % 2.2)  # reflected at the edges
             place = walk[-1]
-            start_us = MONDAY_US + np.round(np.arange(first, first + n) * TICK_S * SECOND_US).astype(np.int64)
+            start_us = _MONDAY_US + np.round(np.arange(first, first + n) * _TICK_S * SECOND_US).astype(np.int64)
             lon, lat = (np.round(corner + walk * size, 5).reshape(-1, 2)).T
             columns = [np.tile(vehicle, n), (start_us[:, None] + phase_us).ravel().view("datetime64[us]"), lon, lat]
             table = pa.table([pa.array(np.ascontiguousarray(column)) for column in columns], schema.names)
@@ -76,14 +76,14 @@ def write_points(file: Path, city: City, vehicles: int, days: int, seed: int = 0
     return ticks * vehicles
 
 
-def shuffle(points: Path, out: Path, seed: int = 0) -> None:
+def _shuffle(points: Path, out: Path, seed: int = 0) -> None:
     """The same points in any order."""
     table = pq.read_table(points)
     order = np.random.default_rng(seed).permutation(len(table))
     pq.write_table(table.take(pa.array(order)), out, compression="zstd", row_group_size=1_000_000)
 
 
-def write_late_points(points: Path, out: Path) -> None:
+def _write_late_points(points: Path, out: Path) -> None:
     """One point of each of a hundred taxis, a second after one of an hour in the middle of the day."""
     middle = pq.ParquetFile(points).read_row_group(pq.ParquetFile(points).num_row_groups // 2).slice(0, 100)
     later = pa.array(middle["time"].cast(pa.int64()).to_numpy() + SECOND_US).cast(middle.schema.field("time").type)
@@ -91,7 +91,7 @@ def write_late_points(points: Path, out: Path) -> None:
 
 
 @dataclass
-class Runs:
+class _Runs:
     """Runs of whole commands, one after the other, and what they took."""
 
     config: Path
@@ -132,7 +132,7 @@ class Runs:
         )
 
 
-def ingest_rows() -> list[dict[str, Any]]:
+def _ingest_rows() -> list[dict[str, Any]]:
     """One row a run: what was ingested by whom, seconds and peak memory, and how that compares with the first.
 
     Every run is a process of its own. Ours is the whole command: records kept, stores and report written. The peers'
@@ -147,17 +147,17 @@ def ingest_rows() -> list[dict[str, Any]]:
 
         folder = Path(name)
         config = folder / "config.toml"
-        config.write_text(CONFIG)
+        config.write_text(_CONFIG)
         city = load_config(config).city()
         points, other = folder / "points.parquet", folder / "other.parquet"
-        runs = Runs(config, [])
-        n = make(write_points, points, city, TAXIS, 1)
+        runs = _Runs(config, [])
+        n = make(_write_points, points, city, _TAXIS, 1)
         runs.ingest("compiling what is compiled once", points)
         runs.rows.clear()
         runs.ingest(f"{n:,} points in the order of time, zstd Parquet", points)
         moves = _moves(runs.data, city)
         progress(0.2)
-        for peer in PEERS:
+        for peer in _PEERS:
             out = folder / f"{peer}.npy"
             arguments = [peer, str(points), city.model_dump_json(), str(out)]
             runs.run(
@@ -169,20 +169,20 @@ def ingest_rows() -> list[dict[str, Any]]:
                 raise JobError(f"{peer} and trafficcast count different flows")
         progress(0.4)
         runs.ingest("the same, one thread", points, "--workers", "1")
-        make(write_late_points, points, other)
+        make(_write_late_points, points, other)
         runs.ingest("then 100 late points", other, keep=True)
-        make(shuffle, points, other)
+        make(_shuffle, points, other)
         runs.ingest("the same, shuffled", other)
         points.unlink()
         progress(0.6)
-        n = make(write_points, other, city, TAXIS, LONG_DAYS)
+        n = make(_write_points, other, city, _TAXIS, _LONG_DAYS)
         runs.ingest(f"{n:,} points in the order of time", other)
         other.unlink()
         progress(0.9)
-        texts = CABSPOTTING
+        texts = _CABSPOTTING
         if not texts.is_dir():
             texts = folder / "simulated"
-            make(simulate, city, texts, TEXT_TAXIS, TEXT_DAYS, 0)
+            make(simulate, city, texts, _TEXT_TAXIS, _TEXT_DAYS, 0)
         runs.ingest(f"{len(list(texts.glob('new_*')))} gzipped text files, {texts.name}", texts)
     return runs.rows
 

@@ -15,7 +15,7 @@ import pandas as pd
 from trafficcast.config.city import City
 from trafficcast.geography.cells import EARTH_RADIUS_M
 
-DUCKDB_QUERY = """
+_DUCKDB_QUERY = """
 WITH placed AS (
     SELECT vehicle, epoch_us(time) AS t, lon, lat,
            floor((lon - {west}) / ({east} - {west}) * {cols}) AS col,
@@ -41,20 +41,20 @@ SELECT p_t // {slot_us}, 1, p_cell::BIGINT, count(*) FROM counted WHERE p_cell >
 """
 
 
-def count_with_duckdb(points: Path, city: City) -> np.ndarray:
+def _count_with_duckdb(points: Path, city: City) -> np.ndarray:
     """The moves of a file of points, (n, 4) rising: slot since 1970, flow kind, cell, number."""
     import duckdb  # in the test extra only
 
     # DuckDB takes 37.7 for a decimal, whose arithmetic is another.
     numbers = {**city.grid(), "max_speed_kmh": city.max_speed_kmh, "radius": EARTH_RADIUS_M}
     numbers = {name: f"({value!r})::DOUBLE" if isinstance(value, float) else value for name, value in numbers.items()}
-    query = DUCKDB_QUERY.format(**numbers, max_gap_us=round(city.max_gap_minutes * 60e6), slot_us=city.slot_us)
+    query = _DUCKDB_QUERY.format(**numbers, max_gap_us=round(city.max_gap_minutes * 60e6), slot_us=city.slot_us)
     duckdb.execute("SET enable_progress_bar = false")
     columns = duckdb.execute(query, [str(points)]).fetchnumpy()
     return _rising(np.column_stack([np.asarray(columns[name]) for name in ("slot", "kind", "cell", "n")]))
 
 
-def count_with_pandas(points: Path, city: City) -> np.ndarray:
+def _count_with_pandas(points: Path, city: City) -> np.ndarray:
     """The moves of a file of points, (n, 4) rising: slot since 1970, flow kind, cell, number."""
     table = pd.read_parquet(points).sort_values(["vehicle", "time"], kind="stable", ignore_index=True)
     col = np.floor((table["lon"] - city.west) / (city.east - city.west) * city.cols)
@@ -79,7 +79,7 @@ def count_with_pandas(points: Path, city: City) -> np.ndarray:
     return _rising(np.concatenate(parts))
 
 
-PEERS = {"DuckDB": count_with_duckdb, "pandas": count_with_pandas}
+_PEERS = {"DuckDB": _count_with_duckdb, "pandas": _count_with_pandas}
 
 
 def _rising(moves: np.ndarray) -> np.ndarray:
@@ -89,4 +89,4 @@ def _rising(moves: np.ndarray) -> np.ndarray:
 
 if __name__ == "__main__":
     peer, points_file, city_json, out = sys.argv[1:]
-    np.save(out, PEERS[peer](Path(points_file), City.model_validate_json(city_json)))
+    np.save(out, _PEERS[peer](Path(points_file), City.model_validate_json(city_json)))

@@ -35,31 +35,31 @@ from trafficcast.stores.flows import flow_store, flows_dataset
 from trafficcast.stores.forecasts import COMPLETE
 from trafficcast.stores.registry import Registry
 
-START = np.datetime64("2024-04-01", "us")
-TRAINING_DAYS, WEEK_DAYS = 14, 7
-VEHICLES = 500
-RECORD_SLOTS = 24  # slots whose records come one after another
-CITIES = 50
-COLD_RUNS = 5
-Row = dict[str, Any]
+_START = np.datetime64("2024-04-01", "us")
+_TRAINING_DAYS, _WEEK_DAYS = 14, 7
+_VEHICLES = 500
+_RECORD_SLOTS = 24  # slots whose records come one after another
+_CITIES = 50
+_COLD_RUNS = 5
+_Row = dict[str, Any]
 
 
-def service_rows() -> list[Row]:
+def _service_rows() -> list[_Row]:
     """One row a measurement: how many times, median and 99th percentile in seconds, how many a minute, memory in MB."""
-    rows: list[Row] = []
-    plan: tuple[Callable[[], list[Row]], ...] = (_week, _cold, _from_records, _cities)
+    rows: list[_Row] = []
+    plan: tuple[Callable[[], list[_Row]], ...] = (_week, _cold, _from_records, _cities)
     for measure in track(plan, "benchmark", len(plan)):
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             rows += process.submit(measure).result()
     return rows
 
 
-def _week() -> list[Row]:
+def _week() -> list[_Row]:
     """A week of cycles, each a forecast, a verification and their stores; memory after a day and after the week."""
     with tempfile.TemporaryDirectory() as folder:
-        service = _service(Path(folder), "one", WEEK_DAYS)
+        service = _service(Path(folder), "one", _WEEK_DAYS)
         city, seconds, memory = service.city, [], []
-        for number in range(WEEK_DAYS * city.slots_per_day):
+        for number in range(_WEEK_DAYS * city.slots_per_day):
             began = time.perf_counter()
             (made,) = run_cycle(service, _first(city) + number * city.slot)
             seconds.append(time.perf_counter() - began)
@@ -72,15 +72,15 @@ def _week() -> list[Row]:
         ]
 
 
-def _cold() -> list[Row]:
+def _cold() -> list[_Row]:
     """The naive way: a process for each forecast, as a cron table starts it."""
     with tempfile.TemporaryDirectory() as folder:
-        service = _service(Path(folder), "one", WEEK_DAYS)
+        service = _service(Path(folder), "one", _WEEK_DAYS)
         config = Path(folder) / "config.toml"
         lines = [f"{key} = {_toml(value)}" for key, value in service.city.grid().items()]
         config.write_text("\n".join(["[cities.one]", *lines, ""]), encoding="utf-8")
         seconds = []
-        for number in range(COLD_RUNS):
+        for number in range(_COLD_RUNS):
             init_time = str(_first(service.city) + number * service.city.slot) + "Z"
             command = [
                 sys.executable,
@@ -98,14 +98,14 @@ def _cold() -> list[Row]:
         return [_row("forecast without verification", "a process each", seconds, None)]
 
 
-def _from_records() -> list[Row]:
+def _from_records() -> list[_Row]:
     """From a file with a slot's records, half of them already in the stores, to the forecast after that slot."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         service = _service(root, "one", 0, flows=False)
         city = service.city
         ingested, published = [], []
-        for number in range(RECORD_SLOTS):
+        for number in range(_RECORD_SLOTS):
             slot = _first(city) + number * city.slot
             file = root / f"{number}.parquet"
             _records(city, slot, number).to_parquet(file)
@@ -116,17 +116,17 @@ def _from_records() -> list[Row]:
                 (made,) = run_cycle(service, slot + city.slot)
                 assert made["state"].values[0] == COMPLETE
                 published.append(time.perf_counter() - began)
-        what = f"{VEHICLES} vehicles' records of a slot"
+        what = f"{_VEHICLES} vehicles' records of a slot"
         return [
             _row(f"{what}: ingested", "service", ingested, None),
             _row(f"{what}: forecast published", "service", published, _memory()),
         ]
 
 
-def _cities() -> list[Row]:
+def _cities() -> list[_Row]:
     """Fifty cities in one process, two threads: all their forecasts of one slot, the models in memory from before."""
     with tempfile.TemporaryDirectory() as folder:
-        services = [_service(Path(folder), f"city-{number}", 1) for number in range(CITIES)]
+        services = [_service(Path(folder), f"city-{number}", 1) for number in range(_CITIES)]
         first = _first(services[0].city)
         seconds: list[float] = []
         rounds: list[float] = []
@@ -143,12 +143,12 @@ def _cities() -> list[Row]:
                     seconds += done
                     rounds.append(max(done))
         return [
-            _row(f"{CITIES} cities: from the slot's end to a city's forecast", "service", seconds, _memory()),
-            _row(f"{CITIES} cities: all of them", "service", rounds, _memory()),
+            _row(f"{_CITIES} cities: from the slot's end to a city's forecast", "service", seconds, _memory()),
+            _row(f"{_CITIES} cities: all of them", "service", rounds, _memory()),
         ]
 
 
-def _row(what: str, by: str, seconds: list[float], memory: float | None) -> Row:
+def _row(what: str, by: str, seconds: list[float], memory: float | None) -> _Row:
     return {
         "what": what,
         "by": by,
@@ -166,25 +166,25 @@ def _city(name: str) -> City:
 
 def _first(city: City) -> np.datetime64:
     """The first init time after the training days."""
-    return START + TRAINING_DAYS * city.slots_per_day * city.slot
+    return _START + _TRAINING_DAYS * city.slots_per_day * city.slot
 
 
 def _service(root: Path, name: str, days: int, flows: bool = True) -> CityService:
     """A city below `root` with a model, the flows of the training days, and of as many days after them."""
     city = _city(name)
-    time_ = START + city.slot * np.arange((TRAINING_DAYS + days) * city.slots_per_day)
+    time_ = _START + city.slot * np.arange((_TRAINING_DAYS + days) * city.slots_per_day)
     wave = 6 + 5 * np.sin(np.arange(len(time_)) * 2 * np.pi / city.slots_per_day)
     shape = (len(time_), len(FLOW_KINDS), city.rows, city.cols)
     random = np.random.default_rng(0)
     counts = random.poisson(wave[:, None, None, None], shape).astype(np.int32)
-    made = flows_dataset(city, time_, counts, np.full(len(time_), VEHICLES), np.ones(len(time_)))
+    made = flows_dataset(city, time_, counts, np.full(len(time_), _VEHICLES), np.ones(len(time_)))
     if flows:
         # Of many days only those that a cycle reads.
         flow_store(root / "data", city).write(made.isel(time=time_ >= _first(city) - np.timedelta64(8, "D")))
     fitted = made.isel(time=time_ < _first(city))
     torch.manual_seed(0)
     architecture = {"name": "vmrnn-c", "rows": city.rows, "cols": city.cols, "channels": len(FLOW_KINDS)}
-    anomaly = AnomalyPersistence.fit(city, fitted, window_starts(fitted, city, START, _first(city)))
+    anomaly = AnomalyPersistence.fit(city, fitted, window_starts(fitted, city, _START, _first(city)))
     card = {
         "version": "vmrnn-c-1",
         "city": city.name,
@@ -205,11 +205,11 @@ def _records(city: City, slot: np.datetime64, seed: int) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     minutes = np.arange(city.slot_minutes)
     times = slot + minutes * np.timedelta64(1, "m") + np.timedelta64(20, "s")
-    n = VEHICLES * len(minutes)
+    n = _VEHICLES * len(minutes)
     return pd.DataFrame(
         {
-            "vehicle": np.repeat(np.arange(VEHICLES), len(minutes)),
-            "time": pd.DatetimeIndex(np.tile(times, VEHICLES)).tz_localize("UTC"),
+            "vehicle": np.repeat(np.arange(_VEHICLES), len(minutes)),
+            "time": pd.DatetimeIndex(np.tile(times, _VEHICLES)).tz_localize("UTC"),
             "lon": random.uniform(city.west, city.east, n),
             "lat": random.uniform(city.south, city.north, n),
         }

@@ -7,7 +7,7 @@ from typing import Any
 
 from trafficcast.errors import InputError
 
-SUITES = ("ingest", "vmrnn", "service", "dashboard", "gpu")
+_SUITES = ("ingest", "vmrnn", "service", "dashboard", "gpu")
 
 
 def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
@@ -18,23 +18,23 @@ def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
     if picture is not None and suite != "vmrnn":
         raise InputError("--picture goes with --suite vmrnn: it shows how the time grows with the number of tokens")
     if suite == "ingest":
-        from pipelines.benchmarks.ingest import ingest_rows
+        from pipelines.benchmarks.ingest import _ingest_rows
 
-        return ingest_rows()
+        return _ingest_rows()
     if suite == "vmrnn":
-        from pipelines.benchmarks.vmrnn import vmrnn_rows
+        from pipelines.benchmarks.vmrnn import _vmrnn_rows
 
-        return vmrnn_rows(picture)
+        return _vmrnn_rows(picture)
     if suite == "service":
-        from pipelines.benchmarks.service import service_rows
+        from pipelines.benchmarks.service import _service_rows
 
-        return service_rows()
+        return _service_rows()
     if suite == "dashboard":
-        from pipelines.benchmarks.dashboard import dashboard_rows
+        from pipelines.benchmarks.dashboard import _dashboard_rows
 
-        return dashboard_rows()
+        return _dashboard_rows()
     if suite == "gpu":
-        from pipelines.benchmarks.gpu import gpu_rows
+        from pipelines.benchmarks.gpu import _gpu_rows
 
-        return gpu_rows()
-    raise InputError(f"unknown suite '{suite}'; known are: {', '.join(SUITES)}")
+        return _gpu_rows()
+    raise InputError(f"unknown suite '{suite}'; known are: {', '.join(_SUITES)}")

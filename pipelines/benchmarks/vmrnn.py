@@ -28,36 +28,36 @@ from trafficcast.progress import track
 from trafficcast.training.loop import make_optimizer, training_step
 from trafficcast.training.settings import TrainingSettings
 
-BATCH = 16
+_BATCH = 16
 # The naive network keeps every state for its backward: at the full batch some 30 GB.
-NAIVE_BATCH = 2
-SIDES = (8, 16, 32, 64)  # of the square grids of tokens
-NETWORKS: dict[str, Callable[[], VMRNN | VMRNNC]] = {"VMRNN-B": vmrnn_b, "VMRNN-C": vmrnn_c}
-OURS, PLAIN, NAIVE = "trafficcast", "plain PyTorch", "naive loop"
-Row = dict[str, Any]
-Job = Callable[[], object]
+_NAIVE_BATCH = 2
+_SIDES = (8, 16, 32, 64)  # of the square grids of tokens
+_NETWORKS: dict[str, Callable[[], VMRNN | VMRNNC]] = {"VMRNN-B": vmrnn_b, "VMRNN-C": vmrnn_c}
+_OURS, _PLAIN, _NAIVE = "trafficcast", "plain PyTorch", "naive loop"
+_Row = dict[str, Any]
+_Job = Callable[[], object]
 
 
-def vmrnn_rows(picture: Path | None = None) -> list[Row]:
+def _vmrnn_rows(picture: Path | None = None) -> list[_Row]:
     """One row a measurement: what, by whom, the shortest of some runs, the process's peak memory.
 
     A naive way is also given as a multiple of ours. `picture`: a PNG file of time by number of tokens.
     """
-    plan: list[tuple[str, str, Callable[..., Job], tuple[Any, ...]]] = []
-    size = f"batch {BATCH}, 8 x 8 tokens, width 256, 16 states"
+    plan: list[tuple[str, str, Callable[..., _Job], tuple[Any, ...]]] = []
+    size = f"batch {_BATCH}, 8 x 8 tokens, width 256, 16 states"
     for what, backward in ((f"scan forward, {size}", False), ("the same with backward", True)):
-        plan += [(what, way, scan_job, (way, backward)) for way in (OURS, PLAIN, NAIVE)]
-    for name in NETWORKS:
-        plan.append((f"{name} training step, batch {BATCH}", OURS, step_job, (name, BATCH, OURS)))
+        plan += [(what, way, _scan_job, (way, backward)) for way in (_OURS, _PLAIN, _NAIVE)]
+    for name in _NETWORKS:
+        plan.append((f"{name} training step, batch {_BATCH}", _OURS, _step_job, (name, _BATCH, _OURS)))
         if name == "VMRNN-B":
-            what = f"{name} training step, batch {NAIVE_BATCH}"
-            plan += [(what, way, step_job, (name, NAIVE_BATCH, way)) for way in (OURS, NAIVE)]
-        ways = (OURS, NAIVE) if name == "VMRNN-B" else (OURS,)
-        plan += [(f"{name} four-step forecast, batch 1", way, forecast_job, (name, way)) for way in ways]
-    tokens = {f"SS2D forward and backward, batch 1, {side} x {side} tokens": side**2 for side in SIDES}
-    plan += [(what, OURS, tokens_job, (side,)) for what, side in zip(tokens, SIDES, strict=True)]
+            what = f"{name} training step, batch {_NAIVE_BATCH}"
+            plan += [(what, way, _step_job, (name, _NAIVE_BATCH, way)) for way in (_OURS, _NAIVE)]
+        ways = (_OURS, _NAIVE) if name == "VMRNN-B" else (_OURS,)
+        plan += [(f"{name} four-step forecast, batch 1", way, _forecast_job, (name, way)) for way in ways]
+    tokens = {f"SS2D forward and backward, batch 1, {side} x {side} tokens": side**2 for side in _SIDES}
+    plan += [(what, _OURS, _tokens_job, (side,)) for what, side in zip(tokens, _SIDES, strict=True)]
 
-    rows: list[Row] = []
+    rows: list[_Row] = []
     for what, by, make, arguments in track(plan, "benchmark", len(plan)):
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             milliseconds, megabytes = process.submit(_measure, make, arguments).result()
@@ -75,21 +75,21 @@ def vmrnn_rows(picture: Path | None = None) -> list[Row]:
     if picture is not None:
         growth = {tokens[row["what"]]: row["milliseconds"] for row in rows if row["what"] in tokens}
         with atomic(picture) as temporary:
-            draw_growth(growth).savefig(temporary, format="png", dpi=120)
+            _draw_growth(growth).savefig(temporary, format="png", dpi=120)
     return rows
 
 
-def scan_job(way: str, backward: bool) -> Job:
+def _scan_job(way: str, backward: bool) -> _Job:
     """The cross scan of inputs as SS2D has them, in one of three ways."""
-    scan = {OURS: cross_scan, PLAIN: scan_by_index, NAIVE: naive_cross_scan}[way]
-    inputs = scan_inputs(BATCH, 8, 256, 16)
+    scan = {_OURS: cross_scan, _PLAIN: scan_by_index, _NAIVE: _naive_cross_scan}[way]
+    inputs = _scan_inputs(_BATCH, 8, 256, 16)
     if backward:
         return lambda: torch.autograd.grad(scan(*inputs).sum(), inputs)
     inputs = [tensor.detach() for tensor in inputs]
     return lambda: scan(*inputs)
 
 
-def scan_inputs(batch: int, side: int, width: int, states: int, device: str = "cpu") -> list[Tensor]:
+def _scan_inputs(batch: int, side: int, width: int, states: int, device: str = "cpu") -> list[Tensor]:
     """Inputs of `cross_scan` that want gradients, for a square of tokens."""
     L = side**2
     drawn = [
@@ -104,22 +104,22 @@ def scan_inputs(batch: int, side: int, width: int, states: int, device: str = "c
     return [tensor.to(device).requires_grad_() for tensor in drawn]
 
 
-def step_job(name: str, batch: int, way: str) -> Job:
+def _step_job(name: str, batch: int, way: str) -> _Job:
     """A training step as `trafficcast train` makes it."""
-    network = NETWORKS[name]()
+    network = _NETWORKS[name]()
     settings = TrainingSettings()
     step = training_step(network, make_optimizer(network, settings, False), AveragedModel(network), settings, False)
-    inputs = network_inputs(name, batch, HISTORY + HORIZON)
+    inputs = _network_inputs(name, batch, HISTORY + HORIZON)
     return _in_way(way, lambda: step(weight=torch.ones(()), **inputs))
 
 
-def forecast_job(name: str, way: str) -> Job:
+def _forecast_job(name: str, way: str) -> _Job:
     """A forecast of four slots."""
-    forecast, inputs = forecasting(NETWORKS[name](), torch.device("cpu")), network_inputs(name, 1, HISTORY)
+    forecast, inputs = forecasting(_NETWORKS[name](), torch.device("cpu")), _network_inputs(name, 1, HISTORY)
     return _in_way(way, lambda: forecast(**inputs))
 
 
-def network_inputs(name: str, batch: int, slots: int, device: str = "cpu") -> dict[str, Tensor]:
+def _network_inputs(name: str, batch: int, slots: int, device: str = "cpu") -> dict[str, Tensor]:
     """Random frames of `slots` slots, and for VMRNN-C what is normal and the calendar."""
     inputs = {"frames": torch.rand(batch, slots, 2, 32, 32)}
     if name == "VMRNN-C":
@@ -128,7 +128,7 @@ def network_inputs(name: str, batch: int, slots: int, device: str = "cpu") -> di
     return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
-def tokens_job(side: int) -> Job:
+def _tokens_job(side: int) -> _Job:
     """SS2D over a square of tokens, as wide as in VMRNN-B."""
     block: nn.Module = SS2D(embed=128, d_state=16, d_conv=3, expand=2)
     x = torch.randn(1, side, side, 128, requires_grad=True)
@@ -139,7 +139,7 @@ def tokens_job(side: int) -> Job:
     return run
 
 
-def naive_cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
+def _naive_cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
     """The recurrence as it is written, a step a token, left to autograd; arguments as in `cross_scan`."""
     places = torch.arange(x.shape[1] * x.shape[2]).view(x.shape[1:3])
     both = torch.stack((places.flatten(), places.T.flatten()))
@@ -158,7 +158,7 @@ def naive_cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tenso
     return y[k, orders.argsort(dim=1)].sum(0).transpose(0, 1).reshape(x.shape)
 
 
-def draw_growth(milliseconds: dict[int, float]) -> Figure:
+def _draw_growth(milliseconds: dict[int, float]) -> Figure:
     """Milliseconds by number of tokens, beside a line that is proportional to it, through the last."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -175,19 +175,19 @@ def draw_growth(milliseconds: dict[int, float]) -> Figure:
     return figure
 
 
-def _in_way(way: str, job: Job) -> Job:
-    if way == OURS:
+def _in_way(way: str, job: _Job) -> _Job:
+    if way == _OURS:
         return job
 
     def naively() -> object:
-        scan: CrossScan = naive_cross_scan
+        scan: CrossScan = _naive_cross_scan
         with patch("trafficcast.nn.vmrnn.cross_scan", scan):
             return job()
 
     return naively
 
 
-def _measure(make: Callable[..., Job], arguments: tuple[Any, ...]) -> tuple[float, float]:
+def _measure(make: Callable[..., _Job], arguments: tuple[Any, ...]) -> tuple[float, float]:
     """The shortest of some runs in milliseconds, after one that does not count, and this process's peak MB."""
     torch.manual_seed(0)
     job = make(*arguments)

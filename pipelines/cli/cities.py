@@ -9,7 +9,7 @@ from trafficcast.stores.flows import flow_store
 from trafficcast.stores.registry import Registry
 
 
-def city_rows(config: Config) -> list[dict[str, Any]]:
+def _city_rows(config: Config) -> list[dict[str, Any]]:
     """A row for each city: what it is, and what is there of it."""
     rows = []
     for name in sorted(config.cities):

@@ -12,10 +12,10 @@ from trafficcast import __version__
 from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError
 
-PACKAGES = ("torch", "numpy", "numba", "pandas", "pyarrow", "xarray", "h5py", "streamlit", "folium", "mamba-ssm")
+_PACKAGES = ("torch", "numpy", "numba", "pandas", "pyarrow", "xarray", "h5py", "streamlit", "folium", "mamba-ssm")
 
 
-def doctor(config: Path) -> dict[str, Any]:
+def _doctor(config: Path) -> dict[str, Any]:
     """What this installation is; `problems` lists sentences about what keeps it from working."""
     from trafficcast.forecasting.inference import pick_device
     from trafficcast.nn import scan_backend
@@ -25,7 +25,7 @@ def doctor(config: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "trafficcast": __version__,
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
         "device": str(device),
         "scan": scan_backend(device),
         "cores": os.cpu_count(),

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from pipelines.cli.printing import out, print_coverage, print_json, print_object, print_rows, print_scores
+from pipelines.cli.printing import _out, _print_coverage, _print_json, _print_object, _print_rows, _print_scores
 from trafficcast import __version__
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config, load_config
@@ -81,7 +81,7 @@ def ingest(
     if location is not None and not watch:
         period = _time(place, start), _time(place, end)
         report = run(location, record_format, place, settings.paths.data, *period, workers, dask)
-        print_object(report, as_json, f"Quality of {place.name}")
+        _print_object(report, as_json, f"Quality of {place.name}")
         return
     if record_format or start or end or dask:
         raise InputError("--format, --start, --end and --dask go with the PATH of records, not with an inbox")
@@ -91,9 +91,9 @@ def ingest(
     if watch:
         run_watch(inbox, place, settings.paths.data, every, workers)
     look = vars(take_inbox(inbox, place, settings.paths.data, workers))
-    print_object(look if as_json else {**look, "report": None}, as_json, f"Inbox of {place.name}")
+    _print_object(look if as_json else {**look, "report": None}, as_json, f"Inbox of {place.name}")
     if look["report"] is not None and not as_json:
-        print_object(look["report"], False, f"Quality of {place.name}")
+        _print_object(look["report"], False, f"Quality of {place.name}")
 
 
 @app.command()
@@ -111,7 +111,7 @@ def quality(
 
     settings, place = _open(config, city)
     report = run(place, settings.paths.data, _time(place, start), _time(place, end), html)
-    print_object(report if as_json else summary(report), as_json, f"Quality of {place.name}")
+    _print_object(report if as_json else summary(report), as_json, f"Quality of {place.name}")
 
 
 @app.command()
@@ -159,10 +159,10 @@ def train(
     if not card:
         return
     if as_json:
-        print_json(card)
+        _print_json(card)
     else:
-        print_scores(card["metrics"]["test"] or card["metrics"]["validation"], place.slot_minutes)
-        out.print(f"Published {card['version']}.")
+        _print_scores(card["metrics"]["test"] or card["metrics"]["validation"], place.slot_minutes)
+        _out.print(f"Published {card['version']}.")
 
 
 @app.command()
@@ -196,7 +196,7 @@ def experiment(
     chosen, sizes = tuple(variant or ()), (seeds, epochs, batch_size)
     rows, table = run(name, place, settings.paths.data, command, folder, chosen, *sizes, *ends, device)
     if as_json:
-        print_json({"experiment": name, "city": place.name, "results": rows})
+        _print_json({"experiment": name, "city": place.name, "results": rows})
     else:
         print(table)
 
@@ -218,12 +218,12 @@ def backtest(
     period = _time(place, start), _time(place, end)
     result = run(place, settings.paths.data, settings.paths.models, *period, model, device)
     if as_json:
-        print_json(result)
+        _print_json(result)
     else:
-        out.print(f"{result['forecasts']} forecasts of {place.name} from {result['start']} to {result['end']}")
-        print_scores(result["scores"], place.slot_minutes)
+        _out.print(f"{result['forecasts']} forecasts of {place.name} from {result['start']} to {result['end']}")
+        _print_scores(result["scores"], place.slot_minutes)
         if result["intervals"]:
-            print_coverage(result["intervals"], place.slot_minutes)
+            _print_coverage(result["intervals"], place.slot_minutes)
 
 
 @app.command()
@@ -264,9 +264,9 @@ def forecast(
         "slots": rows,
     }
     if as_json:
-        print_json(result)
+        _print_json(result)
     else:
-        print_rows(rows, f"{place.name}, {result['model']}: vehicles per slot over the whole grid")
+        _print_rows(rows, f"{place.name}, {result['model']}: vehicles per slot over the whole grid")
 
 
 @app.command()
@@ -286,7 +286,7 @@ def verify(
         place, settings.paths.data, settings.paths.models, _time(place, start), _time(place, end), model
     )
     summary = {"city": place.name, "model": version, "scored": result.scored, "waiting": result.waiting}
-    print_object(summary, as_json, f"Verified forecasts of {place.name}")
+    _print_object(summary, as_json, f"Verified forecasts of {place.name}")
 
 
 @app.command()
@@ -308,7 +308,7 @@ def replay(
     period = _time(place, start), _time(place, end)
     paths = settings.paths
     result = run(place, paths.data, paths.models, *period, settings.service, _speed(speed), device)
-    print_object(result, as_json, f"Replay of {place.name}")
+    _print_object(result, as_json, f"Replay of {place.name}")
 
 
 @app.command()
@@ -343,16 +343,16 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """How the service does: for each city data, forecast, jobs, skill of the last day and open alerts."""
-    from pipelines.cli.printing import print_status
+    from pipelines.cli.printing import _print_status
     from pipelines.service.status import status as run
 
     settings = load_config(config)
     cities = [settings.city(name) for name in city or sorted(settings.cities)]
     told = run(settings, cities, np.datetime64("now", "us"))
     if as_json:
-        print_json(told)
+        _print_json(told)
     else:
-        print_status(told)
+        _print_status(told)
 
 
 @app.command()
@@ -367,7 +367,7 @@ def retrain(
 
     settings, place = _open(config, city)
     result = run(place, settings.paths.data, settings.paths.models, settings.retraining, device)
-    print_object(result, as_json, f"Retraining of {place.name}")
+    _print_object(result, as_json, f"Retraining of {place.name}")
 
 
 @app.command()
@@ -382,7 +382,7 @@ def prune(
     settings, place = _open(config, city)
     paths = settings.paths
     result = run(place, paths.data, paths.models, settings.retention, np.datetime64("now", "us"))
-    print_object(dict(result), as_json, f"Pruned of {place.name}")
+    _print_object(dict(result), as_json, f"Pruned of {place.name}")
 
 
 @app.command("import-taxibj")
@@ -396,7 +396,7 @@ def import_taxibj(
     from trafficcast.taxibj.import_grids import import_taxibj as run
 
     settings, place = _open(config, city)
-    print_object(run(path, place, settings.paths.data), as_json, f"Import to {place.name}")
+    _print_object(run(path, place, settings.paths.data), as_json, f"Import to {place.name}")
 
 
 @app.command()
@@ -413,10 +413,10 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a city's taxi records, and write the true flows beside them, to OUT.truth.nc."""
-    from pipelines.cli.simulation import simulate as run
+    from pipelines.cli.simulation import _simulate as run
 
     _, place = _open(config, city)
-    print_object(run(place, folder, vehicles, days, seed, file_format), as_json, f"Simulated records of {place.name}")
+    _print_object(run(place, folder, vehicles, days, seed, file_format), as_json, f"Simulated records of {place.name}")
 
 
 @app.command()
@@ -436,7 +436,7 @@ def export(
     settings, place = _open(config, city)
     flows = read_flows(settings.paths.data, place, _time(place, start), _time(place, end))
     result = {"file": str(file), "format": export_format, "slots": write(place, flows, export_format, file)}
-    print_object(result, as_json, f"Export of {place.name}")
+    _print_object(result, as_json, f"Export of {place.name}")
 
 
 @app.command()
@@ -447,11 +447,11 @@ def dashboard(
     city: CityOption = None,
 ) -> None:
     """Serve the dashboard: predicted beside observed flows on the city's map."""
-    from pipelines.cli.serving import command
+    from pipelines.cli.serving import _command
 
     _, place = _open(config, city)
-    out.print(f"The dashboard of {place.name} is at http://{address}:{port} (stop with Ctrl-C)")
-    words = command(config, place.name, port, address)
+    _out.print(f"The dashboard of {place.name} is at http://{address}:{port} (stop with Ctrl-C)")
+    words = _command(config, place.name, port, address)
     sys.stdout.flush()
     os.execv(words[0], words)  # the server takes this process's place, so that signals reach it
 
@@ -482,11 +482,11 @@ def demo(
     config: ConfigOption = CONFIG,
 ) -> None:
     """Three simulated weeks of a small city: simulate, ingest, replay the last day, look at it."""
-    from pipelines.cli.simulation import CITY
-    from pipelines.cli.simulation import demo as run
+    from pipelines.cli.simulation import _CITY
+    from pipelines.cli.simulation import _demo as run
 
-    settings, place = _open(config, CITY)
-    print_object(run(place, settings.paths.data, settings.paths.models), False, "Demo")
+    settings, place = _open(config, _CITY)
+    _print_object(run(place, settings.paths.data, settings.paths.models), False, "Demo")
     if serve:
         dashboard(port=port, address="127.0.0.1", config=config, city=place.name)
 
@@ -512,19 +512,19 @@ def benchmark(
     if file is not None:
         write_json(file, results)
     elif as_json:
-        print_json(results)
+        _print_json(results)
         return
     for name, rows in results.items():
-        print_rows(rows, f"{name}, this machine")
+        _print_rows(rows, f"{name}, this machine")
 
 
 @app.command()
 def doctor(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
     """Check this installation: versions, device, which scan is used, write access, configuration."""
-    from pipelines.cli.machine import doctor as run
+    from pipelines.cli.machine import _doctor as run
 
     result = run(config)
-    print_object(result, as_json, "trafficcast doctor")
+    _print_object(result, as_json, "trafficcast doctor")
     if result["problems"]:
         raise typer.Exit(1)
 
@@ -542,9 +542,9 @@ def models_list(config: ConfigOption = CONFIG, city: CityOption = None, as_json:
             row[f"{split}_rmse"] = card["metrics"][split].get(version, {}).get("rmse")
         rows.append(row)
     if as_json:
-        print_json({"city": registry.city.name, "champion": champion, "models": rows})
+        _print_json({"city": registry.city.name, "champion": champion, "models": rows})
     elif rows:
-        print_rows(rows, f"Models of {registry.city.name}")
+        _print_rows(rows, f"Models of {registry.city.name}")
     else:
         print(f"'{registry.city.name}' has no model yet: run trafficcast train --city {registry.city.name}")
 
@@ -563,7 +563,7 @@ def models_show(
         raise InputError(f"'{registry.city.name}' has no model yet")
     card = registry.card(version)
     if as_json:
-        print_json(card)
+        _print_json(card)
     else:
         print((registry.root / version / "CARD.md").read_text(encoding="utf-8"))
 
@@ -578,19 +578,19 @@ def models_promote(
     """Make a version the champion."""
     registry = _registry(config, city)
     registry.promote(version)
-    print_object({"city": registry.city.name, "champion": version}, as_json, "Champion")
+    _print_object({"city": registry.city.name, "champion": version}, as_json, "Champion")
 
 
 @city_app.command("list")
 def city_list(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
     """The configuration's cities: grid, slots, zone, the days of flows that are stored, and the champion."""
-    from pipelines.cli.cities import city_rows
+    from pipelines.cli.cities import _city_rows
 
-    rows = city_rows(load_config(config))
+    rows = _city_rows(load_config(config))
     if as_json:
-        print_json({"cities": rows})
+        _print_json({"cities": rows})
     elif rows:
-        print_rows(rows, f"Cities of {config}")
+        _print_rows(rows, f"Cities of {config}")
     else:
         print(f"{config} has no city yet: add one with trafficcast city add NAME --records PATH")
 
@@ -624,12 +624,12 @@ def city_add(
         config, name, records, record_format, timezone, rows, cols, slot_minutes, tuple(feed or ()), dry_run
     )
     if as_json:
-        print_json(result)
+        _print_json(result)
     elif dry_run:
         print(result["toml"], end="")
     else:
         shown = {key: result[key] for key in ("records", "kind", "rows_dropped", "why", "notes")}
-        print_object({**shown.pop("why"), **shown}, False, f"City {name}")
+        _print_object({**shown.pop("why"), **shown}, False, f"City {name}")
         print(f"Written to {config}:\n\n{result['toml']}\nNext:\n" + "\n".join(result["next"]))
 
 
@@ -637,7 +637,7 @@ def city_add(
 def models_rollback(config: ConfigOption = CONFIG, city: CityOption = None, as_json: JsonOption = False) -> None:
     """Undo a promotion: the champion before this one is the champion again."""
     registry = _registry(config, city)
-    print_object({"city": registry.city.name, "champion": registry.rollback()}, as_json, "Champion")
+    _print_object({"city": registry.city.name, "champion": registry.rollback()}, as_json, "Champion")
 
 
 def _version(show: bool) -> None:

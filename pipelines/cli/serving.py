@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-SETTINGS = {
+_SETTINGS = {
     # Leaflet lies in static/ beside the script.
     "server.enableStaticServing": "true",
     "server.headless": "true",
@@ -20,9 +20,9 @@ SETTINGS = {
 }
 
 
-def command(config: Path, city: str | None, port: int, address: str = "127.0.0.1") -> list[str]:
+def _command(config: Path, city: str | None, port: int, address: str = "127.0.0.1") -> list[str]:
     """The argument vector that serves the pages for a configuration file; `city` is the one shown first."""
-    flags = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    flags = [f"--{key}={value}" for key, value in _SETTINGS.items()]
     where = [f"--server.address={address}", f"--server.port={port}"]
     shown = ["--config", str(config)] + (["--city", city] if city else [])
     # -P: a folder of the same name where it is started is not this package.

@@ -16,12 +16,12 @@ from trafficcast.simulator.simulator import simulate as run
 from trafficcast.simulator.simulator import truth_file
 from trafficcast.stores.flows import flow_store
 
-CITY = "demo"
-VEHICLES, DAYS = 400, 21
-SEED = 0  # the shipped model was trained on seed 1, so it has never seen these days
+_CITY = "demo"
+_VEHICLES, _DAYS = 400, 21
+_SEED = 0  # the shipped model was trained on seed 1, so it has never seen these days
 
 
-def simulate(
+def _simulate(
     city: City, out: Path, vehicles: int, days: int, seed: int, file_format: str = "cabspotting"
 ) -> dict[str, Any]:
     """Write simulated records to `out` (see `simulator.simulate`) and say what they are."""
@@ -47,11 +47,11 @@ def simulate(
     }
 
 
-def demo(city: City, data: Path, models: Path) -> dict[str, Any]:
+def _demo(city: City, data: Path, models: Path) -> dict[str, Any]:
     """Run the demo up to the dashboard; a second run simulates nothing anew. Returns the replay's summary."""
     records = data / city.name / "simulated"
     if not records.exists():
-        simulate(city, records, VEHICLES, DAYS, SEED)
+        _simulate(city, records, _VEHICLES, _DAYS, _SEED)
     ingest(str(records), "cabspotting", city, data)
     last_day = flow_store(data, city).days()[-1]
     return replay(city, data, models, city.midnight(last_day), city.midnight(last_day + np.timedelta64(1, "D")))

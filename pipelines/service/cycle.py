@@ -23,13 +23,13 @@ from trafficcast.forecasting.verify import unverified, verify_due
 from trafficcast.progress import log
 from trafficcast.stores.day_store import DamagedFile
 from trafficcast.stores.flows import flow_store
-from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Origin, check_forecast, forecast_store
+from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast, forecast_store
 from trafficcast.stores.ledger import FAILED, LOST, Ledger, Run
 from trafficcast.stores.registry import Registry
 
-ATTEMPTS = 3  # at a forecast that was missed and fails; the newest is tried until the next one is due
+_ATTEMPTS = 3  # at a forecast that was missed and fails; the newest is tried until the next one is due
 # Verified are the forecasts of the last hours: data that come later than this are for `trafficcast verify`.
-VERIFY_BACK = np.timedelta64(48, "h")
+_VERIFY_BACK = np.timedelta64(48, "h")
 
 
 @dataclass
@@ -85,18 +85,18 @@ def run_cycle(
     `on_made` is called with each as soon as it is published.
     """
     made = []
-    for init_time in due(service, now, catch_up):
+    for init_time in _due(service, now, catch_up):
         published = _forecast(service, init_time, now)
         if published is None:
             break
         made.append(published)
         on_made(published)
     if made:
-        verify_recent(service, now)
+        _verify_recent(service, now)
     return made
 
 
-def due(service: CityService, now: np.datetime64, catch_up: bool = True) -> list[np.datetime64]:
+def _due(service: CityService, now: np.datetime64, catch_up: bool = True) -> list[np.datetime64]:
     """The init times to forecast at `now`, the newest first, those missed after it in order."""
     city, settings = service.city, service.settings
     champions = service.registry.champions()
@@ -116,11 +116,11 @@ def due(service: CityService, now: np.datetime64, catch_up: bool = True) -> list
     return wanted
 
 
-def verify_recent(service: CityService, now: np.datetime64) -> int:
+def _verify_recent(service: CityService, now: np.datetime64) -> int:
     """Score the forecasts of the last two days whose slots have come; returns how many."""
     city, scored = service.city, 0
     for version in service.registry.champions():
-        forecasts = forecast_store(service.data, city, version).read(now - VERIFY_BACK, city.slot_start(now))
+        forecasts = forecast_store(service.data, city, version).read(now - _VERIFY_BACK, city.slot_start(now))
         if forecasts is None:
             continue
         waiting = unverified(city, service.data, version, forecasts)
@@ -172,7 +172,7 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
         return None
     state = BASELINE if forecaster_name != model.version else DEGRADED if reasons else COMPLETE
     hindcast = bool(now >= init_time + city.slot)
-    origin = Origin(forecaster_name, state, "; ".join(reasons), hindcast)
+    origin = Provenance(forecaster_name, state, "; ".join(reasons), hindcast)
     made = publish(city, service.data, model, init_time, flow, origin, now.astype("datetime64[s]"), _since(began))
     log.info(
         "forecast for %s, %s by %s%s, %.1f s",
@@ -206,7 +206,7 @@ def _flow(
             log.error("%s failed: %s", model.version, error)
             reasons.append(f"{model.version}: {error}")
     week_ago = _known(service, init_time - WEEK, init_time - WEEK + HORIZON * city.slot)
-    for name, baseline in best_baselines(model, week_ago):
+    for name, baseline in _best_baselines(model, week_ago):
         flow = baseline.forecast(history, at)[0]
         try:
             check_forecast(flow, model.scale)
@@ -217,7 +217,7 @@ def _flow(
     raise JobError("; ".join(reasons))
 
 
-def best_baselines(model: Model, flows: xr.Dataset | None) -> list[tuple[str, Forecaster]]:
+def _best_baselines(model: Model, flows: xr.Dataset | None) -> list[tuple[str, Forecaster]]:
     """The baselines and their names, the one with the lowest validation error on the model's card first."""
     scores = model.card["metrics"]["validation"]
     baselines = model.baselines(flows)
@@ -237,7 +237,7 @@ def _check_new(
 def _is_settled(run: Run, newest: np.datetime64) -> bool:
     """Whether no further attempt is due for this run."""
     if run.result == FAILED:
-        return run.attempts >= ATTEMPTS and run.slot != newest
+        return run.attempts >= _ATTEMPTS and run.slot != newest
     return run.result != LOST
 
 

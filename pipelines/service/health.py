@@ -18,10 +18,10 @@ from trafficcast.errors import InputError
 from trafficcast.files import json_text
 from trafficcast.progress import log
 
-DURATIONS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
+_DURATIONS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
 
-class Metrics:
+class _Metrics:
     """What happened since the service started, and how it stands: `status` is asked at every scrape."""
 
     def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
@@ -29,7 +29,11 @@ class Metrics:
         labels = ("job", "city", "result")
         self._runs = Counter("trafficcast_runs", "Runs by result.", labels, registry=self.registry)
         self._seconds = Histogram(
-            "trafficcast_run_seconds", "How long runs took.", ("job", "city"), registry=self.registry, buckets=DURATIONS
+            "trafficcast_run_seconds",
+            "How long runs took.",
+            ("job", "city"),
+            registry=self.registry,
+            buckets=_DURATIONS,
         )
         self.registry.register(_Standing(status))
 
@@ -80,7 +84,7 @@ class _Standing(Collector):
         yield from (age, lag, due, state, error, inside, alerts)
 
 
-def health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+def _health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """The HTTP status and what is wrong: 503 where a forecast is overdue or a city's stores cannot be read."""
     wrong = {}
     for name, values in status["cities"].items():
@@ -100,7 +104,7 @@ class _Server(ThreadingHTTPServer):
         log.warning("a request to the health page failed: %s", sys.exception())
 
 
-def serve(settings: Service, metrics: Metrics, status: Callable[[], dict[str, Any]]) -> ThreadingHTTPServer:
+def _serve(settings: Service, metrics: _Metrics, status: Callable[[], dict[str, Any]]) -> ThreadingHTTPServer:
     """Answer in threads until the server is shut down. Raises InputError where the port is taken."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -110,7 +114,7 @@ def serve(settings: Service, metrics: Metrics, status: Callable[[], dict[str, An
             """Answer."""
             page = self.path.partition("?")[0]
             if page == "/healthz":
-                code, told = health(status())
+                code, told = _health(status())
                 self._answer(code, "application/json", json.dumps(told).encode())
             elif page == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))

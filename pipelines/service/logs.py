@@ -13,7 +13,7 @@ _about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B0
 
 
 @contextmanager
-def about(**what: str) -> Iterator[None]:
+def _context(**what: str) -> Iterator[None]:
     """Within the block every line of this thread carries `what`, such as city, job and slot."""
     token = _about.set(_about.get() | what)
     try:

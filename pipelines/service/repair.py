@@ -23,7 +23,7 @@ from trafficcast.stores.day_store import DamagedFile
 from trafficcast.stores.ledger import Ledger
 
 
-def repair(city: City, data: Path, damage: DamagedFile) -> Path:
+def _repair(city: City, data: Path, damage: DamagedFile) -> Path:
     """Set a damaged file of the city's stores aside and return where it lies now.
 
     Flows are counted again from the records at once. Forecasts and scores are noted as lost: the next cycles make
@@ -47,7 +47,7 @@ def repair(city: City, data: Path, damage: DamagedFile) -> Path:
     return aside
 
 
-def remove_leftovers(folder: Path) -> None:
+def _remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed writers left in a folder, where nobody writes just now."""
     if any(folder.glob(".*.tmp")):
         with suppress(Timeout), writer_lock(folder).acquire(timeout=0):

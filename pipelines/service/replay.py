@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.service.cycle import CityService, run_cycle, verify_recent
-from pipelines.service.repair import remove_leftovers
+from pipelines.service.cycle import CityService, _verify_recent, run_cycle
+from pipelines.service.repair import _remove_leftovers
 from trafficcast.config.city import City
 from trafficcast.config.service import Service
 from trafficcast.forecasting.inference import pick_device
@@ -41,7 +41,7 @@ def replay(
     model = service.champion()[0]
     flows = read_flows(data, city, start, end)
     for store in (forecast_store(data, city, model.version), score_store(data, city, model.version)):
-        remove_leftovers(store.root)
+        _remove_leftovers(store.root)
     slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
     init_times = city.slot_start(start) + city.slot * np.arange(slots)
     wait = settings.wait(city.slot_minutes)
@@ -53,7 +53,7 @@ def replay(
         for now in (init_time, init_time + wait):
             if run_cycle(service, now, catch_up=False):
                 break
-    verify_recent(service, flows["time"].values[-1] + city.slot)
+    _verify_recent(service, flows["time"].values[-1] + city.slot)
     made = forecast_store(data, city, model.version).read(init_times[0], end)
     states = [] if made is None else [str(state) for state in made["state"].values]
     scores = score_store(data, city, model.version).read(start, end)

@@ -18,11 +18,11 @@ try:
 except ImportError:  # Windows: no limit of memory there
     resource = None  # type: ignore[assignment]
 
-NICE = 10
-TOLD = 5  # last lines of a retraining that failed
+_NICE = 10
+_TOLD = 5  # last lines of a retraining that failed
 
 
-class Retraining:
+class _RetrainingProcess:
     """`trafficcast retrain` as a child process, one at a time."""
 
     def __init__(self, config: Config, device: str) -> None:
@@ -39,7 +39,7 @@ class Retraining:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             self._child = child
         try:
-            os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+            os.setpriority(os.PRIO_PROCESS, child.pid, _NICE)
             if resource is not None and hasattr(resource, "prlimit"):
                 most = int(limits.memory_gb * 2**30)
                 resource.prlimit(child.pid, resource.RLIMIT_DATA, (most, most))
@@ -49,7 +49,7 @@ class Retraining:
         finally:
             self.stop()
         if child.returncode:
-            last = " / ".join(deque((line for line in err.splitlines() if line.strip()), TOLD))
+            last = " / ".join(deque((line for line in err.splitlines() if line.strip()), _TOLD))
             raise JobError(f"the retraining ended with {child.returncode}: {last}")
         told = json.loads(out)
         errors = ", ".join(f"{version} {error:.3f}" for version, error in told["rmse"].items())

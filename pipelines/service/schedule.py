@@ -27,14 +27,14 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from filelock import Timeout
 
-from pipelines.service.cycle import CityService, due, run_cycle
-from pipelines.service.health import Metrics, serve
-from pipelines.service.logs import about
+from pipelines.service.cycle import CityService, _due, run_cycle
+from pipelines.service.health import _Metrics, _serve
+from pipelines.service.logs import _context
 from pipelines.service.prune import prune
-from pipelines.service.repair import remove_leftovers, repair
-from pipelines.service.retrain_process import Retraining
-from pipelines.service.situation import situation
-from pipelines.service.status import DAY, INGEST, PRUNE, RETRAIN, service_lock, status
+from pipelines.service.repair import _remove_leftovers, _repair
+from pipelines.service.retrain_process import _RetrainingProcess
+from pipelines.service.situation import _situation
+from pipelines.service.status import _DAY, _INGEST, _PRUNE, _RETRAIN, _service_lock, status
 from trafficcast.alerts.findings import check_areas
 from trafficcast.alerts.notify import check_alerts, deliver
 from trafficcast.config.city import City
@@ -52,20 +52,20 @@ from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import recent_scores, skill
 
-TICK_SECONDS = 5.0  # from one look whether a forecast is due to the next
-RETRY_SECONDS = 60.0  # after a failed look
-FIRST_INGEST_SECONDS = 300.0  # so long the first forecast waits for the first look into the inbox to end
-ALERT_SECONDS = 60.0  # from one look at the alerts to the next, where no forecast is made
-STATUS_SECONDS = 5.0  # the status told over HTTP is at most this old
-STOP_SECONDS = 8.0  # a job that takes longer to end is abandoned: what it writes is whole or not at all
-JUMP_SECONDS = 30.0  # between the two clocks of the machine: then the clock was set
-DONE, ALERTS = "done", "alerts"
-WORKERS = 2  # threads that read and count an inbox
+_TICK_SECONDS = 5.0  # from one look whether a forecast is due to the next
+_RETRY_SECONDS = 60.0  # after a failed look
+_FIRST_INGEST_SECONDS = 300.0  # so long the first forecast waits for the first look into the inbox to end
+_ALERT_SECONDS = 60.0  # from one look at the alerts to the next, where no forecast is made
+_STATUS_SECONDS = 5.0  # the status told over HTTP is at most this old
+_STOP_SECONDS = 8.0  # a job that takes longer to end is abandoned: what it writes is whole or not at all
+_JUMP_SECONDS = 30.0  # between the two clocks of the machine: then the clock was set
+_DONE, _ALERTS = "done", "alerts"
+_WORKERS = 2  # threads that read and count an inbox
 
 
 def schedule(config: Config, cities: list[City], device: str = "auto") -> None:
     """Run the cities until SIGTERM or SIGINT. Raises InputError where another service runs on the same stores."""
-    lock = service_lock(config.paths.data)
+    lock = _service_lock(config.paths.data)
     try:
         with lock.acquire(timeout=0):
             _Service(config, cities, device).run()
@@ -88,14 +88,14 @@ class _Service:
         self.active = 0
         self.counting = threading.Lock()
         self._told: tuple[float, dict[str, Any]] | None = None
-        self.metrics = Metrics(self.status)
-        self.retraining = Retraining(config, device)
+        self.metrics = _Metrics(self.status)
+        self.retraining = _RetrainingProcess(config, device)
         self.areas = {city.name: city_areas(city) for city in cities}
         for city in cities:
             check_areas(config.alerts.rules, city, self.areas[city.name])
         self.last: dict[str, float] = {}  # when what failed, or was looked at, by the monotonic clock
         self.written: dict[str, np.datetime64] = {}  # the init time of each city's files for other systems
-        executors = {INGEST: ThreadPoolExecutor(2), JOB: ThreadPoolExecutor(2), RETRAIN: ThreadPoolExecutor(1)}
+        executors = {_INGEST: ThreadPoolExecutor(2), JOB: ThreadPoolExecutor(2), _RETRAIN: ThreadPoolExecutor(1)}
         executors["default"] = ThreadPoolExecutor(1)
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self.scheduler = BackgroundScheduler(timezone=UTC, executors=executors, job_defaults=defaults)
@@ -105,11 +105,11 @@ class _Service:
         """Until a signal."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
-        server = serve(self.config.service, self.metrics, self.status)
+        server = _serve(self.config.service, self.metrics, self.status)
         for service in self.services:
             root = service.data / service.city.name
             for folder in (root, root / "flows", *root.glob("forecasts/*"), *root.glob("scores/*")):
-                remove_leftovers(folder)
+                _remove_leftovers(folder)
             self._add_jobs(service)
         self.scheduler.add_job(self._deliver, IntervalTrigger(seconds=30), id="deliver")
         self.scheduler.start()
@@ -121,7 +121,7 @@ class _Service:
         self.scheduler.shutdown(wait=False)
         server.shutdown()
         self.retraining.stop()
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + _STOP_SECONDS
         while self.active and time.monotonic() < deadline:
             time.sleep(0.05)
         if self.active:
@@ -132,7 +132,7 @@ class _Service:
 
     def status(self) -> dict[str, Any]:
         """The status, at most some seconds old."""
-        if self._told is None or time.monotonic() - self._told[0] > STATUS_SECONDS:
+        if self._told is None or time.monotonic() - self._told[0] > _STATUS_SECONDS:
             self._told = time.monotonic(), status(self.config, self.cities, _now())
         return self._told[1]
 
@@ -147,24 +147,24 @@ class _Service:
 
         if city.feed.inbox is not None:
             every = IntervalTrigger(seconds=settings.service.ingest_seconds)
-            add(INGEST, partial(self._ingest, service), every, INGEST, next_run_time=first)
+            add(_INGEST, partial(self._ingest, service), every, _INGEST, next_run_time=first)
         self.scheduler.add_job(
             partial(self._look, service),
-            IntervalTrigger(seconds=TICK_SECONDS),
+            IntervalTrigger(seconds=_TICK_SECONDS),
             id=f"{JOB} {city.name}",
             executor=JOB,
             next_run_time=first,
         )
-        add(PRUNE, partial(self._prune, service), CronTrigger(hour=4, timezone=city.zone), "default")
+        add(_PRUNE, partial(self._prune, service), CronTrigger(hour=4, timezone=city.zone), "default")
         if settings.retraining.schedule:
             cron = CronTrigger.from_crontab(settings.retraining.schedule, city.zone)
-            add(RETRAIN, partial(self._retrain, service, "calendar"), cron, RETRAIN)
+            add(_RETRAIN, partial(self._retrain, service, "calendar"), cron, _RETRAIN)
         worse = CronTrigger(hour=5, timezone=city.zone)
         self.scheduler.add_job(
-            partial(self._run, RETRAIN, city, partial(self._retrain_if_worse, service)),
+            partial(self._run, _RETRAIN, city, partial(self._retrain_if_worse, service)),
             worse,
             id=f"skill {city.name}",
-            executor=RETRAIN,
+            executor=_RETRAIN,
         )
 
     def _look(self, service: CityService) -> None:
@@ -173,20 +173,20 @@ class _Service:
         try:
             result = self._run(JOB, city, partial(self._cycle, service))
         finally:
-            if self._is_time(f"alerts {city.name}", 0.0 if result == DONE else ALERT_SECONDS):
-                self._run(ALERTS, city, partial(self._alerts, service))
+            if self._is_time(f"alerts {city.name}", 0.0 if result == _DONE else _ALERT_SECONDS):
+                self._run(_ALERTS, city, partial(self._alerts, service))
 
     def _run(self, job: str, city: City, work: Callable[[], str | None]) -> str | None:
         """One run of a job, noted in ledger and metrics where it did something; a failure is told and survived."""
         key = f"{job} {city.name}"
-        if job == JOB and time.monotonic() - self.last.get(key, -RETRY_SECONDS) < RETRY_SECONDS:
+        if job == JOB and time.monotonic() - self.last.get(key, -_RETRY_SECONDS) < _RETRY_SECONDS:
             return None
         with self.counting:
             self.active += 1
         began = time.perf_counter()
         slot = city.slot_start(_now())
         try:
-            with about(city=city.name, job=job, slot=city.isoformat(slot)):
+            with _context(city=city.name, job=job, slot=city.isoformat(slot)):
                 result, detail = self._result(city, work)
                 if result is not None:
                     self._note(job, city, slot, result, detail, time.perf_counter() - began)
@@ -194,7 +194,7 @@ class _Service:
                     self.last[key] = time.monotonic()
             return result
         finally:
-            if job == INGEST:
+            if job == _INGEST:
                 self.last[key] = time.monotonic()
             with self.counting:
                 self.active -= 1
@@ -202,10 +202,10 @@ class _Service:
     def _result(self, city: City, work: Callable[[], str | None]) -> tuple[str | None, str]:
         try:
             detail = work()
-            return (None, "") if detail is None else (DONE, detail)
+            return (None, "") if detail is None else (_DONE, detail)
         except DamagedFile as damage:
             try:
-                aside = repair(city, self.config.paths.data, damage)
+                aside = _repair(city, self.config.paths.data, damage)
             except (InputError, JobError, OSError, sqlite3.Error) as error:
                 log.error("%s; and it could not be repaired: %s", damage, error)
                 return FAILED, str(damage)
@@ -216,9 +216,9 @@ class _Service:
 
     def _note(self, job: str, city: City, slot: np.datetime64, result: str, detail: str, seconds: float) -> None:
         self.metrics.ran(job, city.name, result, seconds)
-        if job == JOB and result == DONE:
+        if job == JOB and result == _DONE:
             return  # each forecast has noted itself
-        model = Registry(self.config.paths.models / city.name, city).champion() if job == RETRAIN else ""
+        model = Registry(self.config.paths.models / city.name, city).champion() if job == _RETRAIN else ""
         try:
             self.ledger.record(job, city.name, model or "", slot, result, detail, seconds)
         except (OSError, sqlite3.Error) as error:
@@ -228,7 +228,7 @@ class _Service:
         city = service.city
         if city.feed.inbox is None:
             raise InputError(f"cities.{city.name}.feed has no inbox")
-        look = take_inbox(city.feed.inbox, city, service.data, WORKERS)
+        look = take_inbox(city.feed.inbox, city, service.data, _WORKERS)
         if look.taken:  # a forecast may have waited for them
             self._at_once(f"{JOB} {city.name}")
         return f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
@@ -243,7 +243,7 @@ class _Service:
                 self._write_latest(service, latest[1])
         now = _now()
         made = run_cycle(service, now, on_made=partial(self._write_latest, service))
-        if not made and due(service, now):  # it failed, and has said why
+        if not made and _due(service, now):  # it failed, and has said why
             self.last[f"{JOB} {service.city.name}"] = time.monotonic()
         return f"{len(made)} forecasts" if made else None
 
@@ -258,12 +258,12 @@ class _Service:
     def _alerts(self, service: CityService) -> None:
         if service.registry.champions():
             alerts, areas = self.config.alerts, self.areas[service.city.name]
-            check_alerts(alerts, service.data, situation(service, alerts.rules, areas, _now()), notify=True)
+            check_alerts(alerts, service.data, _situation(service, alerts.rules, areas, _now()), notify=True)
 
     def _is_taken_in(self, service: CityService) -> bool:
         """Whether what waited in the inbox at the start is counted, or has been waited for long enough."""
-        first = f"{INGEST} {service.city.name}"
-        waited = time.monotonic() - self.began > FIRST_INGEST_SECONDS
+        first = f"{_INGEST} {service.city.name}"
+        waited = time.monotonic() - self.began > _FIRST_INGEST_SECONDS
         return service.city.feed.inbox is None or first in self.last or waited
 
     def _is_time(self, key: str, every: float) -> bool:
@@ -291,7 +291,7 @@ class _Service:
     def _retrain_if_worse(self, service: CityService) -> str | None:
         """Retrain where over the last day the best baseline was better by more than the configuration allows."""
         now = _now()
-        scored = recent_scores(service.data, service.registry, now - DAY, now)
+        scored = recent_scores(service.data, service.registry, now - _DAY, now)
         found = None if scored is None else skill(*scored)
         if found is None or found.best_baseline is None:
             return None
@@ -311,7 +311,7 @@ class _Service:
         apart = time.time() - time.monotonic()
         while not self.stop.wait(1.0):
             jump = time.time() - time.monotonic() - apart
-            if abs(jump) > JUMP_SECONDS:
+            if abs(jump) > _JUMP_SECONDS:
                 log.warning("the clock was set by %+.0f s", jump)
                 apart += jump
                 for job in self.scheduler.get_jobs():

@@ -15,7 +15,7 @@ from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.scores import recent_scores
 
 
-def situation(service: CityService, rules: Iterable[Rule], areas: Mapping[str, Area], now: np.datetime64) -> Situation:
+def _situation(service: CityService, rules: Iterable[Rule], areas: Mapping[str, Area], now: np.datetime64) -> Situation:
     """A city as it is at `now`, naive UTC, as far as the rules look.
 
     Raises InputError where a store cannot be read.

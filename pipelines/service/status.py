@@ -24,23 +24,23 @@ from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import recent_scores, skill
 
-INGEST, RETRAIN, PRUNE = "ingest", "retrain", "prune"
-JOBS = (INGEST, JOB, VERIFY, RETRAIN, PRUNE)
-DAY = np.timedelta64(24, "h")
+_INGEST, _RETRAIN, _PRUNE = "ingest", "retrain", "prune"
+_JOBS = (_INGEST, JOB, VERIFY, _RETRAIN, _PRUNE)
+_DAY = np.timedelta64(24, "h")
 # A forecast is overdue this long after the wait for its data is over: time to make it, and to try again.
-GRACE = np.timedelta64(3, "m")
+_GRACE = np.timedelta64(3, "m")
 
 
 def status(config: Config, cities: list[City], now: np.datetime64) -> dict[str, Any]:
     """Whether the service runs, and `city_status` of each city; one that cannot be read says why."""
     return {
-        "running": is_running(config.paths.data),
+        "running": _is_running(config.paths.data),
         "time": f"{now.astype('datetime64[s]')}Z",
         "cities": {city.name: _or_error(config, city, now) for city in cities},
     }
 
 
-def city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
+def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
     """Data, forecast, jobs, skill of the last 24 hours and open alerts of a city; ages in minutes.
 
     `overdue` is None where there is nothing to forecast with: no model, or no flows yet. Raises InputError where a
@@ -52,7 +52,7 @@ def city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any
     latest = latest_forecast(data, registry)
     made = None if latest is None else latest[1]
     init_time = None if made is None else made["init_time"].values[0]
-    scored = recent_scores(data, registry, now - DAY, now)
+    scored = recent_scores(data, registry, now - _DAY, now)
     ready = registry.champion() is not None and (observed is not None or init_time is not None)
     return {
         "champion": registry.champion(),
@@ -72,8 +72,8 @@ def city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any
             "lag_minutes": _minutes(made["created"].values[0] - made["init_time"].values[0]),
             "age_minutes": _minutes(now - made["init_time"].values[0]),
         },
-        "overdue": is_overdue(config, city, init_time, now) if ready else None,
-        "jobs": {job: _job(config, city, job, now) for job in JOBS},
+        "overdue": _is_overdue(config, city, init_time, now) if ready else None,
+        "jobs": {job: _job(config, city, job, now) for job in _JOBS},
         "skill": None if scored is None else vars(skill(*scored)),
         "alerts": [
             {"raised": city.isoformat(alert.raised), "kind": alert.finding.kind, "message": alert.finding.message}
@@ -82,16 +82,16 @@ def city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any
     }
 
 
-def is_overdue(config: Config, city: City, init_time: np.datetime64 | None, now: np.datetime64) -> bool:
+def _is_overdue(config: Config, city: City, init_time: np.datetime64 | None, now: np.datetime64) -> bool:
     """Whether the forecast that should be there by now is not; `init_time` is the newest that is."""
-    wait = config.service.wait(city.slot_minutes) + GRACE
+    wait = config.service.wait(city.slot_minutes) + _GRACE
     return init_time is None or bool(init_time < city.slot_start(now - wait))
 
 
-def is_running(data: Path) -> bool:
+def _is_running(data: Path) -> bool:
     """Whether a service holds its lock. Whoever may read the stores may ask."""
     try:
-        with open(data / SERVICE_LOCK, "rb") as lock:
+        with open(data / _SERVICE_LOCK, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -100,18 +100,18 @@ def is_running(data: Path) -> bool:
     return False
 
 
-SERVICE_LOCK = ".schedule.lock"
+_SERVICE_LOCK = ".schedule.lock"
 
 
-def service_lock(data: Path) -> FileLock:
+def _service_lock(data: Path) -> FileLock:
     """The lock that a running service holds, one for all stores below `data`."""
     data.mkdir(parents=True, exist_ok=True)
-    return FileLock(data / SERVICE_LOCK)
+    return FileLock(data / _SERVICE_LOCK)
 
 
 def _or_error(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
     try:
-        return city_status(config, city, now)
+        return _city_status(config, city, now)
     except sqlite3.Error as error:
         return {"error": f"{config.paths.data / 'ledger.sqlite'}: {error}"}
     except (InputError, JobError, OSError) as error:
@@ -137,11 +137,11 @@ def _job(config: Config, city: City, job: str, now: np.datetime64) -> dict[str, 
 
 def _next(config: Config, city: City, job: str, run: Run | None, now: np.datetime64) -> np.datetime64 | None:
     """When a job is due next; None where it is not by the clock alone, or never."""
-    if job == INGEST and city.feed.inbox is not None and run is not None:
+    if job == _INGEST and city.feed.inbox is not None and run is not None:
         return run.finished + np.timedelta64(round(config.service.ingest_seconds), "s")
     if job == JOB:
         return city.slot_start(now) + city.slot
-    if job == RETRAIN and config.retraining.schedule:
+    if job == _RETRAIN and config.retraining.schedule:
         trigger = CronTrigger.from_crontab(config.retraining.schedule, city.zone)
         moment = trigger.get_next_fire_time(None, _datetime(now))
         return None if moment is None else np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from trafficcast.alerts.findings import Finding, Situation, check_areas, findings, scores_from
-from trafficcast.config.alert_rules import DEFAULTS, Coverage, FeedSilent, Flow, ForecastOverdue, Rule, Skill
+from trafficcast.alerts.findings import Finding, Situation, _findings, check_areas, scores_from
+from trafficcast.config.alert_rules import (
+    _DEFAULTS,
+    CoverageRule,
+    FeedSilentRule,
+    FlowRule,
+    ForecastOverdueRule,
+    Rule,
+    SkillRule,
+)
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.geography.areas import Area
@@ -24,7 +32,7 @@ NORTH = Area("North", np.array([[1.0, 0.5], [0, 0], [0, 0]]), -122.42, 37.75, {}
 
 
 def find(rule: Rule, **known: object) -> list[Finding]:
-    return findings([rule], Situation(city=HERE, **{"now": NOON, **known}))  # type: ignore[arg-type]
+    return _findings([rule], Situation(city=HERE, **{"now": NOON, **known}))  # type: ignore[arg-type]
 
 
 def forecast(flow: np.ndarray, init_time: np.datetime64 = NOON) -> xr.Dataset:
@@ -68,12 +76,12 @@ def test_nothing_is_wrong_where_all_goes_well() -> None:
         forecaster="vmrnn-1",
         areas={"North": NORTH},
     )
-    rules = [*DEFAULTS, Flow(above=10), Flow(times_typical=2), Flow(above=10, area="North")]
-    assert findings(rules, well) == []
+    rules = [*_DEFAULTS, FlowRule(above=10), FlowRule(times_typical=2), FlowRule(above=10, area="North")]
+    assert _findings(rules, well) == []
 
 
 def test_what_is_not_known_is_not_wrong_but_for_a_city_without_forecasts_and_data() -> None:
-    found = findings([*DEFAULTS, Flow(above=1), Flow(times_typical=2)], Situation(HERE, NOON))
+    found = _findings([*_DEFAULTS, FlowRule(above=1), FlowRule(times_typical=2)], Situation(HERE, NOON))
     assert [(one.kind, one.value, one.message) for one in found] == [
         ("forecast-overdue", None, "no forecast was ever published"),
         ("feed-silent", None, "no slot was ever observed"),
@@ -81,7 +89,7 @@ def test_what_is_not_known_is_not_wrong_but_for_a_city_without_forecasts_and_dat
 
 
 def test_a_forecast_is_overdue_so_many_minutes_after_its_slot_began() -> None:
-    rule = ForecastOverdue(minutes=20)
+    rule = ForecastOverdueRule(minutes=20)
     # The newest one begins at 11:30; that from noon on is due at noon.
     newest = NOON - HERE.slot
     assert find(rule, newest_init=newest, now=NOON + 20 * MINUTE) == []
@@ -92,7 +100,7 @@ def test_a_forecast_is_overdue_so_many_minutes_after_its_slot_began() -> None:
 
 
 def test_a_feed_is_silent_so_many_minutes_after_the_end_of_the_slot_that_misses() -> None:
-    rule = FeedSilent(minutes=60)
+    rule = FeedSilentRule(minutes=60)
     newest = NOON - 2 * HERE.slot  # 11:00 to 11:30 is observed; 11:30 to 12:00 is not
     assert find(rule, newest_observed=newest, now=NOON + 60 * MINUTE) == []
     (found,) = find(rule, newest_observed=newest, now=NOON + 61 * MINUTE)
@@ -101,7 +109,7 @@ def test_a_feed_is_silent_so_many_minutes_after_the_end_of_the_slot_that_misses(
 
 
 def test_skill_looks_at_each_of_the_last_scored_forecasts() -> None:
-    rule = Skill(cycles=3)
+    rule = SkillRule(cycles=3)
 
     def judge(own: list[float], persistence: list[float], forecaster: str = "vmrnn-1") -> list[Finding]:
         return find(rule, scores=scores(errors(*own), errors(*persistence)), forecaster=forecaster)
@@ -120,13 +128,13 @@ def test_skill_compares_the_leads_that_both_have() -> None:
     own, persistence = errors(4, 4, 4), errors(3, 3, 3)
     own[:, 3], persistence[:, 3] = np.nan, 100
     persistence[:, 0] = np.nan
-    (found,) = find(Skill(cycles=3), scores=scores(own, persistence), forecaster="vmrnn-1")
+    (found,) = find(SkillRule(cycles=3), scores=scores(own, persistence), forecaster="vmrnn-1")
     assert (found.value, found.limit) == (pytest.approx(4.0), pytest.approx(3.0))
     # A forecast without any such lead is not scored: the three before it count.
     none = np.full((1, 4), np.nan)
     known = scores(np.concatenate([own, none]), np.concatenate([persistence, none]))
-    assert len(find(Skill(cycles=3), scores=known, forecaster="vmrnn-1")) == 1
-    assert find(Skill(cycles=4), scores=known, forecaster="vmrnn-1") == []
+    assert len(find(SkillRule(cycles=3), scores=known, forecaster="vmrnn-1")) == 1
+    assert find(SkillRule(cycles=4), scores=known, forecaster="vmrnn-1") == []
 
 
 @pytest.mark.parametrize(("share", "off"), [(0.69, True), (0.71, False), (0.89, False), (0.91, True)])
@@ -135,36 +143,36 @@ def test_coverage_may_be_off_on_either_side(share: float, off: bool) -> None:
     inside[:, 3] = np.nan
     inside[:5] = np.nan  # of a model without intervals
     known = scores(errors(*[2.0] * 48), errors(*[3.0] * 48), inside)
-    found = find(Coverage(level=0.8, tolerance=0.1), scores=known)
+    found = find(CoverageRule(level=0.8, tolerance=0.1), scores=known)
     assert len(found) == off
     if off:
         assert (found[0].value, found[0].limit) == (pytest.approx(share), 0.8)
         assert f"{100 * share:.1f} %" in found[0].message and "80 % interval" in found[0].message
-    assert find(Coverage(level=0.95, tolerance=0.01), scores=known) == []
-    assert find(Coverage(level=0.5, tolerance=0.01), scores=known) == []  # there is no such interval
+    assert find(CoverageRule(level=0.95, tolerance=0.01), scores=known) == []
+    assert find(CoverageRule(level=0.5, tolerance=0.01), scores=known) == []  # there is no such interval
 
 
 def test_coverage_is_of_the_last_hours_and_needs_half_of_their_forecasts() -> None:
     inside = np.full((48, 4), 0.8)
     inside[-8:] = 0.5  # scored in the last four hours
     known = scores(errors(*[2.0] * 48), errors(*[3.0] * 48), inside)
-    assert len(find(Coverage(hours=4, tolerance=0.1), scores=known)) == 1
-    assert find(Coverage(hours=24, tolerance=0.1), scores=known) == []
-    assert len(find(Coverage(hours=4, tolerance=0.1), scores=known.isel(init_time=slice(-4, None)))) == 1
-    assert find(Coverage(hours=4, tolerance=0.1), scores=known.isel(init_time=slice(-3, None))) == []
-    assert find(Coverage(hours=4, tolerance=0.1), scores=known, now=NOON + np.timedelta64(3, "h")) == []
+    assert len(find(CoverageRule(hours=4, tolerance=0.1), scores=known)) == 1
+    assert find(CoverageRule(hours=24, tolerance=0.1), scores=known) == []
+    assert len(find(CoverageRule(hours=4, tolerance=0.1), scores=known.isel(init_time=slice(-4, None)))) == 1
+    assert find(CoverageRule(hours=4, tolerance=0.1), scores=known.isel(init_time=slice(-3, None))) == []
+    assert find(CoverageRule(hours=4, tolerance=0.1), scores=known, now=NOON + np.timedelta64(3, "h")) == []
 
 
 def test_scores_are_needed_as_far_back_as_the_rules_look() -> None:
-    assert scores_from([ForecastOverdue()], HERE, NOON) == NOON - 5 * HERE.slot
-    assert scores_from([Skill(cycles=6), Coverage(hours=24)], HERE, NOON) == NOON - 53 * HERE.slot
-    assert scores_from([Skill(cycles=96)], HERE, NOON) == NOON - 197 * HERE.slot
-    assert scores_from([Skill(cycles=96, city="another")], HERE, NOON) == NOON - 5 * HERE.slot
+    assert scores_from([ForecastOverdueRule()], HERE, NOON) == NOON - 5 * HERE.slot
+    assert scores_from([SkillRule(cycles=6), CoverageRule(hours=24)], HERE, NOON) == NOON - 53 * HERE.slot
+    assert scores_from([SkillRule(cycles=96)], HERE, NOON) == NOON - 197 * HERE.slot
+    assert scores_from([SkillRule(cycles=96, city="another")], HERE, NOON) == NOON - 5 * HERE.slot
 
 
 def test_a_flow_above_a_number_is_found_in_its_cell_once() -> None:
     flow = frames(((1, 0, 2, 1), 120), ((2, 1, 2, 1), 150), ((0, 0, 0, 0), 100), ((3, 1, 1, 0), 101))
-    found = find(Flow(above=100, severity="critical"), forecast=forecast(flow))
+    found = find(FlowRule(above=100, severity="critical"), forecast=forecast(flow))
     assert [(one.place, one.value, one.limit) for one in found] == [
         ("row 1, column 0", 101, 100),
         ("row 2, column 1", 150, 100),
@@ -180,23 +188,23 @@ def test_a_flow_above_a_number_is_found_in_its_cell_once() -> None:
 
 def test_a_flow_of_one_kind_or_one_cell() -> None:
     flow = frames(((1, 0, 2, 1), 120), ((2, 1, 2, 1), 150), ((3, 1, 1, 0), 101))
-    (inflow,) = find(Flow(above=100, flow_kind="inflow"), forecast=forecast(flow))
+    (inflow,) = find(FlowRule(above=100, flow_kind="inflow"), forecast=forecast(flow))
     assert (inflow.place, inflow.value) == ("row 2, column 1", 120) and inflow.message.startswith("inflow of")
-    (cell,) = find(Flow(above=100, cell=(1, 0)), forecast=forecast(flow))
+    (cell,) = find(FlowRule(above=100, cell=(1, 0)), forecast=forecast(flow))
     assert (cell.place, cell.value) == ("row 1, column 0", 101)
-    assert find(Flow(above=100, cell=(0, 0)), forecast=forecast(flow)) == []
+    assert find(FlowRule(above=100, cell=(0, 0)), forecast=forecast(flow)) == []
 
 
 def test_a_flow_far_above_typical_is_no_matter_of_a_few_vehicles() -> None:
     flow = frames(((0, 0, 0, 0), 15), ((1, 1, 1, 1), 61), ((2, 0, 2, 0), 61))
     typical = frames(((1, 1, 1, 1), 20), ((2, 0, 2, 0), 21))
-    rule = Flow(times_typical=3, at_least=20)
+    rule = FlowRule(times_typical=3, at_least=20)
     (found,) = find(rule, forecast=forecast(flow), typical=typical)
     assert (found.place, found.value, found.limit) == ("row 1, column 1", 61, 60)
     assert "(limit 60.0, typical 20.0)" in found.message
     assert find(rule, forecast=forecast(flow)) == []  # what is typical is not known
     # With both limits the lower one holds.
-    both = find(Flow(times_typical=3, above=14), forecast=forecast(flow), typical=typical)
+    both = find(FlowRule(times_typical=3, above=14), forecast=forecast(flow), typical=typical)
     assert [(one.place, one.limit) for one in both] == [
         ("row 0, column 0", 14),
         ("row 1, column 1", 14),
@@ -207,26 +215,26 @@ def test_a_flow_far_above_typical_is_no_matter_of_a_few_vehicles() -> None:
 def test_an_area_is_the_sum_of_its_shares_of_cells() -> None:
     flow = frames(((1, 0, 0, 0), 60), ((1, 0, 0, 1), 60), ((3, 1, 2, 0), 500))
     known = {"forecast": forecast(flow), "areas": {"North": NORTH}}
-    assert find(Flow(above=90, area="North"), **known) == []
-    (found,) = find(Flow(above=89, area="North"), **known)
+    assert find(FlowRule(above=90, area="North"), **known) == []
+    (found,) = find(FlowRule(above=89, area="North"), **known)
     assert (found.place, found.value, found.lon, found.lat) == ("North", 90, -122.42, 37.75)
     typical = frames(((1, 0, 0, 0), 20), ((1, 0, 0, 1), 18))  # 29 in the area
-    (found,) = find(Flow(times_typical=3, area="North"), typical=typical, **known)
+    (found,) = find(FlowRule(times_typical=3, area="North"), typical=typical, **known)
     assert (found.value, found.limit) == (90, 87)
 
 
 def test_slots_that_are_over_are_not_ahead() -> None:
     flow = frames(((1, 0, 0, 0), 60))  # from 12:30 to 13:00
-    rule = Flow(above=50)
+    rule = FlowRule(above=50)
     assert len(find(rule, forecast=forecast(flow), now=NOON + 59 * MINUTE)) == 1
     assert find(rule, forecast=forecast(flow), now=NOON + 60 * MINUTE) == []
 
 
 def test_rules_of_other_cities_are_left_out_and_an_unknown_area_is_refused() -> None:
-    elsewhere = [ForecastOverdue(city="another"), Flow(above=1, area="Nowhere", city="another")]
-    assert findings(elsewhere, Situation(HERE, NOON)) == []
+    elsewhere = [ForecastOverdueRule(city="another"), FlowRule(above=1, area="Nowhere", city="another")]
+    assert _findings(elsewhere, Situation(HERE, NOON)) == []
     check_areas(elsewhere, HERE, {})
-    check_areas([Flow(above=1, area="North")], HERE, {"North": NORTH})
-    for call in (lambda r: check_areas(r, HERE, {"North": NORTH}), lambda r: findings(r, Situation(HERE, NOON))):
+    check_areas([FlowRule(above=1, area="North")], HERE, {"North": NORTH})
+    for call in (lambda r: check_areas(r, HERE, {"North": NORTH}), lambda r: _findings(r, Situation(HERE, NOON))):
         with pytest.raises(InputError, match="'bay' has no area 'Nort'"):
-            call([Flow(above=1, area="Nort", city="bay")])
+            call([FlowRule(above=1, area="Nort", city="bay")])

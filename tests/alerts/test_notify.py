@@ -18,7 +18,7 @@ from trafficcast.alerts import notify as alerting
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Situation
 from trafficcast.alerts.notify import check_alerts, deliver
-from trafficcast.config.alert_rules import Alerts, FeedSilent, ForecastOverdue
+from trafficcast.config.alert_rules import Alerts, FeedSilentRule, ForecastOverdueRule
 from trafficcast.config.city import City
 
 HERE = City(west=9.1, east=9.3, south=45.4, north=45.5, rows=3, cols=2, timezone="Europe/Rome", name="small")
@@ -82,7 +82,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def alerts(webhook: Webhook | None = None) -> Alerts:
-    return Alerts(webhook=webhook.address if webhook else None, rules=(ForecastOverdue(minutes=20),))  # type: ignore[arg-type]
+    return Alerts(webhook=webhook.address if webhook else None, rules=(ForecastOverdueRule(minutes=20),))  # type: ignore[arg-type]
 
 
 def check(alerts: Alerts, data: Path, late: int, notify: bool = True, city: City = HERE) -> list[str]:
@@ -151,7 +151,7 @@ def test_a_crash_between_book_and_file_loses_no_line_and_doubles_none(
         AlertBook(tmp_path / "alerts.sqlite").file.unlink()
         file.write_bytes(b"")
         with monkeypatch.context() as patch:
-            patch.setattr(alerting, "_log", crash)
+            patch.setattr(alerting, "_log_alert", crash)
             with pytest.raises(OSError, match="no space"):
                 check(alerts(), tmp_path, 21)
         assert file.read_bytes() == whole
@@ -214,7 +214,7 @@ def test_an_answer_that_is_no_success_is_not_tried_again_at_once(
 def test_a_webhook_that_does_not_answer_costs_no_more_than_its_time(
     tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alerting, "ATTEMPT_SECONDS", 0.1)
+    monkeypatch.setattr(alerting, "_ATTEMPT_SECONDS", 0.1)
     told, webhook.delay = alerts(webhook), 0.4
     check(told, tmp_path, 21)
     began = time.monotonic()
@@ -234,8 +234,8 @@ def test_a_webhook_that_is_not_there(
 
 
 def test_a_long_backlog_goes_in_parts(tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerting, "MOST", 2)
-    told = Alerts(webhook=webhook.address, rules=(ForecastOverdue(), FeedSilent()))  # type: ignore[arg-type]
+    monkeypatch.setattr(alerting, "_MOST", 2)
+    told = Alerts(webhook=webhook.address, rules=(ForecastOverdueRule(), FeedSilentRule()))  # type: ignore[arg-type]
     check_alerts(told, tmp_path, Situation(HERE, NOON), True)
     check_alerts(told, tmp_path, Situation(HERE, NOON + MINUTE, newest_init=NOON, newest_observed=NOON), True)
     assert [deliver(told, tmp_path) for _ in range(3)] == [2, 2, 0]

@@ -21,12 +21,12 @@ import xarray as xr
 from starlette.testclient import TestClient
 
 from trafficcast.api import schema
-from trafficcast.api.app import create_app
-from trafficcast.api.server import TOKEN, listen, read_token, server
-from trafficcast.config.settings import Config, Paths, load_config
+from trafficcast.api.app import _create_app
+from trafficcast.api.server import _TOKEN, _listen, _read_token, _server
+from trafficcast.config.settings import Config, _Paths, load_config
 from trafficcast.errors import InputError
 from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import Origin, forecast_dataset, forecast_store
+from trafficcast.stores.forecasts import Provenance, forecast_dataset, forecast_store
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import score_dataset, score_store
 
@@ -107,8 +107,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         registry.publish(version, lambda folder, card=card: (folder / "card.json").write_text(json.dumps(card)))
     registry.promote(NEW)
     origins = {
-        11: Origin(NEW, "degraded", "the slot before was not observed"),
-        12: Origin("scaled_climatology", "baseline", "no data", True),
+        11: Provenance(NEW, "degraded", "the slot before was not observed"),
+        12: Provenance("scaled_climatology", "baseline", "no data", True),
     }
     for version, slots in ((OLD, range(2, 10)), (NEW, range(8, 21))):
         store, described = forecast_store(data, city, version), {"version": version, "architecture": {"name": "vmrnn"}}
@@ -139,7 +139,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def client(config: Config) -> TestClient:
     """A client of the application in this process, ten minutes into slot 20."""
-    return TestClient(create_app(config, now=lambda: NOW), raise_server_exceptions=False)
+    return TestClient(_create_app(config, now=lambda: NOW), raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -250,16 +250,16 @@ def test_past_forecasts_are_one_series_of_two_champions(ask: Callable[..., Any])
 
 def test_a_forecast_of_before_forecasts_said_how_they_were_made_was_complete(config: Config, tmp_path: Path) -> None:
     city = config.city("testville")
-    settings = config.model_copy(update={"paths": Paths(data=tmp_path / "data", models=config.paths.models)})
+    settings = config.model_copy(update={"paths": _Paths(data=tmp_path / "data", models=config.paths.models)})
     store, card = forecast_store(settings.paths.data, city, NEW), {"version": NEW, "architecture": {"name": "vmrnn"}}
     old = forecast_dataset(city, card, START, forecast_flow(0), START)
     store.write(old.drop_vars(["forecaster", "state", "reason", "hindcast"]))
-    client = TestClient(create_app(settings, now=lambda: NOW))
+    client = TestClient(_create_app(settings, now=lambda: NOW))
     for number in (0, 1):
         entry = client.get(f"{CITY}/forecasts?{DAY}").json()["forecasts"][0]
         assert (entry["forecaster"], entry["state"], entry["reason"], entry["hindcast"]) == (NEW, "complete", "", False)
         if number == 0:  # and beside a newer one in its file
-            later, origin = START + SLOT, Origin("persistence", "baseline", "no data", True)
+            later, origin = START + SLOT, Provenance("persistence", "baseline", "no data", True)
             store.write(forecast_dataset(city, card, later, forecast_flow(1), later, None, origin))
     newer = client.get(f"{CITY}/forecasts?{DAY}").json()["forecasts"][1]
     assert (newer["forecaster"], newer["state"], newer["hindcast"]) == ("persistence", "baseline", True)
@@ -398,7 +398,7 @@ def test_a_damaged_file_is_a_503_whose_cause_is_logged(config: Config, caplog: p
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"not NetCDF")
     try:
-        client = TestClient(create_app(config, now=lambda: NOW), raise_server_exceptions=False)
+        client = TestClient(_create_app(config, now=lambda: NOW), raise_server_exceptions=False)
         with caplog.at_level(logging.ERROR, "trafficcast.api"):
             response = client.get(f"/v1/cities/nowhere/observations?{DAY}")
         assert response.status_code == 503
@@ -457,12 +457,12 @@ def test_to_head_no_content_is_given_to_the_server(config: Config) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "HEAD", "path": "/v1/cities", "query_string": b"", "headers": []}
-    asyncio.run(create_app(config, now=lambda: NOW)(scope, receive, send))
+    asyncio.run(_create_app(config, now=lambda: NOW)(scope, receive, send))
     assert sent[0]["status"] == 200 and b"".join(message.get("body", b"") for message in sent) == b""
 
 
 def test_gzip_where_it_is_understood(config: Config) -> None:
-    client = TestClient(create_app(config, now=lambda: NOW))
+    client = TestClient(_create_app(config, now=lambda: NOW))
     for coding, packed in (("gzip", True), ("br, gzip;q=0.5", True), ("identity", False), ("gzip;q=0", False)):
         with client.stream("GET", f"{CITY}/forecasts/latest", headers={"Accept-Encoding": coding}) as response:
             raw = b"".join(response.iter_raw())
@@ -476,7 +476,7 @@ def test_gzip_where_it_is_understood(config: Config) -> None:
 
 
 def test_a_token_is_asked_for_where_there_is_one(config: Config) -> None:
-    client = TestClient(create_app(config, token="s3cret", now=lambda: NOW))
+    client = TestClient(_create_app(config, token="s3cret", now=lambda: NOW))
     for path in ("/v1/cities", f"{CITY}/forecasts/latest", "/docs", "/openapi.json", "/", "/elsewhere"):
         for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}, {"Authorization": ""}):
             response = client.get(path, headers=header)
@@ -491,21 +491,21 @@ def test_a_token_is_asked_for_where_there_is_one(config: Config) -> None:
 
 
 def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(TOKEN, raising=False)
-    assert read_token() is None
-    monkeypatch.setenv(TOKEN, "abc-123")
-    assert read_token() == "abc-123"
+    monkeypatch.delenv(_TOKEN, raising=False)
+    assert _read_token() is None
+    monkeypatch.setenv(_TOKEN, "abc-123")
+    assert _read_token() == "abc-123"
     for bad in ("", " ", "two words", "line\n"):
-        monkeypatch.setenv(TOKEN, bad)
-        with pytest.raises(InputError, match=TOKEN) as refused:
-            read_token()
+        monkeypatch.setenv(_TOKEN, bad)
+        with pytest.raises(InputError, match=_TOKEN) as refused:
+            _read_token()
         assert not bad.strip() or bad.strip() not in str(refused.value)
 
 
 def test_other_origins_only_when_named(config: Config, client: TestClient) -> None:
     origin = {"Origin": "https://map.example"}
     assert "access-control-allow-origin" not in client.get("/v1/cities", headers=origin).headers
-    open_client = TestClient(create_app(config, "s3cret", ("https://map.example",), now=lambda: NOW))
+    open_client = TestClient(_create_app(config, "s3cret", ("https://map.example",), now=lambda: NOW))
     asked = {**origin, "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
     preflight = open_client.options("/v1/cities", headers=asked)
     assert preflight.status_code == 200 and preflight.headers["access-control-allow-origin"] == "https://map.example"
@@ -531,7 +531,7 @@ def test_the_page_needs_nothing_from_outside(client: TestClient) -> None:
 
 
 def test_the_page_shows_text_as_text(config: Config) -> None:
-    app = create_app(config, now=lambda: NOW)
+    app = _create_app(config, now=lambda: NOW)
     app.title = "<script>alert(1)</script>"
     page = TestClient(app).get("/docs").text
     assert "<script" not in page and "&lt;script&gt;" in page
@@ -555,8 +555,8 @@ def test_every_operation_is_described(client: TestClient) -> None:
 @pytest.fixture
 def address(config: Config) -> Iterator[str]:
     """The address of a real server with a token."""
-    with listen("127.0.0.1", 0) as listening:
-        ready = server(config, "s3cret", ())
+    with _listen("127.0.0.1", 0) as listening:
+        ready = _server(config, "s3cret", ())
         thread = threading.Thread(target=ready.run, kwargs={"sockets": [listening]})
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -609,22 +609,22 @@ def test_twenty_at_once_get_what_one_gets(
 
 def test_a_taken_port_and_a_bad_origin_are_said(config: Config) -> None:
     with (
-        listen("127.0.0.1", 0) as taken,
+        _listen("127.0.0.1", 0) as taken,
         pytest.raises(InputError, match=rf"port {taken.getsockname()[1]}: Address already in use"),
     ):
-        listen("127.0.0.1", taken.getsockname()[1])
+        _listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(InputError, match="no-such-host"):
-        listen("no-such-host.invalid", 0)
+        _listen("no-such-host.invalid", 0)
     for origin in ("map.example", "https://map.example/", "https://map.example/path"):
         with pytest.raises(InputError, match="no origin"):
-            server(config, None, (origin,))
+            _server(config, None, (origin,))
 
 
 def test_without_the_extra_it_says_what_to_install(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "trafficcast.api.app")
     with pytest.raises(InputError, match=r"pip install 'trafficcast\[api\]'"):
-        server(config, None, ())
+        _server(config, None, ())
 
 
 def test_the_command_needs_a_configuration(trafficcast: Callable[..., Any], tmp_path: Path) -> None:

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from trafficcast.config.alert_rules import DEFAULTS, Coverage, FeedSilent, Flow, ForecastOverdue, Skill
-from trafficcast.config.settings import PREFIX, Config, load_config
+from trafficcast.config.alert_rules import (
+    _DEFAULTS,
+    CoverageRule,
+    FeedSilentRule,
+    FlowRule,
+    ForecastOverdueRule,
+    SkillRule,
+)
+from trafficcast.config.settings import _PREFIX, Config, load_config
 from trafficcast.errors import InputError
 
 BOX = 'west = 9.1\neast = 9.3\nsouth = 45.4\nnorth = 45.5\nrows = 10\ncols = 6\ntimezone = "Europe/Rome"\n'
@@ -20,7 +27,7 @@ SECRET = "https://hooks.example:8443/services/T0P/s3cret?token=hush"
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in os.environ:
-        if key.upper().startswith(PREFIX):
+        if key.upper().startswith(_PREFIX):
             monkeypatch.delenv(key)
 
 
@@ -40,7 +47,7 @@ def refused(folder: Path, text: str) -> str:
 def test_without_rules_the_defaults_hold_for_every_city(tmp_path: Path) -> None:
     alerts = load(tmp_path, SMALL).alerts
     assert alerts.webhook is None and alerts.webhook_host == ""
-    assert alerts.rules == DEFAULTS
+    assert alerts.rules == _DEFAULTS
     assert [(rule.kind, rule.city, rule.severity) for rule in alerts.rules] == [
         ("forecast-overdue", None, "critical"),
         ("feed-silent", None, "critical"),
@@ -82,12 +89,12 @@ def test_every_rule_can_be_written(tmp_path: Path) -> None:
         """,
     ).alerts
     assert alerts.rules == (
-        ForecastOverdue(minutes=5, severity="warning"),
-        FeedSilent(city="small", minutes=60),
-        Skill(cycles=12),
-        Coverage(level=0.95, tolerance=0.04, hours=6),
-        Flow(above=200, flow_kind="outflow", cell=(9, 5)),
-        Flow(times_typical=3, at_least=30, area="Stadium"),
+        ForecastOverdueRule(minutes=5, severity="warning"),
+        FeedSilentRule(city="small", minutes=60),
+        SkillRule(cycles=12),
+        CoverageRule(level=0.95, tolerance=0.04, hours=6),
+        FlowRule(above=200, flow_kind="outflow", cell=(9, 5)),
+        FlowRule(times_typical=3, at_least=30, area="Stadium"),
     )
     # A rule's name tells it from the others of its kind, and outlives a change of severity.
     assert [rule.name for rule in alerts.rules] == [
@@ -146,7 +153,7 @@ def test_the_address_is_shown_nowhere_but_its_host(tmp_path: Path, monkeypatch: 
     for alerts in (config.alerts, from_environment.alerts):
         assert alerts.webhook is not None and alerts.webhook.get_secret_value() == SECRET
         assert alerts.webhook_host == "hooks.example:8443"
-        assert alerts.rules == DEFAULTS
+        assert alerts.rules == _DEFAULTS
         for shown in (repr(alerts), str(alerts), alerts.model_dump_json(), repr(config)):
             assert "s3cret" not in shown and "hush" not in shown
 
@@ -180,9 +187,9 @@ def test_the_example_of_the_document_is_what_it_says(tmp_path: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
     example = document.split("```toml\n")[1].split("```")[0]
     alerts = load(tmp_path, example + BOX).alerts
-    assert alerts.rules[:4] == DEFAULTS  # "as above"
+    assert alerts.rules[:4] == _DEFAULTS  # "as above"
     assert alerts.rules[4:] == (
-        Flow(city="san-francisco", area="Financial District", above=500, severity="critical"),
-        Flow(times_typical=2, at_least=30),
+        FlowRule(city="san-francisco", area="Financial District", above=500, severity="critical"),
+        FlowRule(times_typical=2, at_least=30),
     )
     assert alerts.webhook_host == "alerts.example"

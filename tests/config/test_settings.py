@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trafficcast.config.settings import PREFIX, load_config
+from trafficcast.config.settings import _PREFIX, load_config
 from trafficcast.errors import InputError
 
 CITY = """
@@ -23,7 +23,7 @@ SMALL = f"[cities.san-francisco]{CITY}"
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in os.environ:
-        if key.upper().startswith(PREFIX):
+        if key.upper().startswith(_PREFIX):
             monkeypatch.delenv(key)
 
 

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.cli.serving import command
+from pipelines.cli.serving import _command
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config, load_config
-from trafficcast.ingest.merging import settle
+from trafficcast.ingest.merging import _merge_hours
 from trafficcast.ingest.record_store import RecordStore
-from trafficcast.ingest.threads import threads
+from trafficcast.ingest.threads import _threads
 from trafficcast.records.readers import find_records
 from trafficcast.records.screening import Screen
 from trafficcast.stores.day_store import DayStore
@@ -135,10 +135,10 @@ class Place:
         sources, _ = find_records(str(file), self.city)
         store = RecordStore(self.config.paths.data / self.city.name / "records")
         state = store.load()
-        with threads(self.city, store, state, None, 1) as crew:
+        with _threads(self.city, store, state, None, 1) as crew:
             crew.take_in(sources, Screen(self.city, 0, 2**62), pytest.fail)
             state.generation = 1
-            delta, _ = settle(self.city, store, state, crew.settle(crew.hours(), 1))
+            delta, _ = _merge_hours(self.city, store, state, crew.settle(crew.hours(), 1))
         store.commit(state, delta, [], [])
         return store
 
@@ -203,7 +203,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Any]:
         environment = os.environ | {"PYTHONPATH": project, "OMP_WAIT_POLICY": "passive", "HOME": str(folder)}
         with open(folder / "log", "w") as log:
             server = subprocess.Popen(
-                command(config, "testville", port), cwd=folder, env=environment, stdout=log, stderr=log
+                _command(config, "testville", port), cwd=folder, env=environment, stdout=log, stderr=log
             )
         try:
             _wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)

@@ -8,9 +8,9 @@ import xarray as xr
 
 from trafficcast.config.city import City, target_times
 from trafficcast.errors import InputError
-from trafficcast.forecasting.baselines import AnomalyPersistence, LastWeek, Persistence, ScaledClimatology, anomaly
-from trafficcast.forecasting.climatology import Climatology, Normal, normal_of_others
-from trafficcast.forecasting.gradient_boosting import GradientBoosting, features
+from trafficcast.forecasting.baselines import AnomalyPersistence, _anomaly, _LastWeek, _Persistence, _ScaledClimatology
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, climatology_of_other_days
+from trafficcast.forecasting.gradient_boosting import GradientBoosting, _features
 from trafficcast.forecasting.model import Model
 from trafficcast.nn import vmrnn_b
 from trafficcast.stores.flows import flows_dataset
@@ -56,7 +56,7 @@ def test_target_times_are_the_init_time_and_the_three_slots_after() -> None:
 
 def test_persistence_repeats_the_last_slot_of_each_cell() -> None:
     past = np.arange(2 * 4 * 4, dtype=np.float32).reshape(2, 4, *FRAME)
-    forecast = Persistence().forecast(past, at(0, 1))
+    forecast = _Persistence().forecast(past, at(0, 1))
     assert forecast.shape == (2, 4, *FRAME)
     assert (forecast == past[:, [3, 3, 3, 3]]).all()
 
@@ -116,14 +116,14 @@ def test_climatology_at_times_of_any_shape() -> None:
 
 
 def test_scaled_climatology_multiplies_by_what_the_history_was_of_the_normal() -> None:
-    scaled = ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
+    scaled = _ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
     # History from Monday 00:00: normal is 11 + 21 + 31 + 41 = 104 a cell; seen is half of it in a single slot.
     assert numbers(scaled.forecast(history(0, 0, 52, 0), at(4))) == [[5.5, 10.5, 15.5, 20.5]]
     assert numbers(scaled.forecast(history(104, 104, 0, 0), at(4))) == [[22, 42, 62, 82]]
 
 
 def test_scaled_climatology_has_one_ratio_for_both_kinds_and_all_cells_of_each_sample() -> None:
-    scaled = ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
+    scaled = _ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
     past = np.concatenate([history(0, 0, 0, 0), history(11, 21, 31, 41), history(11, 21, 31, 41)])
     past[0, 0, 0, 0, 0] = 4 * 104  # all of it in one cell and one kind
     past[2] *= 3
@@ -131,19 +131,19 @@ def test_scaled_climatology_has_one_ratio_for_both_kinds_and_all_cells_of_each_s
 
 
 def test_scaled_climatology_of_an_empty_history_is_zero() -> None:
-    scaled = ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
+    scaled = _ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
     assert numbers(scaled.forecast(history(0, 0, 0, 0), at(4))) == [[0, 0, 0, 0]]
 
 
 def test_where_climatology_knows_no_traffic_the_ratio_is_one() -> None:
     week: list[float | None] = [0] * 20 + [7] * 8  # no traffic on weekdays
-    scaled = ScaledClimatology(Climatology.fit(city(), flows(week)))
+    scaled = _ScaledClimatology(Climatology.fit(city(), flows(week)))
     assert numbers(scaled.forecast(history(5, 5, 5, 5), at(20))) == [[7, 7, 7, 7]]
 
 
 def test_last_week_looks_168_hours_back() -> None:
     dataset = flows([float(slot) for slot in range(28)])
-    last_week = LastWeek(dataset, Climatology.fit(city(), flows(WEEK)))
+    last_week = _LastWeek(dataset, Climatology.fit(city(), flows(WEEK)))
     assert numbers(last_week.forecast(history(0, 0, 0, 0), at(28))) == [[0, 1, 2, 3]]
     assert numbers(last_week.forecast(np.zeros((2, 4, *FRAME), np.float32), at(40, 30))) == [
         [12, 13, 14, 15],
@@ -155,7 +155,7 @@ def test_last_week_takes_climatology_where_the_slot_was_cut_missing_or_out_of_ra
     values: list[float | None] = [float(100 + slot) for slot in range(28)]
     values[9] = None
     dataset = flows(values).isel(time=[slot for slot in range(28) if slot != 10])
-    last_week = LastWeek(dataset, Climatology.fit(city(), flows(WEEK)))
+    last_week = _LastWeek(dataset, Climatology.fit(city(), flows(WEEK)))
     past = history(0, 0, 0, 0)
     assert numbers(last_week.forecast(past, at(28 + 8))) == [[108, 21, 31, 111]]
     assert numbers(last_week.forecast(past, at(26))) == [[3, 4, 100, 101]]  # before the first slot
@@ -168,7 +168,7 @@ def test_last_week_never_reads_what_the_forecast_time_did_not_know() -> None:
     climatology = Climatology.fit(city(), flows(WEEK))
     past = history(0, 0, 0, 0)
     assert (
-        LastWeek(dataset, climatology).forecast(past, at(40)) == LastWeek(known, climatology).forecast(past, at(40))
+        _LastWeek(dataset, climatology).forecast(past, at(40)) == _LastWeek(known, climatology).forecast(past, at(40))
     ).all()
 
 
@@ -230,13 +230,13 @@ def test_anomaly_persistence_beats_what_it_is_made_of() -> None:
     def error(forecast: np.ndarray) -> float:
         return float(np.sqrt(np.square(forecast - truth).mean()))
 
-    scaled = ScaledClimatology(Climatology.fit(pattern_city(), training)).forecast(past, init_times)
+    scaled = _ScaledClimatology(Climatology.fit(pattern_city(), training)).forecast(past, init_times)
     assert error(fitted.forecast(past, init_times)) < 0.9 * error(scaled)
     assert (fitted.forecast(past, init_times) >= 0).all()
 
 
 def test_the_busyness_of_a_city_without_normal_traffic_is_normal() -> None:
-    level, departure = anomaly(history(1, 2, 3, 4), np.zeros((1, 8, *FRAME), np.float32))
+    level, departure = _anomaly(history(1, 2, 3, 4), np.zeros((1, 8, *FRAME), np.float32))
     assert (level == 0).all() and (departure == 2.5).all()
 
 
@@ -244,11 +244,11 @@ def test_normal_of_others_is_what_a_fit_without_the_day_says() -> None:
     there = pattern_city()
     flows = lasting(0.5, days=16)
     flows["observed"][30:40] = False
-    left_out = normal_of_others(there, flows)
+    left_out = climatology_of_other_days(there, flows)
     days = there.local_days(flows["time"].values)
     for day in np.unique(days)[[0, 5, 15]]:
         rest = flows.isel(time=days != day)
-        expected = Normal.fit(there, rest).at(flows["time"].values[days == day])
+        expected = WeekdayClimatology.fit(there, rest).at(flows["time"].values[days == day])
         np.testing.assert_allclose(left_out[days == day], expected, rtol=1e-5)
 
 
@@ -288,7 +288,7 @@ def test_there_are_23_features_and_the_first_is_anomaly_persistence() -> None:
     start = AnomalyPersistence.fit(there, flows, starts_of(flows))
     values, times = flows["flow"].values.astype(np.float32), flows["time"].values
     past, normal = values[None, 40:44], start.normal.at(times[None, 40:48])
-    found = features(there, past, normal, times[[44]], start.weights)
+    found = _features(there, past, normal, times[[44]], start.weights)
     assert found.shape == (4 * 2 * 4 * 5, 23)
     np.testing.assert_allclose(found[:, 0], start.forecast(past, times[[44]]).ravel(), rtol=1e-6)
     np.testing.assert_array_equal(found[:, 4].reshape(4, 2, 4, 5), np.broadcast_to(past[0, 3], (4, 2, 4, 5)))

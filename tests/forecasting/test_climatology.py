@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from trafficcast.config.city import City
-from trafficcast.forecasting.climatology import FEATURES, SCALES, Normal, calendar_features
+from trafficcast.forecasting.climatology import _FEATURES, _SCALES, WeekdayClimatology, calendar_features
 from trafficcast.stores.flows import flows_dataset
 
 MONDAY = np.datetime64("2008-05-19T00:00", "us")
@@ -45,13 +45,13 @@ WEEK = day(10) * 4 + day(30) + day(50) + day(70)  # a busier Friday, a weekend o
 
 def drawn(days: int, own: float, kind: float) -> float:
     """What is normal on a day of the week of which there are so many, in a city of one cell."""
-    for _, prior, _ in SCALES:
+    for _, prior, _ in _SCALES:
         kind = (days * own + prior * kind) / (days + prior)
     return kind
 
 
 def test_a_day_of_the_week_is_drawn_towards_its_kind() -> None:
-    table = Normal.fit(city(), flows(WEEK * 2)).table
+    table = WeekdayClimatology.fit(city(), flows(WEEK * 2)).table
     assert table.shape == (7, 4, 2, 1, 1)
     working, off = (4 * 10 + 30) / 5, (50 + 70) / 2
     for weekday, own, kind in ((0, 10, working), (4, 30, working), (5, 50, off), (6, 70, off)):
@@ -59,7 +59,7 @@ def test_a_day_of_the_week_is_drawn_towards_its_kind() -> None:
 
 
 def test_with_many_weeks_it_is_its_own_mean() -> None:
-    table = Normal.fit(city(), flows(WEEK * 200)).table
+    table = WeekdayClimatology.fit(city(), flows(WEEK * 200)).table
     np.testing.assert_allclose(table[4], 30, rtol=0.04)
 
 
@@ -70,7 +70,7 @@ def test_a_city_shows_sooner_than_its_cells_what_a_day_is_like() -> None:
     days = rng.poisson(5 * busy[:, None, None, None], (14, 2, 8, 8))
     time = MONDAY + SIX_HOURS * np.arange(56)
     dataset = flows_dataset(there, time, days.repeat(4, axis=0), np.ones(56), np.ones(56))
-    friday = Normal.fit(there, dataset).table[4]
+    friday = WeekdayClimatology.fit(there, dataset).table[4]
     assert 8.0 < friday.mean() < 9.5
     alone = drawn(2, 10.0, (8 * 5 + 2 * 10) / 10)
     assert abs(friday.mean() - alone) < 0.3
@@ -82,13 +82,13 @@ def test_districts_cover_grids_of_any_size() -> None:
         there = city().model_copy(update={"rows": rows, "cols": cols})
         flow = np.full((28, 2, rows, cols), 7)
         dataset = flows_dataset(there, MONDAY + SIX_HOURS * np.arange(28), flow, np.ones(28), np.ones(28))
-        np.testing.assert_allclose(Normal.fit(there, dataset).table, 7, rtol=1e-5)
+        np.testing.assert_allclose(WeekdayClimatology.fit(there, dataset).table, 7, rtol=1e-5)
 
 
 def test_a_holiday_is_a_sunday() -> None:
     # Memorial Day, 26 May 2008, is the second Monday.
     values = day(10) * 5 + day(100) * 2 + day(100) + day(10) * 4 + day(100) * 2
-    plain, knowing = (Normal.fit(city(holidays=name), flows(values)) for name in (None, "US"))
+    plain, knowing = (WeekdayClimatology.fit(city(holidays=name), flows(values)) for name in (None, "US"))
     third_monday = np.array([MONDAY + np.timedelta64(14, "D")])
     assert plain.at(third_monday)[0, 0, 0, 0] > 15
     np.testing.assert_allclose(knowing.at(third_monday), 10, rtol=1e-3)
@@ -98,14 +98,14 @@ def test_a_holiday_is_a_sunday() -> None:
 def test_slots_that_were_not_observed_tell_nothing() -> None:
     values, observed = WEEK * 2, [True] * 56
     values[3], observed[3] = 1_000_000, False
-    table = Normal.fit(city(), flows(values, observed)).table
+    table = WeekdayClimatology.fit(city(), flows(values, observed)).table
     np.testing.assert_allclose(table[0, 3], drawn(1, 10, (10 * 7 + 30 * 2) / 9), rtol=1e-3)
 
 
 def test_a_kind_of_day_never_seen_takes_the_other_and_a_time_of_day_the_mean_of_all() -> None:
-    table = Normal.fit(city(), flows(day(10) * 5)).table
+    table = WeekdayClimatology.fit(city(), flows(day(10) * 5)).table
     np.testing.assert_allclose(table, 10, rtol=1e-5)
-    holes = Normal.fit(city(), flows([4, 0, 8, 0] * 5, [True, False] * 10)).table
+    holes = WeekdayClimatology.fit(city(), flows([4, 0, 8, 0] * 5, [True, False] * 10)).table
     np.testing.assert_allclose(holes[:, 1], 6, rtol=1e-5)
     np.testing.assert_allclose(holes[:, 0], 4, rtol=1e-5)
 
@@ -116,19 +116,19 @@ def test_smoothing_keeps_a_constant_and_spreads_over_midnight() -> None:
     values = np.zeros((48 * 7, 2, 1, 1), int)
     values[::48] = 100  # the first slot of every day
     ones = np.ones(len(time))
-    table = Normal.fit(there, flows_dataset(there, time, values, ones, ones)).table
+    table = WeekdayClimatology.fit(there, flows_dataset(there, time, values, ones, ones)).table
     assert table[0, 0, 0, 0, 0] > table[0, 1, 0, 0, 0] > 1
     np.testing.assert_allclose(table[0, 47], table[0, 1], rtol=1e-5)
     np.testing.assert_allclose(table[0].sum(0), 100, rtol=1e-4)
     even = flows_dataset(there, time, np.full_like(values, 7), ones, ones)
-    np.testing.assert_allclose(Normal.fit(there, even).table, 7, rtol=1e-5)
+    np.testing.assert_allclose(WeekdayClimatology.fit(there, even).table, 7, rtol=1e-5)
 
 
 def test_the_calendar_is_local() -> None:
     tokyo = city("Asia/Tokyo", "JP")
     # Monday 15:00 UTC is Tuesday 00:00 in Tokyo.
     found = calendar_features(tokyo, np.array([MONDAY + np.timedelta64(15, "h")]))
-    assert found.shape == (1, FEATURES) and found.dtype == np.float32
+    assert found.shape == (1, _FEATURES) and found.dtype == np.float32
     assert found[0, 4:].tolist() == [0, 0]
     greenery_day = np.datetime64("2007-05-04T03:00", "us")  # a Friday
     found = calendar_features(tokyo, np.array([greenery_day]))

@@ -24,12 +24,12 @@ from torch.utils._pytree import tree_leaves
 import trafficcast.forecasting.inference
 import trafficcast.training.loop
 from trafficcast.forecasting import forecasters
-from trafficcast.forecasting.forecasters import VmrnnForecaster
-from trafficcast.forecasting.inference import EAGER_CALLS, Graphs, forecasting, graphed
+from trafficcast.forecasting.forecasters import _VmrnnForecaster
+from trafficcast.forecasting.inference import EAGER_CALLS, _Graphs, forecasting, graphed
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c
 from trafficcast.nn.cross_scan import scan_by_index
-from trafficcast.training.dataset import windows_of
-from trafficcast.training.loop import Trained, make_optimizer, train, training_step
+from trafficcast.training.dataset import _windows_of
+from trafficcast.training.loop import _train, _Trained, make_optimizer, training_step
 from trafficcast.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     # What numba does is no operation on tensors.
     monkeypatch.setattr("trafficcast.nn.vmrnn.cross_scan", scan_by_index)
     for module in (trafficcast.forecasting.inference, trafficcast.training.loop):
-        monkeypatch.setattr(module, "graphed", Graphs)
+        monkeypatch.setattr(module, "graphed", _Graphs)
     return captured
 
 
@@ -146,7 +146,7 @@ def make_steps(network: VMRNN | VMRNNC, graph: bool, device: torch.device = CPU,
     network.train().to(device)
     optimizer, averaged = make_optimizer(network, SETTINGS, captured=True), AveragedModel(network, device)
     step = training_step(network, optimizer, averaged, SETTINGS, bfloat16=False)
-    step = Graphs(step, device) if graph else step
+    step = _Graphs(step, device) if graph else step
     torch.manual_seed(1)
     losses = []
     for number in range(steps):
@@ -182,12 +182,12 @@ def test_a_whole_training_with_graphs_is_one_without(
     if make is conditioned:
         context, unit = {"normal": flows.astype(np.float32), "calendar": np.zeros((40, 6), np.float32)}, 1.0
     # Four full batches and one of two windows, and when validated two and one of two.
-    windows = windows_of(flows, unit, context, np.arange(18), np.arange(20, 30))
+    windows = _windows_of(flows, unit, context, np.arange(18), np.arange(20, 30))
     settings = TrainingSettings(epochs=2, batch_size=4, learning_rate=3e-3, ema=0.9, clip=1.0, views=True)
 
-    def run(name: str) -> Trained:
+    def run(name: str) -> _Trained:
         rest = (CPU, tmp_path / name, "data", False, lambda items, *_: items, lambda state: None)
-        return train(make(), *windows, unit, settings, *rest)
+        return _train(make(), *windows, unit, settings, *rest)
 
     monkeypatch.setattr(trafficcast.training, "make_optimizer", lambda *of: make_optimizer(*of[:2], captured=True))
     captured = run("captured")
@@ -216,7 +216,7 @@ def test_the_optimizer_for_graphs_is_the_other_one(make: Callable[[], VMRNN | VM
 def test_the_average_of_the_weights_forgets_its_beginning(stand_in: list[Recording]) -> None:
     network = published()
     averaged = AveragedModel(network)
-    step = Graphs(training_step(network, make_optimizer(network, SETTINGS, True), averaged, SETTINGS, False), CPU)
+    step = _Graphs(training_step(network, make_optimizer(network, SETTINGS, True), averaged, SETTINGS, False), CPU)
     expected: list[Tensor] = []
     for n in range(EAGER_CALLS + 3):
         step(weight=torch.ones(()), **inputs_of(network, 4, 8))
@@ -247,7 +247,7 @@ def test_captured_forecasts_are_the_eager_ones(
 def test_what_cannot_be_captured_is_called_as_it_is(
     stand_in: list[Recording], caplog: pytest.LogCaptureFixture
 ) -> None:
-    halves = Graphs(lambda x: x / 2 if float(x) % 2 == 0 else x, CPU)  # `float` waits for the device
+    halves = _Graphs(lambda x: x / 2 if float(x) % 2 == 0 else x, CPU)  # `float` waits for the device
     with caplog.at_level(logging.WARNING, logger="trafficcast"):
         results = [float(halves(x=torch.tensor(float(i)))) for i in range(EAGER_CALLS + 3)]
     assert results == [0.0, 1.0, 1.0, 3.0, 2.0, 5.0]
@@ -265,7 +265,7 @@ def test_memory_that_does_not_suffice_for_a_graph_is_an_error(stand_in: list[Rec
             raise torch.OutOfMemoryError("CUDA out of memory")
         return x
 
-    graphs = Graphs(greedy, CPU)
+    graphs = _Graphs(greedy, CPU)
     for _ in range(EAGER_CALLS):
         graphs(x=torch.ones(2))
     with pytest.raises(torch.OutOfMemoryError):
@@ -277,10 +277,10 @@ def test_elsewhere_nothing_is_captured() -> None:
 
 
 def test_forecasts_come_in_batches_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecasters, "INFERENCE_BATCH", 3)
+    monkeypatch.setattr(forecasters, "_INFERENCE_BATCH", 3)
     network = published().train()
     history = np.random.default_rng(0).random((7, 4, 2, 4, 4)).astype(np.float32)
-    got = VmrnnForecaster(network, 2.0, CPU).forecast(history, np.empty(7, "datetime64[us]"))
+    got = _VmrnnForecaster(network, 2.0, CPU).forecast(history, np.empty(7, "datetime64[us]"))
     with torch.no_grad():
         expected = 2.0 * network.eval()(torch.from_numpy(history) / 2.0)[:, -4:]
     torch.testing.assert_close(torch.from_numpy(got), expected)
@@ -315,7 +315,7 @@ def test_on_a_gpu_captured_training_steps_are_the_eager_ones(make: Callable[[], 
 @needs_cuda
 def test_on_a_gpu_every_replay_draws_new_numbers_that_the_seed_decides() -> None:
     cuda = torch.device("cuda")
-    draw = Graphs(lambda x: torch.empty_like(x).bernoulli_(0.5), cuda)
+    draw = _Graphs(lambda x: torch.empty_like(x).bernoulli_(0.5), cuda)
     ones = torch.ones(1000, device=cuda)
 
     def drawn() -> list[list[float]]:

@@ -15,18 +15,18 @@ import xarray as xr
 from pipelines.service.replay import replay
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.forecasting.baselines import Persistence
+from trafficcast.forecasting.baselines import _Persistence
 from trafficcast.forecasting.climatology import Climatology
-from trafficcast.forecasting.intervals import BANDS, FEWEST, Intervals, save_intervals
+from trafficcast.forecasting.intervals import _BANDS, _FEWEST, Intervals, _save_intervals
 from trafficcast.forecasting.model import Model, build, load_model, publish_model
-from trafficcast.forecasting.publish import publish_forecast
+from trafficcast.forecasting.publish import _publish_forecast
 from trafficcast.forecasting.verify import verify_due
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import flow_store, flows_dataset
 from trafficcast.stores.forecasts import forecast_dataset, forecast_store, has_intervals
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import score_store
-from trafficcast.training.card import card_text
+from trafficcast.training.card import _card_text
 from trafficcast.training.settings import TrainingSettings
 
 CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=12, timezone="UTC", name="small")
@@ -102,7 +102,7 @@ def test_coverage_of_new_counts_is_nominal_at_every_activity(fitted: Intervals, 
     inside = (lower <= truth) & (truth <= upper)
     for lead, kind in np.ndindex(4, 2):
         assert inside[:, lead, kind].mean() >= share - 0.02
-    for low, high in itertools.pairwise(BANDS[2:]):
+    for low, high in itertools.pairwise(_BANDS[2:]):
         band = (low <= prediction) & (prediction < high)
         assert share - 0.02 <= inside[band].mean() <= share + 0.04
     # Nearly all truths are 0, and 0 is inside: more than the share cannot be helped.
@@ -138,7 +138,7 @@ def test_every_activity_level_has_enough_residuals_and_busy_cells_their_own(fitt
     prediction, _ = drawn(0)
     activity = np.searchsorted(fitted.edges, prediction, side="right")
     for lead, kind in np.ndindex(4, 2):
-        assert np.bincount(activity[:, lead, kind].ravel(), minlength=len(fitted.edges) + 1).min() >= FEWEST
+        assert np.bincount(activity[:, lead, kind].ravel(), minlength=len(fitted.edges) + 1).min() >= _FEWEST
     assert fitted.scores.shape == (2, 2, 4, 2, len(fitted.edges) + 1)
     assert len(fitted.edges) >= 5 and fitted.edges[-1] > np.quantile(prediction, 0.85)
 
@@ -237,7 +237,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, fitted: Intervals) -> None:
     file = registry.root / "vmrnn-b-1" / "intervals.safetensors"
     publish_model(registry, model(fitted), lambda folder: None)
     for scores in (fitted.scores[:, :, :3], np.full_like(fitted.scores, np.nan)):
-        save_intervals(file, replace(fitted, scores=scores))
+        _save_intervals(file, replace(fitted, scores=scores))
         with pytest.raises(InputError, match=r"intervals\.safetensors is damaged"):
             load_model(registry)
     for content in (b"", b"no tensors", file.with_name("climatology.safetensors").read_bytes()):
@@ -311,8 +311,8 @@ def flows() -> xr.Dataset:
 
 def test_verifying_scores_them_where_they_are(tmp_path: Path, fitted: Intervals) -> None:
     seen, later = flows(), INIT + CITY.slot
-    bounded = publish_forecast(CITY, tmp_path, model(fitted), Persistence(), seen, INIT)
-    publish_forecast(CITY, tmp_path, model(None), Persistence(), seen, later)
+    bounded = _publish_forecast(CITY, tmp_path, model(fitted), _Persistence(), seen, INIT)
+    _publish_forecast(CITY, tmp_path, model(None), _Persistence(), seen, later)
     forecasts = forecast_store(tmp_path, CITY, "vmrnn-b-1").read()
     assert forecasts is not None
     assert verify_due(CITY, tmp_path, model(fitted), forecasts, seen).scored == 2
@@ -335,7 +335,7 @@ def test_a_forecast_made_again_is_left_and_one_that_lacks_bounds_gets_them(tmp_p
     seen, store = flows(), forecast_store(tmp_path, CITY, "vmrnn-b-1")
 
     def publish(intervals: Intervals | None) -> int:
-        publish_forecast(CITY, tmp_path, model(intervals), Persistence(), seen, INIT)
+        _publish_forecast(CITY, tmp_path, model(intervals), _Persistence(), seen, INIT)
         return (store.root / "2024-04-08.nc").stat().st_mtime_ns
 
     first = publish(None)
@@ -373,9 +373,9 @@ def test_the_card_has_a_table_of_coverage_by_level_and_lead_and_by_activity(fitt
         "metrics": {"test": {}, "validation": {}},
         **dict.fromkeys(("data_hash", "code_version", "created", "command"), "-"),
     }
-    assert "Prediction intervals" not in card_text(card)
+    assert "Prediction intervals" not in _card_text(card)
     coverage = fitted.coverage(*drawn(6, 5))
-    text = card_text(card | {"intervals": {"test": coverage}})
+    text = _card_text(card | {"intervals": {"test": coverage}})
     inside, width = (coverage["levels"]["0.95"][name] for name in ("inside", "width"))
     assert "## Prediction intervals on test" in text and "intervals on validation" not in text
     assert f"| 95% | all | {inside['all']:.1%} | {width['all']:.2f} |" in text

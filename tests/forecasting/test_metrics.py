@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trafficcast.forecasting.metrics import scores, ssim
+from trafficcast.forecasting.metrics import _ssim, scores
 
 NAMES = ["rmse", "mae", "mse", "mae_sum", "ssim", "ssim_openstl", "psnr"]
 
@@ -39,29 +39,29 @@ def plain_ssim(prediction: np.ndarray, truth: np.ndarray, data_range: float) -> 
 def test_ssim_against_a_plain_loop(shape: tuple[int, ...], data_range: float) -> None:
     truth = frames(shape, 0)
     prediction = truth + np.random.default_rng(1).normal(0, 0.2, shape)  # goes below 0 and above 1
-    assert ssim(prediction, truth, data_range) == pytest.approx(plain_ssim(prediction, truth, data_range), abs=1e-12)
+    assert _ssim(prediction, truth, data_range) == pytest.approx(plain_ssim(prediction, truth, data_range), abs=1e-12)
 
 
 def test_ssim_of_the_same_frames_is_one() -> None:
     truth = frames((3, 10, 10), 2)
-    assert ssim(truth, truth, 1.0) == pytest.approx(1, abs=1e-12)
+    assert _ssim(truth, truth, 1.0) == pytest.approx(1, abs=1e-12)
 
 
 def test_ssim_of_constant_frames_by_hand() -> None:
     low, high = np.full((9, 9), 0.2), np.full((9, 9), 0.6)
-    assert ssim(low, high, 1.0) == pytest.approx((2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4))
-    assert ssim(low, high, 2.0) == pytest.approx((2 * 0.12 + 4e-4) / (0.04 + 0.36 + 4e-4))
+    assert _ssim(low, high, 1.0) == pytest.approx((2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4))
+    assert _ssim(low, high, 2.0) == pytest.approx((2 * 0.12 + 4e-4) / (0.04 + 0.36 + 4e-4))
 
 
 def test_ssim_clips_the_prediction_and_not_the_truth() -> None:
     truth = frames((8, 8), 3, 0, 1.5)
-    assert ssim(truth * 10 - 5, truth, 1.0) == ssim(np.clip(truth * 10 - 5, 0, 1), truth, 1.0)
-    assert ssim(np.clip(truth, 0, 1), truth, 1.0) < 1
+    assert _ssim(truth * 10 - 5, truth, 1.0) == _ssim(np.clip(truth * 10 - 5, 0, 1), truth, 1.0)
+    assert _ssim(np.clip(truth, 0, 1), truth, 1.0) < 1
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (1, 1)])
 def test_ssim_of_a_grid_smaller_than_its_window_is_not_a_number(shape: tuple[int, int]) -> None:
-    assert math.isnan(ssim(np.zeros(shape), np.zeros(shape), 1.0))
+    assert math.isnan(_ssim(np.zeros(shape), np.zeros(shape), 1.0))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from trafficcast.config.city import City
 from trafficcast.forecasting.baselines import AnomalyPersistence
 from trafficcast.forecasting.climatology import Climatology, calendar_features
 from trafficcast.forecasting.model import Model
-from trafficcast.forecasting.patterns import BLOCKS, Patterns
+from trafficcast.forecasting.patterns import _BLOCKS, Patterns
 from trafficcast.nn import vmrnn_b, vmrnn_c
 from trafficcast.nn.vmrnn_c import MOST_UNUSUAL, UNUSUAL
 from trafficcast.stores.flows import flows_dataset
@@ -69,8 +69,8 @@ def test_a_pattern_that_lasts_is_found_and_how_long_it_lasts() -> None:
 def test_no_window_knows_a_pattern_of_its_own_days() -> None:
     flows, normal, _ = city_with_a_pattern(days=10)
     found, starts, days = fit(flows, normal)
-    assert found.block.tolist() == (days * BLOCKS // 10).tolist()
-    for one in range(BLOCKS):
+    assert found.block.tolist() == (days * _BLOCKS // 10).tolist()
+    for one in range(_BLOCKS):
         others = found.block != one
         alone = Patterns.fit(flows, normal, calendar_of(flows), starts[others], days[others], NUMBER)
         signs = np.sign((alone.basis * found.of_others[one]).sum((1, 2, 3)))

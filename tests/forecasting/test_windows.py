@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trafficcast.config.city import HISTORY, HORIZON, City
 from trafficcast.errors import InputError
-from trafficcast.forecasting.windows import Split, default_split, gather, history_before, window_starts
+from trafficcast.forecasting.windows import Split, _default_split, _gather, _history_before, window_starts
 from trafficcast.stores.flows import flows_dataset
 
 START = np.datetime64("2008-06-04T00:00", "us")
@@ -97,7 +97,7 @@ def test_nothing_of_a_later_split_is_in_a_window_of_an_earlier_one(
     targets: list[set[int]] = []
     for first, end in zip(edges[:-1], edges[1:], strict=True):
         at = window_starts(dataset, city(), START + HALF_HOUR * first, START + HALF_HOUR * end)
-        windows = gather(dataset["flow"].values, at)[:, :, 0, 0, 0]
+        windows = _gather(dataset["flow"].values, at)[:, :, 0, 0, 0]
         assert (np.diff(windows, axis=1) == 1).all()  # each is contiguous
         assert windows.size == 0 or windows.max() < end
         assert windows.size == 0 or windows[:, HISTORY:].min() >= first
@@ -107,11 +107,11 @@ def test_nothing_of_a_later_split_is_in_a_window_of_an_earlier_one(
 
 def test_gather_takes_whole_windows() -> None:
     values = np.arange(20.0).reshape(10, 2, 1, 1)
-    windows = gather(values, np.array([0, 2]))
+    windows = _gather(values, np.array([0, 2]))
     assert windows.shape == (2, 8, 2, 1, 1)
     assert (windows[1] == values[2:10]).all()
-    assert (gather(values, np.array([3]), 4)[0] == values[3:7]).all()
-    assert gather(values, np.empty(0, np.int64)).shape == (0, 8, 2, 1, 1)
+    assert (_gather(values, np.array([3]), 4)[0] == values[3:7]).all()
+    assert _gather(values, np.empty(0, np.int64)).shape == (0, 8, 2, 1, 1)
 
 
 # Splits
@@ -122,7 +122,7 @@ def days(number: int, start: str = "2008-06-04T04:00") -> np.ndarray:
 
 
 def test_the_last_15_percent_are_test_and_the_10_before_them_validation_at_local_midnights() -> None:
-    split = default_split(city("America/New_York"), days(20))
+    split = _default_split(city("America/New_York"), days(20))
     assert split.start == np.datetime64("2008-06-04T04:00")
     assert split.train_end == np.datetime64("2008-06-19T04:00")  # 15 days
     assert split.valid_end == np.datetime64("2008-06-21T04:00")  # 2 days
@@ -137,9 +137,9 @@ def test_the_cut_is_at_the_nearest_midnight(number: int, train: int | None, vali
     times = days(number)
     if train is None:  # both cuts would be at the end
         with pytest.raises(InputError, match="too few to split"):
-            default_split(city("America/New_York"), times)
+            _default_split(city("America/New_York"), times)
         return
-    split = default_split(city("America/New_York"), times)
+    split = _default_split(city("America/New_York"), times)
     passed = [(edge - times[0]) / np.timedelta64(1, "D") for edge in (split.train_end, split.valid_end)]
     shares = [0.75 * number, 0.85 * number]
     assert passed == [train, valid]
@@ -148,7 +148,7 @@ def test_the_cut_is_at_the_nearest_midnight(number: int, train: int | None, vali
 
 def test_midnights_are_local_across_a_clock_change() -> None:
     there = city("America/New_York")
-    split = default_split(there, days(20, "2008-10-20T04:00"))  # clocks go back on 2 November
+    split = _default_split(there, days(20, "2008-10-20T04:00"))  # clocks go back on 2 November
     for edge in (split.train_end, split.valid_end):
         assert there.local(np.array([edge]))[0].strftime("%H:%M") == "00:00"
     assert split.train_end == np.datetime64("2008-11-04T05:00")
@@ -156,7 +156,7 @@ def test_midnights_are_local_across_a_clock_change() -> None:
 
 def test_a_split_where_the_clocks_skip_midnight() -> None:
     there = city("America/Sao_Paulo")  # 2008-10-19 began at 01:00
-    split = default_split(there, days(20, "2008-10-02T03:00"))
+    split = _default_split(there, days(20, "2008-10-02T03:00"))
     assert split.train_end == np.datetime64("2008-10-17T03:00")
     assert split.valid_end == np.datetime64("2008-10-19T03:00")
 
@@ -164,7 +164,7 @@ def test_a_split_where_the_clocks_skip_midnight() -> None:
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 48, 96])
 def test_too_little_data_is_refused(slots: int) -> None:
     with pytest.raises(InputError, match=f"{slots} slots.*too few to split"):
-        default_split(city(), days(2, "2008-06-04T00:00")[:slots])
+        _default_split(city(), days(2, "2008-06-04T00:00")[:slots])
 
 
 @pytest.mark.parametrize("edges", [(0, 0, 1, 2), (0, 1, 1, 2), (0, 2, 1, 3), (1, 0, 2, 3), (0, 1, 3, 2)])
@@ -177,25 +177,25 @@ def test_a_split_out_of_order_is_refused(edges: tuple[int, int, int, int]) -> No
 
 
 def test_history_is_the_four_slots_before() -> None:
-    history = history_before(flows([True] * 12), city(), START + HALF_HOUR * 9)
+    history = _history_before(flows([True] * 12), city(), START + HALF_HOUR * 9)
     assert history.shape == (1, 4, 2, 1, 2)
     assert history.dtype == np.float32
     assert history[0, :, 0, 0, 0].tolist() == [5, 6, 7, 8]
 
 
 def test_history_is_there_for_the_slot_after_the_last() -> None:
-    assert history_before(flows([True] * 4), city(), START + HALF_HOUR * 4)[0, :, 1, 0, 1].tolist() == [0, 1, 2, 3]
+    assert _history_before(flows([True] * 4), city(), START + HALF_HOUR * 4)[0, :, 1, 0, 1].tolist() == [0, 1, 2, 3]
 
 
 def test_a_slot_missing_or_cut_off_is_named_in_local_time() -> None:
     observed = [True] * 12
     observed[6] = False
     with pytest.raises(InputError) as error:
-        history_before(flows(observed, absent=[8]), city("America/New_York"), START + HALF_HOUR * 9)
+        _history_before(flows(observed, absent=[8]), city("America/New_York"), START + HALF_HOUR * 9)
     assert str(error.value).endswith("missing or cut off: 2008-06-03T23:00:00-04:00, 2008-06-04T00:00:00-04:00")
     assert "2008-06-04T00:30:00-04:00 needs the 4 observed slots" in str(error.value)
 
 
 def test_without_any_flows_all_four_are_missing() -> None:
     with pytest.raises(InputError, match=r"00:00.*00:30.*01:00.*01:30"):
-        history_before(None, city(), START + HALF_HOUR * 4)
+        _history_before(None, city(), START + HALF_HOUR * 4)

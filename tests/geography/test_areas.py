@@ -13,7 +13,7 @@ from shapely.geometry import shape as geometry
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.geography.areas import Area, city_areas, read_areas
+from trafficcast.geography.areas import Area, _read_areas, city_areas
 
 # Four rows and five columns of one tenth of a degree.
 HERE = City(
@@ -32,12 +32,12 @@ def write(folder: Path, *features: tuple[dict[str, Any], Any]) -> Path:
 
 
 def areas(folder: Path, **shapes: Any) -> dict[str, Area]:
-    return read_areas(write(folder, *(({"name": name}, shape) for name, shape in shapes.items())), HERE)
+    return _read_areas(write(folder, *(({"name": name}, shape) for name, shape in shapes.items())), HERE)
 
 
 def refused(file: Path) -> str:
     with pytest.raises(InputError) as error:
-        read_areas(file, HERE)
+        _read_areas(file, HERE)
     assert str(file) in str(error.value)
     return str(error.value)
 
@@ -77,7 +77,7 @@ def test_the_outline_is_the_areas_simplified(tmp_path: Path) -> None:
 def test_features_of_one_name_are_one_area_and_count_once(tmp_path: Path) -> None:
     cell, half = box(9.0, 45.3, 9.1, 45.4), box(9.05, 45.3, 9.2, 45.4)
     file = write(tmp_path, ({"name": "A"}, cell), ({"name": " A\n"}, half))
-    assert np.allclose(read_areas(file, HERE)["A"].share[0], [1, 1, 0, 0, 0])
+    assert np.allclose(_read_areas(file, HERE)["A"].share[0], [1, 1, 0, 0, 0])
     apart = areas(tmp_path, B=MultiPolygon([cell, box(9.4, 45.0, 9.5, 45.1)]))["B"]
     assert np.isclose(apart.share.sum(), 2) and np.isclose(apart.share[3, 4], 1)
 
@@ -89,7 +89,7 @@ def test_a_bow_tie_is_repaired(tmp_path: Path) -> None:
 
 def test_names_may_be_numbers_and_markup_stays_text(tmp_path: Path) -> None:
     cell = box(9.0, 45.3, 9.1, 45.4)
-    assert list(read_areas(write(tmp_path, ({"name": 7}, cell)), HERE)) == ["7"]
+    assert list(_read_areas(write(tmp_path, ({"name": 7}, cell)), HERE)) == ["7"]
     assert list(areas(tmp_path, **{"<script>x</script>": cell})) == ["<script>x</script>"]
 
 

@@ -20,15 +20,15 @@ from trafficcast.geography.cells import haversine_m
 from trafficcast.ingest.counting import (
     TOTALS,
     Count,
-    count_points,
-    count_trips,
-    count_zone_trips,
-    difference,
+    _count_points,
+    _count_trips,
+    _count_zone_trips,
+    _difference,
+    _merge_all,
+    _slots_dataset,
     merge,
-    merge_all,
-    slots_dataset,
 )
-from trafficcast.ingest.deduplication import sort_and_deduplicate
+from trafficcast.ingest.deduplication import _sort_and_deduplicate
 from trafficcast.records.records import DAY_US, HOUR_US, Points, Trips, ZoneTrips
 from trafficcast.stores.flows import flows_dataset
 
@@ -91,17 +91,17 @@ class Counted:
 
     def dataset(self) -> xr.Dataset:
         slots = self.count.slots
-        return slots_dataset(self.city, np.arange(min(slots), max(slots) + 1), slots, Points, None)
+        return _slots_dataset(self.city, np.arange(min(slots), max(slots) + 1), slots, Points, None)
 
 
 def counted(pings: list[Ping], city: City = CITY) -> tuple[Counted, int]:
     """Sort, deduplicate and count, an hour at a time, as an ingest does. Returns the number of repeats as well."""
     counts, repeats = [], 0
     for hour in sorted({p.time // HOUR_US for p in pings}):
-        points, dropped = sort_and_deduplicate(as_points([p for p in pings if p.time // HOUR_US == hour]))
-        counts.append(count_points(city, points))
+        points, dropped = _sort_and_deduplicate(as_points([p for p in pings if p.time // HOUR_US == hour]))
+        counts.append(_count_points(city, points))
         repeats += len(dropped)
-    return Counted(city, merge_all(city, counts)), repeats
+    return Counted(city, _merge_all(city, counts)), repeats
 
 
 def totals(pings: list[Ping], city: City = CITY) -> dict[str, int]:
@@ -578,23 +578,23 @@ def assert_same(one: Count, other: Count) -> None:
 def test_any_cuts_of_time_merged_as_any_tree_are_one_count(
     city: City, pings: list[Ping], cuts: list[int], draw: random.Random
 ) -> None:
-    points, _ = sort_and_deduplicate(as_points(pings))
+    points, _ = _sort_and_deduplicate(as_points(pings))
     edges = [EVENING - DAY_US, *sorted({EVENING + cut * MINUTE // 2 for cut in cuts}), EVENING + DAY_US]
     counts = [
-        count_points(city, points.take((points.time >= start) & (points.time < end))) for start, end in pairwise(edges)
+        _count_points(city, points.take((points.time >= start) & (points.time < end))) for start, end in pairwise(edges)
     ]
     while len(counts) > 1:
         i = draw.randrange(len(counts) - 1)
         counts[i : i + 2] = [merge(city, counts[i], counts[i + 1])]
-    assert_same(counts[0], count_points(city, points))
+    assert_same(counts[0], _count_points(city, points))
 
 
 @HYPOTHESIS
 @given(FLEETS, FLEETS)
 def test_a_difference_added_to_what_was_is_what_is(before: list[Ping], more: list[Ping]) -> None:
-    old = count_points(CITY, sort_and_deduplicate(as_points(before))[0])
-    new = count_points(CITY, sort_and_deduplicate(as_points(before + more))[0])
-    change = difference(new, old)
+    old = _count_points(CITY, _sort_and_deduplicate(as_points(before))[0])
+    new = _count_points(CITY, _sort_and_deduplicate(as_points(before + more))[0])
+    change = _difference(new, old)
     for number, slot in new.slots.items():
         found = old.slots[number].plus(change.slots[number]) if number in old.slots else change.slots[number]
         assert (found.flow == slot.flow).all() and (found.minutes == slot.minutes).all()
@@ -604,9 +604,9 @@ def test_a_difference_added_to_what_was_is_what_is(before: list[Ping], more: lis
 
 def test_nothing_counts_nothing() -> None:
     empty = Points.concatenate([])
-    assert count_points(CITY, empty).slots == {}
-    assert count_trips(CITY, Trips.concatenate([])).slots == {}
-    assert count_zone_trips(CITY, ZoneTrips.concatenate([]), np.array([1])).slots == {}
+    assert _count_points(CITY, empty).slots == {}
+    assert _count_trips(CITY, Trips.concatenate([])).slots == {}
+    assert _count_zone_trips(CITY, ZoneTrips.concatenate([]), np.array([1])).slots == {}
     assert merge(CITY, Count(), Count()).slots == {}
 
 
@@ -654,7 +654,7 @@ def test_trips_leave_where_they_begin_and_enter_where_they_end(rides: list[tuple
     ends = [((NOON + a * MINUTE, *centre(b, c)), (NOON + d * MINUTE, *centre(e, f))) for a, b, c, d, e, f in rides]
     columns = zip(*((*pickup, *dropoff) for pickup, dropoff in ends), strict=True)
     trips = Trips(*(np.array(column, dtype) for column, dtype in zip(columns, Trips.DTYPES.values(), strict=True)))
-    found = count_trips(CITY, trips)
+    found = _count_trips(CITY, trips)
     flow: Counter[tuple[int, ...]] = Counter()
     minutes = defaultdict(set)
     for pickup, dropoff in ends:
@@ -676,7 +676,7 @@ def test_trips_leave_where_they_begin_and_enter_where_they_end(rides: list[tuple
 
 def test_trips_between_zones_count_by_zone() -> None:
     trips = ZoneTrips(*(np.array(a, np.int64) for a in ([NOON] * 3, [4, 4, 9], [NOON + 40 * MINUTE] * 3, [7, 264, 4])))
-    found = count_zone_trips(CITY, trips, np.array([4, 7, 9]))
+    found = _count_zone_trips(CITY, trips, np.array([4, 7, 9]))
     first = NOON // CITY.slot_us
     assert found.slots[first].flow.tolist() == [[0, 0, 0], [2, 0, 1]]
     assert found.slots[first + 1].flow.tolist() == [[1, 1, 0], [0, 0, 0]]

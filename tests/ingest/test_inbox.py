@@ -34,12 +34,12 @@ def rows(start: int, n: int = 30, lat: float = 45.47) -> bytes:
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty inbox, for whose files nobody waits."""
-    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_QUIET_SECONDS", 0.0)
     (tmp_path / "inbox").mkdir()
     return tmp_path / "inbox"
 
 
-def look(box: Path) -> module.Look:
+def look(box: Path) -> module._Look:
     return take_inbox(box, CITY, box.parent / "data", 2)
 
 
@@ -51,7 +51,7 @@ def test_new_files_are_taken_once(box: Path, snapshot: Callable[[Path], dict[str
     (box / "new_a.txt").write_bytes(rows(NOON))
     assert look(box).taken == ["new_a.txt"]
     before = snapshot(box.parent)
-    assert look(box) == module.Look([], {}, [])
+    assert look(box) == module._Look([], {}, [])
     assert snapshot(box.parent) == before
     (box / "sub").mkdir()
     (box / "sub" / "new_b.txt.gz").write_bytes(gzip.compress(rows(NOON, lat=45.5)))
@@ -88,7 +88,7 @@ def test_bad_files_go_to_quarantine_and_do_not_stop_the_others(box: Path) -> Non
     assert "changed places" in found.quarantined["new_swapped.txt"]
     ingest(str(box / "new_a.txt"), None, CITY, box.parent / "alone")
     assert flows(box.parent / "data").identical(flows(box.parent / "alone"))
-    assert look(box) == module.Look([], {}, [])
+    assert look(box) == module._Look([], {}, [])
 
 
 def test_a_second_bad_file_of_a_name_finds_its_place(box: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_file_with_nothing_to_count_does_not_stop_the_watch(box: Path) -> None
 
 
 def test_a_file_that_changed_a_moment_ago_is_left(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QUIET_SECONDS", 60.0)
+    monkeypatch.setattr(module, "_QUIET_SECONDS", 60.0)
     (box / "new_a.txt").write_bytes(rows(NOON))
     os.utime(box / "new_a.txt", (1, 1))  # as a copy that keeps the time of its original would be
     assert look(box).waiting == ["new_a.txt"]
@@ -131,7 +131,7 @@ def test_a_file_that_somebody_still_writes_is_left_until_it_is_whole(box: Path) 
 def test_hidden_and_unfinished_files_are_left(box: Path) -> None:
     for name in (".new_a.txt", "new_a.txt.part", "new_a.txt.tmp"):
         (box / name).write_bytes(rows(NOON))
-    assert look(box) == module.Look([], {}, [])
+    assert look(box) == module._Look([], {}, [])
 
 
 def test_a_crash_after_the_records_are_stored_changes_nothing(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from trafficcast.config.feed import Feed
 from trafficcast.errors import InputError
 from trafficcast.ingest.ingest import ingest
 from trafficcast.ingest.record_store import RecordStore
-from trafficcast.stores.export import every_slot
+from trafficcast.stores.export import _every_slot
 from trafficcast.stores.flows import flow_store
 
 SECOND, MINUTE, HOUR = 10**6, 60 * 10**6, 3600 * 10**6
@@ -143,7 +143,7 @@ def assert_as_counted_by_hand(city: City, pings: list[Ping], data: Path, report:
                 for kind, time, cell in events:
                     if cell:
                         flow[kind, time // slot_us, *cell] += 1
-    found = every_slot(city, flows_of(data, city))
+    found = _every_slot(city, flows_of(data, city))
     numbers = found["time"].values.astype(np.int64) // slot_us
     assert numbers.tolist() == list(range(min(vehicles), max(vehicles) + 1))
     assert found["vehicles"].values.tolist() == [len(vehicles[slot]) for slot in numbers]
@@ -242,7 +242,7 @@ def test_a_late_point_undoes_the_transition_across_hours_and_days(tmp_path: Path
     assert flows_of(data)["flow"].values.sum() == 2
     report = run(write(tmp_path / "2.csv", [at(0, 0, 80)]), data, far)
     assert report["transitions"] == 1
-    moved = every_slot(far, flows_of(data))["flow"].values
+    moved = _every_slot(far, flows_of(data))["flow"].values
     assert moved[80 // 30, 1, 0, 0] == 1 and moved[0].sum() == 0  # it leaves from the late point's slot now
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest.counting import Count, Slot, count_points
-from trafficcast.ingest.hour_files import read_hour, write_hour
-from trafficcast.ingest.merging import hour_file
-from trafficcast.ingest.record_store import RecordStore, Seen, SourceFacts, State, kind_of, with_codes
+from trafficcast.ingest.counting import Count, _count_points, _Slot
+from trafficcast.ingest.hour_files import _read_hour_file, _write_hour_file
+from trafficcast.ingest.merging import _hour_file
+from trafficcast.ingest.record_store import RecordStore, SourceFacts, State, _InboxFile, _kind_of, _with_codes
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source, find_sources
 
@@ -39,10 +39,10 @@ def added(store: RecordStore, state: State, hour: int, records: Points, digest: 
     state.generation += 1
     state.kind = "points"
     state.rules = {"rows": 4}
-    file = hour_file(hour, state.generation)
-    write_hour(store.root / file, records, state.fleet.names)
+    file = _hour_file(hour, state.generation)
+    _write_hour_file(store.root / file, records, state.fleet.names)
     state.hours[hour] = (file, len(records))
-    count = count_points(CITY, records)
+    count = _count_points(CITY, records)
     state.fleet.see(count)
     state.totals = state.totals + count.totals
     facts = SourceFacts("a.csv", digest, "csv", 9, {"unparsable": 2}, 1, ["a note"])
@@ -96,7 +96,7 @@ def test_slots_add_up_over_commits(filled: RecordStore) -> None:
     more = added(filled, state, HOUR, points((0, 1, 10.1, 45.1, 0), (0, 2, 10.4, 45.4, 0)), "y")
     after = filled.slots(2 * HOUR, 2 * HOUR + 1)
     assert set(after) == set(before) == {2 * HOUR, 2 * HOUR + 1}
-    wanted: Slot = before[2 * HOUR].plus(more.slots[2 * HOUR])
+    wanted: _Slot = before[2 * HOUR].plus(more.slots[2 * HOUR])
     assert (after[2 * HOUR].flow == wanted.flow).all() and (after[2 * HOUR].minutes == wanted.minutes).all()
     assert (after[2 * HOUR].records, after[2 * HOUR].vehicles) == (wanted.records, wanted.vehicles)
     slot, inflow, outflow, records, vehicles, covered = filled.slot_facts()[0].tolist()
@@ -113,8 +113,8 @@ def test_a_commit_anew_replaces_the_slots(filled: RecordStore) -> None:
 
 def test_cleaning_keeps_only_what_is_current(filled: RecordStore) -> None:
     state = filled.load()
-    write_hour(filled.root / hour_file(HOUR, 7), FIRST, state.fleet.names)
-    write_hour(filled.root / hour_file(HOUR + 48, 7), FIRST, state.fleet.names)
+    _write_hour_file(filled.root / _hour_file(HOUR, 7), FIRST, state.fleet.names)
+    _write_hour_file(filled.root / _hour_file(HOUR + 48, 7), FIRST, state.fleet.names)
     (filled.root / ".staging-killed").mkdir()
     (filled.root / ".staging-killed" / "0.lon").write_bytes(b"x")
     filled.clean(state)
@@ -136,9 +136,9 @@ def test_pruning_keeps_each_vehicles_last_point(filled: RecordStore) -> None:
 
 
 def test_files_of_an_inbox_are_remembered(filled: RecordStore) -> None:
-    filled.remember([Seen("a.csv", 5, 7)])
-    filled.remember([Seen("a.csv", 6, 8), Seen("b.csv", 1, 2)])
-    assert filled.seen() == {Seen("a.csv", 6, 8), Seen("b.csv", 1, 2)}
+    filled.remember([_InboxFile("a.csv", 5, 7)])
+    filled.remember([_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)])
+    assert filled.seen() == {_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)}
 
 
 def test_a_damaged_database_is_named(filled: RecordStore) -> None:
@@ -177,13 +177,13 @@ def test_a_damaged_hour_is_named(filled: RecordStore, damage: str) -> None:
 def test_trips_come_back_bit_for_bit(tmp_path: Path, kind: type[Records]) -> None:
     columns = (np.array([1, -5, 2**40], dtype) / dtype(1) for dtype in kind.DTYPES.values())
     records = kind(*(c.astype(d) for c, d in zip(columns, kind.DTYPES.values(), strict=True)))
-    write_hour(tmp_path / "hour.parquet", records, [])
-    names, found = read_hour(tmp_path / "hour.parquet", kind)
+    _write_hour_file(tmp_path / "hour.parquet", records, [])
+    names, found = _read_hour_file(tmp_path / "hour.parquet", kind)
     assert names == [] and same(found, records)
 
 
 def test_codes_of_another_fleet_bring_the_order_back() -> None:
-    found = with_codes(FIRST, np.array([7, 3], np.int32))
+    found = _with_codes(FIRST, np.array([7, 3], np.int32))
     assert isinstance(found, Points)
     assert found.vehicle.tolist() == [3, 7, 7] and found.time.tolist() == FIRST.time[[2, 0, 1]].tolist()
 
@@ -191,8 +191,8 @@ def test_codes_of_another_fleet_bring_the_order_back() -> None:
 def test_a_city_holds_one_kind(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("x")
     source: Source = find_sources(str(tmp_path / "x.csv"))[0]
-    assert kind_of(FIRST, source, CITY, None) == kind_of(FIRST, source, CITY, "points") == "points"
+    assert _kind_of(FIRST, source, CITY, None) == _kind_of(FIRST, source, CITY, "points") == "points"
     with pytest.raises(InputError, match=r"x\.csv holds points, 'small' holds trips"):
-        kind_of(FIRST, source, CITY, "trips")
+        _kind_of(FIRST, source, CITY, "trips")
     with pytest.raises(InputError, match=r"zones under \[cities\.small\.feed\]"):
-        kind_of(ZoneTrips.concatenate([]), source, CITY, None)
+        _kind_of(ZoneTrips.concatenate([]), source, CITY, None)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trafficcast.ingest import staging as module
-from trafficcast.ingest.staging import staging
+from trafficcast.ingest.staging import _staging
 from trafficcast.records.records import HOUR_US, Points, ZoneTrips
 
 
@@ -27,10 +27,10 @@ def points(times: list[int]) -> Points:
 def test_every_hour_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int, segment: int, ordered: bool
 ) -> None:
-    monkeypatch.setattr(module, "SEGMENT_RECORDS", segment)
+    monkeypatch.setattr(module, "_SEGMENT_RECORDS", segment)
     draw = random.Random(segment)
     expected: dict[int, list[tuple[int, float, int]]] = {}
-    with staging(tmp_path / "store") as staged:
+    with _staging(tmp_path / "store") as staged:
         staged.bytes_in_memory = in_memory
         for source in range(12):
             times = [draw.randrange(5 * HOUR_US) + 10 * HOUR_US for _ in range(draw.randrange(9))]
@@ -48,7 +48,7 @@ def test_every_hour_comes_back(
 
 
 def test_a_discarded_source_is_forgotten(tmp_path: Path) -> None:
-    with staging(tmp_path) as staged:
+    with _staging(tmp_path) as staged:
         staged.add(points([5, 6]), 0)
         staged.add(points([7]), 1)
         staged.discard(0)
@@ -57,7 +57,7 @@ def test_a_discarded_source_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_other_kinds_and_nothing(tmp_path: Path) -> None:
-    with staging(tmp_path) as staged:
+    with _staging(tmp_path) as staged:
         assert staged.hours() == []
         staged.add(points([]), 0)
         assert staged.hours() == []

@@ -7,8 +7,8 @@ from itertools import permutations
 import numpy as np
 
 from trafficcast.config.city import City
-from trafficcast.ingest.counting import Count, count_points
-from trafficcast.ingest.vehicles import Fleet
+from trafficcast.ingest.counting import Count, _count_points
+from trafficcast.ingest.vehicles import _VehicleTable
 from trafficcast.records.records import Points, ZoneTrips
 
 CITY = City(west=10.0, east=10.5, south=45.0, north=45.5, rows=4, cols=4, timezone="UTC", name="small")
@@ -21,7 +21,7 @@ def points(*rows: Row) -> Points:
 
 
 def counted(*rows: Row) -> Count:
-    return count_points(CITY, points(*rows))
+    return _count_points(CITY, points(*rows))
 
 
 def rows_of(records: Points) -> list[Row]:
@@ -29,7 +29,7 @@ def rows_of(records: Points) -> list[Row]:
 
 
 def test_a_name_keeps_its_code_and_new_names_get_the_next() -> None:
-    fleet = Fleet()
+    fleet = _VehicleTable()
     assert fleet.codes(["b", "a", "b"]).tolist() == [0, 1, 0]
     assert fleet.codes(["c", "a"]).tolist() == [2, 1]
     assert fleet.names == ["b", "a", "c"]
@@ -37,12 +37,12 @@ def test_a_name_keeps_its_code_and_new_names_get_the_next() -> None:
 
 
 def test_names_that_were_stored_keep_their_codes() -> None:
-    fleet = Fleet(["x", "y"])
+    fleet = _VehicleTable(["x", "y"])
     assert fleet.codes(["y", "z", "x"]).tolist() == [1, 2, 0]
 
 
 def test_points_get_the_fleets_codes_and_trips_stay() -> None:
-    fleet = Fleet(["x", "y"])
+    fleet = _VehicleTable(["x", "y"])
     given = points((0, 5, 10.1, 45.1, 0), (1, 6, 10.2, 45.2, 1))
     coded = fleet.coded(given, ["new", "x"])
     assert rows_of(coded) == [(2, 5, 10.1, 45.1, 0), (0, 6, 10.2, 45.2, 1)]
@@ -59,7 +59,7 @@ def test_first_and_last_do_not_depend_on_the_order_of_counts() -> None:
         counted((0, 90, 10.0, 45.0, 1), (2, 20, 10.1, 45.4, 1)),
     ]
     for order in permutations(counts):
-        fleet = Fleet()
+        fleet = _VehicleTable()
         fleet.codes(["a", "never", "c"])
         for count in order:
             fleet.see(count)
@@ -72,14 +72,14 @@ def test_first_and_last_do_not_depend_on_the_order_of_counts() -> None:
 
 
 def test_a_last_point_that_a_smaller_repeat_replaced_is_replaced_here_too() -> None:
-    fleet = Fleet(["a"])
+    fleet = _VehicleTable(["a"])
     fleet.see(counted((0, 50, 10.2, 45.2, 1)))
     fleet.see(counted((0, 50, 10.1, 45.1, 0)))
     assert rows_of(fleet.last_points(np.array([0], np.int32))) == [(0, 50, 10.1, 45.1, 0)]
 
 
 def test_a_name_alone_is_no_vehicle_seen() -> None:
-    fleet = Fleet()
+    fleet = _VehicleTable()
     fleet.codes(["a", "b"])
     assert fleet.seen() == 0
     fleet.grow()
@@ -89,7 +89,7 @@ def test_a_name_alone_is_no_vehicle_seen() -> None:
 
 
 def test_growing_keeps_what_was_seen() -> None:
-    fleet = Fleet(["a"])
+    fleet = _VehicleTable(["a"])
     fleet.see(counted((0, 50, 10.2, 45.2, 1)))
     fleet.codes(["b"])
     fleet.see(counted((1, 40, 10.1, 45.1, 0)))

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from trafficcast.errors import InputError
-from trafficcast.new_city.suggest import Distinct, Seen, fitting_grid, fitting_slot, sides_km, smallest_box, suggest
+from trafficcast.new_city.suggest import (
+    _Distinct,
+    _fitting_grid,
+    _fitting_slot,
+    _RecordSample,
+    _sides_km,
+    _smallest_box,
+    _suggest,
+)
 from trafficcast.quality.point_density import Places
 from trafficcast.records.records import SECOND_US, Points, Trips, ZoneTrips
 
@@ -24,9 +32,9 @@ def _places(lon: np.ndarray, lat: np.ndarray) -> Places:
     return places
 
 
-def _seen(n: int = 20_000, every_s: int = 60, spread: float = 0.02) -> Seen:
+def _seen(n: int = 20_000, every_s: int = 60, spread: float = 0.02) -> _RecordSample:
     rng = np.random.default_rng(0)
-    seen = Seen()
+    seen = _RecordSample()
     lon, lat = 9.18 + spread * rng.standard_normal(n), 45.47 + spread * rng.standard_normal(n)
     seen.add(_points(lon, lat, every_s * np.arange(n), rng.integers(0, 50, n)), [f"t{i}" for i in range(50)])
     return seen
@@ -35,18 +43,18 @@ def _seen(n: int = 20_000, every_s: int = 60, spread: float = 0.02) -> Seen:
 def test_the_box_is_the_smallest_that_holds_the_share() -> None:
     rng = np.random.default_rng(1)
     lon, lat = rng.uniform(9.101, 9.199, 5000), rng.uniform(45.401, 45.499, 5000)
-    assert smallest_box(_places(lon, lat), share=1.0) == (9.10, 9.20, 45.40, 45.50)
+    assert _smallest_box(_places(lon, lat), share=1.0) == (9.10, 9.20, 45.40, 45.50)
     # What is sparse at the edge is left out: 2 % of all in a strip as wide as the rest.
     more = np.concatenate([lon, rng.uniform(9.201, 9.299, 100)]), np.concatenate([lat, lat[:100]])
-    assert smallest_box(_places(*more), share=0.97) == (9.10, 9.20, 45.40, 45.50)
-    assert smallest_box(_places(*more), share=1.0) == (9.10, 9.30, 45.40, 45.50)
+    assert _smallest_box(_places(*more), share=0.97) == (9.10, 9.20, 45.40, 45.50)
+    assert _smallest_box(_places(*more), share=1.0) == (9.10, 9.30, 45.40, 45.50)
 
 
 def test_no_smaller_box_of_hundredths_holds_the_share() -> None:
     rng = np.random.default_rng(2)
     lon, lat = -122.4 + 0.03 * rng.standard_normal(3000), 37.7 + 0.02 * rng.standard_t(2, 3000)
     places = _places(lon, lat)
-    west, east, south, north = smallest_box(places)
+    west, east, south, north = _smallest_box(places)
     assert places.share_in((west, east, south, north)) >= 0.97
     area = (east - west) * (north - south)
     for w in np.arange(-122.50, -122.30, 0.01):
@@ -61,18 +69,18 @@ def test_outliers_do_not_move_the_box(outlier: tuple[float, float]) -> None:
     rng = np.random.default_rng(3)
     lon, lat = rng.uniform(9.101, 9.199, 5000), rng.uniform(45.401, 45.499, 5000)
     with_outliers = np.append(lon, [outlier[0]] * 60), np.append(lat, [outlier[1]] * 60)
-    before, after = smallest_box(_places(lon, lat)), smallest_box(_places(*with_outliers))
+    before, after = _smallest_box(_places(lon, lat)), _smallest_box(_places(*with_outliers))
     assert np.allclose(before, after, atol=0.0101)
 
 
 def test_vehicles_that_never_move_get_a_box_of_two_kilometres() -> None:
-    west, east, south, north = smallest_box(_places(np.full(10, 9.1851), np.full(10, 45.4651)))
+    west, east, south, north = _smallest_box(_places(np.full(10, 9.1851), np.full(10, 45.4651)))
     assert west < 9.185 < east and south < 45.465 < north
     assert east - west == pytest.approx(0.02) and north - south == pytest.approx(0.02)
 
 
 def test_sides_are_those_of_the_globe() -> None:
-    assert sides_km((-122.52, -122.36, 37.70, 37.82)) == pytest.approx((13.34, 14.07), abs=0.01)
+    assert _sides_km((-122.52, -122.36, 37.70, 37.82)) == pytest.approx((13.34, 14.07), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -90,18 +98,18 @@ def test_sides_are_those_of_the_globe() -> None:
 def test_cells_are_square_and_near_half_a_kilometre_where_that_can_be(
     height: float, width: float, grid: tuple[int, int]
 ) -> None:
-    assert fitting_grid(height, width) == grid
+    assert _fitting_grid(height, width) == grid
 
 
 @pytest.mark.parametrize(("flow", "minutes"), [(4.0, 30), (0.25, 30), (0.24, 60), (0.125, 60), (0.1, 120), (0.0, 120)])
 def test_the_slot_is_the_shortest_that_fills_the_cells(flow: float, minutes: int) -> None:
-    assert fitting_slot(flow) == minutes
+    assert _fitting_slot(flow) == minutes
 
 
 def test_what_is_given_is_kept() -> None:
     seen = _seen()
-    chosen = suggest(seen)
-    given = suggest(seen, rows=10, slot_minutes=15)
+    chosen = _suggest(seen)
+    given = _suggest(seen, rows=10, slot_minutes=15)
     assert (given.rows, given.cols, given.slot_minutes) == (10, chosen.cols, 15)
     assert given.box == chosen.box and given.cell_m[0] > chosen.cell_m[0]
 
@@ -112,7 +120,7 @@ def test_reporting_more_often_is_not_more_traffic() -> None:
     for every in (60, 10):
         seconds = np.arange(0, 10 * 86400, every)
         lon = 9.10 + 0.08 * (1 + np.sin(seconds / 600))
-        seen = Seen()
+        seen = _RecordSample()
         seen.add(_points(lon, np.full(len(lon), 45.47), seconds), ["t"])
         flows.append(seen.flow(0.5))
     assert flows[0] == pytest.approx(flows[1], rel=0.15)
@@ -123,10 +131,10 @@ def test_the_flow_of_trips_is_their_number() -> None:
     rng = np.random.default_rng(4)
     time = START_US + np.sort(rng.integers(0, 86400, n)) * SECOND_US
     lon, lat = rng.uniform(9.10, 9.20, n), rng.uniform(45.40, 45.50, n)
-    seen = Seen()
+    seen = _RecordSample()
     seen.add(Trips(time, lon, lat, time, lon, lat), [])
     assert seen.flow(0.5) == seen.flow(1.0) == pytest.approx(100, rel=0.03)  # of 48 half hours, or 49
-    found = suggest(seen)
+    found = _suggest(seen)
     assert found.flow == pytest.approx(100 / (found.rows * found.cols), rel=0.03)
 
 
@@ -138,7 +146,7 @@ def test_coverage_is_the_share_of_minutes_with_a_report() -> None:
 def test_distinct_counts_few_exactly_and_many_nearly() -> None:
     rng = np.random.default_rng(5)
     hashes = rng.integers(0, 2**64, 200_000, dtype=np.uint64)
-    few, many = Distinct(), Distinct()
+    few, many = _Distinct(), _Distinct()
     few.add(np.repeat(hashes[:1000], 3))
     for part in np.array_split(np.concatenate([hashes, hashes[::-1]]), 50):
         many.add(part)
@@ -168,26 +176,26 @@ def test_the_order_and_the_batches_do_not_matter() -> None:
         np.arange(n) % 50,
     )
     names = [f"t{i}" for i in range(50)]
-    whole, parts = Seen(), Seen()
+    whole, parts = _RecordSample(), _RecordSample()
     whole.add(points, names)
     for index in np.array_split(rng.permutation(n), 7):
         parts.add(points.take(index), names)
-    assert suggest(whole) == suggest(parts)
+    assert _suggest(whole) == _suggest(parts)
 
 
 def test_what_is_no_city_is_refused() -> None:
     with pytest.raises(InputError, match="999 records say too little"):
-        suggest(_seen(999))
+        _suggest(_seen(999))
     with pytest.raises(InputError, match="spread over"):
-        suggest(_seen(spread=3.0))
+        _suggest(_seen(spread=3.0))
     with pytest.raises(InputError, match="too little"):
-        suggest(Seen())
+        _suggest(_RecordSample())
 
 
 def test_trips_between_zones_and_mixtures_are_refused() -> None:
     one = np.array([1])
     with pytest.raises(InputError, match="zones under"):
-        Seen().add(ZoneTrips(START_US * one, one, START_US * one, one), [])
+        _RecordSample().add(ZoneTrips(START_US * one, one, START_US * one, one), [])
     seen = _seen(1000)
     with pytest.raises(InputError, match="both GPS points and trips"):
         seen.add(Trips(START_US * one, one * 9.1, one * 45.4, START_US * one, one * 9.1, one * 45.4), [])

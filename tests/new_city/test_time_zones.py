@@ -6,7 +6,7 @@ from zoneinfo import available_timezones
 
 import pytest
 
-from trafficcast.new_city.time_zones import country_of, nearest_zones, own_zone
+from trafficcast.new_city.time_zones import _country_of, _nearest_zones, _own_zone
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from trafficcast.new_city.time_zones import country_of, nearest_zones, own_zone
     ],
 )
 def test_a_zone_s_own_city_has_it(lon: float, lat: float, zone: str) -> None:
-    own = own_zone(lon, lat)
+    own = _own_zone(lon, lat)
     assert own is not None and own.name == zone and own.km < 10
 
 
@@ -33,12 +33,12 @@ def test_a_zone_s_own_city_has_it(lon: float, lat: float, zone: str) -> None:
     ],
 )
 def test_elsewhere_nothing_is_concluded_from_the_nearest(lon: float, lat: float, nearest: str) -> None:
-    assert own_zone(lon, lat) is None
-    assert nearest_zones(lon, lat)[0].name == nearest
+    assert _own_zone(lon, lat) is None
+    assert _nearest_zones(lon, lat)[0].name == nearest
 
 
 def test_all_zones_are_there_with_their_distances() -> None:
-    zones = nearest_zones(-0.1278, 51.5074)
+    zones = _nearest_zones(-0.1278, 51.5074)
     assert zones[0].name == "Europe/London" and zones[0].km < 1
     assert [zone.km for zone in zones] == sorted(zone.km for zone in zones)
     paris = next(zone.km for zone in zones if zone.name == "Europe/Paris")
@@ -47,6 +47,6 @@ def test_all_zones_are_there_with_their_distances() -> None:
 
 
 def test_a_zone_is_of_one_country_or_none() -> None:
-    assert country_of("Asia/Kolkata") == "IN"
-    assert country_of("Europe/Amsterdam") == "NL"  # which has no line of its own among the zones with places
-    assert country_of("UTC") is None
+    assert _country_of("Asia/Kolkata") == "IN"
+    assert _country_of("Europe/Amsterdam") == "NL"  # which has no line of its own among the zones with places
+    assert _country_of("UTC") is None

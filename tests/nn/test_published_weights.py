@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from trafficcast.nn import VMRNN, load_published, vmrnn_b
-from trafficcast.nn.published_weights import published_name
+from trafficcast.nn.published_weights import _published_name
 
 VECTORS = Path(__file__).parents[2].parent / "shared" / "vectors" / "vmrnn_b_small.npz"
 needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason=f"the published vectors are not at {VECTORS}")
@@ -23,7 +23,7 @@ def published_weights(model: VMRNN) -> dict[str, torch.Tensor]:
     weights = {}
     for name, value in model.state_dict().items():
         joined = name.endswith((".A_log", ".D"))  # (directions * inner, ...)
-        weights[published_name(name)] = (value.flatten(0, 1) if joined else value).clone()
+        weights[_published_name(name)] = (value.flatten(0, 1) if joined else value).clone()
     weights["ST.layer.VSBs.1.linear.weight"] = torch.zeros(16, 32)
     weights["ST.layer.VSBs.1.linear.bias"] = torch.zeros(16)
     return weights
@@ -49,14 +49,14 @@ def test_reproduces_the_published_network(dtype: torch.dtype) -> None:
         np.testing.assert_allclose(loss.item(), vectors["loss"], rtol=1e-6)
         checked = set()
         for name, parameter in model.named_parameters():
-            expected = vectors[f"grads/{published_name(name)}"]
+            expected = vectors[f"grads/{_published_name(name)}"]
             assert parameter.grad is not None
             # A bias before a normalisation of its own channel has no gradient, only rounding noise.
             largest = max(np.abs(expected).max(), 1e-7)
             difference = np.abs(parameter.grad.numpy().reshape(expected.shape) - expected).max()
             tolerance = 1e-4 * largest if largest > 1e-7 else 1e-8
             assert difference <= tolerance, f"{name}: {difference} of {largest}"
-            checked.add(f"grads/{published_name(name)}")
+            checked.add(f"grads/{_published_name(name)}")
         assert checked == {name for name in vectors.files if name.startswith("grads/")}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trafficcast.nn import VMRNN, vmrnn_b
-from trafficcast.nn.vmrnn import SS2D, drop_path, parameter_counts
+from trafficcast.nn.vmrnn import SS2D, _drop_path, parameter_counts
 
 
 def small(rows: int = 16, cols: int = 16, **changes: float) -> VMRNN:
@@ -111,7 +111,7 @@ def test_gradient_reaches_every_parameter() -> None:
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    dropped = drop_path(torch.ones(20_000, 2, 3), 0.25)
+    dropped = _drop_path(torch.ones(20_000, 2, 3), 0.25)
     assert sorted(set(dropped.flatten().tolist())) == pytest.approx([0.0, 4 / 3])
     assert torch.equal(dropped.amin((1, 2)), dropped.amax((1, 2)))
     assert abs(dropped.mean().item() - 1.0) < 0.02
@@ -131,11 +131,11 @@ def test_drop_path_acts_in_training_alone_and_anew_at_every_step(monkeypatch: py
     draws = []
 
     def spy(x: torch.Tensor, probability: float) -> torch.Tensor:
-        y = drop_path(x, probability)
+        y = _drop_path(x, probability)
         draws.append((probability, tuple((y.flatten(1).abs().sum(1) > 0).tolist())))
         return y
 
-    monkeypatch.setattr("trafficcast.nn.vmrnn.drop_path", spy)
+    monkeypatch.setattr("trafficcast.nn.vmrnn._drop_path", spy)
     with torch.no_grad():
         model(frames, horizon=4)
     assert len(draws) == 5 * 2  # steps x blocks

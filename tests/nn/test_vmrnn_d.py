@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from trafficcast.forecasting.model import ARCHITECTURES
 from trafficcast.nn import VMRNN, load_published, parameter_counts, vmrnn_d
-from trafficcast.nn.published_weights import published_name
-from trafficcast.nn.vmrnn_d import PatchExpanding, PatchMerging
+from trafficcast.nn.published_weights import _published_name
+from trafficcast.nn.vmrnn_d import _PatchExpanding, _PatchMerging
 
 VECTORS = Path(__file__).parents[2].parent / "shared" / "vectors" / "vmrnn_d_small.npz"
 needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason=f"the published vectors are not at {VECTORS}")
@@ -37,11 +37,11 @@ def test_reproduces_the_published_network(dtype: torch.dtype) -> None:
         np.testing.assert_allclose(loss.item(), vectors["loss"], rtol=1e-6)
         checked = set()
         for name, parameter in model.named_parameters():
-            expected = vectors[f"grads/{published_name(name)}"]
+            expected = vectors[f"grads/{_published_name(name)}"]
             assert parameter.grad is not None
             difference = np.abs(parameter.grad.numpy().reshape(expected.shape) - expected).max()
             assert difference <= 1e-4 * np.abs(expected).max(), name
-            checked.add(f"grads/{published_name(name)}")
+            checked.add(f"grads/{_published_name(name)}")
         assert checked == {name for name in vectors.files if name.startswith("grads/")}
         weights = {name: vectors[name].size for name in vectors.files if name.startswith("weights/")}
     assert parameter_counts(model)["published"] == sum(weights.values())
@@ -56,7 +56,7 @@ def test_reads_published_files_with_and_without_what_is_never_used(tmp_path: Pat
     weights = {}
     for name, value in source.state_dict().items():
         joined = name.endswith((".A_log", ".D"))  # (directions * inner, ...)
-        weights[published_name(name)] = (value.flatten(0, 1) if joined else value).clone()
+        weights[_published_name(name)] = (value.flatten(0, 1) if joined else value).clone()
     save_file(weights, tmp_path / "live.safetensors")
     weights["Upsample.patch_embed.proj.weight"] = torch.zeros(16, 1, 2, 2)
     weights["Downsample.layers.1.VSBs.1.linear.weight"] = torch.zeros(32, 64)
@@ -76,7 +76,7 @@ def test_a_parameter_that_no_published_network_has_is_named() -> None:
     assert len(names) == 4
     for name in names:
         with pytest.raises(ValueError, match=name.replace(".", r"\.")):
-            published_name(name)
+            _published_name(name)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_padding_is_zeros_below_and_to_the_right() -> None:
 
 
 def test_merging_reads_four_neighbours_column_by_column() -> None:
-    merging, x = PatchMerging(3), torch.randn(2, 4, 6, 3)
+    merging, x = _PatchMerging(3), torch.randn(2, 4, 6, 3)
     with torch.no_grad():
         merged = merging(x)
         assert merged.shape == (2, 2, 3, 6)
@@ -120,7 +120,7 @@ def test_merging_reads_four_neighbours_column_by_column() -> None:
 
 
 def test_expanding_reads_channels_as_row_column_channel() -> None:
-    expanding, x = PatchExpanding(6), torch.randn(2, 2, 3, 6)
+    expanding, x = _PatchExpanding(6), torch.randn(2, 2, 3, 6)
     with torch.no_grad():
         expanded = expanding(x)
         assert expanded.shape == (2, 4, 6, 3)

@@ -17,9 +17,9 @@ from trafficcast.ingest.record_store import RecordStore, State
 from trafficcast.quality import point_density as density
 from trafficcast.quality.point_density import (
     Places,
-    add_to_raster,
+    _add_to_raster,
+    _outside_box,
     ends,
-    outside_box,
     png_uri,
     point_counts,
     shade_levels,
@@ -45,12 +45,12 @@ class Hours(RecordStore):
 
 
 def test_the_streets_are_drawn_from_enough_hours_of_the_last_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, hours = Hours(Path("unused")), range(density.RECENT_HOURS + 50)
+    store, hours = Hours(Path("unused")), range(density._RECENT_HOURS + 50)
     state = State(kind="points", hours=dict.fromkeys(hours, ("", 10)))
     counts = point_counts(store, state, CITY, 512)
-    assert counts.sum() == 10 * density.RECENT_HOURS
+    assert counts.sum() == 10 * density._RECENT_HOURS
     assert counts[:, :40].sum() == 0  # the first fifty hours lie further west
-    monkeypatch.setattr(density, "ENOUGH_POINTS", 95)
+    monkeypatch.setattr(density, "_ENOUGH_POINTS", 95)
     some = point_counts(store, state, CITY, 512)
     assert some.sum() == 100
     assert np.flatnonzero(some.any(axis=0)).std() > 50  # of hours from all of the time
@@ -61,19 +61,19 @@ def test_points_fall_on_their_pixels_north_up() -> None:
     counts = np.zeros((8, 8), np.int64)
     lon = np.array([10.01, 10.01, 10.69, 10.35, 11.0, 10.7])
     lat = np.array([45.49, 45.49, 45.01, 45.25, 45.2, 45.2])
-    add_to_raster(counts, CITY, lon, lat)
+    _add_to_raster(counts, CITY, lon, lat)
     assert counts[0, 0] == 2 and counts[7, 7] == 1
     assert counts.sum() == 4  # one lies outside the box, one on its east edge
     # On a Mercator map the middle latitude lies a little south of the middle.
     assert counts[4, 4] == 1
-    add_to_raster(counts, CITY, lon[:1], lat[:1])
+    _add_to_raster(counts, CITY, lon[:1], lat[:1])
     assert counts[0, 0] == 3
 
 
 def test_what_is_outside_has_no_cell() -> None:
     lon = np.array([10.0, 10.7, 10.3, 10.3, 9.99])
     lat = np.array([45.2, 45.2, 45.5, 45.0, 45.2])
-    assert outside_box(CITY, lon, lat).tolist() == [False, True, False, True, True]
+    assert _outside_box(CITY, lon, lat).tolist() == [False, True, False, True, True]
 
 
 def test_both_ends_of_trips_are_places_and_zones_are_none() -> None:
@@ -127,14 +127,14 @@ def test_no_points_make_no_box() -> None:
 
 
 def test_too_many_cells_become_wider_and_no_point_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(density, "MOST_CELLS", 200)
+    monkeypatch.setattr(density, "_MOST_CELLS", 200)
     rng = np.random.default_rng(1)
     made = Places()
     for _ in range(10):
         made.add(rng.uniform(9, 10, 500), rng.uniform(45, 46, 500))
     row, _, counts = made.cells()
     assert len(row) <= 200 and counts.sum() == 5000
-    assert made.degrees > density.CELL_DEGREES
+    assert made.degrees > density._CELL_DEGREES
     assert made.share_in((8.5, 10.5, 44.5, 46.5)) == 1
     west, east, south, north = made.usual_box() or (0.0,) * 4
     assert 8.7 <= west <= 9.05 and 9.95 <= east <= 10.3 and 44.7 <= south <= 45.05 and 45.95 <= north <= 46.3

@@ -20,7 +20,7 @@ from trafficcast.ingest.ingest import ingest
 from trafficcast.ingest.record_store import RecordStore, State
 from trafficcast.quality.quality import quality, summary
 from trafficcast.records import readers
-from trafficcast.records.readers import Format
+from trafficcast.records.readers import _Format
 from trafficcast.records.records import HOUR_US, SECOND_US, Batch, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
 from trafficcast.stores.flows import flow_store, flows_dataset
@@ -45,7 +45,7 @@ def keep(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Keep:
     def read(source: Source, city: City) -> Iterator[Batch]:
         yield batches[Path(source.path).name]
 
-    monkeypatch.setitem(readers.FORMATS, "made", Format(lambda source, head: True, read))
+    monkeypatch.setitem(readers._FORMATS, "made", _Format(lambda source, head: True, read))
 
     def ingested(
         records: Records, names: list[str] | None = None, city: City = CITY, to: Path = data, **more: Any

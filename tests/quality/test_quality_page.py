@@ -13,10 +13,10 @@ from PIL import Image
 
 from trafficcast.config.city import City
 from trafficcast.ingest.counting import TOTALS
-from trafficcast.ingest.quality_report import Slots, counters, slot_report
-from trafficcast.quality.point_density import Places, add_to_raster, suggested_box
-from trafficcast.quality.quality_page import page
-from trafficcast.quality.slot_calendar import calendar, per_slot
+from trafficcast.ingest.quality_report import SlotSeries, counters, slot_report
+from trafficcast.quality.point_density import Places, _add_to_raster, _suggested_box
+from trafficcast.quality.quality_page import _page
+from trafficcast.quality.slot_calendar import _calendar, _per_slot
 from trafficcast.records.records import DROP_REASONS
 
 CITY = City(west=9.0, east=9.2, south=45.0, north=45.2, timezone="Europe/Rome", name="small")
@@ -24,16 +24,16 @@ BLACK, ORANGE, BLUE = (0, 0, 0), (213, 94, 0), (86, 180, 233)
 EVIL = "<script>alert('x')</script>"
 
 
-def slots_of(letters: str, start: str, city: City = CITY) -> Slots:
+def slots_of(letters: str, start: str, city: City = CITY) -> SlotSeries:
     first = int(city.parse_time(start).astype(np.int64)) // city.slot_us
     kept = [(first + i, letter) for i, letter in enumerate(letters) if letter != "-"]
     number, observed = np.array([n for n, _ in kept]), np.array([letter == "o" for _, letter in kept])
     n = len(kept)
     ones = np.ones(n, np.int64)
-    return Slots(number, 5 * ones, 6 * ones, 100 + np.arange(n), 9 * ones, np.where(observed, 1.0, 0.5), observed)
+    return SlotSeries(number, 5 * ones, 6 * ones, 100 + np.arange(n), 9 * ones, np.where(observed, 1.0, 0.5), observed)
 
 
-def report_of(slots: Slots, city: City = CITY, kind: str = "points", **changes: Any) -> dict[str, Any]:
+def report_of(slots: SlotSeries, city: City = CITY, kind: str = "points", **changes: Any) -> dict[str, Any]:
     found: dict[str, Any] = counters(np.arange(len(TOTALS)) + 1000, 9)
     found |= {"points_per_vehicle": {"least": 24, "median": 4000, "most": 43606}}
     found |= {"share_outside": 0.02, "suspects": [], "silence_ends": 0, "suggested_box": None}
@@ -42,8 +42,8 @@ def report_of(slots: Slots, city: City = CITY, kind: str = "points", **changes: 
         "everything": True,
         **slot_report(city, slots),
         **found,
-        "calendar": calendar(city, slots),
-        "per_slot": per_slot(city, slots) | known,
+        "calendar": _calendar(city, slots),
+        "per_slot": _per_slot(city, slots) | known,
         **changes,
     }
     return {
@@ -74,7 +74,7 @@ def located() -> tuple[np.ndarray, Places]:
     rng = np.random.default_rng(0)
     lon, lat = rng.normal(9.1, 0.05, 5000), rng.normal(45.1, 0.05, 5000)
     raster, places = np.zeros((1024, 1024), np.int64), Places()
-    add_to_raster(raster, CITY, lon, lat)
+    _add_to_raster(raster, CITY, lon, lat)
     places.add(lon, lat)
     return raster, places
 
@@ -109,11 +109,11 @@ def pixels(picture: Image.Image, colour: tuple[int, int, int]) -> int:
 
 
 def shown(report: dict[str, Any], city: City = CITY, places: bool = True) -> Page:
-    return Page(page(city, report, *(located() if places else (np.zeros((8, 8), np.int64), Places()))))
+    return Page(_page(city, report, *(located() if places else (np.zeros((8, 8), np.int64), Places()))))
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
-    html = page(CITY, report_of(slots_of("o" * 60 + "p--o", "2024-04-08")), *located())
+    html = _page(CITY, report_of(slots_of("o" * 60 + "p--o", "2024-04-08")), *located())
     seen = Page(html)
     assert seen.count("img") == 4
     for tag, attributes in seen.tags:
@@ -185,8 +185,8 @@ def test_a_day_with_a_clock_change_is_drawn_and_said(day: str, slots: int) -> No
 def test_a_stray_record_of_long_ago_does_not_blow_up_the_page() -> None:
     recent = slots_of("o" * 300, "2024-04-08")
     stray = slots_of("p", "2001-09-09T03:46")
-    both = Slots(**{name: np.concatenate([vars(stray)[name], array]) for name, array in vars(recent).items()})
-    html = page(CITY, report_of(both), *located())
+    both = SlotSeries(**{name: np.concatenate([vars(stray)[name], array]) for name, array in vars(recent).items()})
+    html = _page(CITY, report_of(both), *located())
     assert len(html) < 2_000_000
     assert "8,246 from 2001-09-10" in " ".join(Page(html).text.split())
     # A day of nothing but missing slots and one letter for years of them: most of the picture is still blue.
@@ -215,9 +215,9 @@ def test_of_many_files_those_with_drops_and_the_largest_are_listed() -> None:
 
 def test_a_suggested_box_is_shown_as_a_table_to_copy() -> None:
     raster, places = located()
-    box = suggested_box(CITY, places, 0.4)
+    box = _suggested_box(CITY, places, 0.4)
     report = report_of(slots_of("o" * 50, "2024-04-08"), suggested_box=box, share_outside=0.4)
-    seen = Page(page(CITY, report, raster, places))
+    seen = Page(_page(CITY, report, raster, places))
     assert box is not None and box["toml"] in seen.text
     assert "40.0 %" in seen.text
 
@@ -225,9 +225,9 @@ def test_a_suggested_box_is_shown_as_a_table_to_copy() -> None:
 @pytest.mark.parametrize("kind", ["trips", "zone-trips", "grids"])
 def test_what_is_unknown_is_left_out(kind: str) -> None:
     slots = slots_of("o" * 50, "2024-04-08")
-    unknown = Slots(**{**vars(slots), "vehicles": np.full(50, -1)})
+    unknown = SlotSeries(**{**vars(slots), "vehicles": np.full(50, -1)})
     if kind == "grids":
-        unknown = Slots(**{**vars(unknown), "records": np.full(50, -1)})
+        unknown = SlotSeries(**{**vars(unknown), "records": np.full(50, -1)})
     report = report_of(unknown, kind=kind, vehicles=None, suspects=None, silence_ends=None)
     if kind == "grids":
         report |= {"ever": None, "files": []}
@@ -241,6 +241,6 @@ def test_records_that_all_lie_outside() -> None:
     places = Places()
     places.add(np.full(40, 20.0), np.full(40, 50.0))
     report = report_of(slots_of("o" * 50, "2024-04-08"), share_outside=1.0)
-    seen = Page(page(CITY, report, np.zeros((1024, 1024), np.int64), places))
+    seen = Page(_page(CITY, report, np.zeros((1024, 1024), np.int64), places))
     assert "No record lies in the box" in seen.text
     assert seen.picture("in and around").width > 500

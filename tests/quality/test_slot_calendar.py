@@ -11,26 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trafficcast.config.city import City
-from trafficcast.ingest.quality_report import Slots, gaps, slot_report
+from trafficcast.ingest.quality_report import SlotSeries, _gaps, slot_report
 from trafficcast.ingest.record_store import SourceFacts
-from trafficcast.quality.point_density import Places, suggested_box
-from trafficcast.quality.slot_calendar import calendar, per_file, per_slot
+from trafficcast.quality.point_density import Places, _suggested_box
+from trafficcast.quality.slot_calendar import _calendar, _per_file, _per_slot
 
 CITY = City(west=9.0, east=9.2, south=45.0, north=45.2, timezone="Europe/Rome", name="small")
 MIDNIGHT = int(np.datetime64("2024-04-07T22:00", "m").astype(np.int64)) // 30  # slot of 8 April, local
 
 
-def made(states: dict[int, str], city: City = CITY) -> Slots:
+def made(states: dict[int, str], city: City = CITY) -> SlotSeries:
     """Slots by number: o(bserved) or p(artial)."""
     number = np.array(sorted(states), np.int64)
     observed = np.array([states[n] == "o" for n in number.tolist()])
     n = len(number)
-    return Slots(
+    return SlotSeries(
         number, np.arange(n), 2 * np.arange(n), np.full(n, 7), np.full(n, 3), np.where(observed, 1, 0.5), observed
     )
 
 
-def row(letters: str, first: int = MIDNIGHT) -> Slots:
+def row(letters: str, first: int = MIDNIGHT) -> SlotSeries:
     """Slots by a letter each: o, p, or - for missing."""
     return made({first + i: letter for i, letter in enumerate(letters) if letter != "-"})
 
@@ -40,16 +40,16 @@ def local_slot(city: City, time: str) -> int:
 
 
 def test_gaps_have_their_times_and_what_they_are_made_of() -> None:
-    assert gaps(CITY, row("p-oop--oo-po")) == [
+    assert _gaps(CITY, row("p-oop--oo-po")) == [
         {"start": "2024-04-08T00:00:00+02:00", "end": "2024-04-08T01:00:00+02:00", "partial": 1, "missing": 1},
         {"start": "2024-04-08T02:00:00+02:00", "end": "2024-04-08T03:30:00+02:00", "partial": 1, "missing": 2},
         {"start": "2024-04-08T04:30:00+02:00", "end": "2024-04-08T05:30:00+02:00", "partial": 1, "missing": 1},
     ]
-    assert gaps(CITY, row("ooo")) == []
-    assert gaps(CITY, row("o-p")) == [
+    assert _gaps(CITY, row("ooo")) == []
+    assert _gaps(CITY, row("o-p")) == [
         {"start": "2024-04-08T00:30:00+02:00", "end": "2024-04-08T01:30:00+02:00", "partial": 1, "missing": 1}
     ]
-    assert gaps(CITY, row("p")) == [
+    assert _gaps(CITY, row("p")) == [
         {"start": "2024-04-08T00:00:00+02:00", "end": "2024-04-08T00:30:00+02:00", "partial": 1, "missing": 0}
     ]
 
@@ -62,14 +62,14 @@ def test_a_report_of_slots() -> None:
 
 
 def test_the_calendar_of_an_ordinary_day() -> None:
-    (entry,) = calendar(CITY, row("oo-po", MIDNIGHT + 3))
+    (entry,) = _calendar(CITY, row("oo-po", MIDNIGHT + 3))
     assert entry == {"day": "2024-04-08", "days": 1, "slots": "..." + "OOMPO" + 40 * "."}
 
 
 @pytest.mark.parametrize(("day", "length"), [("2024-03-31", 46), ("2024-10-27", 50)])
 def test_days_with_a_clock_change_have_as_many_slots_as_they_last(day: str, length: int) -> None:
     first = local_slot(CITY, day) - 48
-    (_, entry, _) = calendar(CITY, row("o" * (48 + length + 48), first))
+    (_, entry, _) = _calendar(CITY, row("o" * (48 + length + 48), first))
     assert entry == {"day": day, "days": 1, "slots": length * "O"}
 
 
@@ -77,7 +77,7 @@ def test_days_without_any_record_are_one_entry_however_many() -> None:
     city = CITY.model_copy(update={"slot_minutes": 1})
     stray, first = (local_slot(city, time) for time in ("2001-09-09T03:46", "2024-04-08"))
     slots = made({stray: "p", **{first + i: "o" for i in range(3 * 1440)}, first + 5 * 1440: "o"}, city)
-    entries = calendar(city, slots)
+    entries = _calendar(city, slots)
     assert [(entry["day"], entry["days"]) for entry in entries] == [
         ("2001-09-09", 1),
         ("2001-09-10", 8246),
@@ -89,7 +89,7 @@ def test_days_without_any_record_are_one_entry_however_many() -> None:
     ]
     assert entries[1]["slots"] is None
     assert slot_report(city, slots)["slots"]["missing"] == first - stray - 1 + 2 * 1440
-    assert len(gaps(city, slots)) == 2
+    assert len(_gaps(city, slots)) == 2
 
 
 @given(
@@ -103,7 +103,7 @@ def test_the_calendar_and_the_gaps_hold_every_slot_once(zone: str, begin: str, s
     first = local_slot(city, begin)
     slots = made({first + n: state for n, state in states}, city)
     counts = slot_report(city, slots)["slots"]
-    entries = calendar(city, slots)
+    entries = _calendar(city, slots)
     for entry in entries:
         if entry["slots"] is not None:
             assert len(entry["slots"]) == len(city.slots_of_day(np.datetime64(entry["day"])))
@@ -119,15 +119,15 @@ def test_the_calendar_and_the_gaps_hold_every_slot_once(zone: str, begin: str, s
     assert letters.count("O") == counts["observed"]
     assert letters.count("P") == counts["partial"]
     assert letters.count("M") + empty == counts["missing"]
-    found = gaps(city, slots)
+    found = _gaps(city, slots)
     assert sum(gap["partial"] for gap in found) == counts["partial"]
     assert sum(gap["missing"] for gap in found) == counts["missing"]
 
 
 def test_each_slot_with_what_is_known_of_it() -> None:
     slots = row("op")
-    unknown = Slots(**{**vars(slots), "vehicles": np.array([-1, -1])})
-    assert per_slot(CITY, unknown) == {
+    unknown = SlotSeries(**{**vars(slots), "vehicles": np.array([-1, -1])})
+    assert _per_slot(CITY, unknown) == {
         "start": ["2024-04-08T00:00:00+02:00", "2024-04-08T00:30:00+02:00"],
         "inflow": [0, 1],
         "outflow": [0, 2],
@@ -138,7 +138,7 @@ def test_each_slot_with_what_is_known_of_it() -> None:
 
 
 def test_each_file_with_all_reasons() -> None:
-    (entry,) = per_file([SourceFacts("a.csv", "0" * 8, "csv", 9, {"duplicate": 2}, 3, ["no offset"])])
+    (entry,) = _per_file([SourceFacts("a.csv", "0" * 8, "csv", 9, {"duplicate": 2}, 3, ["no offset"])])
     assert entry["name"] == "a.csv" and entry["rows_read"] == 9 and entry["points_outside"] == 3
     assert entry["rows_dropped"]["duplicate"] == 2 and entry["rows_dropped"]["unparsable"] == 0
     assert entry["notes"] == ["no offset"]
@@ -153,8 +153,8 @@ def spread(lon: tuple[float, float], lat: tuple[float, float]) -> Places:
 
 def test_a_box_is_suggested_when_much_lies_outside_as_a_table_to_write() -> None:
     places = spread((9.0, 9.4), (45.0, 45.4))
-    assert suggested_box(CITY, places, 0.1) is None
-    found = suggested_box(CITY, places, 0.75)
+    assert _suggested_box(CITY, places, 0.1) is None
+    found = _suggested_box(CITY, places, 0.75)
     assert found is not None
     assert (found["west"], found["east"], found["south"], found["north"]) == (9.0, 9.4, 45.0, 45.4)
     assert found["share_held"] > 0.98
@@ -162,8 +162,8 @@ def test_a_box_is_suggested_when_much_lies_outside_as_a_table_to_write() -> None
     suggested = City(**table)
     assert (suggested.east, suggested.rows, suggested.timezone) == (9.4, CITY.rows, "Europe/Rome")
     odd = CITY.model_copy(update={"name": 'Nový "Jičín"'})
-    assert 'Nový "Jičín"' in tomllib.loads((suggested_box(odd, places, 0.75) or {})["toml"])["cities"]
+    assert 'Nový "Jičín"' in tomllib.loads((_suggested_box(odd, places, 0.75) or {})["toml"])["cities"]
 
 
 def test_no_place_makes_no_suggestion() -> None:
-    assert suggested_box(CITY, Places(), 1.0) is None
+    assert _suggested_box(CITY, Places(), 1.0) is None

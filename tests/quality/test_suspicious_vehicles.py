@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from trafficcast.config.city import City
-from trafficcast.quality.suspicious_vehicles import BINS_AN_HOUR, WATCHED_CELLS, Watch, clocks_off, silences, window_of
+from trafficcast.quality.suspicious_vehicles import (
+    _BINS_AN_HOUR,
+    _WATCHED_CELLS,
+    _clocks_off,
+    _silences,
+    _VehicleChecks,
+    _window_of,
+)
 from trafficcast.records.records import HOUR_US, SECOND_US, Points
 
 CITY = City(west=9.0, east=9.2, south=45.0, north=45.2, timezone="Europe/Rome", name="small")
@@ -37,7 +44,7 @@ def suspects(*tracks: Points, city: City = CITY) -> list[dict[str, Any]]:
     hour = points.time // HOUR_US
     records = dict(zip(*(column.tolist() for column in np.unique(hour, return_counts=True)), strict=True))
     vehicles = int(points.vehicle.max()) + 1
-    watch = Watch(city, vehicles, window_of(records, sorted(records), vehicles))
+    watch = _VehicleChecks(city, vehicles, _window_of(records, sorted(records), vehicles))
     for one in sorted(records):
         watch.see(points.take(hour == one))
     assert watch.points.tolist() == np.bincount(points.vehicle).tolist()
@@ -105,29 +112,29 @@ def test_several_wrong_clocks_at_once() -> None:
 def test_without_a_silence_of_the_feed_no_clock_is_judged() -> None:
     reports = fleet(80, seed=6, outages=())
     middle = [seconds[(seconds > 24 * 3600) & (seconds < 96 * 3600)] for seconds in reports]
-    heard = np.zeros((80, 6 * 24 * BINS_AN_HOUR), bool)
+    heard = np.zeros((80, 6 * 24 * _BINS_AN_HOUR), bool)
     for code, seconds in enumerate(middle):
         heard[code, ((seconds + 3600 * (7 if code == 9 else 0)) // 300).astype(int)] = True
     # The records' begin and end are not the feed's: there are more before and after.
-    window = window_of({START: 1, START + 6 * 24 - 1: 1}, [START - 1, START, START + 143, START + 144], 80)
+    window = _window_of({START: 1, START + 6 * 24 - 1: 1}, [START - 1, START, START + 143, START + 144], 80)
     assert window.more_before and window.more_after
-    inner = heard[:, 32 * BINS_AN_HOUR : 96 * BINS_AN_HOUR]
-    assert clocks_off(inner, window) == {}
+    inner = heard[:, 32 * _BINS_AN_HOUR : 96 * _BINS_AN_HOUR]
+    assert _clocks_off(inner, window) == {}
 
 
 def test_a_night_is_no_silence_and_an_outage_is() -> None:
-    window = window_of({START: 1, START + 47: 1}, [START - 1, START, START + 47, START + 48], 500)
-    hour = np.arange(48 * BINS_AN_HOUR) / BINS_AN_HOUR
+    window = _window_of({START: 1, START + 47: 1}, [START - 1, START, START + 47, START + 48], 500)
+    hour = np.arange(48 * _BINS_AN_HOUR) / _BINS_AN_HOUR
     night = 100 - 99 * np.cos(2 * np.pi * (hour - 4) / 24)
     assert (night <= 0.1 * np.median(night)).any()
-    assert silences(night, window)[1] == []
+    assert _silences(night, window)[1] == []
     cut = night.copy()
     cut[240:252] = 0
-    silent, ends = silences(cut, window)
+    silent, ends = _silences(cut, window)
     assert ends == [(240, True), (252, False)]
     assert np.flatnonzero(silent).tolist() == list(range(240, 252))
     # A few vehicles say nothing about a feed.
-    assert silences(np.where(cut > 0, 5, 0), window)[1] == []
+    assert _silences(np.where(cut > 0, 5, 0), window)[1] == []
 
 
 def test_who_never_moves() -> None:
@@ -175,12 +182,12 @@ def test_two_devices_with_one_name_jump_and_a_few_wild_points_do_not() -> None:
 def test_clocks_are_judged_where_most_records_are_in_bounded_memory() -> None:
     busy = {START + i: 1000 for i in range(100)}
     stray = START - 200_000
-    window = window_of({stray: 1, **busy}, [stray, *busy], 50)
-    assert (window.first, window.bins) == (START * BINS_AN_HOUR, 100 * BINS_AN_HOUR)
+    window = _window_of({stray: 1, **busy}, [stray, *busy], 50)
+    assert (window.first, window.bins) == (START * _BINS_AN_HOUR, 100 * _BINS_AN_HOUR)
     assert not window.more_before and not window.more_after
     year = {START + i: 10 + (i > 5000) for i in range(8760)}
-    window = window_of(year, sorted(year), 100)
-    assert window.bins == 28 * 24 * BINS_AN_HOUR and window.first > 5000 * BINS_AN_HOUR
+    window = _window_of(year, sorted(year), 100)
+    assert window.bins == 28 * 24 * _BINS_AN_HOUR and window.first > 5000 * _BINS_AN_HOUR
     assert window.more_before
     for vehicles in (20_000, 1_000_000):
-        assert vehicles * window_of(year, sorted(year), vehicles).bins <= WATCHED_CELLS
+        assert vehicles * _window_of(year, sorted(year), vehicles).bins <= _WATCHED_CELLS

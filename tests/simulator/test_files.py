@@ -16,7 +16,7 @@ import pytest
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.simulator.files import FORMATS
+from trafficcast.simulator.files import _FORMATS
 from trafficcast.simulator.simulator import simulate, truth_file
 
 CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo")
@@ -26,7 +26,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", _FORMATS)
 def test_a_seed_gives_the_same_bytes_and_another_seed_others(file_format: str, tmp_path: Path) -> None:
     summaries = [
         simulate(CITY, tmp_path / name / "gps", vehicles=20, days=2, seed=seed, file_format=file_format)

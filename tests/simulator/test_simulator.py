@@ -12,7 +12,7 @@ import pytest
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.simulator.simulator import SimulationSummary, simulate
+from trafficcast.simulator.simulator import _SimulationSummary, simulate
 
 CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo")
 LINE = re.compile(rb"-?\d{1,2}\.\d{5} -?\d{1,3}\.\d{5} [01] \d{10}")
@@ -24,7 +24,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[SimulationSummary, dict[str, bytes]]:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[_SimulationSummary, dict[str, bytes]]:
     """A summary, and the unpacked text of each file."""
     out = tmp_path_factory.mktemp("simulated") / "fleet"
     summary = simulate(CITY, out, VEHICLES, DAYS, seed=3)
@@ -32,7 +32,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[SimulationSummary, 
 
 
 @pytest.fixture(scope="module")
-def tracks(fleet: tuple[SimulationSummary, dict[str, bytes]]) -> list[np.ndarray]:
+def tracks(fleet: tuple[_SimulationSummary, dict[str, bytes]]) -> list[np.ndarray]:
     """Each taxi's records, (n, 4): latitude, longitude, occupied, unix seconds."""
     return [np.array(text.split(), np.float64).reshape(-1, 4) for text in fleet[1].values()]
 
@@ -108,7 +108,7 @@ def test_progress_rises_to_one_in_other_formats_too(file_format: str, tmp_path: 
     assert shares == sorted(shares) and shares[-1] == 1.0
 
 
-def test_outage_and_match_are_told(fleet: tuple[SimulationSummary, dict[str, bytes]]) -> None:
+def test_outage_and_match_are_told(fleet: tuple[_SimulationSummary, dict[str, bytes]]) -> None:
     summary = fleet[0]
     assert summary.outage == (np.datetime64("2024-04-12T12:10"), np.datetime64("2024-04-12T14:10"))
     assert summary.match.day == np.datetime64("2024-04-11")
@@ -127,7 +127,7 @@ def test_the_period_begins_at_the_local_midnight_of_start(tmp_path: Path) -> Non
 
 
 def test_lines_are_well_formed_and_in_order(
-    fleet: tuple[SimulationSummary, dict[str, bytes]], tracks: list[np.ndarray]
+    fleet: tuple[_SimulationSummary, dict[str, bytes]], tracks: list[np.ndarray]
 ) -> None:
     summary, texts = fleet
     assert summary.files == len(texts)
@@ -141,7 +141,7 @@ def test_lines_are_well_formed_and_in_order(
 
 
 def test_a_thousandth_of_the_records_repeats(
-    fleet: tuple[SimulationSummary, dict[str, bytes]], tracks: list[np.ndarray]
+    fleet: tuple[_SimulationSummary, dict[str, bytes]], tracks: list[np.ndarray]
 ) -> None:
     pairs = [(a, b) for track in tracks for a, b in pairwise(track) if a[3] == b[3]]
     assert len(pairs) == fleet[0].duplicates
@@ -151,7 +151,7 @@ def test_a_thousandth_of_the_records_repeats(
 
 
 def test_one_outage_silences_the_fleet_for_two_hours(
-    fleet: tuple[SimulationSummary, dict[str, bytes]], tracks: list[np.ndarray]
+    fleet: tuple[_SimulationSummary, dict[str, bytes]], tracks: list[np.ndarray]
 ) -> None:
     seconds = np.unique(np.concatenate(tracks)[:, 3]).astype(np.int64)
     gaps = np.diff(seconds)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
-from trafficcast.simulator.simulator import SimulationSummary, simulate, truth_file
+from trafficcast.simulator.simulator import _SimulationSummary, simulate, truth_file
 
 Point = tuple[str, int, float, float, int]  # vehicle, unix seconds, longitude, latitude, occupied (-1 unknown)
 Trip = tuple[int, float, float, int, float, float]  # pick-up: unix seconds, longitude, latitude; then the drop-off's
@@ -243,14 +243,14 @@ def test_the_truth_keeps_to_the_rules_of_any_city(
 
 
 @pytest.fixture(scope="module")
-def fortnight(tmp_path_factory: pytest.TempPathFactory) -> tuple[SimulationSummary, xr.Dataset]:
+def fortnight(tmp_path_factory: pytest.TempPathFactory) -> tuple[_SimulationSummary, xr.Dataset]:
     out = tmp_path_factory.mktemp("fortnight") / "records"
     summary = simulate(CITY, out, vehicles=200, days=14, seed=2, file_format="parquet")
     return summary, xr.load_dataset(truth_file(out), engine="h5netcdf")
 
 
 def test_the_outage_shows_as_missing_slots_between_partial_ones(
-    fortnight: tuple[SimulationSummary, xr.Dataset],
+    fortnight: tuple[_SimulationSummary, xr.Dataset],
 ) -> None:
     summary, truth = fortnight
     assert summary.outage == (np.datetime64("2024-04-15T12:10"), np.datetime64("2024-04-15T14:10"))
@@ -262,7 +262,7 @@ def test_the_outage_shows_as_missing_slots_between_partial_ones(
     assert int((~truth["observed"]).sum()) == 5
 
 
-def test_the_match_draws_traffic_to_the_stadium(fortnight: tuple[SimulationSummary, xr.Dataset]) -> None:
+def test_the_match_draws_traffic_to_the_stadium(fortnight: tuple[_SimulationSummary, xr.Dataset]) -> None:
     summary, truth = fortnight
     match = summary.match
     row = int(np.abs(truth["lat"].values - match.lat).argmin())
@@ -280,7 +280,7 @@ def test_the_match_draws_traffic_to_the_stadium(fortnight: tuple[SimulationSumma
     assert flow("outflow", match.day, 22) > 10 * flow("outflow", week_before, 22) > 0
 
 
-def test_weekends_differ(fortnight: tuple[SimulationSummary, xr.Dataset]) -> None:
+def test_weekends_differ(fortnight: tuple[_SimulationSummary, xr.Dataset]) -> None:
     truth = fortnight[1]
     local = CITY.local(truth["time"].values)
     weekend = local.day_of_week >= 5

@@ -12,10 +12,10 @@ import xarray as xr
 
 from trafficcast.config.city import HORIZON, City
 from trafficcast.forecasting.intervals import Intervals
-from trafficcast.stores.day_files import read_day_file
+from trafficcast.stores.day_files import _read_day_file
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import BASELINE, Origin, forecast_dataset, forecast_store
+from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset, forecast_store
 from trafficcast.stores.scores import score_dataset, score_store
 
 CITY = City(west=0.1, east=1, south=-0.2, north=1, rows=8, cols=8, timezone="America/New_York", name="small")
@@ -37,7 +37,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     flows = flows_dataset(CITY, times, flow[:, 0], draw.integers(-1, 9, 6), draw.random(6))
     errors = draw.normal(size=(64, HORIZON, 2, 8, 8))
     intervals = Intervals.fit(np.full(errors.shape, 6.0), (6 + errors).clip(0))
-    baseline = Origin("persistence", BASELINE, "ein Slot fehlt: 18:00 \N{LATIN SMALL LETTER U WITH DIAERESIS}")
+    baseline = Provenance("persistence", BASELINE, "ein Slot fehlt: 18:00 \N{LATIN SMALL LETTER U WITH DIAERESIS}")
     first = forecast_dataset(CITY, CARD, times[0], flow[0], times[0], intervals)
     second = forecast_dataset(CITY, CARD, times[1], flow[1], times[1], origin=baseline)
     stores = flow_store(tmp_path, CITY), forecast_store(tmp_path, CITY, "v"), score_store(tmp_path, CITY, "v")
@@ -51,7 +51,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("only", [None, [], ["flow"], ["rmse", "observed", "lower", "state"]])
 @pytest.mark.parametrize("kind", ["flows", "forecasts", "scores"])
 def test_it_is_what_xarray_reads(files: dict[str, Path], kind: str, only: list[str] | None) -> None:
-    fast, plain = read_day_file(files[kind], only), by_xarray(files[kind], only)
+    fast, plain = _read_day_file(files[kind], only), by_xarray(files[kind], only)
     assert fast.identical(plain)
     for one, other in zip(fast.variables.items(), plain.variables.items(), strict=True):
         assert (one[0], one[1].dtype) == (other[0], other[1].dtype)
@@ -67,6 +67,6 @@ def test_a_file_that_another_program_laid_out_is_read_by_xarray(files: dict[str,
         for variable in opened.values():
             variable.attrs.pop("_Netcdf4Coordinates", None)
     with pytest.raises(LookupError):
-        read_day_file(file)
+        _read_day_file(file)
     read = DayStore(file.parent, CITY, "time").read()
     assert read is not None and (read["flow"].values == plain["flow"].values).all()

@@ -15,14 +15,14 @@ import xarray as xr
 
 from trafficcast.config.city import City
 from trafficcast.forecasting.intervals import Intervals
-from trafficcast.stores.forecasts import DEGRADED, Origin, forecast_dataset, forecast_store
+from trafficcast.stores.forecasts import DEGRADED, Provenance, forecast_dataset, forecast_store
 from trafficcast.stores.latest_files import write_latest
 
 CITY = City(west=0, east=3, south=10, north=12, rows=2, cols=3, timezone="America/New_York", name="small")
 INIT = np.datetime64("2024-04-08T14:00", "us")
 CREATED = np.datetime64("2024-04-08T14:01:07", "us")
 CARD = {"version": "v1", "architecture": {"name": "vmrnn-b"}}
-ORIGIN = Origin("v1", DEGRADED, 'not observed: 09:30, <b>"filled"</b>', hindcast=True)
+ORIGIN = Provenance("v1", DEGRADED, 'not observed: 09:30, <b>"filled"</b>', hindcast=True)
 
 
 def forecast(bounded: bool = True) -> xr.Dataset:

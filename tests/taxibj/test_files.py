@@ -18,18 +18,18 @@ from trafficcast.stores.export import export
 from trafficcast.stores.flows import flows_dataset
 from trafficcast.taxibj import files as taxibj
 from trafficcast.taxibj.files import (
-    WEATHER_TYPES,
-    dates_of,
-    read_grids,
-    read_holidays,
-    read_holidays_file,
-    read_weather,
-    read_weather_file,
+    _WEATHER_TYPES,
+    _dates_of,
+    _read_grids,
+    _read_holidays,
+    _read_holidays_file,
+    _read_weather,
+    _read_weather_file,
+    _times_of,
+    _write_holidays,
+    _write_weather,
+    _write_windows,
     read_windows,
-    times_of,
-    write_holidays,
-    write_weather,
-    write_windows,
 )
 
 HALF_HOUR = np.timedelta64(30, "m")
@@ -64,34 +64,34 @@ def utc(text: str) -> np.datetime64:
 
 
 def test_dates_count_half_hours_of_the_local_day_from_01() -> None:
-    dates = dates_of(city(), utc("2008-06-03T15:30") + HALF_HOUR * np.arange(50))
+    dates = _dates_of(city(), utc("2008-06-03T15:30") + HALF_HOUR * np.arange(50))
     assert dates[:3].tolist() == [b"2008060348", b"2008060401", b"2008060402"]
     assert dates[-2:].tolist() == [b"2008060448", b"2008060501"]
 
 
 def test_dates_of_a_repeated_hour_appear_twice_in_order() -> None:
-    dates = dates_of(city("America/New_York"), utc("2008-11-02T04:30") + HALF_HOUR * np.arange(6))
+    dates = _dates_of(city("America/New_York"), utc("2008-11-02T04:30") + HALF_HOUR * np.arange(6))
     assert [date.decode()[8:] for date in dates] == ["02", "03", "04", "03", "04", "05"]
 
 
 def test_dates_of_a_skipped_hour_do_not_appear() -> None:
-    dates = dates_of(city("America/New_York"), utc("2008-03-09T06:30") + HALF_HOUR * np.arange(3))
+    dates = _dates_of(city("America/New_York"), utc("2008-03-09T06:30") + HALF_HOUR * np.arange(3))
     assert dates.tolist() == [b"2008030904", b"2008030907", b"2008030908"]
 
 
 def test_zones_off_the_hour() -> None:
     half_past = np.array(["2008-06-03T18:30", "2008-06-03T19:00"], "datetime64[us]")
-    assert dates_of(city("Asia/Kolkata"), half_past).tolist() == [b"2008060401", b"2008060402"]
+    assert _dates_of(city("Asia/Kolkata"), half_past).tolist() == [b"2008060401", b"2008060402"]
     quarter_past = np.array(["2008-06-03T18:15", "2008-06-03T18:30"], "datetime64[us]")
-    assert dates_of(city("Asia/Kathmandu", slot_minutes=15), quarter_past).tolist() == [b"2008060401", b"2008060402"]
+    assert _dates_of(city("Asia/Kathmandu", slot_minutes=15), quarter_past).tolist() == [b"2008060401", b"2008060402"]
     with pytest.raises(InputError, match="midnight in Asia/Kathmandu is no edge of slots of 30 minutes"):
-        dates_of(city("Asia/Kathmandu"), half_past)
+        _dates_of(city("Asia/Kathmandu"), half_past)
     with pytest.raises(InputError, match="midnight in Asia/Kathmandu is no edge of slots of 30 minutes"):
-        times_of(city("Asia/Kathmandu"), np.array(labels("20080604", 1)), HERE)
+        _times_of(city("Asia/Kathmandu"), np.array(labels("20080604", 1)), HERE)
 
 
 def test_times_of_dates_are_slot_starts_in_utc() -> None:
-    times = times_of(city(), np.array(labels("20130701", 1, 2, 48)), HERE)
+    times = _times_of(city(), np.array(labels("20130701", 1, 2, 48)), HERE)
     assert times.tolist() == [utc(text).item() for text in ("2013-06-30T16:00", "2013-06-30T16:30", "2013-07-01T15:30")]
 
 
@@ -106,19 +106,19 @@ def test_times_of_dates_of_times(zone: str, day: str, minutes: int, slots: int) 
     there = city(zone, slot_minutes=minutes)
     start = there.slot_start(utc(day) - np.timedelta64(2, "h"))
     times = start + there.slot * np.arange(slots)
-    assert (times_of(there, dates_of(there, times), HERE) == times).all()
+    assert (_times_of(there, _dates_of(there, times), HERE) == times).all()
 
 
 def test_a_local_time_that_the_clocks_skip_is_no_time() -> None:
-    times = times_of(city("America/New_York"), np.array(labels("20080309", 4, 5, 6, 7)), HERE)
+    times = _times_of(city("America/New_York"), np.array(labels("20080309", 4, 5, 6, 7)), HERE)
     assert np.isnat(times).tolist() == [False, True, True, False]
     assert times[3] - times[0] == HALF_HOUR
-    assert np.isnat(times_of(city("Pacific/Apia"), np.array(labels("20111230", 1, 48)), HERE)).all()
+    assert np.isnat(_times_of(city("Pacific/Apia"), np.array(labels("20111230", 1, 48)), HERE)).all()
 
 
 def test_a_repeated_date_that_comes_once_is_the_first_and_order_tells_the_second() -> None:
     def found(*slots: int) -> list[int]:
-        times = times_of(city("America/New_York"), np.array(labels("20081102", *slots)), HERE)
+        times = _times_of(city("America/New_York"), np.array(labels("20081102", *slots)), HERE)
         return ((times - utc("2008-11-02T04:00")) // HALF_HOUR).tolist()
 
     assert found(1, 2, 3, 4, 5) == [0, 1, 2, 3, 6]
@@ -140,7 +140,7 @@ def test_a_date_that_comes_twice_or_out_of_order(dates: list[bytes], zone: str) 
     with pytest.raises(
         InputError, match=f"here.h5: date {dates[-1].decode()} at position {len(dates) - 1} comes twice"
     ):
-        times_of(city(zone), np.array(dates), HERE)
+        _times_of(city(zone), np.array(dates), HERE)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_date_that_comes_twice_or_out_of_order(dates: list[bytes], zone: str) 
 )  # fmt: skip
 def test_what_is_no_date(wrong: bytes) -> None:
     with pytest.raises(InputError, match="here.h5: '.*' is no date YYYYMMDDss with ss from 01 to 48"):
-        times_of(city(), np.array([b"2013070101", wrong], "S"), HERE)
+        _times_of(city(), np.array([b"2013070101", wrong], "S"), HERE)
 
 
 # Grids
@@ -160,7 +160,7 @@ def test_what_is_no_date(wrong: bytes) -> None:
 
 def test_a_file_becomes_flows_its_missing_slots_not_observed(tmp_path: Path) -> None:
     data = grids(tmp_path / "BJ13_M3x2_T30_InOut.h5", labels("20130701", 1, 2, 4, 7))
-    found = read_grids(tmp_path / "BJ13_M3x2_T30_InOut.h5", city())
+    found = _read_grids(tmp_path / "BJ13_M3x2_T30_InOut.h5", city())
     flows = found.flows
     assert (flows["time"].values == utc("2013-06-30T16:00") + HALF_HOUR * np.arange(7)).all()
     assert flows["observed"].values.tolist() == [True, True, False, True, False, False, True]
@@ -176,21 +176,21 @@ def test_a_file_becomes_flows_its_missing_slots_not_observed(tmp_path: Path) -> 
 
 def test_a_missing_slot_is_not_observed_in_whatever_city(tmp_path: Path) -> None:
     grids(tmp_path / "a.h5", labels("20130701", 1, 3))
-    flows = read_grids(tmp_path / "a.h5", city(min_coverage=0)).flows
+    flows = _read_grids(tmp_path / "a.h5", city(min_coverage=0)).flows
     assert flows["observed"].values.tolist() == [True, False, True]
 
 
 def test_negative_values_are_clipped_and_counted(tmp_path: Path) -> None:
     data = np.array([[[[-3, 5], [0, -1], [2, 2]]] * 2] * 2)
     grids(tmp_path / "a.h5", labels("20130701", 1, 2), data)
-    found = read_grids(tmp_path / "a.h5", city())
+    found = _read_grids(tmp_path / "a.h5", city())
     assert found.negative == 8
     assert (found.flows["flow"].values == np.maximum(data, 0)).all()
 
 
 def test_slots_of_a_skipped_hour_are_dropped_and_counted(tmp_path: Path) -> None:
     data = grids(tmp_path / "a.h5", labels("20080309", 3, 4, 5, 6, 7))
-    found = read_grids(tmp_path / "a.h5", city("America/New_York"))
+    found = _read_grids(tmp_path / "a.h5", city("America/New_York"))
     assert found.skipped == 2
     assert (found.flows["flow"].values == data[[0, 1, 4]]).all()
     assert found.flows["observed"].values.all()
@@ -201,12 +201,12 @@ def test_dates_of_any_length_string(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "a") as hdf5:
         del hdf5["date"]
         hdf5.create_dataset("date", data=["2013070101", "2013070102"], dtype=h5py.string_dtype())
-    assert (read_grids(tmp_path / "a.h5", city()).flows["flow"].values == data).all()
+    assert (_read_grids(tmp_path / "a.h5", city()).flows["flow"].values == data).all()
 
 
 def refused(file: Path, message: str, there: City | None = None) -> None:
     with pytest.raises(InputError, match=message):
-        read_grids(file, there or city())
+        _read_grids(file, there or city())
 
 
 def test_another_grid_or_slot_length_than_the_citys(tmp_path: Path) -> None:
@@ -274,14 +274,14 @@ def test_an_export_comes_back_as_it_was(tmp_path: Path, day: str, slots: int) ->
     flow = draw.integers(0, 2**31 - 1, (len(time), 2, ROWS, COLS)) * observed[:, None, None, None]
     flows = flows_dataset(there, time, flow, np.where(observed, -1, 0), observed)
     assert export(there, flows, "taxibj", tmp_path / "a.h5") == observed.sum()
-    assert read_grids(tmp_path / "a.h5", there).flows.identical(flows)
+    assert _read_grids(tmp_path / "a.h5", there).flows.identical(flows)
 
 
 def test_an_official_file_comes_back_as_it_was(tmp_path: Path) -> None:
     dates = [*labels("20081101", *range(1, 49)), *labels("20081102", 1, 2, 3, 4, 3, 4, *range(5, 40))]
     data = grids(tmp_path / "official.h5", dates)
     there = city("America/New_York")
-    export(there, read_grids(tmp_path / "official.h5", there).flows, "taxibj", tmp_path / "again.h5")
+    export(there, _read_grids(tmp_path / "official.h5", there).flows, "taxibj", tmp_path / "again.h5")
     with h5py.File(tmp_path / "again.h5") as hdf5:
         assert set(hdf5) == {"data", "date"}
         assert hdf5["date"].dtype == "S10"
@@ -309,23 +309,23 @@ def weather(file: Path, dates: list[bytes], **changed: Any) -> None:
 
 def test_weather_is_kept_with_times_in_utc(tmp_path: Path) -> None:
     weather(tmp_path / "w.h5", labels("20130701", *range(1, 21)))
-    assert read_weather(tmp_path, city()) is None
-    write_weather(tmp_path, read_weather_file(tmp_path / "w.h5", city()), city())
-    found = read_weather(tmp_path, city())
+    assert _read_weather(tmp_path, city()) is None
+    _write_weather(tmp_path, _read_weather_file(tmp_path / "w.h5", city()), city())
+    found = _read_weather(tmp_path, city())
     assert found is not None
     assert (found["time"].values == utc("2013-06-30T16:00") + HALF_HOUR * np.arange(20)).all()
     assert found["temperature"].values == pytest.approx(np.linspace(-24.6, 41, 20), rel=1e-6)
     assert found["wind_speed"].values == pytest.approx(np.linspace(0, 48.6, 20), rel=1e-6)
     assert found["weather"].dtype == np.int8
     assert found["weather_type"].values[found["weather"].values.argmax(1)].tolist() == [
-        *WEATHER_TYPES, "sunny", "cloudy", "overcast",
+        *_WEATHER_TYPES, "sunny", "cloudy", "overcast",
     ]  # fmt: skip
     assert (found["temperature"].attrs["units"], found["wind_speed"].attrs["units"]) == ("degree_Celsius", "mile/hour")
 
 
 def test_weather_of_a_skipped_hour_is_left_out(tmp_path: Path) -> None:
     weather(tmp_path / "w.h5", labels("20080309", 4, 5, 6, 7))
-    found = read_weather_file(tmp_path / "w.h5", city("America/New_York"))
+    found = _read_weather_file(tmp_path / "w.h5", city("America/New_York"))
     assert found["weather"].values.argmax(1).tolist() == [0, 3]
 
 
@@ -343,24 +343,24 @@ def test_weather_of_a_skipped_hour_is_left_out(tmp_path: Path) -> None:
 def test_weather_that_is_none(tmp_path: Path, changed: dict[str, np.ndarray]) -> None:
     weather(tmp_path / "w.h5", labels("20130701", 1, 2), **changed)
     with pytest.raises(InputError, match="w.h5: a Temperature, a WindSpeed and a one-hot Weather of 17"):
-        read_weather_file(tmp_path / "w.h5", city())
+        _read_weather_file(tmp_path / "w.h5", city())
 
 
 def test_holidays(tmp_path: Path) -> None:
     (tmp_path / "BJ_Holiday.txt").write_bytes(b"\xef\xbb\xbf20130920\r\n20130919\r\n\r\n20130919\n")
-    days = read_holidays_file(tmp_path / "BJ_Holiday.txt")
+    days = _read_holidays_file(tmp_path / "BJ_Holiday.txt")
     assert days.astype(str).tolist() == ["2013-09-19", "2013-09-20"]
-    assert len(read_holidays(tmp_path, city())) == 0
-    write_holidays(tmp_path, days, city())
-    assert (read_holidays(tmp_path, city()) == days).all()
-    assert read_holidays(tmp_path, city()).dtype == "datetime64[D]"
+    assert len(_read_holidays(tmp_path, city())) == 0
+    _write_holidays(tmp_path, days, city())
+    assert (_read_holidays(tmp_path, city()) == days).all()
+    assert _read_holidays(tmp_path, city()).dtype == "datetime64[D]"
 
 
 @pytest.mark.parametrize("line", ["20131301", "2013", "Monday", "2013-09-19", "201309191", "\xff"])
 def test_a_line_that_is_no_day(tmp_path: Path, line: str) -> None:
     (tmp_path / "BJ_Holiday.txt").write_text(f"20130919\n{line}\n", encoding="latin-1")
     with pytest.raises(InputError, match="BJ_Holiday.txt, line 2: '.*' is no day YYYYMMDD"):
-        read_holidays_file(tmp_path / "BJ_Holiday.txt")
+        _read_holidays_file(tmp_path / "BJ_Holiday.txt")
 
 
 # Ready windows
@@ -376,11 +376,11 @@ def scaled(n: int, dtype: Any = np.float64, length: int = 4) -> np.ndarray:
 def test_windows_come_back_between_0_and_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, save: Any
 ) -> None:
-    monkeypatch.setattr(taxibj, "WINDOWS_AT_ONCE", 3)
+    monkeypatch.setattr(taxibj, "_WINDOWS_AT_ONCE", 3)
     arrays = {"X_train": scaled(10, dtype), "Y_train": scaled(10, dtype), "X_test": scaled(4, dtype)}
     arrays["Y_test"] = np.asfortranarray(scaled(4, dtype))
     save(tmp_path / "dataset.npz", **arrays)
-    assert write_windows(tmp_path / "dataset.npz", city(), tmp_path) == {"train": 10, "test": 4}
+    assert _write_windows(tmp_path / "dataset.npz", city(), tmp_path) == {"train": 10, "test": 4}
     found = read_windows(tmp_path, city())
     for split in ("train", "test"):
         for key, windows in zip("XY", found[split], strict=True):
@@ -396,7 +396,7 @@ def test_windows_larger_than_the_memory_that_is_left_alone(tmp_path: Path) -> No
     np.savez_compressed(tmp_path / "dataset.npz", X_train=big, Y_train=big, X_test=big[:1], Y_test=big[:1])
     del big
     before = _anonymous_bytes()
-    write_windows(tmp_path / "dataset.npz", there, tmp_path)
+    _write_windows(tmp_path / "dataset.npz", there, tmp_path)
     found = read_windows(tmp_path, there)
     assert found["train"][0].shape == (2500, 4, 2, 32, 32)
     assert _anonymous_bytes() - before < 40e6
@@ -426,12 +426,12 @@ def _anonymous_bytes() -> int:
 def test_windows_that_are_none(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     right = {"X_train": scaled(10), "Y_train": scaled(10), "X_test": scaled(4), "Y_test": scaled(4)}
     np.savez(tmp_path / "right.npz", **right)
-    write_windows(tmp_path / "right.npz", city(), tmp_path)
+    _write_windows(tmp_path / "right.npz", city(), tmp_path)
     kept = (tmp_path / "small" / "windows.h5").read_bytes()
     wrong = {key: array for key, array in {**right, **changed}.items() if array is not None}
     np.savez(tmp_path / "dataset.npz", **wrong)
     with pytest.raises(InputError, match=message):
-        write_windows(tmp_path / "dataset.npz", city(), tmp_path)
+        _write_windows(tmp_path / "dataset.npz", city(), tmp_path)
     assert [(file.name, file.read_bytes()) for file in (tmp_path / "small").iterdir()] == [("windows.h5", kept)]
 
 
@@ -440,8 +440,8 @@ def test_a_damaged_npz_and_none_at_all(tmp_path: Path) -> None:
         read_windows(tmp_path, city())
     (tmp_path / "dataset.npz").write_text("no archive")
     with pytest.raises(InputError, match="cannot read X_train from .*dataset.npz"):
-        write_windows(tmp_path / "dataset.npz", city(), tmp_path)
+        _write_windows(tmp_path / "dataset.npz", city(), tmp_path)
     with zipfile.ZipFile(tmp_path / "dataset.npz", "w") as archive:
         archive.writestr("X_train.npy", "no array")
     with pytest.raises(InputError, match="cannot read X_train from .*dataset.npz"):
-        write_windows(tmp_path / "dataset.npz", city(), tmp_path)
+        _write_windows(tmp_path / "dataset.npz", city(), tmp_path)

@@ -15,7 +15,7 @@ from trafficcast.errors import InputError
 from trafficcast.ingest.ingest import ingest
 from trafficcast.stores.export import export
 from trafficcast.stores.flows import flow_store, read_flows
-from trafficcast.taxibj.files import read_holidays, read_weather, read_windows
+from trafficcast.taxibj.files import _read_holidays, _read_weather, read_windows
 from trafficcast.taxibj.import_grids import import_taxibj
 
 HALF_HOUR = np.timedelta64(30, "m")
@@ -79,9 +79,9 @@ def test_a_whole_release(released: Path, tmp_path: Path) -> None:
     with h5py.File(released / "BJ13_M3x2_T30_InOut.h5") as hdf5:
         first = hdf5["data"][()]
     assert (flows["flow"].values[:48] == np.maximum(first, 0)).all()
-    weather = read_weather(data, city())
+    weather = _read_weather(data, city())
     assert weather is not None and weather["temperature"].values.tolist() == [21.5, 22.0]
-    assert read_holidays(data, city()).astype(str).tolist() == ["2013-09-19", "2013-09-20", "2013-09-21"]
+    assert _read_holidays(data, city()).astype(str).tolist() == ["2013-09-19", "2013-09-20", "2013-09-21"]
     assert len(read_windows(data, city())["train"][0]) == 5
     assert [(one["file"], one["observed"], one["missing"]) for one in report["grids"]] == [
         ("BJ13_M3x2_T30_InOut.h5", 48, 0),

@@ -25,14 +25,14 @@ import trafficcast.training.loop
 from pipelines.cli.main import main as command_line
 from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError, JobError
-from trafficcast.forecasting.climatology import FEATURES
+from trafficcast.forecasting.climatology import _FEATURES
 from trafficcast.forecasting.model import build, load_model
 from trafficcast.stores.flows import flow_store, flows_dataset
 from trafficcast.stores.registry import Registry
 from trafficcast.training import distributed
-from trafficcast.training.dataset import windows_of
-from trafficcast.training.distributed import agree, own_device, process_group, processes, rank, share
-from trafficcast.training.loop import train
+from trafficcast.training.dataset import _windows_of
+from trafficcast.training.distributed import _agree, _own_device, _processes, _share, process_group, rank
+from trafficcast.training.loop import _train
 from trafficcast.training.settings import TrainingSettings, recipe
 from trafficcast.training.train import train as train_and_publish
 
@@ -60,11 +60,11 @@ def trained(name: str, settings: TrainingSettings, checkpoint: Path, **options: 
         with torch.no_grad():
             for parameter in network.parameters():  # some start at zero, where others get no gradient at first
                 parameter += 0.01
-        calendar = rng.random((30, FEATURES)).astype(np.float32)
+        calendar = rng.random((30, _FEATURES)).astype(np.float32)
         context, unit = {"normal": (flows + rng.random(flows.shape)).astype(np.float32), "calendar": calendar}, 1.0
-    windows = windows_of(flows, unit, context, np.arange(11), np.arange(15, 20))
+    windows = _windows_of(flows, unit, context, np.arange(11), np.arange(15, 20))
     given: dict[str, Any] = {"resume": False, "progress": lambda items, *_: items, **options}
-    state = train(
+    state = _train(
         network, *windows, unit, settings, torch.device("cpu"), checkpoint, "data", on_epoch=lambda _: None, **given
     )
     return network, state
@@ -94,16 +94,16 @@ def work(folder: Path) -> None:
         trained("vmrnn-c", SETTINGS, checkpoint, progress=pull_the_plug)
     _, state = trained("vmrnn-c", SETTINGS, checkpoint, resume=True)
     save_file(state.best, folder / f"resumed-{rank()}")
-    agree("city", "small")
-    if processes() > 1:
+    _agree("city", "small")
+    if _processes() > 1:
         with pytest.raises(JobError, match="do not see the same city"):
-            agree("city", f"city {rank()}")
+            _agree("city", f"city {rank()}")
     (folder / f"done-{rank()}").touch()
 
 
 def fail(*words: str) -> None:
     """Train as the command line does with these words; the second process runs out of memory in its second step."""
-    loss, calls = trafficcast.training.loop.forecast_loss, []
+    loss, calls = trafficcast.training.loop._forecast_loss, []
 
     def greedy(*arguments: Any) -> torch.Tensor:
         calls.append(None)
@@ -111,7 +111,7 @@ def fail(*words: str) -> None:
             raise MemoryError
         return loss(*arguments)
 
-    trafficcast.training.loop.forecast_loss = greedy
+    trafficcast.training.loop._forecast_loss = greedy
     distributed.process_group = nullcontext  # these processes have joined already
     sys.argv[1:] = ["train", *words]
     command_line()
@@ -217,11 +217,11 @@ def test_the_first_process_alone_writes(worked: Worked) -> None:
 @pytest.mark.parametrize(("size", "count"), [(7, 2), (3, 3), (2, 4)])
 def test_the_shares_of_a_batch_are_the_batch(size: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = torch.arange(100, 100 + size)
-    monkeypatch.setattr(distributed, "processes", lambda: count)
+    monkeypatch.setattr(distributed, "_processes", lambda: count)
     shares = []
     for number in range(count):
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-        shares.append(share(batch))
+        shares.append(_share(batch))
     assert all(len(own) for own, _ in shares)
     assert sum(weight for _, weight in shares) == pytest.approx(1.0)
     windows = [int(window) for own, weight in shares if weight for window in own]
@@ -230,19 +230,19 @@ def test_the_shares_of_a_batch_are_the_batch(size: int, count: int, monkeypatch:
 
 def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[torch.device] = []
-    assert own_device(torch.device("cuda")) == torch.device("cuda")  # one process leaves the choice to torch
-    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    assert _own_device(torch.device("cuda")) == torch.device("cuda")  # one process leaves the choice to torch
+    monkeypatch.setattr(distributed, "_processes", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert own_device(torch.device("cpu")) == torch.device("cpu") and not chosen
-    assert own_device(torch.device("cuda")) == torch.device("cuda:1") == chosen[0]
+    assert _own_device(torch.device("cpu")) == torch.device("cpu") and not chosen
+    assert _own_device(torch.device("cuda")) == torch.device("cuda:1") == chosen[0]
     for name in ("cuda:0", "mps"):
         with pytest.raises(InputError, match=f"cannot train on '{name}'"):
-            own_device(torch.device(name))
+            _own_device(torch.device(name))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match="torchrun --nproc-per-node 1"):
-        own_device(torch.device("cuda"))
+        _own_device(torch.device("cuda"))
 
 
 def test_torchrun_publishes_one_model_like_that_of_one_process(tmp_path: Path) -> None:

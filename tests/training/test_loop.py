@@ -15,15 +15,15 @@ from safetensors.torch import save_file
 from trafficcast.errors import InputError, JobError
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c
-from trafficcast.training.dataset import windows_of
+from trafficcast.training.dataset import _windows_of
 from trafficcast.training.loop import (
-    Progress,
-    Trained,
-    decayed_or_not,
-    forecast_loss,
-    learning_rate,
-    seen_otherwise,
-    train,
+    _decayed_or_not,
+    _forecast_loss,
+    _learning_rate,
+    _Progress,
+    _seen_otherwise,
+    _train,
+    _Trained,
 )
 from trafficcast.training.settings import TrainingSettings, recipe
 
@@ -46,18 +46,18 @@ def run(
     settings: TrainingSettings = SETTINGS,
     identity: str = "data",
     resume: bool = False,
-    progress: Progress = quiet,
-    on_epoch: Callable[[Trained], None] = lambda state: None,
-) -> Trained:
+    progress: _Progress = quiet,
+    on_epoch: Callable[[_Trained], None] = lambda state: None,
+) -> _Trained:
     rng = np.random.default_rng(0)
     flows = rng.integers(0, 50, (40, 2, 8, 8))
     context, unit = {}, SCALE
     if isinstance(model, VMRNNC):
         normal = flows + rng.normal(0, 3, flows.shape).clip(0)
         context, unit = {"normal": normal.astype(np.float32), "calendar": np.zeros((40, 6), np.float32)}, 1.0
-    training, validation = windows_of(flows, unit, context, np.arange(0, 18), np.arange(20, 30))
+    training, validation = _windows_of(flows, unit, context, np.arange(0, 18), np.arange(20, 30))
     device = torch.device("cpu")
-    return train(model, training, validation, unit, settings, device, checkpoint, identity, resume, progress, on_epoch)
+    return _train(model, training, validation, unit, settings, device, checkpoint, identity, resume, progress, on_epoch)
 
 
 def conditioned() -> VMRNNC:
@@ -98,7 +98,7 @@ def test_training_lowers_the_loss_and_keeps_the_epoch_that_validation_chooses(tm
     seen: list[dict[str, torch.Tensor]] = []
     model = network()
 
-    def note(state: Trained) -> None:
+    def note(state: _Trained) -> None:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
 
     trained = run(tmp_path / "c.safetensors", model, on_epoch=note)
@@ -114,7 +114,7 @@ def test_the_loss_covers_all_seven_outputs_and_the_forecast_never_sees_its_targe
     frames = torch.rand(2, 8, 2, 8, 8)
     outputs = model(frames[:, :4], horizon=4)
     expected = ((outputs - frames[:, 1:]) ** 2).mean()
-    torch.testing.assert_close(forecast_loss(model, frames, {}), expected)
+    torch.testing.assert_close(_forecast_loss(model, frames, {}), expected)
     other = frames.clone()
     other[:, 4:] = 0
     torch.testing.assert_close(model(other[:, :4], horizon=4), outputs)
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path: Path) -> None:
     model, checkpoint = network(), tmp_path / "c.safetensors"
 
-    def spoil(state: Trained) -> None:
+    def spoil(state: _Trained) -> None:
         next(model.parameters()).data.fill_(torch.nan)
 
     with pytest.raises(JobError, match=f"epoch 2, step 1, .*the last good state is {checkpoint}"):
@@ -236,9 +236,9 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     model = conditioned()
     flows = np.random.default_rng(0).integers(0, 50, (20, 2, 8, 8))
     context = {"normal": flows.astype(np.float32), "calendar": np.zeros((20, 6), np.float32)}
-    (training,) = windows_of(flows, 1.0, context, np.arange(0, 12))
+    (training,) = _windows_of(flows, 1.0, context, np.arange(0, 12))
     device, checkpoint = torch.device("cpu"), tmp_path / "c.safetensors"
-    trained = train(model, training, None, 1.0, SETTINGS, device, checkpoint, "data", False, quiet, lambda state: None)
+    trained = _train(model, training, None, 1.0, SETTINGS, device, checkpoint, "data", False, quiet, lambda state: None)
     assert trained.best_epoch == SETTINGS.epochs and "valid_rmse" not in trained.history[-1]
     assert all(torch.equal(value, trained.best[name]) for name, value in model.state_dict().items())
 
@@ -259,20 +259,20 @@ def test_another_view_turns_frames_and_what_is_normal_alike() -> None:
     frames, normal = torch.rand(2, 8, 2, 4, 4), torch.rand(2, 8, 2, 4, 4)
     calendar = torch.rand(2, 8, 6)
     context = {"normal": normal, "calendar": calendar}
-    seen, told = seen_otherwise(frames, context, 0.5, 0.4, 0.9, 0.0, 0.0)
+    seen, told = _seen_otherwise(frames, context, 0.5, 0.4, 0.9, 0.0, 0.0)
     assert torch.equal(seen, frames.flip(-1).transpose(-1, -2))
     assert torch.equal(told["normal"], normal.flip(-1).transpose(-1, -2))
     assert torch.equal(told["calendar"], calendar)
-    oblong, _ = seen_otherwise(frames[..., :3], {}, 0.0, 0.99, 0.99, 0.0, 0.0)
+    oblong, _ = _seen_otherwise(frames[..., :3], {}, 0.0, 0.99, 0.99, 0.0, 0.0)
     assert torch.equal(oblong, frames[..., :3].flip(-2))
-    shifted, told = seen_otherwise(frames, context, 0.0, 0.0, 0.0, 0.25, 0.75)
+    shifted, told = _seen_otherwise(frames, context, 0.0, 0.0, 0.0, 0.25, 0.75)
     assert torch.equal(shifted[..., 1, 3], frames[..., 0, 0]) and torch.equal(shifted[..., 0, 0], frames[..., 3, 1])
     assert torch.equal(told["normal"], normal.roll((1, 3), (-2, -1)))
 
 
 def test_weight_decay_is_for_matrices_alone() -> None:
     model = network()
-    decayed, others = (group["params"] for group in decayed_or_not(model, 0.1))
+    decayed, others = (group["params"] for group in _decayed_or_not(model, 0.1))
     names = {id(p): name for name, p in model.named_parameters()}
     assert {id(p) for p in decayed} | {id(p) for p in others} == set(names) and not set(map(id, decayed)) & set(
         map(id, others)
@@ -283,7 +283,7 @@ def test_weight_decay_is_for_matrices_alone() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
-    rates = [learning_rate(TrainingSettings(learning_rate=1.0), step, 100) for step in range(100)]
+    rates = [_learning_rate(TrainingSettings(learning_rate=1.0), step, 100) for step in range(100)]
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert max(rates) == pytest.approx(1.0) and rates[-1] < 0.01
 

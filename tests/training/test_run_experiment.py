@@ -14,23 +14,23 @@ import pytest
 import torch
 
 from trafficcast.config.settings import load_config
-from trafficcast.forecasting.climatology import Normal, calendar_features, normal_of_others
+from trafficcast.forecasting.climatology import WeekdayClimatology, calendar_features, climatology_of_other_days
 from trafficcast.forecasting.model import ARCHITECTURES
 from trafficcast.nn import vmrnn_b, vmrnn_c
 from trafficcast.stores.flows import flow_store, flows_dataset, read_flows
 from trafficcast.training import run_experiment as pipeline
-from trafficcast.training.dataset import Windows
-from trafficcast.training.experiments import EXPERIMENTS, Experiment, Variant
-from trafficcast.training.settings import RECIPES, TrainingSettings
+from trafficcast.training.dataset import _Windows
+from trafficcast.training.experiments import _EXPERIMENTS, _Experiment, _Variant
+from trafficcast.training.settings import _RECIPES, TrainingSettings
 
 ENDS = ("--train-end", "2024-04-12", "--valid-end", "2024-04-13")
 SETTINGS = TrainingSettings(epochs=2, batch_size=32, learning_rate=3e-3)
-C = Variant({"name": "vmrnn-c"}, replace(SETTINGS, loss="counts", ema=0.5, views=True))
+C = _Variant({"name": "vmrnn-c"}, replace(SETTINGS, loss="counts", ema=0.5, views=True))
 SMALL = {
     "vmrnn-c": C,
     "no-calendar": replace(C, calendar=False),
     "own-day": replace(C, own_day=True),
-    "vmrnn-b": Variant({"name": "vmrnn-b"}, SETTINGS),
+    "vmrnn-b": _Variant({"name": "vmrnn-b"}, SETTINGS),
 }
 CITY = '[cities.small]\nwest = 0\neast = 1\nsouth = 0\nnorth = 1\nrows = 8\ncols = 8\ntimezone = "Asia/Shanghai"\n'
 
@@ -54,21 +54,21 @@ def small(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_flows(config)
     for name, make in (("vmrnn-b", vmrnn_b), ("vmrnn-c", vmrnn_c)):
         monkeypatch.setitem(ARCHITECTURES, name, partial(make, depth=1, embed=16, d_state=2))
-    monkeypatch.setitem(EXPERIMENTS, "choices", Experiment("Small", SMALL, "vmrnn-c"))
+    monkeypatch.setitem(_EXPERIMENTS, "choices", _Experiment("Small", SMALL, "vmrnn-c"))
     return config.parent / "data" / "small" / "experiments" / "choices"
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Windows, Windows]]:
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[_Windows, _Windows]]:
     """The training and validation windows that each training was given."""
-    given: list[tuple[Windows, Windows]] = []
+    given: list[tuple[_Windows, _Windows]] = []
     train = pipeline.train
 
-    def recorded(network: Any, training: Windows, validation: Windows, *more: Any) -> Any:
+    def recorded(network: Any, training: _Windows, validation: _Windows, *more: Any) -> Any:
         given.append((training, validation))
         return train(network, training, validation, *more)
 
-    monkeypatch.setattr(pipeline, "train", recorded)
+    monkeypatch.setattr(pipeline, "_train", recorded)
     return given
 
 
@@ -111,8 +111,8 @@ def test_its_training_is_that_of_the_train_command(
     trafficcast: Callable[..., Any], small: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("vmrnn-c", "vmrnn-b"):
-        plan = Experiment("", {name: Variant({"name": name}, RECIPES[name])})
-        monkeypatch.setitem(EXPERIMENTS, "choices", plan)
+        plan = _Experiment("", {name: _Variant({"name": name}, _RECIPES[name])})
+        monkeypatch.setitem(_EXPERIMENTS, "choices", plan)
         out = config.parent / name
         words = ("--epochs", 1, "--device", "cpu", *ENDS)
         ran = trafficcast("experiment", "choices", "--seeds", 1, "--out", out, "--json", *words)
@@ -123,16 +123,16 @@ def test_its_training_is_that_of_the_train_command(
 
 
 def test_what_a_variant_is_told(
-    trafficcast: Callable[..., Any], small: Path, config: Path, told: list[tuple[Windows, Windows]]
+    trafficcast: Callable[..., Any], small: Path, config: Path, told: list[tuple[_Windows, _Windows]]
 ) -> None:
     assert trafficcast("experiment", "choices", "--seeds", 1, "--epochs", 1, "--device", "cpu", *ENDS).code == 0
     city = load_config(config).city("small")
     flows = read_flows(config.parent / "data", city, None, city.midnight(np.datetime64("2024-04-13")))
     fitted, times = flows.isel(time=slice(96)), flows["time"].values
-    of_all = Normal.fit(city, fitted).at(times)
+    of_all = WeekdayClimatology.fit(city, fitted).at(times)
     (usual, validation), (no_calendar, _), (own_day, _), (published, _) = told
     assert validation.context is usual.context or validation.context == usual.context
-    assert (usual.context["normal"].numpy()[:96] == normal_of_others(city, fitted)).all()
+    assert (usual.context["normal"].numpy()[:96] == climatology_of_other_days(city, fitted)).all()
     assert (usual.context["normal"].numpy()[96:] == of_all[96:]).all()
     assert (usual.context["calendar"].numpy() == calendar_features(city, times)).all()
     assert not no_calendar.context["calendar"].any()
@@ -232,16 +232,16 @@ def windows(config: Path, monkeypatch: pytest.MonkeyPatch, trafficcast: Callable
     np.savez(config.parent / "dataset.npz", **{key: part * 2 - 1 for key, part in arrays.items()})
     assert trafficcast("import-taxibj", config.parent / "dataset.npz").code == 0
     network = {"name": "vmrnn-b", "depth": 1, "embed": 16}
-    plan = EXPERIMENTS["taxibj"]
+    plan = _EXPERIMENTS["taxibj"]
     small = {key: replace(variant, network=network) for key, variant in plan.variants.items()}
-    monkeypatch.setitem(EXPERIMENTS, "taxibj", replace(plan, variants=small))
+    monkeypatch.setitem(_EXPERIMENTS, "taxibj", replace(plan, variants=small))
     return spans
 
 
 def test_taxibj_chosen_by_test_as_published_and_by_validation(
     trafficcast: Callable[..., Any],
     windows: dict[str, np.ndarray],
-    told: list[tuple[Windows, Windows]],
+    told: list[tuple[_Windows, _Windows]],
     config: Path,
 ) -> None:
     ran = trafficcast("experiment", "taxibj", "--epochs", 2, "--seeds", 1, "--device", "cpu")
@@ -255,7 +255,7 @@ def test_taxibj_chosen_by_test_as_published_and_by_validation(
 
     (whole, test), (training, validation) = told
 
-    def seen(given: Windows) -> np.ndarray:
+    def seen(given: _Windows) -> np.ndarray:
         return given.batch(torch.arange(len(given.starts)))[0].numpy()
 
     np.testing.assert_allclose(seen(whole), windows["train"], atol=1e-6)

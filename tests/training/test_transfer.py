@@ -20,7 +20,7 @@ from trafficcast.forecasting.model import ARCHITECTURES, Model, build, load_mode
 from trafficcast.nn import vmrnn_b
 from trafficcast.stores.flows import flow_store, flows_dataset
 from trafficcast.stores.registry import Registry
-from trafficcast.training.transfer import Origin, find_origin
+from trafficcast.training.transfer import _find_starting_model, _StartingModel
 
 CONFIG = """
 default_city = "home"
@@ -132,26 +132,26 @@ def test_a_model_of_another_city_grid_or_slot_is_refused_unless_as_a_start(
         place = city(config, "home")
         with pytest.raises(InputError, match=f"trained with {old}.*train --city home --transfer home/vmrnn-b-1"):
             load_model(Registry(models / "home", place))
-        assert find_origin(models, place, "vmrnn-b", "vmrnn-b-1").city == "home"
+        assert _find_starting_model(models, place, "vmrnn-b", "vmrnn-b-1").city == "home"
     config.write_text(CONFIG)
     (models / "away").rename(models / "moved")
     place = city(config, "away").model_copy(update={"name": "moved"})
     with pytest.raises(InputError, match="trained for 'away', not for 'moved'.*--transfer moved/vmrnn-b-1"):
         load_model(Registry(models / "moved", place))
-    assert find_origin(models, place, "vmrnn-b", "moved/vmrnn-b-1").version == "vmrnn-b-1"
+    assert _find_starting_model(models, place, "vmrnn-b", "moved/vmrnn-b-1").version == "vmrnn-b-1"
 
 
 def test_what_cannot_be_a_start_is_refused(models: Path, config: Path) -> None:
     home = city(config, "home")
     for reference in ("../home/vmrnn-b-1", "/etc/passwd", "home/..", "home/vmrnn-b-1/", "", "."):
         with pytest.raises(InputError, match="neither VERSION nor CITY/VERSION"):
-            find_origin(models, home, "vmrnn-b", reference)
+            _find_starting_model(models, home, "vmrnn-b", reference)
     with pytest.raises(InputError, match="'away' has no model 'vmrnn-b-7'; it has: vmrnn-b-1"):
-        find_origin(models, home, "vmrnn-b", "away/vmrnn-b-7")
+        _find_starting_model(models, home, "vmrnn-b", "away/vmrnn-b-7")
     with pytest.raises(InputError, match="'nowhere' has no model 'vmrnn-b-1'; it has: none yet"):
-        find_origin(models, home, "vmrnn-b", "nowhere/vmrnn-b-1")
+        _find_starting_model(models, home, "vmrnn-b", "nowhere/vmrnn-b-1")
     with pytest.raises(InputError, match="is a vmrnn-b and cannot start a vmrnn-c: give --model vmrnn-b"):
-        find_origin(models, home, "vmrnn-c", "vmrnn-b-1")
+        _find_starting_model(models, home, "vmrnn-c", "vmrnn-b-1")
 
 
 @pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[:-9]), partial(torch.save, [1])])
@@ -159,7 +159,7 @@ def test_damaged_weights_are_refused(models: Path, config: Path, spoil: Callable
     home = city(config, "home")
     spoil(models / "home" / "vmrnn-b-1" / "model.safetensors")
     with pytest.raises(InputError, match="home/vmrnn-b-1 is damaged"):
-        find_origin(models, home, "vmrnn-b", "vmrnn-b-1")
+        _find_starting_model(models, home, "vmrnn-b", "vmrnn-b-1")
     with pytest.raises(InputError, match="home/vmrnn-b-1 is damaged"):
         load_model(Registry(models / "home", home))
 
@@ -171,7 +171,7 @@ def test_weights_fit_every_grid(name: str) -> None:
         build({"name": name, "rows": rows, "cols": cols, "embed": 16, **small}) for rows, cols in ((8, 8), (10, 21))
     )
     own = {name: buffer.fill_(1.0) for name, buffer in fine.named_buffers()}  # the start of VMRNN-C
-    Origin("away", f"{name}-1", "", coarse.state_dict(), None).load_into(fine)
+    _StartingModel("away", f"{name}-1", "", coarse.state_dict(), None).load_into(fine)
     with torch.no_grad():
         assert furthest(dict(coarse.named_parameters()), dict(fine.named_parameters())) == 0
     assert all((buffer == 1).all() for buffer in own.values())
@@ -186,7 +186,7 @@ def test_weights_fit_every_grid(name: str) -> None:
     ],
 )
 def test_weights_of_another_shape_are_refused_by_the_parameters_name(other: dict[str, int], sentence: str) -> None:
-    origin = Origin("away", "vmrnn-b-1", "", vmrnn_b(8, 8, depth=1, embed=16).state_dict(), None)
+    origin = _StartingModel("away", "vmrnn-b-1", "", vmrnn_b(8, 8, depth=1, embed=16).state_dict(), None)
     network = vmrnn_b(8, 8, **{"depth": 1, "embed": 16, **other})
     with pytest.raises(InputError, match=f"--transfer away/vmrnn-b-1: {sentence}"):
         origin.load_into(network)
@@ -204,9 +204,11 @@ def test_days_that_the_origin_has_seen_do_not_calibrate_it(
     warns: bool,
 ) -> None:
     publish(models, city(config, "home"), 0, train_end)
-    loaded: list[Origin] = []
-    load_into = Origin.load_into
-    monkeypatch.setattr(Origin, "load_into", lambda self, network: (loaded.append(self), load_into(self, network)))
+    loaded: list[_StartingModel] = []
+    load_into = _StartingModel.load_into
+    monkeypatch.setattr(
+        _StartingModel, "load_into", lambda self, network: (loaded.append(self), load_into(self, network))
+    )
     card = trafficcast(*TRAIN, "--transfer", "vmrnn-b-2", "--json").json
     assert card["transfer"]["seen_until"] == f"{train_end}T00:00:00+00:00"
     assert len(loaded) == starts  # the network that is published, and the one that calibrates its intervals

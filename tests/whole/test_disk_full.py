@@ -37,8 +37,8 @@ def fill_files(patch: pytest.MonkeyPatch) -> None:
 
 
 def fill_staging(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(staging.Staging, "bytes_in_memory", 0)
-    patch.setattr(staging, "BYTES_IN_MEMORY", 0)
+    patch.setattr(staging._Staging, "bytes_in_memory", 0)
+    patch.setattr(staging, "_BYTES_IN_MEMORY", 0)
     patch.setattr(staging, "_segment", no_space)
 
 

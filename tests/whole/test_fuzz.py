@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.errors import InputError
-from trafficcast.records.readers import FORMATS, find_records, read
+from trafficcast.records.readers import _FORMATS, find_records, read
 from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import find_sources
 
@@ -126,7 +126,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_a_good_file_of_every_format(folder: Path) -> None:
-    assert list(GOOD) == list(FORMATS)
+    assert list(GOOD) == list(_FORMATS)
     for name, (file_name, text) in GOOD.items():
         (folder / file_name).write_bytes(text)
         [(_, recognised)], _ = find_records(str(folder / file_name), CITY)
@@ -137,7 +137,7 @@ def test_there_is_a_good_file_of_every_format(folder: Path) -> None:
         assert not any(batch.dropped.total() for batch in batches)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", _FORMATS)
 @settings(derandomize=True, deadline=None, database=None, max_examples=150)
 @given(st.data())
 def test_damaged_files(folder: Path, name: str, data: st.DataObject) -> None:
@@ -163,7 +163,7 @@ def test_the_lines_of_a_damaged_file_of_rides_are_trips_or_dropped_or_without_pl
         assert len(of_trips.records) <= of_trips.rows - of_trips.dropped.total()
 
 
-@pytest.mark.parametrize("name", [None, *FORMATS])
+@pytest.mark.parametrize("name", [None, *_FORMATS])
 @settings(derandomize=True, deadline=None, database=None, max_examples=60)
 @given(st.one_of(st.binary(max_size=200), st.lists(st.sampled_from([*BITS, b"lon", b"37.7", b"7"])).map(b"".join)))
 def test_files_of_anything(folder: Path, name: str | None, text: bytes) -> None:
@@ -172,7 +172,7 @@ def test_files_of_anything(folder: Path, name: str | None, text: bytes) -> None:
         check_read(folder / file_name, CITY, name)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", _FORMATS)
 @settings(derandomize=True, deadline=None, database=None, max_examples=30)
 @given(st.data())
 def test_damaged_compressed_files(folder: Path, name: str, data: st.DataObject) -> None:

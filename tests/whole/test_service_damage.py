@@ -16,7 +16,7 @@ import xarray as xr
 
 from pipelines.service import schedule
 from pipelines.service.cycle import CityService
-from pipelines.service.status import INGEST
+from pipelines.service.status import _INGEST
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
 from trafficcast.forecasting.publish import JOB
@@ -59,7 +59,7 @@ class Running:
 
     def take(self, records: Path) -> None:
         """The ingest job."""
-        self._service._run(INGEST, self.city, lambda: str(ingest(str(records), None, self.city, self.data)))
+        self._service._run(_INGEST, self.city, lambda: str(ingest(str(records), None, self.city, self.data)))
 
     def look_from(self, first: np.datetime64, last: np.datetime64) -> None:
         """At every hour up to the last one."""

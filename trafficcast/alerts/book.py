@@ -19,7 +19,7 @@ import numpy as np
 from trafficcast.alerts.findings import Finding
 from trafficcast.errors import InputError, JobError
 
-TABLES = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS alerts (
     city TEXT NOT NULL, rule TEXT NOT NULL, kind TEXT NOT NULL, severity TEXT NOT NULL, message TEXT NOT NULL,
     value REAL, "limit" REAL NOT NULL, place TEXT NOT NULL, lon REAL, lat REAL,
@@ -34,9 +34,9 @@ CREATE INDEX IF NOT EXISTS unwritten ON notices (city) WHERE NOT written;
 CREATE INDEX IF NOT EXISTS undelivered ON notices (time) WHERE NOT delivered;
 """
 COLUMNS = 'city, rule, kind, severity, message, value, "limit", place, lon, lat, raised, cleared'
-OPEN = "raised <= :now AND (cleared IS NULL OR cleared > :now)"
-NOTICES = f"SELECT id, event, time, {COLUMNS} FROM notices JOIN alerts USING (city, rule, place, raised)"
-WAIT_SECONDS = 30.0
+_OPEN = "raised <= :now AND (cleared IS NULL OR cleared > :now)"
+_NOTICES = f"SELECT id, event, time, {COLUMNS} FROM notices JOIN alerts USING (city, rule, place, raised)"
+_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Alert:
 
 
 @dataclass(frozen=True)
-class Notice:
+class _Notice:
     """That an alert was raised or cleared. `id` is the same whenever the same is told again."""
 
     id: str
@@ -127,27 +127,27 @@ class AlertBook:
             return [_alert(row) for row in rows]
 
     @contextmanager
-    def unwritten(self, city: str) -> Iterator[list[Notice]]:
+    def unwritten(self, city: str) -> Iterator[list[_Notice]]:
         """The notices that are not in the log and the file yet, in order; they count as written when the block ends.
 
         Nobody else writes meanwhile. Where the block fails they stay unwritten.
         """
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")
-            rows = database.execute(f"{NOTICES} WHERE NOT written AND city = ? ORDER BY time, id", (city,))
+            rows = database.execute(f"{_NOTICES} WHERE NOT written AND city = ? ORDER BY time, id", (city,))
             notices = [_read_notice(row) for row in rows]
             yield notices
             _mark(database, "written", notices)
 
-    def undelivered(self, most: int) -> list[Notice]:
+    def undelivered(self, most: int) -> list[_Notice]:
         """The notices of all cities that wait for the webhook, the oldest first."""
         if not self.file.exists():
             return []
         with self._open() as database:
-            rows = database.execute(f"{NOTICES} WHERE NOT delivered ORDER BY time, id LIMIT ?", (most,))
+            rows = database.execute(f"{_NOTICES} WHERE NOT delivered ORDER BY time, id LIMIT ?", (most,))
             return [_read_notice(row) for row in rows]
 
-    def delivered(self, notices: list[Notice]) -> None:
+    def delivered(self, notices: list[_Notice]) -> None:
         """Note that the webhook has them."""
         with self._open() as database:
             _mark(database, "delivered", notices)
@@ -157,8 +157,8 @@ class AlertBook:
         """The database; what is written in the block is one transaction."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with closing(sqlite3.connect(self.file, timeout=WAIT_SECONDS)) as database, database:
-                database.executescript(TABLES)
+            with closing(sqlite3.connect(self.file, timeout=_WAIT_SECONDS)) as database, database:
+                database.executescript(_TABLES)
                 yield database
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
@@ -172,13 +172,13 @@ def _key(finding: Finding) -> tuple[str, str]:
 
 def _open_alerts(database: sqlite3.Connection, city: str, now: np.datetime64) -> list[Alert]:
     rows = database.execute(
-        f"SELECT {COLUMNS} FROM alerts WHERE city = :city AND {OPEN} ORDER BY raised, rule, place",
+        f"SELECT {COLUMNS} FROM alerts WHERE city = :city AND {_OPEN} ORDER BY raised, rule, place",
         {"city": city, "now": _text(now)},
     )
     return [_alert(row) for row in rows]
 
 
-def _mark(database: sqlite3.Connection, column: str, notices: list[Notice]) -> None:
+def _mark(database: sqlite3.Connection, column: str, notices: list[_Notice]) -> None:
     database.executemany(f"UPDATE notices SET {column} = 1 WHERE id = ?", [(notice.id,) for notice in notices])
 
 
@@ -202,9 +202,9 @@ def _notice(alert: Alert, delivered: bool) -> tuple[Any, ...]:
     return name, *key, event, _text(time), delivered
 
 
-def _read_notice(row: tuple[Any, ...]) -> Notice:
+def _read_notice(row: tuple[Any, ...]) -> _Notice:
     name, event, time, *alert = row
-    return Notice(name, event, _time(time), _alert(tuple(alert)))
+    return _Notice(name, event, _time(time), _alert(tuple(alert)))
 
 
 def _text(time: np.datetime64) -> str:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from trafficcast.config.alert_rules import Coverage, FeedSilent, Flow, ForecastOverdue, Rule, Skill
+from trafficcast.config.alert_rules import CoverageRule, FeedSilentRule, FlowRule, ForecastOverdueRule, Rule, SkillRule
 from trafficcast.config.city import FLOW_KINDS, HORIZON, City
 from trafficcast.errors import InputError
 from trafficcast.geography.areas import Area
 
-BASELINE = "persistence"
-MINUTE = np.timedelta64(1, "m")
+_BASELINE = "persistence"
+_MINUTE = np.timedelta64(1, "m")
 # Coverage is judged by at least this share of the forecasts of its hours: those of a quiet night say little.
-ENOUGH = 0.5
+_ENOUGH = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Finding:
     lat: float | None = None
 
 
-def findings(rules: Iterable[Rule], situation: Situation) -> list[Finding]:
+def _findings(rules: Iterable[Rule], situation: Situation) -> list[Finding]:
     """What the rules that hold for the city find, in their order.
 
     Raises InputError for a rule about an area that the situation does not have (see `check_areas`).
@@ -70,7 +70,7 @@ def findings(rules: Iterable[Rule], situation: Situation) -> list[Finding]:
 def check_areas(rules: Iterable[Rule], city: City, areas: Mapping[str, Area]) -> None:
     """Raise InputError for a rule of the city about an area that is not among `areas`."""
     for rule in _of_city(rules, city):
-        if isinstance(rule, Flow) and rule.area is not None and rule.area not in areas:
+        if isinstance(rule, FlowRule) and rule.area is not None and rule.area not in areas:
             known = ", ".join(sorted(areas)) or "none"
             raise InputError(f"alerts.rules: '{city.name}' has no area '{rule.area}'; {city.areas} has: {known}")
 
@@ -79,9 +79,9 @@ def scores_from(rules: Iterable[Rule], city: City, now: np.datetime64) -> np.dat
     """The init time from which on the rules need scores: twice the cycles, as some may be missing, and all hours."""
     spans: list[np.timedelta64] = [np.timedelta64(0, "m")]
     for rule in _of_city(rules, city):
-        if isinstance(rule, Skill):
+        if isinstance(rule, SkillRule):
             spans.append(2 * rule.cycles * city.slot)
-        elif isinstance(rule, Coverage):
+        elif isinstance(rule, CoverageRule):
             spans.append(_hours(rule))
     return now - max(spans) - (HORIZON + 1) * city.slot
 
@@ -92,34 +92,34 @@ def _of_city(rules: Iterable[Rule], city: City) -> list[Rule]:
 
 def _judge(rule: Rule, situation: Situation) -> list[Finding]:
     match rule:
-        case ForecastOverdue():
+        case ForecastOverdueRule():
             return _overdue(rule, situation)
-        case FeedSilent():
+        case FeedSilentRule():
             return _silent(rule, situation)
-        case Skill():
+        case SkillRule():
             return _skill(rule, situation)
-        case Coverage():
+        case CoverageRule():
             return _coverage(rule, situation)
-        case Flow():
+        case FlowRule():
             return _flow(rule, situation)
 
 
-def _overdue(rule: ForecastOverdue, situation: Situation) -> list[Finding]:
+def _overdue(rule: ForecastOverdueRule, situation: Situation) -> list[Finding]:
     city, newest = situation.city, situation.newest_init
     if newest is None:
         return [_finding(rule, "no forecast was ever published", None, rule.minutes)]
     due = newest + city.slot
-    late = float((situation.now - due) / MINUTE)
+    late = float((situation.now - due) / _MINUTE)
     message = f"no forecast from {_local(city, due)} on: it is {late:.0f} minutes overdue (limit {rule.minutes:g})"
     return [_finding(rule, message, late, rule.minutes)] if late > rule.minutes else []
 
 
-def _silent(rule: FeedSilent, situation: Situation) -> list[Finding]:
+def _silent(rule: FeedSilentRule, situation: Situation) -> list[Finding]:
     city, newest = situation.city, situation.newest_observed
     if newest is None:
         return [_finding(rule, "no slot was ever observed", None, rule.minutes)]
     since = newest + city.slot
-    late = float((situation.now - since - city.slot) / MINUTE)
+    late = float((situation.now - since - city.slot) / _MINUTE)
     message = (
         f"the feed is silent: of the slots from {_local(city, since)} on none is observed, the first is "
         f"{late:.0f} minutes late (limit {rule.minutes:g})"
@@ -127,8 +127,8 @@ def _silent(rule: FeedSilent, situation: Situation) -> list[Finding]:
     return [_finding(rule, message, late, rule.minutes)] if late > rule.minutes else []
 
 
-def _skill(rule: Skill, situation: Situation) -> list[Finding]:
-    city, scores, names = situation.city, situation.scores, [situation.forecaster, BASELINE]
+def _skill(rule: SkillRule, situation: Situation) -> list[Finding]:
+    city, scores, names = situation.city, situation.scores, [situation.forecaster, _BASELINE]
     if scores is None or not np.isin(names, scores["forecaster"].values).all():
         return []
     rmse = scores["rmse"].sel(forecaster=names).transpose("init_time", "forecaster", "lead_time").sortby("init_time")
@@ -147,7 +147,7 @@ def _skill(rule: Skill, situation: Situation) -> list[Finding]:
     return [_finding(rule, message, float(own), float(baseline))]
 
 
-def _coverage(rule: Coverage, situation: Situation) -> list[Finding]:
+def _coverage(rule: CoverageRule, situation: Situation) -> list[Finding]:
     city, scores = situation.city, situation.scores
     if scores is None or "inside" not in scores:
         return []
@@ -156,7 +156,7 @@ def _coverage(rule: Coverage, situation: Situation) -> list[Finding]:
     level = np.isclose(scores["level"].values, rule.level)
     inside = scores["inside"].transpose("init_time", "level", "lead_time").values[recent][:, level]
     inside = inside[np.isfinite(inside).any(axis=(1, 2))]
-    if len(inside) < max(1.0, ENOUGH * (_hours(rule) / city.slot)):
+    if len(inside) < max(1.0, _ENOUGH * (_hours(rule) / city.slot)):
         return []
     share = float(np.nanmean(inside))
     message = (
@@ -166,7 +166,7 @@ def _coverage(rule: Coverage, situation: Situation) -> list[Finding]:
     return [_finding(rule, message, share, rule.level)] if abs(share - rule.level) > rule.tolerance else []
 
 
-def _flow(rule: Flow, situation: Situation) -> list[Finding]:
+def _flow(rule: FlowRule, situation: Situation) -> list[Finding]:
     """One finding a place: the slot and flow kind that are furthest above their limit. Slots that are over are none."""
     city, forecast = situation.city, situation.forecast
     check_areas([rule], city, situation.areas)
@@ -194,7 +194,7 @@ def _flow(rule: Flow, situation: Situation) -> list[Finding]:
     return found
 
 
-def _at_places(frames: np.ndarray, rule: Flow, situation: Situation) -> np.ndarray:
+def _at_places(frames: np.ndarray, rule: FlowRule, situation: Situation) -> np.ndarray:
     """Frames (lead, flow kind, row, col) -> (lead, flow kind, place): the rule's area or cell, or every cell."""
     if rule.area is not None:
         return np.asarray((frames * situation.areas[rule.area].share).sum(axis=(2, 3))[..., None])
@@ -203,7 +203,7 @@ def _at_places(frames: np.ndarray, rule: Flow, situation: Situation) -> np.ndarr
     return frames.reshape(*frames.shape[:2], -1)
 
 
-def _place(number: int, rule: Flow, situation: Situation) -> tuple[str, float, float]:
+def _place(number: int, rule: FlowRule, situation: Situation) -> tuple[str, float, float]:
     """The name of a place of `_at_places` and its point, degrees."""
     city = situation.city
     if rule.area is not None:
@@ -225,7 +225,7 @@ def _finding(
     return Finding(rule.name, rule.kind, rule.severity, message, value, limit, place, lon, lat)
 
 
-def _hours(rule: Coverage) -> np.timedelta64:
+def _hours(rule: CoverageRule) -> np.timedelta64:
     return np.timedelta64(round(rule.hours * 60), "m")
 
 

@@ -14,14 +14,14 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
 from trafficcast import __version__
-from trafficcast.alerts.book import Alert, AlertBook, Notice
-from trafficcast.alerts.findings import Situation, findings
+from trafficcast.alerts.book import Alert, AlertBook, _Notice
+from trafficcast.alerts.findings import Situation, _findings
 from trafficcast.config.alert_rules import Alerts
 
-log = logging.getLogger("trafficcast")
+_log = logging.getLogger("trafficcast")
 # Three attempts of 3 s and a pause of 1 s before the last: a webhook that does not answer costs 10 s.
-ATTEMPT_SECONDS = 3.0
-RETRY = Retry(
+_ATTEMPT_SECONDS = 3.0
+_RETRY = Retry(
     total=2,
     backoff_factor=0.5,
     status_forcelist=(429, 500, 502, 503, 504),
@@ -30,7 +30,7 @@ RETRY = Retry(
     respect_retry_after_header=False,
 )
 # One message holds at most so many notices; what is left goes with the next one.
-MOST = 500
+_MOST = 500
 
 
 def check_alerts(alerts: Alerts, data: Path, situation: Situation, notify: bool) -> list[Alert]:
@@ -41,11 +41,11 @@ def check_alerts(alerts: Alerts, data: Path, situation: Situation, notify: bool)
     """
     city, book = situation.city.name, AlertBook(data / "alerts.sqlite")
     tell = notify and alerts.webhook is not None
-    book.update(city, findings(alerts.rules, situation), situation.now, deliver=tell)
+    book.update(city, _findings(alerts.rules, situation), situation.now, deliver=tell)
     with book.unwritten(city) as notices:
         _append(data / city / "alerts.jsonl", notices)
         for notice in notices:
-            _log(notice)
+            _log_alert(notice)
     return book.open(city, situation.now)
 
 
@@ -55,12 +55,12 @@ def deliver(alerts: Alerts, data: Path) -> int:
     What it did not take is sent again by the next call; a message that arrived and was not acknowledged comes twice.
     """
     book = AlertBook(data / "alerts.sqlite")
-    notices = book.undelivered(MOST) if alerts.webhook is not None else []
+    notices = book.undelivered(_MOST) if alerts.webhook is not None else []
     if alerts.webhook is None or not notices:
         return 0
     trouble = _post(alerts.webhook, {"notices": [notice.as_json() for notice in notices]})
     if trouble:
-        log.warning("the webhook at %s %s: %d notices wait", alerts.webhook_host, trouble, len(notices))
+        _log.warning("the webhook at %s %s: %d notices wait", alerts.webhook_host, trouble, len(notices))
         return 0
     book.delivered(notices)
     return len(notices)
@@ -73,12 +73,12 @@ def _post(address: SecretStr, message: object) -> str:
     try:
         with requests.Session() as session:
             for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(max_retries=RETRY))
+                session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
             with session.post(
                 address.get_secret_value(),
                 json=message,
                 headers={"User-Agent": f"trafficcast/{__version__}"},
-                timeout=Timeout(total=ATTEMPT_SECONDS),  # type: ignore[arg-type]  # requests takes urllib3's too
+                timeout=Timeout(total=_ATTEMPT_SECONDS),  # type: ignore[arg-type]  # requests takes urllib3's too
                 allow_redirects=False,
                 stream=True,  # the answer's body is not waited for
             ) as answer:
@@ -88,15 +88,15 @@ def _post(address: SecretStr, message: object) -> str:
         return f"failed with {type(cause).__name__}"
 
 
-def _log(notice: Notice) -> None:
+def _log_alert(notice: _Notice) -> None:
     alert = notice.alert
     if notice.event == "raised":
-        log.warning("%s: alert (%s): %s", alert.city, alert.finding.severity, alert.finding.message)
+        _log.warning("%s: alert (%s): %s", alert.city, alert.finding.severity, alert.finding.message)
     else:
-        log.info("%s: alert cleared: %s", alert.city, alert.finding.message)
+        _log.info("%s: alert cleared: %s", alert.city, alert.finding.message)
 
 
-def _append(file: Path, notices: list[Notice]) -> None:
+def _append(file: Path, notices: list[_Notice]) -> None:
     """Add a line of JSON for each notice that the file does not hold yet. Half a line, left by a crash, is cut off."""
     if not notices:
         return

@@ -30,7 +30,7 @@ US = np.timedelta64(1, "us")
 
 
 @dataclass(frozen=True)
-class Place:
+class CityAnswers:
     """A city with its stores below `data` and its models."""
 
     city: City
@@ -43,7 +43,7 @@ def city_entry(city: City) -> schema.CityEntry:
     return schema.CityEntry.model_validate({"name": city.name, **city.grid()})
 
 
-def city_state(place: Place, now: np.datetime64) -> schema.City:
+def city_state(place: CityAnswers, now: np.datetime64) -> schema.City:
     """A city and how far its stores go."""
     city = place.city
     stored = [last_stored(forecast_store(place.data, city, version)) for version in place.registry.champions()]
@@ -59,20 +59,20 @@ def city_state(place: Place, now: np.datetime64) -> schema.City:
     )
 
 
-def latest(place: Place) -> tuple[str, xr.Dataset] | None:
+def latest(place: CityAnswers) -> tuple[str, xr.Dataset] | None:
     """The version and the forecast (of one init time, without that dimension) published last; None without any."""
     found = latest_forecast(place.data, place.registry)
     return None if found is None else (found[0], found[1].isel(init_time=-1))
 
 
-def forecast_at(place: Place, init_time: np.datetime64) -> tuple[str, xr.Dataset] | None:
+def forecast_at(place: CityAnswers, init_time: np.datetime64) -> tuple[str, xr.Dataset] | None:
     """The version and the forecast published for an init time; None where there is none."""
     for version, forecasts in published(place.data, place.registry, init_time, init_time + US):
         return version, forecasts.isel(init_time=0)
     return None
 
 
-def forecast_list(place: Place, start: np.datetime64, end: np.datetime64) -> schema.Forecasts:
+def forecast_list(place: CityAnswers, start: np.datetime64, end: np.datetime64) -> schema.Forecasts:
     """The forecasts with init times in the period."""
     found = [
         (time, schema.ForecastEntry(**_origin(place.city, version, forecasts.isel(init_time=i))))
@@ -114,7 +114,9 @@ def forecast_geojson(city: City, version: str, forecast: xr.Dataset, zeros: bool
     }
 
 
-def observations(place: Place, start: np.datetime64, end: np.datetime64, now: np.datetime64) -> schema.Observations:
+def observations(
+    place: CityAnswers, start: np.datetime64, end: np.datetime64, now: np.datetime64
+) -> schema.Observations:
     """The slots that start in the period and have closed."""
     slots = []
     for flows in _closed_flows(place, start, end, now):
@@ -134,7 +136,7 @@ def observations(place: Place, start: np.datetime64, end: np.datetime64, now: np
 
 
 def cell_series(
-    place: Place, row: int, col: int, start: np.datetime64, end: np.datetime64, now: np.datetime64
+    place: CityAnswers, row: int, col: int, start: np.datetime64, end: np.datetime64, now: np.datetime64
 ) -> schema.CellSeries:
     """A cell in the slots that start in the period: what was observed, and what had been forecast for them."""
     city = place.city
@@ -182,7 +184,7 @@ def cell_series(
     )
 
 
-def scores(place: Place, start: np.datetime64, end: np.datetime64) -> schema.Scores:
+def scores(place: CityAnswers, start: np.datetime64, end: np.datetime64) -> schema.Scores:
     """The scores of the forecasts with init times in the period; a slot counts for the newest champion scored there."""
     city = place.city
     rows: dict[np.datetime64, tuple[str, xr.Dataset]] = {}
@@ -218,7 +220,7 @@ def scores(place: Place, start: np.datetime64, end: np.datetime64) -> schema.Sco
     )
 
 
-def model_list(place: Place) -> schema.Models:
+def model_list(place: CityAnswers) -> schema.Models:
     """The city's trained models, by name and number."""
     champion = place.registry.champion()
     entries = []
@@ -233,7 +235,7 @@ def model_list(place: Place) -> schema.Models:
     return schema.Models(city=place.city.name, champion=champion, models=entries)
 
 
-def model_card(place: Place, version: str) -> schema.Model:
+def model_card(place: CityAnswers, version: str) -> schema.Model:
     """The card of one of the city's versions."""
     champion = version == place.registry.champion()
     return schema.Model(city=place.city.name, champion=champion, card=place.registry.card(version))
@@ -251,7 +253,9 @@ def _days(city: City, start: np.datetime64, end: np.datetime64) -> Iterator[tupl
             yield begin, until
 
 
-def _closed_flows(place: Place, start: np.datetime64, end: np.datetime64, now: np.datetime64) -> Iterator[xr.Dataset]:
+def _closed_flows(
+    place: CityAnswers, start: np.datetime64, end: np.datetime64, now: np.datetime64
+) -> Iterator[xr.Dataset]:
     """The period's flows day by day, without the slots that have not closed."""
     store = flow_store(place.data, place.city)
     for first, last in _days(place.city, start, min(end, now)):
@@ -260,7 +264,7 @@ def _closed_flows(place: Place, start: np.datetime64, end: np.datetime64, now: n
             yield flows.isel(time=flows["time"].values + place.city.slot <= now)
 
 
-def _observed_until(place: Place, now: np.datetime64) -> np.datetime64 | None:
+def _observed_until(place: CityAnswers, now: np.datetime64) -> np.datetime64 | None:
     """The end of the newest observed slot that has closed; None where there is none."""
     store = flow_store(place.data, place.city)
     for day in reversed(store.days()):

@@ -17,50 +17,50 @@ from starlette.middleware.cors import CORSMiddleware
 
 from trafficcast import __version__
 from trafficcast.api import answers, schema
-from trafficcast.api.answers import Place
-from trafficcast.api.middleware import BearerToken, Conditional
-from trafficcast.api.page import operations_page
+from trafficcast.api.answers import CityAnswers
+from trafficcast.api.middleware import _BearerToken, _Conditional
+from trafficcast.api.page import _operations_page
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
 from trafficcast.stores.registry import Registry
 
-GRID_DAYS, SERIES_DAYS = 2, 31
-EARLIEST, LATEST = np.datetime64("1970-01-01", "us"), np.datetime64("2200-01-01", "us")
-DESCRIPTION = f"""The cities' observed flows, forecasts, scores and models, read-only.
+_GRID_DAYS, _SERIES_DAYS = 2, 31
+_EARLIEST, _LATEST = np.datetime64("1970-01-01", "us"), np.datetime64("2200-01-01", "us")
+_DESCRIPTION = f"""The cities' observed flows, forecasts, scores and models, read-only.
 
 Times in: ISO 8601; without an offset they are in the city's time zone. start is inclusive, end exclusive. At most \
-{GRID_DAYS} days of grids or {SERIES_DAYS} days of anything else a request. Times out have the city's offset.
+{_GRID_DAYS} days of grids or {_SERIES_DAYS} days of anything else a request. Times out have the city's offset.
 
 Flows are vehicles per slot. Row 0 is the northern row, column 0 the western one. A null is a number that is not known.
 
 Every answer has an ETag: send it back as If-None-Match, and an answer that has not changed is a 304 without content. \
 A refusal is {{"error": sentence}}."""
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
-log = logging.getLogger("trafficcast.api")
-Start = Annotated[str, Query(description="first time, inclusive, such as 2008-06-04 or 2008-06-04T18:00-07:00")]
-End = Annotated[str, Query(description="last time, exclusive")]
-REFUSALS: dict[int | str, dict[str, Any]] = {
+_log = logging.getLogger("trafficcast.api")
+_Start = Annotated[str, Query(description="first time, inclusive, such as 2008-06-04 or 2008-06-04T18:00-07:00")]
+_End = Annotated[str, Query(description="last time, exclusive")]
+_REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": schema.Error, "description": "a time, a period or a number is wrong, or the period too long"},
     401: {"model": schema.Error, "description": "the token is missing or wrong"},
     404: {"model": schema.Error, "description": "there is no such city, cell, forecast or model"},
     503: {"model": schema.Error, "description": "a stored file is damaged, or there is no forecast yet"},
     "default": {"model": schema.Error, "description": "any other refusal"},
 }
-router = APIRouter(prefix="/v1", responses=REFUSALS)
+_router = APIRouter(prefix="/v1", responses=_REFUSALS)
 
 
-def utc_now() -> np.datetime64:
+def _utc_now() -> np.datetime64:
     """The time, naive UTC."""
     return np.datetime64("now", "us")
 
 
-def create_app(
+def _create_app(
     config: Config,
     token: str | None = None,
     origins: Sequence[str] = (),
-    now: Callable[[], np.datetime64] = utc_now,
+    now: Callable[[], np.datetime64] = _utc_now,
 ) -> FastAPI:
     """The API of all cities of a configuration.
 
@@ -70,14 +70,14 @@ def create_app(
     app = FastAPI(
         title="trafficcast",
         version=__version__,
-        description=DESCRIPTION,
+        description=_DESCRIPTION,
         docs_url=None,  # FastAPI's own page loads scripts from outside
         redoc_url=None,
         # For the schema only: the middleware is what refuses.
         dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [],
     )
     app.state.config, app.state.now = config, now
-    app.include_router(router)
+    app.include_router(_router)
     app.add_api_route("/docs", _page, include_in_schema=False)
     app.add_api_route("/", lambda: RedirectResponse("docs"), include_in_schema=False)
     app.add_exception_handler(StarletteHTTPException, _refused)
@@ -85,9 +85,9 @@ def create_app(
     app.add_exception_handler(InputError, _damaged)
     app.add_exception_handler(OSError, _damaged)
     app.add_exception_handler(Exception, _failed)
-    app.add_middleware(Conditional)
+    app.add_middleware(_Conditional)
     if token:
-        app.add_middleware(BearerToken, token=token)
+        app.add_middleware(_BearerToken, token=token)
     if origins:  # the outermost: a browser asks beforehand without the token, and must be able to read a 401
         app.add_middleware(
             CORSMiddleware,
@@ -99,19 +99,19 @@ def create_app(
     return app
 
 
-def find_place(request: Request, city: Annotated[str, Path(description="a city's name")]) -> Place:
+def _find_place(request: Request, city: Annotated[str, Path(description="a city's name")]) -> CityAnswers:
     """The city of an address, looked up among those of the configuration."""
     config: Config = request.app.state.config
     if city not in config.cities:
         raise HTTPException(404, f"there is no such city; there are: {', '.join(sorted(config.cities)) or 'none'}")
     found = config.city(city)
-    return Place(found, config.paths.data, Registry(config.paths.models / found.name, found))
+    return CityAnswers(found, config.paths.data, Registry(config.paths.models / found.name, found))
 
 
-Here = Annotated[Place, Depends(find_place)]
+_Here = Annotated[CityAnswers, Depends(_find_place)]
 
 
-@router.get("/cities", response_model=schema.Cities)
+@_router.get("/cities", response_model=schema.Cities)
 def cities(request: Request) -> Response:
     """The cities of the configuration."""
     config: Config = request.app.state.config
@@ -119,21 +119,21 @@ def cities(request: Request) -> Response:
     return _json(schema.Cities(cities=entries))
 
 
-@router.get("/cities/{city}", response_model=schema.City)
-def city(request: Request, place: Here) -> Response:
+@_router.get("/cities/{city}", response_model=schema.City)
+def city(request: Request, place: _Here) -> Response:
     """A city: grid, cells, and how far its observations and forecasts go."""
     return _json(answers.city_state(place, request.app.state.now()))
 
 
-@router.get("/cities/{city}/forecasts", response_model=schema.Forecasts)
-def forecasts(place: Here, start: Start, end: End) -> Response:
+@_router.get("/cities/{city}/forecasts", response_model=schema.Forecasts)
+def forecasts(place: _Here, start: _Start, end: _End) -> Response:
     """The published forecasts with init times in a period of at most 31 days: when each was made, by whom and how."""
-    return _json(answers.forecast_list(place, *_period(place.city, start, end, SERIES_DAYS)))
+    return _json(answers.forecast_list(place, *_period(place.city, start, end, _SERIES_DAYS)))
 
 
-Format = Annotated[Literal["json", "geojson"], Query(description="json, or geojson: one feature a cell")]
-SkipZeros = Annotated[bool, Query(description="geojson: leave out the cells that are 0 in every slot and kind")]
-GEOJSON: dict[int | str, dict[str, Any]] = {
+_Format = Annotated[Literal["json", "geojson"], Query(description="json, or geojson: one feature a cell")]
+_SkipZeros = Annotated[bool, Query(description="geojson: leave out the cells that are 0 in every slot and kind")]
+_GEOJSON: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/geo+json": {}},
         "description": "the forecast; as GeoJSON, each feature has the properties row, col, inflow_0, ... "
@@ -142,8 +142,8 @@ GEOJSON: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/cities/{city}/forecasts/latest", response_model=schema.Forecast, responses=GEOJSON)
-def latest(place: Here, format: Format = "json", skip_zeros: SkipZeros = False) -> Response:
+@_router.get("/cities/{city}/forecasts/latest", response_model=schema.Forecast, responses=_GEOJSON)
+def latest(place: _Here, format: _Format = "json", skip_zeros: _SkipZeros = False) -> Response:
     """The forecast published last."""
     found = answers.latest(place)
     if found is None:
@@ -151,12 +151,12 @@ def latest(place: Here, format: Format = "json", skip_zeros: SkipZeros = False) 
     return _forecast(place.city, found, format, skip_zeros)
 
 
-@router.get("/cities/{city}/forecasts/{init_time}", response_model=schema.Forecast, responses=GEOJSON)
+@_router.get("/cities/{city}/forecasts/{init_time}", response_model=schema.Forecast, responses=_GEOJSON)
 def forecast(
-    place: Here,
+    place: _Here,
     init_time: Annotated[str, Path(description="the start of the first slot forecast")],
-    format: Format = "json",
-    skip_zeros: SkipZeros = False,
+    format: _Format = "json",
+    skip_zeros: _SkipZeros = False,
 ) -> Response:
     """The forecast of an init time."""
     time = _time(place.city, init_time)
@@ -166,44 +166,44 @@ def forecast(
     return _forecast(place.city, found, format, skip_zeros)
 
 
-@router.get("/cities/{city}/observations", response_model=schema.Observations)
-def observations(request: Request, place: Here, start: Start, end: End) -> Response:
+@_router.get("/cities/{city}/observations", response_model=schema.Observations)
+def observations(request: Request, place: _Here, start: _Start, end: _End) -> Response:
     """The observed grids of the closed slots that start in a period of at most 2 days."""
-    period = _period(place.city, start, end, GRID_DAYS)
+    period = _period(place.city, start, end, _GRID_DAYS)
     return _json(answers.observations(place, *period, request.app.state.now()))
 
 
-@router.get("/cities/{city}/cells/{row}/{col}", response_model=schema.CellSeries)
+@_router.get("/cities/{city}/cells/{row}/{col}", response_model=schema.CellSeries)
 def cell(
     request: Request,
-    place: Here,
+    place: _Here,
     row: Annotated[int, Path(description="row of the grid; row 0 is the northern one")],
     col: Annotated[int, Path(description="column of the grid; column 0 is the western one")],
-    start: Start,
-    end: End,
+    start: _Start,
+    end: _End,
 ) -> Response:
     """One cell in the slots of at most 31 days: observed, and forecast for the same slots by lead, with intervals."""
     rows, cols = place.city.rows, place.city.cols
     if not (0 <= row < rows and 0 <= col < cols):
         raise HTTPException(404, f"there is no such cell: rows run from 0 to {rows - 1}, columns from 0 to {cols - 1}")
-    period = _period(place.city, start, end, SERIES_DAYS)
+    period = _period(place.city, start, end, _SERIES_DAYS)
     return _json(answers.cell_series(place, row, col, *period, request.app.state.now()))
 
 
-@router.get("/cities/{city}/scores", response_model=schema.Scores)
-def scores(place: Here, start: Start, end: End) -> Response:
+@_router.get("/cities/{city}/scores", response_model=schema.Scores)
+def scores(place: _Here, start: _Start, end: _End) -> Response:
     """Errors of the verified forecasts with init times in a period of at most 31 days, beside every baseline's."""
-    return _json(answers.scores(place, *_period(place.city, start, end, SERIES_DAYS)))
+    return _json(answers.scores(place, *_period(place.city, start, end, _SERIES_DAYS)))
 
 
-@router.get("/cities/{city}/models", response_model=schema.Models)
-def models(place: Here) -> Response:
+@_router.get("/cities/{city}/models", response_model=schema.Models)
+def models(place: _Here) -> Response:
     """The city's trained models and which is in use."""
     return _json(answers.model_list(place))
 
 
-@router.get("/cities/{city}/models/{version}", response_model=schema.Model)
-def model(place: Here, version: Annotated[str, Path(description="a model's version")]) -> Response:
+@_router.get("/cities/{city}/models/{version}", response_model=schema.Model)
+def model(place: _Here, version: Annotated[str, Path(description="a model's version")]) -> Response:
     """A model's card."""
     known = place.registry.versions()
     if version not in known:
@@ -219,7 +219,7 @@ def _forecast(city: City, found: tuple[str, Any], form: str, skip_zeros: bool) -
 
 
 def _page(request: Request) -> HTMLResponse:
-    return HTMLResponse(operations_page(request.app.openapi()), headers={"Content-Security-Policy": PAGE_POLICY})
+    return HTMLResponse(_operations_page(request.app.openapi()), headers={"Content-Security-Policy": _PAGE_POLICY})
 
 
 def _period(city: City, start: str, end: str, most_days: int) -> tuple[np.datetime64, np.datetime64]:
@@ -238,7 +238,7 @@ def _time(city: City, text: str) -> np.datetime64:
         time = city.parse_time(text.replace(" ", "+") if "T" in text else text)
     except InputError as error:
         raise HTTPException(400, str(error)) from None
-    if not EARLIEST <= time < LATEST:
+    if not _EARLIEST <= time < _LATEST:
         raise HTTPException(400, f"{text} is out of range: years run from 1970 to 2199")
     return time
 
@@ -265,7 +265,7 @@ def _invalid(request: Request, error: Exception) -> Response:
 
 def _damaged(request: Request, error: Exception) -> Response:
     """The sentence names files of this machine: it goes to the log, and not to whoever asks."""
-    log.error("%s: %s", request.scope["path"].encode("unicode_escape").decode(), error)
+    _log.error("%s: %s", request.scope["path"].encode("unicode_escape").decode(), error)
     sentence = "a stored file that this answer needs cannot be read: the server's log says which"
     return JSONResponse({"error": sentence}, 503, {"Retry-After": "60"})
 

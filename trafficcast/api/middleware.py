@@ -13,11 +13,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Less is not worth the work.
-GZIP_FROM_BYTES = 1000
-GZIP_LEVEL = 5
+_GZIP_FROM_BYTES = 1000
+_GZIP_LEVEL = 5
 
 
-class BearerToken:
+class _BearerToken:
     """Lets through whoever shows the token (RFC 6750); the others get a 401."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -38,7 +38,7 @@ class BearerToken:
         await JSONResponse({"error": sentence}, 401, headers)(scope, receive, send)
 
 
-class Conditional:
+class _Conditional:
     """Gives every answer an ETag and `Cache-Control: no-cache`, packs it with gzip, and answers 304 and HEAD.
 
     The ETag (RFC 9110) is strong: a hash of the content, and another one where it is packed.
@@ -68,12 +68,12 @@ class Conditional:
         headers["Cache-Control"] = "no-cache"
         headers.add_vary_header("Accept-Encoding")
         if start["status"] == 200:
-            packed = len(body) >= GZIP_FROM_BYTES and accepts_gzip(request.get("accept-encoding", ""))
+            packed = len(body) >= _GZIP_FROM_BYTES and _accepts_gzip(request.get("accept-encoding", ""))
             body, tag = await run_in_threadpool(_encode, body, packed)
             if packed:
                 headers["Content-Encoding"] = "gzip"
             headers["ETag"] = tag
-            if matches(request.get("if-none-match", ""), tag):
+            if _matches(request.get("if-none-match", ""), tag):
                 start["status"], body = 304, b""
                 del headers["Content-Type"], headers["Content-Encoding"]
         if start["status"] == 304:
@@ -84,7 +84,7 @@ class Conditional:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-def accepts_gzip(accept_encoding: str) -> bool:
+def _accepts_gzip(accept_encoding: str) -> bool:
     """Whether a header names gzip, and not with the weight 0."""
     for coding in accept_encoding.lower().split(","):
         name, _, weight = coding.partition(";")
@@ -93,7 +93,7 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def matches(if_none_match: str, tag: str) -> bool:
+def _matches(if_none_match: str, tag: str) -> bool:
     """Whether a header names the tag; of this comparison weak tags are as good as strong ones."""
     given = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     return "*" in given or tag in given
@@ -102,4 +102,4 @@ def matches(if_none_match: str, tag: str) -> bool:
 def _encode(body: bytes, packed: bool) -> tuple[bytes, str]:
     """The body as it is sent, and its tag."""
     content = hashlib.sha256(body).hexdigest()[:32]
-    return (gzip.compress(body, GZIP_LEVEL, mtime=0), f'"{content}-gzip"') if packed else (body, f'"{content}"')
+    return (gzip.compress(body, _GZIP_LEVEL, mtime=0), f'"{content}-gzip"') if packed else (body, f'"{content}"')

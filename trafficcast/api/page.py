@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment
 
 
-def operations_page(schema: dict[str, Any]) -> str:
+def _operations_page(schema: dict[str, Any]) -> str:
     """The page of an OpenAPI schema: its operations with their parameters, and the fields of what they answer."""
     operations = [
         {"method": method.upper(), "path": path, "answer": _answer(operation), **operation}

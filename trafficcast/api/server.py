@@ -16,12 +16,12 @@ from trafficcast.errors import InputError
 if TYPE_CHECKING:
     import uvicorn
 
-TOKEN = "TRAFFICCAST_API_TOKEN"
-TOKEN_SHAPE = re.compile(r"[A-Za-z0-9._~+/=-]+")  # of RFC 6750
-ORIGIN = re.compile(r"\*|https?://[^/\s]+")
-SHUTDOWN_SECONDS = 5
+_TOKEN = "TRAFFICCAST_API_TOKEN"
+_TOKEN_SHAPE = re.compile(r"[A-Za-z0-9._~+/=-]+")  # of RFC 6750
+_ORIGIN = re.compile(r"\*|https?://[^/\s]+")
+_SHUTDOWN_SECONDS = 5
 
-log = logging.getLogger("trafficcast.api")
+_log = logging.getLogger("trafficcast.api")
 
 
 def serve(config: Config, address: str, port: int, origins: Sequence[str]) -> None:
@@ -30,36 +30,36 @@ def serve(config: Config, address: str, port: int, origins: Sequence[str]) -> No
     `origins`: which pages' scripts may read the answers (CORS). Raises InputError where FastAPI or uvicorn is not
     installed, nothing can listen there, or the token or an origin is none.
     """
-    with listen(address, port) as listening:
-        ready = server(config, read_token(), origins)
+    with _listen(address, port) as listening:
+        ready = _server(config, _read_token(), origins)
         where = f"http://{f'[{address}]' if ':' in address else address}:{listening.getsockname()[1]}"
-        log.info("the API of %s is at %s, its operations at %s/docs", ", ".join(config.cities), where, where)
-        if not os.environ.get(TOKEN) and not _is_loopback(address):
-            log.warning("whoever reaches %s may read everything: set %s to ask for a token", where, TOKEN)
+        _log.info("the API of %s is at %s, its operations at %s/docs", ", ".join(config.cities), where, where)
+        if not os.environ.get(_TOKEN) and not _is_loopback(address):
+            _log.warning("whoever reaches %s may read everything: set %s to ask for a token", where, _TOKEN)
         ready.run(sockets=[listening])
 
 
-def server(config: Config, token: str | None, origins: Sequence[str]) -> uvicorn.Server:
+def _server(config: Config, token: str | None, origins: Sequence[str]) -> uvicorn.Server:
     """A server of the API that is not running yet; its requests are not logged, and so no token is either."""
     for origin in origins:
-        if not ORIGIN.fullmatch(origin):
+        if not _ORIGIN.fullmatch(origin):
             raise InputError(f"--cors {origin} is no origin: write https://host or https://host:port, without a path")
     try:
         import uvicorn
 
-        from trafficcast.api.app import create_app
+        from trafficcast.api.app import _create_app
     except ModuleNotFoundError as error:
         raise InputError(f"the API needs {error.name}: pip install 'trafficcast[api]'") from None
-    app = create_app(config, token, origins)
+    app = _create_app(config, token, origins)
     return uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, ws="none",
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
     )  # fmt: skip
 
 
-def listen(address: str, port: int) -> socket.socket:
+def _listen(address: str, port: int) -> socket.socket:
     """A socket that listens there. Raises InputError where it cannot."""
     try:
         return socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
@@ -67,11 +67,11 @@ def listen(address: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen on {address}, port {port}: {error.strerror}; choose another") from None
 
 
-def read_token() -> str | None:
+def _read_token() -> str | None:
     """The token that requests must show, from the environment; None where it is not set."""
-    token = os.environ.get(TOKEN)
-    if token is not None and not TOKEN_SHAPE.fullmatch(token):
-        raise InputError(f"{TOKEN} is set, but empty or not of letters, digits and -._~+/= alone: set it, or unset it")
+    token = os.environ.get(_TOKEN)
+    if token is not None and not _TOKEN_SHAPE.fullmatch(token):
+        raise InputError(f"{_TOKEN} is set, but empty or not of letters, digits and -._~+/= alone: set it, or unset it")
     return token
 
 

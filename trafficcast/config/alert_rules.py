@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 
-Severity = Literal["warning", "critical"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Index = Annotated[int, Field(ge=0)]
+_Severity = Literal["warning", "critical"]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Index = Annotated[int, Field(ge=0)]
 
 
 class _Rule(BaseModel):
@@ -22,7 +22,7 @@ class _Rule(BaseModel):
     kind: str
     # The rule holds for this city; for all of them when not given.
     city: str | None = None
-    severity: Severity = "warning"
+    severity: _Severity = "warning"
 
     @property
     def name(self) -> str:
@@ -31,23 +31,23 @@ class _Rule(BaseModel):
         return " ".join([self.kind, *(f"{key}={value}" for key, value in limits.items())])
 
 
-class ForecastOverdue(_Rule):
+class ForecastOverdueRule(_Rule):
     """A slot has begun, and so many minutes later there is no forecast from it on."""
 
     kind: Literal["forecast-overdue"] = "forecast-overdue"
-    severity: Severity = "critical"
-    minutes: Positive = 20.0
+    severity: _Severity = "critical"
+    minutes: _Positive = 20.0
 
 
-class FeedSilent(_Rule):
+class FeedSilentRule(_Rule):
     """A slot has ended, and so many minutes later it is not observed."""
 
     kind: Literal["feed-silent"] = "feed-silent"
-    severity: Severity = "critical"
-    minutes: Positive = 60.0
+    severity: _Severity = "critical"
+    minutes: _Positive = 60.0
 
 
-class Skill(_Rule):
+class SkillRule(_Rule):
     """The forecaster's error (RMSE, mean over the leads) was above persistence's in each of the last scored forecasts.
 
     `cycles`: how many of them.
@@ -57,7 +57,7 @@ class Skill(_Rule):
     cycles: Annotated[int, Field(ge=1, le=1000)] = 6
 
 
-class Coverage(_Rule):
+class CoverageRule(_Rule):
     """The share of truths inside the prediction interval of a level differs from the level by more than `tolerance`."""
 
     kind: Literal["coverage"] = "coverage"
@@ -67,7 +67,7 @@ class Coverage(_Rule):
     hours: Annotated[float, Field(gt=0, le=24 * 31)] = 24.0
 
 
-class Flow(_Rule):
+class FlowRule(_Rule):
     """A forecast flow, vehicles per slot, is above a number, or above so many times what is typical there and then.
 
     Of an area (the sum over its cells, each by the share of it that the area covers) or a cell (row, column, from 0);
@@ -75,11 +75,11 @@ class Flow(_Rule):
     """
 
     kind: Literal["flow"] = "flow"
-    above: Positive | None = None
+    above: _Positive | None = None
     times_typical: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
-    at_least: Positive = 20.0
+    at_least: _Positive = 20.0
     area: str | None = None
-    cell: tuple[Index, Index] | None = None
+    cell: tuple[_Index, _Index] | None = None
     flow_kind: Literal["inflow", "outflow"] | None = None
 
     @model_validator(mode="after")
@@ -93,8 +93,8 @@ class Flow(_Rule):
         return self
 
 
-Rule = ForecastOverdue | FeedSilent | Skill | Coverage | Flow
-DEFAULTS: tuple[Rule, ...] = (ForecastOverdue(), FeedSilent(), Skill(), Coverage())
+Rule = ForecastOverdueRule | FeedSilentRule | SkillRule | CoverageRule | FlowRule
+_DEFAULTS: tuple[Rule, ...] = (ForecastOverdueRule(), FeedSilentRule(), SkillRule(), CoverageRule())
 
 
 class Alerts(BaseModel):
@@ -104,7 +104,7 @@ class Alerts(BaseModel):
 
     # Whoever knows such an address can use it: it is shown nowhere, only its host.
     webhook: SecretStr | None = None
-    rules: tuple[Annotated[Rule, Field(discriminator="kind")], ...] = DEFAULTS
+    rules: tuple[Annotated[Rule, Field(discriminator="kind")], ...] = _DEFAULTS
 
     @field_validator("webhook")
     @classmethod
@@ -125,7 +125,7 @@ class Alerts(BaseModel):
             if rule.city is not None and rule.city not in cities:
                 known = ", ".join(sorted(cities)) or "none"
                 raise InputError(f"{where}: there is no city '{rule.city}'; the configuration has: {known}")
-            if not isinstance(rule, Flow) or rule.area is None and rule.cell is None:
+            if not isinstance(rule, FlowRule) or rule.area is None and rule.cell is None:
                 continue
             if rule.city is None and len(cities) != 1:
                 raise InputError(f"{where}: an area or a cell is one city's: name it, city = ...")

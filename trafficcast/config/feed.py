@@ -9,7 +9,7 @@ from zoneinfo import available_timezones
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
-class ColumnNames(BaseModel):
+class _ColumnNames(BaseModel):
     """The names of a table's columns (of a JSON line's keys); what is not named is looked for under its usual names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,7 +35,7 @@ class Feed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: str | None = None
-    columns: ColumnNames = ColumnNames()
+    columns: _ColumnNames = _ColumnNames()
     # Of times without an offset; the city's zone when not given.
     timezone: str | None = None
     # Longitude and latitude have changed places in the files.

@@ -8,7 +8,7 @@ import numpy as np
 from apscheduler.triggers.cron import CronTrigger
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Days = Annotated[int, Field(ge=1)]
+_Days = Annotated[int, Field(ge=1)]
 
 
 class Service(BaseModel):
@@ -39,8 +39,8 @@ class Retraining(BaseModel):
     # Also when over a day the champion's error is more than the best baseline's, times this; at most once a day.
     when_worse_than: Annotated[float, Field(gt=0)] = 1.05
     # The last days of the store compare the two; those before them choose the challenger's epoch.
-    test_days: Days = 3
-    validation_days: Days = 2
+    test_days: _Days = 3
+    validation_days: _Days = 2
     # The challenger is promoted when its error is lower by more than this share of the champion's.
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.005
     hours: Annotated[float, Field(gt=0)] = 6.0
@@ -62,8 +62,8 @@ class Retention(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    flow_days: Days | None = None
-    forecast_days: Days | None = None
-    score_days: Days | None = None
+    flow_days: _Days | None = None
+    forecast_days: _Days | None = None
+    score_days: _Days | None = None
     # The newest ones, beside the champion and the one before it.
     models: Annotated[int, Field(ge=1)] | None = None

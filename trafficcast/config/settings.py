@@ -18,12 +18,12 @@ from trafficcast.config.city import City
 from trafficcast.config.service import Retention, Retraining, Service
 from trafficcast.errors import InputError
 
-PREFIX = "TRAFFICCAST__"
+_PREFIX = "TRAFFICCAST__"
 CITY_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-SECRETS = (("alerts",), ("alerts", "webhook"))  # values that no message shows
+_SECRETS = (("alerts",), ("alerts", "webhook"))  # values that no message shows
 
 
-class Paths(BaseModel):
+class _Paths(BaseModel):
     """Where things lie; relative paths are relative to the configuration file."""
 
     model_config = ConfigDict(extra="forbid")
@@ -31,7 +31,7 @@ class Paths(BaseModel):
     models: Path = Path("models")
 
 
-class Map(BaseModel):
+class _Map(BaseModel):
     """The dashboard's map. Without a tile server the base map is drawn from where vehicles report."""
 
     model_config = ConfigDict(extra="forbid")
@@ -51,10 +51,10 @@ class Dashboard(BaseModel):
 class Config(BaseSettings):
     """The whole configuration. Every value can be overridden as TRAFFICCAST__SECTION__KEY."""
 
-    model_config = SettingsConfigDict(extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+    model_config = SettingsConfigDict(extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__")
 
-    paths: Paths = Paths()
-    map: Map = Map()
+    paths: _Paths = _Paths()
+    map: _Map = _Map()
     dashboard: Dashboard = Dashboard()
     service: Service = Service()
     retraining: Retraining = Retraining()
@@ -106,7 +106,7 @@ def load_config(path: Path) -> Config:
     except ValidationError as error:
         raise InputError(_sentence(path, error)) from None
     except SettingsError as error:
-        raise InputError(f"environment variables {PREFIX}...: {error}; a whole section is written as JSON") from None
+        raise InputError(f"environment variables {_PREFIX}...: {error}; a whole section is written as JSON") from None
     for name in config.cities:
         if not CITY_NAME.fullmatch(name):
             raise InputError(f"{path}: cities.{name}: a city's name is lower-case letters, digits and single dashes")
@@ -116,14 +116,14 @@ def load_config(path: Path) -> Config:
     base = path.resolve().parent
     config.cities = {name: city.with_paths(base) for name, city in config.cities.items()}
     config._file = path.resolve()
-    config.paths = Paths(data=base / config.paths.data, models=base / config.paths.models)
+    config.paths = _Paths(data=base / config.paths.data, models=base / config.paths.models)
     return config
 
 
 def _check_environment() -> None:
     for key in os.environ:
-        if key.upper().startswith(PREFIX):
-            section = key[len(PREFIX) :].split("__")[0].lower()
+        if key.upper().startswith(_PREFIX):
+            section = key[len(_PREFIX) :].split("__")[0].lower()
             if section not in Config.model_fields:
                 raise InputError(f"environment variable {key}: unknown section{_nearest(section, Config.model_fields)}")
 
@@ -135,7 +135,7 @@ def _sentence(path: Path, error: ValidationError) -> str:
         key = str(first["loc"][-1])
         return f"{path}: unknown key '{where}'{_nearest(key, _fields_at(first['loc'][:-1]))}"
     message = first["msg"].removeprefix("Value error, ")
-    shown = not isinstance(first["input"], dict) and first["loc"] not in SECRETS
+    shown = not isinstance(first["input"], dict) and first["loc"] not in _SECRETS
     given = f" (given: {first['input']!r})" if shown else ""
     return f"{path}: {where}: {message}{given}"
 

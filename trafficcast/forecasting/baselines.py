@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.config.city import HISTORY, HORIZON, City, target_times
-from trafficcast.forecasting.climatology import Climatology, Normal, normal_of_others
-from trafficcast.forecasting.windows import gather
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, climatology_of_other_days
+from trafficcast.forecasting.windows import _gather
 
 WEEK = np.timedelta64(168, "h")
 
 
-class Persistence:
+class _Persistence:
     """The last observed slot again."""
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ class Persistence:
 
 
 @dataclass(frozen=True)
-class ScaledClimatology:
+class _ScaledClimatology:
     """Climatology times the ratio of the history's sum, both flow kinds, to the same sum of its climatology."""
 
     climatology: Climatology
@@ -39,7 +39,7 @@ class ScaledClimatology:
 
 
 @dataclass(frozen=True)
-class LastWeek:
+class _LastWeek:
     """The slot 168 hours earlier; climatology where that slot was not observed."""
 
     flows: xr.Dataset
@@ -62,40 +62,40 @@ class AnomalyPersistence:
     `weights`: (lead), that share. The strongest baseline that looks at one cell at a time.
     """
 
-    normal: Normal
+    normal: WeekdayClimatology
     weights: np.ndarray
 
     @classmethod
     def fit(cls, city: City, flows: xr.Dataset, starts: np.ndarray) -> Self:
         """Least squares over the windows at positions `starts` of training flows; normal is what the other days say."""
         values = flows["flow"].values.astype(np.float32)
-        windows, normal = gather(values, starts), gather(normal_of_others(city, flows), starts)
-        level, departure = anomaly(windows[:, :HISTORY], normal)
+        windows, normal = _gather(values, starts), _gather(climatology_of_other_days(city, flows), starts)
+        level, departure = _anomaly(windows[:, :HISTORY], normal)
         missing = windows[:, HISTORY:] - level
         axes = (0, 2, 3, 4)
         weights = (departure * missing).sum(axes) / np.maximum((departure**2).sum(axes), 1e-9)
-        return cls(Normal.fit(city, flows), weights.clip(0, 1).astype(np.float32))
+        return cls(WeekdayClimatology.fit(city, flows), weights.clip(0, 1).astype(np.float32))
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
         """See Forecaster."""
         city = self.normal.city
         times = np.asarray(init_times)[:, None] + city.slot * np.arange(-HISTORY, HORIZON)
-        level, departure = anomaly(history, self.normal.at(times))
+        level, departure = _anomaly(history, self.normal.at(times))
         return (level + self.weights[:, None, None, None] * departure).clip(min=0)
 
 
-def anomaly(history: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _anomaly(history: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """From history and what is normal, (n, slot, flow kind, row, col), vehicles per slot, of the same slots and later.
 
     Normal in the later slots times how busy the history was: (n, HORIZON, ...); the history's mean departure from the
     same: (n, 1, ...).
     """
     before, after = normal[:, :HISTORY], normal[:, HISTORY:]
-    busy = how_busy(history, normal)
+    busy = _activity(history, normal)
     return busy * after, (history - busy * before).mean(axis=1, keepdims=True)
 
 
-def how_busy(history: np.ndarray, normal: np.ndarray) -> np.ndarray:
+def _activity(history: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """All of a history over all that is normal in its slots, 1 where nothing is: (n, 1, 1, 1, 1).
 
     From history and what is normal, (n, slot, flow kind, row, col), of the same slots and maybe later.

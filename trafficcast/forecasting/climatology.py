@@ -23,25 +23,25 @@ from trafficcast.stores.registry import Registry
 
 # For the whole city, then for 4 x 4 districts, then for cells: how many days of its own a day of the week needs to
 # weigh as much as what larger parts say, and the width of the Gaussian that smooths how it differs, minutes.
-SCALES = ((1, 2.0, 90.0), (4, 4.0, 90.0), (None, 8.0, 30.0))
+_SCALES = ((1, 2.0, 90.0), (4, 4.0, 90.0), (None, 8.0, 30.0))
 # Width of the Gaussian that smooths everything over the time of day, minutes.
-SMOOTHING_MINUTES = 24.0
+_SMOOTHING_MINUTES = 24.0
 # How many rhythms there are, and how many days what they say weighs.
-RHYTHMS, RHYTHMS_PRIOR = 10, 5.0
-TINY = 1e-6
-DAYS_OFF = np.array([False] * 5 + [True] * 2)
-FEATURES = 6  # what `calendar_features` tells of a slot
+_RHYTHMS, _RHYTHMS_PRIOR = 10, 5.0
+_TINY = 1e-6
+_DAYS_OFF = np.array([False] * 5 + [True] * 2)
+_FEATURES = 6  # what `calendar_features` tells of a slot
 
 
 @dataclass(frozen=True)
-class Normal:
+class WeekdayClimatology:
     """`table`: (day of the week, slot of day, flow kind, row, col) float32, vehicles per slot; Monday is 0."""
 
     city: City
     table: np.ndarray
 
     @classmethod
-    def fit(cls, city: City, flows: xr.Dataset) -> Normal:
+    def fit(cls, city: City, flows: xr.Dataset) -> WeekdayClimatology:
         """From observed slots."""
         return cls(city, _table(city, *_sums(city, flows)))
 
@@ -53,7 +53,7 @@ class Normal:
         )
 
 
-def normal_of_others(city: City, flows: xr.Dataset) -> np.ndarray:
+def climatology_of_other_days(city: City, flows: xr.Dataset) -> np.ndarray:
     """What is normal in each slot of `flows` by all other local days: (time, flow kind, row, col), vehicles per slot.
 
     A network that trained on what is normal with the slot itself in it would trust it too much.
@@ -79,7 +79,7 @@ def calendar_features(city: City, times: np.ndarray) -> np.ndarray:
     """
     angle = 2 * np.pi * (city.slot_of_day(times) + 0.5) / city.slots_per_day
     harmonics = [function(n * angle) for n in (1, 2) for function in (np.sin, np.cos)]
-    off = DAYS_OFF[city.day_of_week(times)]
+    off = _DAYS_OFF[city.day_of_week(times)]
     return np.stack([*harmonics, off, city.is_holiday(times)], axis=1).astype(np.float32)
 
 
@@ -97,18 +97,18 @@ def _sums(city: City, flows: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def _table(city: City, sums: np.ndarray, counts: np.ndarray, weekdays: Iterable[int] = range(7)) -> np.ndarray:
     """The table's entries for some days of the week."""
-    sums, counts = (_smoothed(city, values, SMOOTHING_MINUTES, axis=1) for values in (sums, counts))
+    sums, counts = (_smoothed(city, values, _SMOOTHING_MINUTES, axis=1) for values in (sums, counts))
     kinds = _kinds(sums, counts)
     table = []
     for weekday in weekdays:
-        mean = kinds[int(DAYS_OFF[weekday])]
+        mean = kinds[int(_DAYS_OFF[weekday])]
         days = counts[weekday][:, None, None, None]
-        for parts, prior, minutes in SCALES:
+        for parts, prior, minutes in _SCALES:
             seen, expected, usual = (
                 _smoothed(city, _pooled(values, parts), minutes, axis=0)
                 for values in (sums[weekday], days * mean, prior * mean)
             )
-            factor = (seen + usual + TINY) / (expected + usual + TINY)
+            factor = (seen + usual + _TINY) / (expected + usual + _TINY)
             mean = mean * _spread_out(factor, *mean.shape[-2:])
         table.append(mean)
     return np.stack(table).astype(np.float32)
@@ -116,22 +116,22 @@ def _table(city: City, sums: np.ndarray, counts: np.ndarray, weekdays: Iterable[
 
 def _kinds(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The means (kind of day, slot of day, flow kind, row, col) of working days and days off."""
-    overall = sums.sum((0, 1)) / max(counts.sum(), TINY)
-    seen = [(sums[alike].sum(0), counts[alike].sum(0)) for alike in (~DAYS_OFF, DAYS_OFF)]
+    overall = sums.sum((0, 1)) / max(counts.sum(), _TINY)
+    seen = [(sums[alike].sum(0), counts[alike].sum(0)) for alike in (~_DAYS_OFF, _DAYS_OFF)]
     # A kind of day without a sample takes the other's mean, and a time of day without any the overall one.
     means = np.stack([_ratio(*own, _ratio(*other, overall)) for own, other in (seen, seen[::-1])])
     days = np.stack([n for _, n in seen])[..., None, None, None]
     roots = np.sqrt(means + 0.25).reshape(-1, means[0, 0].size)
-    weights = np.sqrt(days + TINY).reshape(-1, 1)
+    weights = np.sqrt(days + _TINY).reshape(-1, 1)
     weighted = weights * roots
-    rhythms = np.linalg.eigh(weighted @ weighted.T)[1][:, -RHYTHMS:]
+    rhythms = np.linalg.eigh(weighted @ weighted.T)[1][:, -_RHYTHMS:]
     shared = (rhythms @ (rhythms.T @ weighted) / weights).clip(min=0.5) ** 2 - 0.25
-    return np.asarray((days * means + RHYTHMS_PRIOR * shared.reshape(means.shape)) / (days + RHYTHMS_PRIOR))
+    return np.asarray((days * means + _RHYTHMS_PRIOR * shared.reshape(means.shape)) / (days + _RHYTHMS_PRIOR))
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
     n = counts[:, None, None, None]
-    return np.where(n > TINY, sums / np.maximum(n, TINY), otherwise)
+    return np.where(n > _TINY, sums / np.maximum(n, _TINY), otherwise)
 
 
 def _pooled(grids: np.ndarray, parts: int | None) -> np.ndarray:
@@ -163,7 +163,7 @@ def _smoothed(city: City, values: np.ndarray, minutes: float, axis: int) -> np.n
     return np.asarray(sum(shifted))
 
 
-def read_typical(registry: Registry, version: str) -> Normal | Climatology:
+def read_climatology(registry: Registry, version: str) -> WeekdayClimatology | Climatology:
     """What is normal on each day of the week where the model knows it, else its climatology.
 
     Both have `at(times)`, vehicles per slot. Raises InputError where the version is unknown or its file damaged.
@@ -173,7 +173,7 @@ def read_typical(registry: Registry, version: str) -> Normal | Climatology:
     try:
         tables = load_file(file)
         city = registry.city
-        return Normal(city, tables["normal"]) if "normal" in tables else Climatology(city, tables["table"])
+        return WeekdayClimatology(city, tables["normal"]) if "normal" in tables else Climatology(city, tables["table"])
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"cannot read {file}: {error}") from None
 

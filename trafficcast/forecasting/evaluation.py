@@ -15,7 +15,7 @@ from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.metrics import scores
 from trafficcast.forecasting.model import load_model
-from trafficcast.forecasting.windows import gather, window_starts
+from trafficcast.forecasting.windows import _gather, window_starts
 from trafficcast.progress import log
 from trafficcast.stores.flows import read_flows
 from trafficcast.stores.registry import Registry
@@ -89,6 +89,6 @@ def evaluate(
 def forecasts_and_truth(forecaster: Forecaster, flows: xr.Dataset, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Forecasts and what came, both (n, HORIZON, flow kind, row, col) in vehicles per slot."""
     values = flows["flow"].values
-    history = gather(values, starts, HISTORY).astype(np.float32)
+    history = _gather(values, starts, HISTORY).astype(np.float32)
     forecast = forecaster.forecast(history, flows["time"].values[starts + HISTORY])
-    return forecast, gather(values, starts + HISTORY, HORIZON)
+    return forecast, _gather(values, starts + HISTORY, HORIZON)

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from trafficcast.config.city import HORIZON
-from trafficcast.forecasting.climatology import Normal, calendar_features
+from trafficcast.forecasting.climatology import WeekdayClimatology, calendar_features
 from trafficcast.forecasting.inference import Function, forecasting
 
-INFERENCE_BATCH = 16
-CUDA_INFERENCE_BATCH = 256
+_INFERENCE_BATCH = 16
+_CUDA_INFERENCE_BATCH = 256
 
 
 class Forecaster(Protocol):
@@ -35,7 +35,7 @@ class Forecaster(Protocol):
 
 
 @dataclass(frozen=True)
-class VmrnnForecaster:
+class _VmrnnForecaster:
     """A trained published network. `scale`: the training maximum, vehicles per slot; it knows frames / scale."""
 
     network: nn.Module
@@ -53,11 +53,11 @@ class VmrnnForecaster:
 
 
 @dataclass(frozen=True)
-class ConditionedForecaster:
+class _ConditionedForecaster:
     """A trained network that knows vehicles per slot, what is normal and the calendar."""
 
     network: nn.Module
-    normal: Normal
+    normal: WeekdayClimatology
     device: torch.device
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class ConditionedForecaster:
 
 def in_batches(forecast: Function, device: torch.device, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """Forecasts (n, HORIZON, flow kind, row, col) of inputs (n, ...) by name, on their scale (see `forecasting`)."""
-    size = CUDA_INFERENCE_BATCH if device.type == "cuda" else INFERENCE_BATCH
+    size = _CUDA_INFERENCE_BATCH if device.type == "cuda" else _INFERENCE_BATCH
     tensors = {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
     batches = [
         forecast(**{name: tensor[first : first + size] for name, tensor in tensors.items()})

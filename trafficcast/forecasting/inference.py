@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trafficcast.config.city import HORIZON
 from trafficcast.errors import InputError
 
-log = logging.getLogger("trafficcast")
+_log = logging.getLogger("trafficcast")
 # Calls of one shape before its graph is captured: kernels are compiled and the optimizer's moments made in the first,
 # and who asks for a forecast or two need not wait for a capture.
 EAGER_CALLS = 3
@@ -29,7 +29,7 @@ Function = Callable[..., Tensor]
 
 def graphed(function: Function, device: torch.device) -> Function:
     """`function` of named tensors as CUDA graphs (see `Graphs`), on another device as it is."""
-    return Graphs(function, device) if device.type == "cuda" else function
+    return _Graphs(function, device) if device.type == "cuda" else function
 
 
 def fast_in_bfloat16(device: torch.device) -> bool:
@@ -62,7 +62,7 @@ class _Captured:
 
 
 @dataclass
-class Graphs:
+class _Graphs:
     """A function of named tensors, captured as a CUDA graph for every shape of theirs that comes up again and again.
 
     Random numbers are new in every replay, for the device's own generator is registered with every graph. Where a
@@ -118,7 +118,7 @@ class Graphs:
             raise
         except RuntimeError as error:
             self._possible = False
-            log.warning("no CUDA graph could be captured, which makes every step slower: %s", error)
+            _log.warning("no CUDA graph could be captured, which makes every step slower: %s", error)
         else:
             self._captured[shapes] = _Captured(graph, static, output)
 

@@ -20,16 +20,16 @@ from safetensors.numpy import load_file, save_file
 from trafficcast.errors import InputError
 from trafficcast.files import atomic
 
-LEVELS = (0.80, 0.95)
+_LEVELS = (0.80, 0.95)
 # Shares of the predictions below each activity level: every fourth level halves what lies above, so that the few busy
 # cells have levels of their own.
-SHARES = 1 - 2 ** (-np.arange(1, 41) / 4)
+_SHARES = 1 - 2 ** (-np.arange(1, 41) / 4)
 # The fewest residuals of a group: 95 % needs 39, and a quantile out of few is a noisy one.
-FEWEST = 500
+_FEWEST = 500
 # Bounds lie this much further out, vehicles, so that rounding never puts a truth that is the bound outside.
-EDGE = 1e-3
+_EDGE = 1e-3
 # Predicted flows, vehicles per slot, between which coverage is reported.
-BANDS = (0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+_BANDS = (0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Intervals:
     scores: np.ndarray
 
     @classmethod
-    def fit(cls, prediction: np.ndarray, truth: np.ndarray, levels: tuple[float, ...] = LEVELS) -> Self:
+    def fit(cls, prediction: np.ndarray, truth: np.ndarray, levels: tuple[float, ...] = _LEVELS) -> Self:
         """Calibrate on forecasts and what came, both (n, lead, flow kind, row, col), vehicles per slot.
 
         The forecasts must have had no part in what made their forecaster, nor in any choice. Fewer than about 40
@@ -83,8 +83,8 @@ class Intervals:
         activity = np.searchsorted(self.edges, flow, side="right")
         lead, kind = np.ogrid[: groups[0], : groups[1]]
         below, above = np.moveaxis(self.scores[:, :, lead[..., None, None], kind[..., None, None], activity], 1, 0)
-        lower = flow + below * _spread(flow) - EDGE
-        upper = flow + above * _spread(flow) + EDGE
+        lower = flow + below * _spread(flow) - _EDGE
+        upper = flow + above * _spread(flow) + _EDGE
         return np.clip(lower, 0, flow), np.maximum(upper, flow)
 
     def coverage(self, prediction: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
@@ -98,12 +98,12 @@ class Intervals:
         prediction, truth = _checked(prediction, truth)
         lower, upper = self.around(prediction)
         inside, width = (lower <= truth) & (truth <= upper), upper - lower
-        band = np.searchsorted(BANDS, prediction, side="right") - 1
-        counts = np.bincount(band.ravel(), minlength=len(BANDS))
+        band = np.searchsorted(_BANDS, prediction, side="right") - 1
+        counts = np.bincount(band.ravel(), minlength=len(_BANDS))
         shown = np.flatnonzero(counts)
 
         def means(values: np.ndarray) -> dict[str, Any]:
-            sums = np.bincount(band.ravel(), values.ravel(), minlength=len(BANDS))
+            sums = np.bincount(band.ravel(), values.ravel(), minlength=len(_BANDS))
             return {
                 "all": float(values.mean(dtype=np.float64)),
                 "by_lead": values.mean((0, 2, 3, 4), dtype=np.float64).tolist(),
@@ -113,7 +113,7 @@ class Intervals:
 
         return {
             "forecasts": len(prediction),
-            "bands": {"from": [BANDS[i] for i in shown], "share": (counts[shown] / counts.sum()).tolist()},
+            "bands": {"from": [_BANDS[i] for i in shown], "share": (counts[shown] / counts.sum()).tolist()},
             "levels": {
                 f"{level:g}": {"inside": means(inside[i]), "width": means(width[i])}
                 for i, level in enumerate(self.levels)
@@ -121,13 +121,13 @@ class Intervals:
         }
 
 
-def save_intervals(path: Path, intervals: Intervals) -> None:
+def _save_intervals(path: Path, intervals: Intervals) -> None:
     """Write intervals as a safetensors file, atomically."""
     with atomic(path) as temporary:
         save_file({name: np.ascontiguousarray(value) for name, value in vars(intervals).items()}, temporary)
 
 
-def load_intervals(path: Path, leads: int, kinds: int) -> Intervals | None:
+def _load_intervals(path: Path, leads: int, kinds: int) -> Intervals | None:
     """Intervals from their file; None where there is none.
 
     Raises InputError for a damaged file and for one of other leads or flow kinds.
@@ -149,12 +149,12 @@ def _edges(predicted: np.ndarray) -> np.ndarray:
 
     `predicted`: (lead, flow kind, n).
     """
-    candidates = np.unique(np.quantile(predicted, SHARES).astype(np.float32))
+    candidates = np.unique(np.quantile(predicted, _SHARES).astype(np.float32))
     # (candidate, lead, flow kind)
     below = np.stack([(predicted < edge).sum(-1) for edge in candidates])
     edges, taken = [], np.zeros_like(below[0])
     for edge, count in zip(candidates, below, strict=True):
-        if (count - taken).min() >= FEWEST and (predicted.shape[-1] - count).min() >= FEWEST:
+        if (count - taken).min() >= _FEWEST and (predicted.shape[-1] - count).min() >= _FEWEST:
             edges.append(edge)
             taken = count
     return np.array(edges, np.float32)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d
 
-WINDOW = 7
-K1, K2 = 0.01, 0.03
+_WINDOW = 7
+_K1, _K2 = 0.01, 0.03
 
 
 def scores(prediction: np.ndarray, truth: np.ndarray, scale: float) -> dict[str, Any]:
@@ -35,32 +35,32 @@ def _scores(prediction: np.ndarray, truth: np.ndarray, scale: float) -> dict[str
         "mae": float(np.abs(error).mean()),
         "mse": float(frame_mse.mean() * cells),
         "mae_sum": float(np.abs(error / scale).mean() * cells),
-        "ssim": ssim(frames, true_frames, data_range=1.0),
-        "ssim_openstl": ssim(frames, true_frames, data_range=2.0),
+        "ssim": _ssim(frames, true_frames, data_range=1.0),
+        "ssim_openstl": _ssim(frames, true_frames, data_range=2.0),
         "psnr": psnr,
     }
 
 
-def ssim(prediction: np.ndarray, truth: np.ndarray, data_range: float) -> float:
+def _ssim(prediction: np.ndarray, truth: np.ndarray, data_range: float) -> float:
     """Structural similarity (Wang et al. 2004, eq. 13) of frames (..., row, col) in [0, 1], averaged.
 
     Prediction clipped to [0, 1]; 7 x 7 uniform window, sample covariance, a border of 3 cells cropped. NaN where a
     side is shorter than the window.
     """
     rows, cols = truth.shape[-2:]
-    if min(rows, cols) < WINDOW:
+    if min(rows, cols) < _WINDOW:
         return float("nan")
     x = torch.from_numpy(np.clip(prediction, 0, 1).reshape(-1, 1, rows, cols).astype(np.float64))
     y = torch.from_numpy(truth.reshape(-1, 1, rows, cols).astype(np.float64))
 
     def mean(frames: torch.Tensor) -> torch.Tensor:
-        return avg_pool2d(frames, WINDOW, stride=1)  # only whole windows: the cropped border
+        return avg_pool2d(frames, _WINDOW, stride=1)  # only whole windows: the cropped border
 
-    sample = WINDOW**2 / (WINDOW**2 - 1)
+    sample = _WINDOW**2 / (_WINDOW**2 - 1)
     mean_x, mean_y = mean(x), mean(y)
     var_x, var_y = sample * (mean(x * x) - mean_x**2), sample * (mean(y * y) - mean_y**2)
     covariance = sample * (mean(x * y) - mean_x * mean_y)
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
     similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
         (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
     )

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from trafficcast.config.city import FLOW_KINDS, HORIZON
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, write_json
-from trafficcast.forecasting.baselines import AnomalyPersistence, LastWeek, Persistence, ScaledClimatology
-from trafficcast.forecasting.climatology import Climatology, Normal
-from trafficcast.forecasting.forecasters import ConditionedForecaster, Forecaster, VmrnnForecaster
+from trafficcast.forecasting.baselines import AnomalyPersistence, _LastWeek, _Persistence, _ScaledClimatology
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
+from trafficcast.forecasting.forecasters import Forecaster, _ConditionedForecaster, _VmrnnForecaster
 from trafficcast.forecasting.gradient_boosting import GradientBoosting
-from trafficcast.forecasting.intervals import Intervals, load_intervals, save_intervals
+from trafficcast.forecasting.intervals import Intervals, _load_intervals, _save_intervals
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c, vmrnn_d
 from trafficcast.stores.registry import Registry
 
@@ -55,8 +55,8 @@ class Model:
     def forecaster(self, device: torch.device) -> Forecaster:
         """The network behind the Forecaster protocol."""
         if self.anomaly is not None and is_conditioned(self.network):
-            return ConditionedForecaster(self.network, self.anomaly.normal, device)
-        return VmrnnForecaster(self.network, self.scale, device)
+            return _ConditionedForecaster(self.network, self.anomaly.normal, device)
+        return _VmrnnForecaster(self.network, self.scale, device)
 
     def baselines(self, flows: xr.Dataset | None) -> dict[str, Forecaster]:
         """All baselines by the names that scores use. `flows` is where `last_week`, absent without, looks things up.
@@ -66,12 +66,12 @@ class Model:
         start = None
         if self.anomaly is not None and is_conditioned(self.network):
             # A copy: the network's own goes to its device.
-            start = ConditionedForecaster(deepcopy(self.network.start), self.anomaly.normal, torch.device("cpu"))
+            start = _ConditionedForecaster(deepcopy(self.network.start), self.anomaly.normal, torch.device("cpu"))
         named: dict[str, Forecaster | None] = {
-            "persistence": Persistence(),
-            "last_week": None if flows is None else LastWeek(flows, self.climatology),
+            "persistence": _Persistence(),
+            "last_week": None if flows is None else _LastWeek(flows, self.climatology),
             "climatology": self.climatology,
-            "scaled_climatology": ScaledClimatology(self.climatology),
+            "scaled_climatology": _ScaledClimatology(self.climatology),
             "anomaly_persistence": self.anomaly,
             "pattern_persistence": start,
             "lightgbm": self.trees,
@@ -113,11 +113,11 @@ def load_model(registry: Registry, version: str | None = None) -> Model:
         climatology = Climatology(city, tables["table"])
         anomaly = trees = None
         if "normal" in tables or is_conditioned(network):
-            anomaly = AnomalyPersistence(Normal(city, tables["normal"]), tables["persistence"])
+            anomaly = AnomalyPersistence(WeekdayClimatology(city, tables["normal"]), tables["persistence"])
             trees = GradientBoosting.load(folder, anomaly)
     except (OSError, SafetensorError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"model {folder} is damaged: {' '.join(str(error).split())}") from None
-    intervals = load_intervals(folder / "intervals.safetensors", HORIZON, len(FLOW_KINDS))
+    intervals = _load_intervals(folder / "intervals.safetensors", HORIZON, len(FLOW_KINDS))
     return Model(card, network, climatology, anomaly, trees, intervals)
 
 
@@ -137,7 +137,7 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
         with atomic(folder / "climatology.safetensors") as temporary:
             save_arrays({name: np.ascontiguousarray(table) for name, table in tables.items()}, temporary)
         if model.intervals is not None:
-            save_intervals(folder / "intervals.safetensors", model.intervals)
+            _save_intervals(folder / "intervals.safetensors", model.intervals)
         write_json(folder / "card.json", model.card)
         extra(folder)
 

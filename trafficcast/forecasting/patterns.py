@@ -14,18 +14,18 @@ import numpy as np
 from scipy.linalg import eigh
 
 from trafficcast.config.city import HISTORY, HORIZON
-from trafficcast.forecasting.baselines import how_busy
-from trafficcast.forecasting.windows import gather
+from trafficcast.forecasting.baselines import _activity
+from trafficcast.forecasting.windows import _gather
 from trafficcast.nn.vmrnn_c import MOST_UNUSUAL, TERMS, UNUSUAL, VARIANCE_FLOOR
 
 # Days are left out in as many blocks, so that no window is told patterns that its own day had a part in. A window
 # across midnight is of the later day.
-BLOCKS = 5
+_BLOCKS = 5
 # Values to learn from, in windows evenly over time.
-VALUES = 100_000_000
+_VALUES = 100_000_000
 # Ridges, as shares of the square of what a coefficient belongs to.
-SHARES_RIDGE, LEFT_RIDGE = 0.1, 0.03
-TINY = 1e-5
+_SHARES_RIDGE, _LEFT_RIDGE = 0.1, 0.03
+_TINY = 1e-5
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Patterns:
         `calendar`: (slot, feature). `starts`, `days`: each training window's position and local day.
         """
         _, number_of_day = np.unique(days, return_inverse=True)
-        block = number_of_day * BLOCKS // (number_of_day.max() + 1)
-        few = max(1, VALUES // ((HISTORY + HORIZON) * flows[0].size))
+        block = number_of_day * _BLOCKS // (number_of_day.max() + 1)
+        few = max(1, _VALUES // ((HISTORY + HORIZON) * flows[0].size))
         some = np.linspace(0, len(starts) - 1, min(few, len(starts))).round().astype(int)
-        windows, usual = (gather(values, starts[some]).astype(np.float32) for values in (flows, normal))
-        busy = how_busy(windows[:, :HISTORY], usual)
+        windows, usual = (_gather(values, starts[some]).astype(np.float32) for values in (flows, normal))
+        busy = _activity(windows[:, :HISTORY], usual)
         expected, shape = busy * usual, windows.shape[2:]
         del usual
         expected, departures = (values.reshape(*values.shape[:2], -1) for values in (expected, windows - expected))
@@ -66,8 +66,8 @@ class Patterns:
         unusual = departures / spread
         basis = _lasting(unusual, n)
         amounts = np.empty((*unusual.shape[:2], n), np.float32)
-        of_others = np.empty((BLOCKS, *basis.shape), np.float32)
-        for one in range(BLOCKS):
+        of_others = np.empty((_BLOCKS, *basis.shape), np.float32)
+        for one in range(_BLOCKS):
             own = block[some] == one
             of_others[one] = _lasting(unusual[~own], n)
             amounts[own] = unusual[own] @ of_others[one].T
@@ -80,7 +80,7 @@ class Patterns:
             after = HISTORY + lead
             terms = departures[:, :HISTORY].mean(1), departures[:, HISTORY - 1], spread[:, after] * together
             left[lead] = _regression(np.stack([*terms, expected[:, after]], axis=1), told, departures[:, after])
-        return cls(basis.reshape(n, *shape), of_others.reshape(BLOCKS, n, *shape), block, shares, left)
+        return cls(basis.reshape(n, *shape), of_others.reshape(_BLOCKS, n, *shape), block, shares, left)
 
 
 def _lasting(unusual: np.ndarray, number: int) -> np.ndarray:
@@ -100,7 +100,7 @@ def _lasting(unusual: np.ndarray, number: int) -> np.ndarray:
         strongest = (size - wanted, size - 1)
         strength, vectors = eigh(correlation + correlation.T, subset_by_index=strongest, overwrite_a=True)
         # Beyond the rank, any vector would do.
-        kept = np.flatnonzero(strength > TINY * max(strength[-1], TINY))[::-1]
+        kept = np.flatnonzero(strength > _TINY * max(strength[-1], _TINY))[::-1]
         basis[: len(kept)] = (axes @ vectors[:, kept]).T
     return basis
 
@@ -114,7 +114,7 @@ def _shares(amounts: np.ndarray) -> np.ndarray:
     """Least squares, each pattern for itself: (lead, pattern, 2), of amounts (n, slot, pattern)."""
     seen, later = _seen(amounts), amounts[:, HISTORY:]
     square = np.einsum("nip,njp->pij", seen, seen, dtype=np.float64)
-    ridge = SHARES_RIDGE * np.trace(square, axis1=1, axis2=2)[:, None, None] * np.eye(2) + 1e-9 * np.eye(2)
+    ridge = _SHARES_RIDGE * np.trace(square, axis1=1, axis2=2)[:, None, None] * np.eye(2) + 1e-9 * np.eye(2)
     product = np.einsum("nip,nlp->pil", seen, later, dtype=np.float64)
     return np.linalg.solve(square + ridge, product).transpose(2, 0, 1).astype(np.float32)
 
@@ -133,5 +133,5 @@ def _regression(terms: np.ndarray, told: np.ndarray, target: np.ndarray) -> np.n
     square = square.reshape(features * number, -1)
     product = np.einsum("nic,nc,nf->fi", terms, target, told, dtype=np.float64, optimize=True).ravel()
     # What is told is about as large as one, so where it hardly varies nothing is made of it.
-    ridge = np.tile(LEFT_RIDGE * square.diagonal()[:number] + TINY, features)
+    ridge = np.tile(_LEFT_RIDGE * square.diagonal()[:number] + _TINY, features)
     return np.linalg.solve(square + np.diag(ridge), product).reshape(features, number).astype(np.float32)

@@ -13,9 +13,9 @@ from trafficcast.errors import InputError
 from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.model import Model, load_model
-from trafficcast.forecasting.windows import history_before
+from trafficcast.forecasting.windows import _history_before
 from trafficcast.stores.flows import flow_store, last_observed
-from trafficcast.stores.forecasts import Origin, check_forecast, forecast_dataset, forecast_store
+from trafficcast.stores.forecasts import Provenance, check_forecast, forecast_dataset, forecast_store
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.registry import Registry
 
@@ -49,10 +49,10 @@ def forecast(
             f"{city.isoformat(city.slot_start(init_time))} and every {city.slot_minutes} minutes after"
         )
     known = flows.read(init_time - HISTORY * city.slot, init_time)
-    return publish_forecast(city, data, model, model.forecaster(chosen_device), known, init_time)
+    return _publish_forecast(city, data, model, model.forecaster(chosen_device), known, init_time)
 
 
-def publish_forecast(
+def _publish_forecast(
     city: City,
     data: Path,
     model: Model,
@@ -61,9 +61,9 @@ def publish_forecast(
     init_time: np.datetime64,
 ) -> xr.Dataset:
     """Forecast from `flows`, check, store and note it. A forecast that is in the store already, the same, is left."""
-    flow = forecaster.forecast(history_before(flows, city, init_time), np.array([init_time]))[0]
+    flow = forecaster.forecast(_history_before(flows, city, init_time), np.array([init_time]))[0]
     check_forecast(flow, model.scale)
-    return publish(city, data, model, init_time, flow, Origin(model.version), np.datetime64(int(time.time()), "s"))
+    return publish(city, data, model, init_time, flow, Provenance(model.version), np.datetime64(int(time.time()), "s"))
 
 
 def publish(
@@ -72,7 +72,7 @@ def publish(
     model: Model,
     init_time: np.datetime64,
     flow: np.ndarray,
-    origin: Origin,
+    origin: Provenance,
     created: np.datetime64,
     seconds: float = 0.0,
 ) -> xr.Dataset:

@@ -21,12 +21,12 @@ from trafficcast.stores.scores import score_dataset, score_store
 
 VERIFY = "verify"
 # Slots after the last one forecast that are observed, while one of the four is not: then it is not waited for.
-PATIENCE = HORIZON
-ALL_LEADS = f"{HORIZON} of {HORIZON} leads"
+_PATIENCE = HORIZON
+_ALL_LEADS = f"{HORIZON} of {HORIZON} leads"
 
 
 @dataclass(frozen=True)
-class Verified:
+class _Verified:
     """How many forecasts were scored now, and how many wait for a slot that has not come or was not observed."""
 
     scored: int
@@ -40,7 +40,7 @@ def verify(
     start: np.datetime64 | None = None,
     end: np.datetime64 | None = None,
     version: str | None = None,
-) -> tuple[str, Verified]:
+) -> tuple[str, _Verified]:
     """Score the stored forecasts with init times in [start, end) that are not scored yet; returns the model's version.
 
     Raises InputError where the model has no forecast in the period.
@@ -57,18 +57,18 @@ def verify(
 def unverified(city: City, data: Path, version: str, forecasts: xr.Dataset) -> xr.Dataset:
     """Those of `forecasts` that are not scored at every lead."""
     done = Ledger(data / "ledger.sqlite").results(VERIFY, city.name, version)
-    keep = [done.get(init_time) != ALL_LEADS for init_time in forecasts["init_time"].values]
+    keep = [done.get(init_time) != _ALL_LEADS for init_time in forecasts["init_time"].values]
     return forecasts.isel(init_time=keep)
 
 
-def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None) -> Verified:
+def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None) -> _Verified:
     """Score those of `forecasts` whose slots have been observed in `flows` since, and who have no such score yet.
 
     Where one of the four slots is not observed although later ones are, the others are scored, and that one is not a
     number. A baseline's history is filled as the forecast's was (see `filled_history`).
     """
     if flows is None or not flows["observed"].values.any():
-        return Verified(0, len(forecasts["init_time"]))
+        return _Verified(0, len(forecasts["init_time"]))
     ledger, store = Ledger(data / "ledger.sqlite"), score_store(data, city, model.version)
     done = ledger.results(VERIFY, city.name, model.version)
     compared = model.baselines(flows)
@@ -79,9 +79,9 @@ def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flow
         targets = init_time + city.slot * np.arange(HORIZON)
         seen = np.isin(targets, observed["time"].values)
         result = f"{seen.sum()} of {HORIZON} leads"
-        if done.get(init_time) in (result, ALL_LEADS):
+        if done.get(init_time) in (result, _ALL_LEADS):
             continue
-        if not seen.all() and (not seen.any() or newest < targets[-1] + PATIENCE * city.slot):
+        if not seen.all() and (not seen.any() or newest < targets[-1] + _PATIENCE * city.slot):
             waiting += 1
             continue
         truth = np.full((HORIZON, *observed["flow"].shape[1:]), np.nan, np.float32)
@@ -94,4 +94,4 @@ def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flow
         store.write(score_dataset(city, init_time, made, truth, forecast if has_intervals(forecast) else None))
         ledger.record(VERIFY, city.name, model.version, init_time, result)
         scored += 1
-    return Verified(scored, waiting)
+    return _Verified(scored, waiting)

@@ -10,7 +10,7 @@ import xarray as xr
 from trafficcast.config.city import HISTORY, HORIZON, City
 from trafficcast.errors import InputError
 
-TEST_SHARE = 0.15
+_TEST_SHARE = 0.15
 VALID_SHARE = 0.10
 
 
@@ -31,12 +31,12 @@ class Split:
             )
 
 
-def default_split(city: City, time: np.ndarray) -> Split:
+def _default_split(city: City, time: np.ndarray) -> Split:
     """The last 15 % of the slots are test, the 10 % before them validation, cut at the nearest local midnights."""
     end = time[-1] + city.slot
     valid_end, train_end = (
         _nearest_midnight(city, time[min(round(len(time) * share), len(time) - 1)])
-        for share in (1 - TEST_SHARE, 1 - TEST_SHARE - VALID_SHARE)
+        for share in (1 - _TEST_SHARE, 1 - _TEST_SHARE - VALID_SHARE)
     )
     if train_end >= valid_end:
         train_end = _nearest_midnight(city, valid_end - np.timedelta64(1, "D"))
@@ -60,7 +60,7 @@ def chosen_split(
     Without `test_end` test runs to the last slot. Raises InputError where only part is given, or out of order.
     """
     if train_end is None and valid_end is None and test_end is None:
-        return default_split(city, time)
+        return _default_split(city, time)
     if train_end is None or valid_end is None:
         raise InputError("give --train-end and --valid-end together, or neither")
     return Split(time[0], train_end, valid_end, time[-1] + city.slot if test_end is None else test_end)
@@ -82,12 +82,12 @@ def window_starts(flows: xr.Dataset, city: City, start: np.datetime64, end: np.d
     return np.flatnonzero(whole & (first >= start) & (last < end))
 
 
-def gather(flows: np.ndarray, starts: np.ndarray, length: int = HISTORY + HORIZON) -> np.ndarray:
+def _gather(flows: np.ndarray, starts: np.ndarray, length: int = HISTORY + HORIZON) -> np.ndarray:
     """Windows (n, length, flow kind, row, col) of flows (time, flow kind, row, col)."""
     return flows[starts[:, None] + np.arange(length)]
 
 
-def history_before(flows: xr.Dataset | None, city: City, init_time: np.datetime64) -> np.ndarray:
+def _history_before(flows: xr.Dataset | None, city: City, init_time: np.datetime64) -> np.ndarray:
     """The four observed slots before `init_time`: (1, HISTORY, flow kind, row, col), vehicles per slot.
 
     Raises InputError that names the slots missing or not observed.

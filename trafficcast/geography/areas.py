@@ -11,10 +11,10 @@ import pandas as pd
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.geography.polygons import NO_SHARE, _polygon, _read, _shares
+from trafficcast.geography.polygons import _NO_SHARE, _polygon, _read, _shares
 
 # Outlines are drawn, not measured with: what is lost is below this share of a cell.
-OUTLINE_DETAIL = 0.02
+_OUTLINE_DETAIL = 0.02
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Area:
 
 def city_areas(city: City) -> dict[str, Area]:
     """The areas of the city's file, by name; none without a file. Raises as `read_areas`."""
-    return {} if city.areas is None else read_areas(city.areas, city)
+    return {} if city.areas is None else _read_areas(city.areas, city)
 
 
-def read_areas(file: Path, city: City) -> dict[str, Area]:
+def _read_areas(file: Path, city: City) -> dict[str, Area]:
     """Read polygons with a property `name` from GeoJSON (or any file geopandas reads), in the file's order.
 
     Features of the same name are one area, invalid polygons are repaired, what lies outside the city's box is cut off.
@@ -56,7 +56,7 @@ def read_areas(file: Path, city: City) -> dict[str, Area]:
     for name, parts in polygons.items():
         polygon = shapely.union_all(parts)
         share = _shares(polygon, city)
-        if share.max() < NO_SHARE:
+        if share.max() < _NO_SHARE:
             raise InputError(
                 f"{file}: area '{name}' lies outside the box of '{city.name}': take it out, or check that its "
                 "coordinates are longitude, latitude in degrees"
@@ -70,7 +70,7 @@ def _outline(polygon: Any, city: City) -> dict[str, Any]:
     import shapely
 
     cell = min((city.east - city.west) / city.cols, (city.north - city.south) / city.rows)
-    outline: dict[str, Any] = shapely.geometry.mapping(shapely.simplify(polygon, OUTLINE_DETAIL * cell))
+    outline: dict[str, Any] = shapely.geometry.mapping(shapely.simplify(polygon, _OUTLINE_DETAIL * cell))
     return outline
 
 

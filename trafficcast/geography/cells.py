@@ -9,7 +9,7 @@ from trafficcast.config.city import OUTSIDE, City
 
 EARTH_RADIUS_M = 6371008.8
 # Five decimals of a degree are a metre.
-DECIMALS = 5
+_DECIMALS = 5
 
 
 @njit(cache=True, nogil=True)
@@ -23,7 +23,7 @@ def cell_of(lon: float, lat: float, box: np.ndarray, rows: int, cols: int) -> in
 
 
 @njit(cache=True, nogil=True)
-def _cells(lon, lat, box, rows, cols):  # type: ignore[no-untyped-def]
+def cells_of(lon, lat, box, rows, cols):  # type: ignore[no-untyped-def]
     cells = np.empty(len(lon), np.int64)
     for i in range(len(lon)):
         cells[i] = cell_of(lon[i], lat[i], box, rows, cols)
@@ -42,8 +42,8 @@ def haversine_m(lon1: float, lat1: float, lon2: float, lat2: float) -> float:
 def cell_ring(city: City, row: int, col: int) -> list[list[float]]:
     """A cell's closed outline, [lon, lat] in degrees, from its north-western corner on."""
     height, width = (city.north - city.south) / city.rows, (city.east - city.west) / city.cols
-    north, south = (round(city.north - height * edge, DECIMALS) for edge in (row, row + 1))
-    west, east = (round(city.west + width * edge, DECIMALS) for edge in (col, col + 1))
+    north, south = (round(city.north - height * edge, _DECIMALS) for edge in (row, row + 1))
+    west, east = (round(city.west + width * edge, _DECIMALS) for edge in (col, col + 1))
     return [[west, north], [west, south], [east, south], [east, north], [west, north]]
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 
-WGS84 = "EPSG:4326"
+_WGS84 = "EPSG:4326"
 # Less than this share of a cell is a border drawn along its edge.
-NO_SHARE = 1e-9
+_NO_SHARE = 1e-9
 
 
 def _shares(polygon: Any, city: City) -> np.ndarray:
@@ -29,7 +29,7 @@ def _shares(polygon: Any, city: City) -> np.ndarray:
     strips = shapely.intersection(polygon, shapely.box(lon[0], lat[rows + 1], lon[-1], lat[rows]))
     boxes = shapely.box(lon[cols], lat[rows + 1][:, None], lon[cols + 1], lat[rows][:, None])  # (row, col)
     inside = shapely.area(shapely.intersection(strips[:, None], boxes)) / shapely.area(boxes)
-    share[np.ix_(rows, cols)] = np.where(inside < NO_SHARE, 0, inside.clip(max=1))
+    share[np.ix_(rows, cols)] = np.where(inside < _NO_SHARE, 0, inside.clip(max=1))
     return share
 
 
@@ -59,7 +59,7 @@ def _read(file: Path) -> Any:
     if not isinstance(frame, geopandas.GeoDataFrame) or not len(frame) or frame.crs is None:
         raise InputError(f"{file} holds no polygons in a known coordinate system: give a GeoJSON of the areas")
     try:
-        return frame.to_crs(WGS84)
+        return frame.to_crs(_WGS84)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{file}: its coordinate system cannot be brought to longitude and latitude: {error}"

@@ -13,12 +13,12 @@ import pandas as pd
 from trafficcast.config.city import OUTSIDE, City
 from trafficcast.errors import InputError
 
-WGS84 = "EPSG:4326"
+_WGS84 = "EPSG:4326"
 # Cylindrical equal area: areas are true, and cells, which lie between meridians and parallels, stay rectangles.
-EQUAL_AREA = "EPSG:6933"
+_EQUAL_AREA = "EPSG:6933"
 # Shares carry the noise of the projection, about 1e-12 of a zone. A smaller one is a border drawn along a cell's edge;
 # quotas (count x share) are rounded to these decimals, so that what is equal on the map is a tie here.
-NO_SHARE = 1e-12
+_NO_SHARE = 1e-12
 QUOTA_DECIMALS = 9
 
 
@@ -56,7 +56,7 @@ def read_zones(path: Path, id_column: str, city: City) -> Zones:
         raise InputError(f"{path} has no column '{id_column}' of zone ids; its columns are: {names or 'none'}")
     row_ids = _whole_numbers(frame[id_column], path)
     try:
-        polygons = frame.geometry.to_crs(EQUAL_AREA).to_numpy()
+        polygons = frame.geometry.to_crs(_EQUAL_AREA).to_numpy()
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{path}: its coordinate system cannot be brought to longitude and latitude: {error}"
@@ -72,8 +72,8 @@ def read_zones(path: Path, id_column: str, city: City) -> Zones:
             raise InputError(f"{path}: zone {zone_id} has no polygon with an area: mend it or take its rows out")
         covered, areas = _areas_by_cell(polygon, x, y)
         share = areas / area
-        cells.append(covered[share > NO_SHARE])
-        shares.append(share[share > NO_SHARE])
+        cells.append(covered[share > _NO_SHARE])
+        shares.append(share[share > _NO_SHARE])
     if not any(map(len, cells)):
         raise InputError(
             f"none of the {len(ids)} zones of {path} touches the box of '{city.name}': "
@@ -135,8 +135,8 @@ def _cell_edges(city: City) -> tuple[np.ndarray, np.ndarray]:
 
     lon = np.linspace(city.west, city.east, city.cols + 1)
     lat = np.linspace(city.north, city.south, city.rows + 1)
-    x = geopandas.GeoSeries.from_xy(lon, np.full(len(lon), city.south), crs=WGS84).to_crs(EQUAL_AREA).x
-    y = geopandas.GeoSeries.from_xy(np.full(len(lat), city.west), lat, crs=WGS84).to_crs(EQUAL_AREA).y
+    x = geopandas.GeoSeries.from_xy(lon, np.full(len(lon), city.south), crs=_WGS84).to_crs(_EQUAL_AREA).x
+    y = geopandas.GeoSeries.from_xy(np.full(len(lat), city.west), lat, crs=_WGS84).to_crs(_EQUAL_AREA).y
     return x.to_numpy(), y.to_numpy()
 
 

@@ -22,33 +22,33 @@ from trafficcast import __version__
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingest import staging
-from trafficcast.ingest.hour_files import read_hour
-from trafficcast.ingest.merging import Settled, join, runs, settle_hour
-from trafficcast.ingest.record_store import KINDS, RecordStore, SourceFacts, State, kind_of, with_codes
-from trafficcast.ingest.staging import Segment, Staging
-from trafficcast.ingest.threads import BadSource, Found, source_facts
-from trafficcast.ingest.vehicles import Fleet
+from trafficcast.ingest.hour_files import _read_hour_file
+from trafficcast.ingest.merging import _join_hours, _merge_hour, _MergedHours, _runs
+from trafficcast.ingest.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of, _with_codes
+from trafficcast.ingest.staging import _Segment, _Staging
+from trafficcast.ingest.threads import _BadSource, _Found, _source_facts
+from trafficcast.ingest.vehicles import _VehicleTable
 from trafficcast.progress import track
 from trafficcast.records.readers import read
 from trafficcast.records.records import Points
 from trafficcast.records.screening import Screen
 from trafficcast.records.sources import Source
 
-RUNS_AHEAD = 3  # days that are settled on the cluster while one is taken into the state
+_RUNS_AHEAD = 3  # days that are settled on the cluster while one is taken into the state
 
 
 @dataclass(frozen=True)
-class Taken:
+class _Staged:
     """A source staged by a worker: its segments, the names that its vehicles' codes index, and its facts."""
 
     kind: str | None
     names: list[str]
-    segments: list[Segment]
+    segments: list[_Segment]
     facts: SourceFacts
 
 
 @dataclass
-class Cluster:
+class _Cluster:
     """A crew (see `threads.Threads` for the other one)."""
 
     city: City
@@ -58,29 +58,29 @@ class Cluster:
     client: Any
     folder: Path
     # For each hour and number of a source: that number, the segments with the hour, its vehicles' codes.
-    _parts: dict[int, dict[int, tuple[int, list[Segment], Any]]] = field(default_factory=lambda: defaultdict(dict))
+    _parts: dict[int, dict[int, tuple[int, list[_Segment], Any]]] = field(default_factory=lambda: defaultdict(dict))
 
-    def digests(self, found: Found) -> Iterable[str]:
+    def digests(self, found: _Found) -> Iterable[str]:
         """Each source's digest."""
         return self.client.gather(self.client.map(_digest, [source for source, _ in found], pure=False))
 
-    def take_in(self, found: Found, screen: Screen, on_bad: BadSource) -> dict[int, SourceFacts]:
+    def take_in(self, found: _Found, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
         """Stage the records of sources; what became of the rows of each good one, by its number."""
         facts = {}
         futures = [
-            self.client.submit(take_source, source, name, self.city, screen, self.folder, pure=False)
+            self.client.submit(_stage_source, source, name, self.city, screen, self.folder, pure=False)
             for source, name in found
         ]
         for number, future in enumerate(track(futures, "reading", len(futures))):
             taken, source = future.result(), found[number][0]
             future.release()
-            if isinstance(taken, Taken) and taken.kind is not None and taken.kind != self.state.kind:
+            if isinstance(taken, _Staged) and taken.kind is not None and taken.kind != self.state.kind:
                 try:
-                    empty = KINDS[taken.kind].concatenate([])
-                    self.state.kind = kind_of(empty, source, self.city, self.state.kind)
+                    empty = _KINDS[taken.kind].concatenate([])
+                    self.state.kind = _kind_of(empty, source, self.city, self.state.kind)
                 except InputError as error:
                     taken = error
-            if not isinstance(taken, Taken):
+            if not isinstance(taken, _Staged):
                 on_bad(source, taken)
                 continue
             codes = self._shared(self.state.fleet.codes(taken.names))
@@ -94,14 +94,14 @@ class Cluster:
         """The hours that have staged records."""
         return sorted(self._parts)
 
-    def settle(self, hours: list[int], generation: int) -> Iterator[Settled]:
+    def settle(self, hours: list[int], generation: int) -> Iterator[_MergedHours]:
         """The hours settled, in runs (see `settling.settle`)."""
         names = self._shared(self.state.fleet.names)
-        todo = runs(hours, self.state.hours)
+        todo = _runs(hours, self.state.hours)
         waiting: deque[Any] = deque()
         for run in track(todo, "counting", len(todo)):
             waiting.append(self._join([self._settle_hour(hour, generation, names) for hour in run]))
-            if len(waiting) > RUNS_AHEAD:
+            if len(waiting) > _RUNS_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -111,25 +111,26 @@ class Cluster:
         return self.client.submit(_same, value, pure=False)
 
     def _settle_hour(self, hour: int, generation: int, names: Any) -> Any:
-        kind = KINDS[self.state.kind or "points"]
+        kind = _KINDS[self.state.kind or "points"]
         old = self.state.hours.get(hour, ("", 0))[0]
         place = self.city, self.zone_ids, self.store.root, hour, generation
-        return self.client.submit(settle_parts, *place, kind, names, old, list(self._parts[hour].values()), pure=False)
+        return self.client.submit(_merge_parts, *place, kind, names, old, list(self._parts[hour].values()), pure=False)
 
     def _join(self, settled: list[Any]) -> Any:
         """Neighbours joined two by two on the cluster, until one is left."""
         while len(settled) > 1:
             pairs = [settled[i : i + 2] for i in range(0, len(settled), 2)]
             settled = [
-                self.client.submit(join, self.city, *pair, pure=False) if len(pair) == 2 else pair[0] for pair in pairs
+                self.client.submit(_join_hours, self.city, *pair, pure=False) if len(pair) == 2 else pair[0]
+                for pair in pairs
             ]
         return settled[0]
 
 
 @contextmanager
-def cluster(
+def _cluster(
     city: City, store: RecordStore, state: State, zone_ids: np.ndarray | None, address: str
-) -> Iterator[Cluster]:
+) -> Iterator[_Cluster]:
     """The crew of a Dask scheduler's workers. Raises InputError where it cannot be used, JobError where it breaks."""
     try:
         from distributed import Client, KilledWorker
@@ -145,29 +146,29 @@ def cluster(
     with client, tempfile.TemporaryDirectory(prefix=".staging-", dir=store.root) as folder:
         _check_workers(client, address, Path(folder))
         try:
-            yield Cluster(city, store, state, zone_ids, client, Path(folder))
+            yield _Cluster(city, store, state, zone_ids, client, Path(folder))
         except (KilledWorker, FutureCancelledError, CommClosedError) as error:
             raise JobError(f"the Dask cluster at {address} broke down: {error}; run the same command again") from None
 
 
-def take_source(source: Source, name: str, city: City, screen: Screen, folder: Path) -> Taken | Exception:
+def _stage_source(source: Source, name: str, city: City, screen: Screen, folder: Path) -> _Staged | Exception:
     """Read and stage a source, on a worker; an error that is the source's is returned."""
-    screening, fleet, kind = screen.of(source), Fleet(), None
+    screening, fleet, kind = screen.of(source), _VehicleTable(), None
     own = Path(tempfile.mkdtemp(dir=folder))
     try:
         with ThreadPoolExecutor(1) as thread:
-            staged = Staging(own, thread, bytes_in_memory=0)
+            staged = _Staging(own, thread, bytes_in_memory=0)
             for batch in read(source, city, name):
                 records = screening.keep(batch)
-                kind = kind_of(records, source, city, kind)
+                kind = _kind_of(records, source, city, kind)
                 staged.add(fleet.coded(records, batch.vehicles), 0)
             screening.check_not_swapped()
-            return Taken(kind, fleet.names, staged.segments(), source_facts(screening, name))
+            return _Staged(kind, fleet.names, staged.segments(), _source_facts(screening, name))
     except (InputError, JobError) as error:
         return error
 
 
-def settle_parts(
+def _merge_parts(
     city: City,
     zone_ids: np.ndarray | None,
     root: Path,
@@ -176,23 +177,23 @@ def settle_parts(
     kind: type[Any],
     names: list[str],
     old_file: str,
-    parts: list[tuple[int, list[Segment], np.ndarray]],
-) -> Settled:
+    parts: list[tuple[int, list[_Segment], np.ndarray]],
+) -> _MergedHours:
     """Settle an hour, on a worker. `parts`: the number of a source, its segments, and its vehicles' codes."""
 
     def staged() -> tuple[Any, np.ndarray]:
         new, source = [], []
         for number, segments, codes in parts:
-            records, _ = staging.read_hour(segments, hour, kind)
+            records, _ = staging._read_staged_hour(segments, hour, kind)
             new.append(replace(records, vehicle=codes[records.vehicle]) if isinstance(records, Points) else records)
             source.append(np.full(len(records), number, np.int32))
         return kind.concatenate(new), np.concatenate(source)
 
     old = kind.concatenate([])
     if old_file:
-        known, old = read_hour(root / old_file, kind)
-        old = with_codes(old, Fleet(names).codes(known))
-    return settle_hour(city, zone_ids, root, hour, generation, names, old, staged)
+        known, old = _read_hour_file(root / old_file, kind)
+        old = _with_codes(old, _VehicleTable(names).codes(known))
+    return _merge_hour(city, zone_ids, root, hour, generation, names, old, staged)
 
 
 def _same(value: Any) -> Any:

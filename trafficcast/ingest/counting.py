@@ -18,15 +18,15 @@ import xarray as xr
 from numba import njit
 
 from trafficcast.config.city import FLOW_KINDS, OUTSIDE, City
-from trafficcast.geography.cells import _cells, cell_of, haversine_m
+from trafficcast.geography.cells import cell_of, cells_of, haversine_m
 from trafficcast.geography.zones import Zones, position, spread
 from trafficcast.records.records import Points, Records, Trips, ZoneTrips
 from trafficcast.stores.flows import UNKNOWN, flows_dataset
 
-MINUTE_US = 60_000_000
+_MINUTE_US = 60_000_000
 
 # Positions in a count's totals.
-POINTS, OUTSIDE_POINTS, PAIRS, FAR_PAIRS, TRANSITIONS, REFUSED_GAP, REFUSED_SPEED = range(7)
+_POINTS, _OUTSIDE_POINTS, _PAIRS, _FAR_PAIRS, _TRANSITIONS, _REFUSED_GAP, _REFUSED_SPEED = range(7)
 TOTALS = (
     "points",
     "points_outside",
@@ -39,7 +39,7 @@ TOTALS = (
 
 
 @dataclass(frozen=True)
-class Slot:
+class _Slot:
     """One slot's share of a count: flow (flow kind, place) int32, records (of trips: their ends), distinct vehicles,
     minutes (minute) with a report.
 
@@ -51,9 +51,9 @@ class Slot:
     vehicles: int
     minutes: np.ndarray
 
-    def plus(self, other: Slot) -> Slot:
+    def plus(self, other: _Slot) -> _Slot:
         """Both together; a vehicle in both is counted twice."""
-        return Slot(
+        return _Slot(
             self.flow + other.flow,
             self.records + other.records,
             self.vehicles + other.vehicles,
@@ -61,7 +61,7 @@ class Slot:
         )
 
     @classmethod
-    def nothing(cls, places: int, slot_minutes: int) -> Slot:
+    def nothing(cls, places: int, slot_minutes: int) -> _Slot:
         """A slot without a record."""
         return cls(np.zeros((len(FLOW_KINDS), places), np.int32), 0, 0, np.zeros(slot_minutes, np.bool_))
 
@@ -73,13 +73,13 @@ class Count:
     `first` and `last` are each vehicle's first and last point, sorted by vehicle; trips have none.
     """
 
-    slots: dict[int, Slot] = field(default_factory=dict)
+    slots: dict[int, _Slot] = field(default_factory=dict)
     totals: np.ndarray = field(default_factory=lambda: np.zeros(len(TOTALS), np.int64))
     first: Points = field(default_factory=lambda: Points.concatenate([]))
     last: Points = field(default_factory=lambda: Points.concatenate([]))
 
 
-def count_points(city: City, points: Points) -> Count:
+def _count_points(city: City, points: Points) -> Count:
     """Count points sorted by (vehicle, time), no pair repeated; the vehicles in rising order."""
     if not len(points):
         return Count()
@@ -96,21 +96,21 @@ def count_points(city: City, points: Points) -> Count:
     starts = np.flatnonzero(np.diff(points.vehicle, prepend=points.vehicle[0] - 1))
     ends = np.append(starts[1:], len(points)) - 1
     slots = {
-        first_slot + i: Slot(flow[i].copy(), int(records[i]), int(vehicles[i]), minutes[i].copy())
+        first_slot + i: _Slot(flow[i].copy(), int(records[i]), int(vehicles[i]), minutes[i].copy())
         for i in np.flatnonzero(records).tolist()
     }
     return Count(slots, totals, points.take(starts), points.take(ends))
 
 
-def count_trips(city: City, trips: Trips) -> Count:
+def _count_trips(city: City, trips: Trips) -> Count:
     """Count trips: outflow at the pick-up's cell and slot, inflow at the drop-off's."""
     box = np.array([city.west, city.east, city.south, city.north])
-    pickup = _cells(trips.lon, trips.lat, box, city.rows, city.cols)
-    dropoff = _cells(trips.dropoff_lon, trips.dropoff_lat, box, city.rows, city.cols)
+    pickup = cells_of(trips.lon, trips.lat, box, city.rows, city.cols)
+    dropoff = cells_of(trips.dropoff_lon, trips.dropoff_lat, box, city.rows, city.cols)
     return _count_ends(city, trips.time, pickup, trips.dropoff_time, dropoff, city.rows * city.cols)
 
 
-def count_zone_trips(city: City, trips: ZoneTrips, zone_ids: np.ndarray) -> Count:
+def _count_zone_trips(city: City, trips: ZoneTrips, zone_ids: np.ndarray) -> Count:
     """Count trips between zones; a place is a position in `zone_ids`, which rise. Other zones are outside."""
     pickup, dropoff = position(trips.zone, zone_ids), position(trips.dropoff_zone, zone_ids)
     return _count_ends(city, trips.time, pickup, trips.dropoff_time, dropoff, len(zone_ids))
@@ -132,10 +132,10 @@ def _count_ends(
         inside = ends[place[ends] != OUTSIDE]
         flow = np.bincount(kind[inside] * places + place[inside], minlength=len(FLOW_KINDS) * places)
         minutes = np.zeros(city.slot_minutes, np.bool_)
-        minutes[time[ends] % city.slot_us // MINUTE_US] = True
-        slots[int(number)] = Slot(flow.reshape(len(FLOW_KINDS), places).astype(np.int32), len(ends), 0, minutes)
+        minutes[time[ends] % city.slot_us // _MINUTE_US] = True
+        slots[int(number)] = _Slot(flow.reshape(len(FLOW_KINDS), places).astype(np.int32), len(ends), 0, minutes)
     totals = np.zeros(len(TOTALS), np.int64)
-    totals[[POINTS, OUTSIDE_POINTS]] = len(place), np.count_nonzero(place == OUTSIDE)
+    totals[[_POINTS, _OUTSIDE_POINTS]] = len(place), np.count_nonzero(place == OUTSIDE)
     return Count(slots, totals)
 
 
@@ -151,24 +151,24 @@ def merge(city: City, before: Count, after: Count) -> Count:
     _, i, j = np.intersect1d(before.last.vehicle, after.first.vehicle, assume_unique=True, return_indices=True)
     if len(i):
         _add_seam(city, slots, totals, before.last.take(i), after.first.take(j))
-    return Count(slots, totals, first_of_each(before.first, after.first), first_of_each(after.last, before.last))
+    return Count(slots, totals, _first_of_each(before.first, after.first), _first_of_each(after.last, before.last))
 
 
-def merge_all(city: City, counts: list[Count]) -> Count:
+def _merge_all(city: City, counts: list[Count]) -> Count:
     """Counts in the order of time, as one."""
     return reduce(lambda a, b: merge(city, a, b), counts, Count())
 
 
-def difference(after: Count, before: Count) -> Count:
+def _difference(after: Count, before: Count) -> Count:
     """What has to be added to `before` to get `after`, whose ends it has; a minute with a report keeps it."""
     slots = dict(after.slots)
     for number, old in before.slots.items():
-        taken_back = Slot(-old.flow, -old.records, -old.vehicles, old.minutes)
+        taken_back = _Slot(-old.flow, -old.records, -old.vehicles, old.minutes)
         slots[number] = slots[number].plus(taken_back) if number in slots else taken_back
     return Count(slots, after.totals - before.totals, after.first, after.last)
 
 
-def first_of_each(preferred: Points, other: Points) -> Points:
+def _first_of_each(preferred: Points, other: Points) -> Points:
     """One point a vehicle, the preferred one where there are two, sorted by vehicle."""
     if not len(preferred) or not len(other):
         return preferred if len(preferred) else other
@@ -176,17 +176,17 @@ def first_of_each(preferred: Points, other: Points) -> Points:
     return both.take(np.unique(both.vehicle, return_index=True)[1])  # the first of each
 
 
-def _add_seam(city: City, slots: dict[int, Slot], totals: np.ndarray, p: Points, q: Points) -> None:
+def _add_seam(city: City, slots: dict[int, _Slot], totals: np.ndarray, p: Points, q: Points) -> None:
     """Count the pairs (p[i], q[i])."""
     places = city.rows * city.cols
     left, left_time, entered, entered_time = _judge_pairs(
         p.time, p.lon, p.lat, p.occupied, q.time, q.lon, q.lat, q.occupied, *_rules(city), totals
     )
-    change: dict[int, Slot] = {}
+    change: dict[int, _Slot] = {}
 
-    def slot(number: int) -> Slot:
+    def slot(number: int) -> _Slot:
         if number not in change:
-            change[number] = Slot.nothing(places, city.slot_minutes)
+            change[number] = _Slot.nothing(places, city.slot_minutes)
         return change[number]
 
     for kind, time, place in ((0, entered_time, entered), (1, left_time, left)):
@@ -206,12 +206,12 @@ def _add_seam(city: City, slots: dict[int, Slot], totals: np.ndarray, p: Points,
 def _rules(city: City) -> tuple[np.ndarray, int, int, int, int, float, bool]:
     """What the compiled functions need of a city: box, rows, cols, slot and gap in µs, km/h, whether trips count."""
     box = np.array([city.west, city.east, city.south, city.north])
-    gap_us = round(city.max_gap_minutes * MINUTE_US)
+    gap_us = round(city.max_gap_minutes * _MINUTE_US)
     return box, city.rows, city.cols, city.slot_us, gap_us, city.max_speed_kmh, city.feed.trips
 
 
-def slots_dataset(
-    city: City, numbers: np.ndarray, slots: Mapping[int, Slot], kind: type[Records], zones: Zones | None
+def _slots_dataset(
+    city: City, numbers: np.ndarray, slots: Mapping[int, _Slot], kind: type[Records], zones: Zones | None
 ) -> xr.Dataset:
     """The flows of the slots with these numbers since 1970; those that are not given have no record.
 
@@ -244,18 +244,18 @@ def _judge(  # type: ignore[no-untyped-def]
     got out. The pair is entered in the totals.
     """
     gap_us = q_time - p_time
-    totals[PAIRS] += 1
-    totals[FAR_PAIRS] += gap_us > max_gap_us
+    totals[_PAIRS] += 1
+    totals[_FAR_PAIRS] += gap_us > max_gap_us
     occupied_differs = p_occupied >= 0 and q_occupied >= 0 and p_occupied != q_occupied
     if not (occupied_differs if trips else p_cell != q_cell):
         return OUTSIDE, p_time, OUTSIDE, q_time
     if gap_us > max_gap_us:
-        totals[REFUSED_GAP] += 1
+        totals[_REFUSED_GAP] += 1
         return OUTSIDE, p_time, OUTSIDE, q_time
     if haversine_m(p_lon, p_lat, q_lon, q_lat) / gap_us * 3.6e6 > max_kmh:
-        totals[REFUSED_SPEED] += 1
+        totals[_REFUSED_SPEED] += 1
         return OUTSIDE, p_time, OUTSIDE, q_time
-    totals[TRANSITIONS] += 1
+    totals[_TRANSITIONS] += 1
     if not trips:
         return p_cell, p_time, q_cell, q_time
     if q_occupied:
@@ -290,10 +290,10 @@ def _count(  # type: ignore[no-untyped-def]
     for i in range(len(time)):
         slot = time[i] // slot_us
         cell = cell_of(lon[i], lat[i], box, rows, cols)
-        minutes[slot - first_slot, (time[i] - slot * slot_us) // MINUTE_US] = True
+        minutes[slot - first_slot, (time[i] - slot * slot_us) // _MINUTE_US] = True
         records[slot - first_slot] += 1
-        totals[POINTS] += 1
-        totals[OUTSIDE_POINTS] += cell == OUTSIDE
+        totals[_POINTS] += 1
+        totals[_OUTSIDE_POINTS] += cell == OUTSIDE
         if i == 0 or vehicle[i] != vehicle[i - 1]:
             vehicles[slot - first_slot] += 1
         else:

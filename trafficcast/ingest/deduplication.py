@@ -9,10 +9,10 @@ from numba import njit
 
 from trafficcast.records.records import Points, Records
 
-R = TypeVar("R", bound=Records)
+_R = TypeVar("_R", bound=Records)
 
 
-def sort_and_deduplicate(records: R) -> tuple[R, np.ndarray]:
+def _sort_and_deduplicate(records: _R) -> tuple[_R, np.ndarray]:
     """Sort points by (vehicle, time), trips by all they have, and keep of repeated ones a single one.
 
     Points repeat when vehicle and timestamp do, and the one with the smallest (lon, lat, occupied) stays; trips when

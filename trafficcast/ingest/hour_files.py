@@ -18,7 +18,7 @@ from trafficcast.errors import InputError
 from trafficcast.records.records import Records
 
 
-def write_hour(file: Path, records: Records, names: list[str]) -> None:
+def _write_hour_file(file: Path, records: Records, names: list[str]) -> None:
     """Write records, whose vehicles index `names`, to a new file, and to the disk: a database will rely on it."""
     columns: dict[str, Any] = {}
     for name, array in records.arrays().items():
@@ -52,7 +52,7 @@ def _encodings(records: Records) -> dict[str, str]:
     }
 
 
-def read_hour(file: Path, kind: type[Records]) -> tuple[list[str], Records]:
+def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], Records]:
     """The vehicles' names and the records, whose vehicles index them. Raises InputError where the file is damaged."""
     names: list[str] = []
     arrays = {}

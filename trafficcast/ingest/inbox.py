@@ -17,19 +17,19 @@ from typing import Any
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import write_text
-from trafficcast.ingest.ingest import NothingToCount, ingest_sources
-from trafficcast.ingest.record_store import RecordStore, Seen
-from trafficcast.ingest.threads import Found
+from trafficcast.ingest.ingest import _ingest_sources, _NothingToCount
+from trafficcast.ingest.record_store import RecordStore, _InboxFile
+from trafficcast.ingest.threads import _Found
 from trafficcast.progress import log
 from trafficcast.records.readers import find_records
 from trafficcast.records.sources import UNFINISHED, Source
 
-QUARANTINE = "quarantine"
-QUIET_SECONDS = 5.0  # a file that changed since is taken to be still written
+_QUARANTINE = "quarantine"
+_QUIET_SECONDS = 5.0  # a file that changed since is taken to be still written
 
 
 @dataclass
-class Look:
+class _Look:
     """What came of one look at an inbox: files taken, those put into quarantine and why, those still being written."""
 
     taken: list[str]
@@ -50,16 +50,16 @@ def watch(inbox: Path, city: City, data: Path, every_seconds: float, workers: in
         time.sleep(max(0.0, every_seconds - (time.monotonic() - began)))
 
 
-def take_inbox(inbox: Path, city: City, data: Path, workers: int) -> Look:
+def take_inbox(inbox: Path, city: City, data: Path, workers: int) -> _Look:
     """Ingest the files of an inbox that are new and whole. Raises InputError where there is no such folder."""
     if not inbox.is_dir():
         raise InputError(f"there is no folder {inbox} to take new files from")
     store = RecordStore(data / city.name / "records")
     seen = store.seen()
-    look = Look([], {}, [])
-    found: Found = []
+    look = _Look([], {}, [])
+    found: _Found = []
     owner: dict[Source, Path] = {}
-    looked_at: list[Seen] = []
+    looked_at: list[_InboxFile] = []
     for file in _files(inbox):
         name = str(file.relative_to(inbox))
         now = _identity(inbox, file)
@@ -80,10 +80,10 @@ def take_inbox(inbox: Path, city: City, data: Path, workers: int) -> Look:
     if found:
         bad: dict[Path, Exception] = {}
         try:
-            look.report = ingest_sources(
+            look.report = _ingest_sources(
                 found, city, data, workers=workers, on_bad=lambda source, why: bad.update({owner[source]: why})
             )
-        except NothingToCount as nothing:
+        except _NothingToCount as nothing:
             log.warning("%s: %s", inbox, nothing)
         finally:
             for file, why in bad.items():
@@ -101,19 +101,19 @@ def _files(inbox: Path) -> list[Path]:
         file
         for file in sorted(inbox.rglob("*"))
         if file.is_file()
-        and not any(part.startswith(".") or part == QUARANTINE for part in file.relative_to(inbox).parts)
+        and not any(part.startswith(".") or part == _QUARANTINE for part in file.relative_to(inbox).parts)
         and not file.name.endswith(UNFINISHED)
     ]
 
 
-def _identity(inbox: Path, file: Path) -> Seen:
+def _identity(inbox: Path, file: Path) -> _InboxFile:
     facts = file.stat()
-    return Seen(str(file.relative_to(inbox)), facts.st_size, facts.st_mtime_ns)
+    return _InboxFile(str(file.relative_to(inbox)), facts.st_size, facts.st_mtime_ns)
 
 
 def _still_written(file: Path) -> bool:
     """Whether a file changed a moment ago, or some process has it open for writing, as far as that can be known."""
-    if time.time() - file.stat().st_ctime < QUIET_SECONDS:
+    if time.time() - file.stat().st_ctime < _QUIET_SECONDS:
         return True
     lease = getattr(fcntl, "F_SETLEASE", None)  # Linux
     if lease is None:
@@ -127,14 +127,14 @@ def _still_written(file: Path) -> bool:
     return False
 
 
-def _quarantine(inbox: Path, file: Path, error: Exception, look: Look) -> None:
+def _quarantine(inbox: Path, file: Path, error: Exception, look: _Look) -> None:
     """Move a file to the quarantine, under a name that is free there, and write why beside it."""
     name = str(file.relative_to(inbox))
-    place = inbox / QUARANTINE / name
+    place = inbox / _QUARANTINE / name
     number = 0
     while place.exists():
         number += 1
-        place = inbox / QUARANTINE / f"{name}.{number}"
+        place = inbox / _QUARANTINE / f"{name}.{number}"
     place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place.with_name(place.name + ".reason.txt"), f"{error}\n")
     os.rename(file, place)

@@ -22,13 +22,13 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import remove_temporaries, write_json, writer_lock
 from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, read_zones
-from trafficcast.ingest.cluster import Cluster, cluster
-from trafficcast.ingest.counting import Count, slots_dataset
-from trafficcast.ingest.merging import Settled, count, settle
+from trafficcast.ingest.cluster import _Cluster, _cluster
+from trafficcast.ingest.counting import Count, _slots_dataset
+from trafficcast.ingest.merging import _merge_hours, _MergedHours, count
 from trafficcast.ingest.quality_report import quality_report
-from trafficcast.ingest.record_store import KINDS, RecordStore, SourceFacts, State
-from trafficcast.ingest.threads import BadSource, Found, Threads, joined, threads
-from trafficcast.ingest.vehicles import Fleet
+from trafficcast.ingest.record_store import _KINDS, RecordStore, SourceFacts, State
+from trafficcast.ingest.threads import _BadSource, _Found, _joined, _Threads, _threads
+from trafficcast.ingest.vehicles import _VehicleTable
 from trafficcast.progress import log, track
 from trafficcast.records.readers import find_records
 from trafficcast.records.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
@@ -36,10 +36,10 @@ from trafficcast.records.screening import Screen
 from trafficcast.records.sources import Source
 from trafficcast.stores.flows import flow_store
 
-Crew = Threads | Cluster
+_Crew = _Threads | _Cluster
 
 
-class NothingToCount(InputError):
+class _NothingToCount(InputError):
     """Of the records none is left, and the stores hold none."""
 
 
@@ -64,18 +64,18 @@ def ingest(
         log.info("passed over: %s", line)
     formats = Counter(name for _, name in found)
     log.info("found %s", ", ".join(f"{n} {name}" for name, n in formats.items()) or "no records")
-    return ingest_sources(found, city, data, start, end, workers, dask)
+    return _ingest_sources(found, city, data, start, end, workers, dask)
 
 
-def ingest_sources(
-    found: Found,
+def _ingest_sources(
+    found: _Found,
     city: City,
     data: Path,
     start: np.datetime64 | None = None,
     end: np.datetime64 | None = None,
     workers: int = 2,
     dask: str | None = None,
-    on_bad: BadSource | None = None,
+    on_bad: _BadSource | None = None,
 ) -> dict[str, Any]:
     """`ingest` of sources that were found; one that cannot be read is left out and handed to `on_bad`, if given."""
     earliest = EARLIEST_US if start is None else _microseconds(start)
@@ -94,9 +94,9 @@ def ingest_sources(
         store.clean(state)
         zone_ids = None if zones is None else zones.ids
         at_work = (
-            threads(city, store, state, zone_ids, workers)
+            _threads(city, store, state, zone_ids, workers)
             if dask is None
-            else cluster(city, store, state, zone_ids, dask)
+            else _cluster(city, store, state, zone_ids, dask)
         )
         try:
             with at_work as crew:
@@ -107,11 +107,11 @@ def ingest_sources(
             raise
         _prune(city, store, state)
         if not state.hours:
-            raise NothingToCount("there are no records to count")
-        return publish(city, data, store, state, zones)
+            raise _NothingToCount("there are no records to count")
+        return _publish(city, data, store, state, zones)
 
 
-def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
+def _publish(city: City, data: Path, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
     """Write the changed days of the flow store and the quality report, which is returned; remove what is replaced."""
     flows = flow_store(data, city)
     days = store.unpublished()
@@ -120,8 +120,8 @@ def publish(city: City, data: Path, store: RecordStore, state: State, zones: Zon
         slots = city.slots_of_day(day)
         slots = slots[(slots >= known[0]) & (slots <= known[-1])]
         stored = store.slots(int(slots[0]), int(slots[-1]))
-        kind = KINDS[state.kind or "points"]
-        flows.write(slots_dataset(city, slots, stored, kind, zones if kind is ZoneTrips else None))
+        kind = _KINDS[state.kind or "points"]
+        flows.write(_slots_dataset(city, slots, stored, kind, zones if kind is ZoneTrips else None))
         store.published([day])
     report = quality_report(city, store, state)
     write_json(data / city.name / "quality.json", report)
@@ -135,31 +135,31 @@ def rebuild_day(city: City, data: Path, day: np.datetime64) -> None:
     with writer_lock(data / city.name):
         state = store.load()
         store.commit(state, Count(), [], [day])
-        publish(city, data, store, state, _zones(city, state))
+        _publish(city, data, store, state, _zones(city, state))
 
 
 def _add_new(
-    crew: Crew,
+    crew: _Crew,
     city: City,
     store: RecordStore,
     state: State,
     zones: Zones | None,
-    found: Found,
+    found: _Found,
     screen: Screen,
-    on_bad: BadSource | None,
+    on_bad: _BadSource | None,
 ) -> None:
     """Add the records of those sources that were not ingested before."""
     new = _not_yet_ingested(crew, store, found)
-    sources = _take_in(crew, new, screen, on_bad) if new else {}
+    sources = _stage(crew, new, screen, on_bad) if new else {}
     if not sources:
         return
     hours = crew.hours()
     if not hours and not state.hours:
-        raise NothingToCount(_nothing_left(found, sources))
-    _settle(crew, city, store, state, zones, hours, sources)
+        raise _NothingToCount(_nothing_left(found, sources))
+    _merge(crew, city, store, state, zones, hours, sources)
 
 
-def _not_yet_ingested(crew: Crew, store: RecordStore, found: Found) -> dict[str, tuple[Source, str]]:
+def _not_yet_ingested(crew: _Crew, store: RecordStore, found: _Found) -> dict[str, tuple[Source, str]]:
     """The sources that were not ingested before, each once, by their digests."""
     new: dict[str, tuple[Source, str]] = {}
     for digest, entry in zip(crew.digests(found), found, strict=True):
@@ -171,8 +171,8 @@ def _not_yet_ingested(crew: Crew, store: RecordStore, found: Found) -> dict[str,
     return new
 
 
-def _take_in(
-    crew: Crew, new: dict[str, tuple[Source, str]], screen: Screen, on_bad: BadSource | None
+def _stage(
+    crew: _Crew, new: dict[str, tuple[Source, str]], screen: Screen, on_bad: _BadSource | None
 ) -> dict[int, SourceFacts]:
     """Stage the records of new sources and say what became of the rows of each, by its number."""
 
@@ -188,8 +188,8 @@ def _take_in(
     return facts
 
 
-def _settle(
-    crew: Crew,
+def _merge(
+    crew: _Crew,
     city: City,
     store: RecordStore,
     state: State,
@@ -201,7 +201,7 @@ def _settle(
     state.generation += 1
     state.rules = _rules(city, state, zones)
     known = store.slot_facts()[:, 0]
-    delta, repeats = settle(city, store, state, crew.settle(hours, state.generation))
+    delta, repeats = _merge_hours(city, store, state, crew.settle(hours, state.generation))
     for number, n in repeats.items():
         sources[number].dropped["duplicate"] = n
     # The days that were first and last until now may have to be continued to their ends.
@@ -234,14 +234,14 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
     if state.retained_from:
         raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
     hours, state.hours, state.totals = state.hours, {}, state.totals * 0
-    state.fleet = Fleet(list(state.fleet.names))
+    state.fleet = _VehicleTable(list(state.fleet.names))
     zone_ids = None if zones is None else zones.ids
 
-    def work(hour: int) -> Settled:
+    def work(hour: int) -> _MergedHours:
         records = store.read_file(state, hours[hour][0])
-        return Settled(hour, hour, {hour: hours[hour]}, Count(), count(city, records, zone_ids), Counter())
+        return _MergedHours(hour, hour, {hour: hours[hour]}, Count(), count(city, records, zone_ids), Counter())
 
-    delta, _ = settle(city, store, state, joined(city, state, work, sorted(hours), workers))
+    delta, _ = _merge_hours(city, store, state, _joined(city, state, work, sorted(hours), workers))
     store.commit(state, delta, [], days, anew=True)
 
 
@@ -292,7 +292,7 @@ def _local_days(city: City, slots: Iterable[int]) -> list[np.datetime64]:
     return list(np.unique(city.local_days(starts)))
 
 
-def _nothing_left(found: Found, sources: dict[int, SourceFacts]) -> str:
+def _nothing_left(found: _Found, sources: dict[int, SourceFacts]) -> str:
     dropped: Counter[str] = Counter()
     for source in sources.values():
         dropped.update(source.dropped)

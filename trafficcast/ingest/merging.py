@@ -18,24 +18,24 @@ import numpy as np
 from trafficcast.config.city import City
 from trafficcast.ingest.counting import (  # fmt: skip
     Count,
-    count_points,
-    count_trips,
-    count_zone_trips,
-    difference,
-    first_of_each,
+    _count_points,
+    _count_trips,
+    _count_zone_trips,
+    _difference,
+    _first_of_each,
+    _merge_all,
     merge,
-    merge_all,
 )
-from trafficcast.ingest.deduplication import sort_and_deduplicate
-from trafficcast.ingest.hour_files import write_hour
+from trafficcast.ingest.deduplication import _sort_and_deduplicate
+from trafficcast.ingest.hour_files import _write_hour_file
 from trafficcast.ingest.record_store import RecordStore, State
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 
-HOURS_A_DAY = 24
+_HOURS_A_DAY = 24
 
 
 @dataclass(frozen=True)
-class Settled:
+class _MergedHours:
     """Hours with their new records, `first` to `last`, no other stored hour between them.
 
     `files` are those written, with how many records each holds: none for an hour that got nothing but repeats.
@@ -50,7 +50,7 @@ class Settled:
     repeats: Counter[int]
 
 
-def settle_hour(
+def _merge_hour(
     city: City,
     zone_ids: np.ndarray | None,
     root: Path,
@@ -59,42 +59,42 @@ def settle_hour(
     names: list[str],
     old: Records,
     staged: Callable[[], tuple[Records, np.ndarray]],
-) -> Settled:
+) -> _MergedHours:
     """Settle the new records of an hour among the old ones, which are settled.
 
     `staged` reads the new ones and the source of each. Vehicles index `names`. Where there are none but repeats, no
     file is written.
     """
     new, source = staged()
-    records, repeats = sort_and_deduplicate(type(new).concatenate([old, new]) if len(old) else new)
+    records, repeats = _sort_and_deduplicate(type(new).concatenate([old, new]) if len(old) else new)
     repeated = Counter(source[repeats[repeats >= len(old)] - len(old)].tolist())
     del new, source  # as large as what is written next
     before = count(city, old, zone_ids)
     if len(records) == len(old) and all(
         np.array_equal(a, b) for a, b in zip(records.arrays().values(), old.arrays().values(), strict=True)
     ):
-        return Settled(hour, hour, {}, before, before, repeated)
-    file = hour_file(hour, generation)
-    write_hour(root / file, records, names)
-    return Settled(hour, hour, {hour: (file, len(records))}, before, count(city, records, zone_ids), repeated)
+        return _MergedHours(hour, hour, {}, before, before, repeated)
+    file = _hour_file(hour, generation)
+    _write_hour_file(root / file, records, names)
+    return _MergedHours(hour, hour, {hour: (file, len(records))}, before, count(city, records, zone_ids), repeated)
 
 
 def count(city: City, records: Records, zone_ids: np.ndarray | None) -> Count:
     """Count settled records of any kind."""
     if isinstance(records, Points):
-        return count_points(city, records)
+        return _count_points(city, records)
     if isinstance(records, Trips):
-        return count_trips(city, records)
+        return _count_trips(city, records)
     assert isinstance(records, ZoneTrips) and zone_ids is not None
-    return count_zone_trips(city, records, zone_ids)
+    return _count_zone_trips(city, records, zone_ids)
 
 
-def hour_file(hour: int, generation: int) -> str:
+def _hour_file(hour: int, generation: int) -> str:
     """The name, below a store's root, of an hour's file."""
-    return f"{np.datetime64(hour, 'h').astype('datetime64[D]')}/{hour % HOURS_A_DAY:02d}.{generation}.parquet"
+    return f"{np.datetime64(hour, 'h').astype('datetime64[D]')}/{hour % _HOURS_A_DAY:02d}.{generation}.parquet"
 
 
-def runs(hours: list[int], stored: Iterable[int]) -> list[list[int]]:
+def _runs(hours: list[int], stored: Iterable[int]) -> list[list[int]]:
     """Rising hours in stretches of a day at most, no other stored hour within one."""
     others = np.array(sorted(set(stored) - set(hours)), np.int64)
     found: list[list[int]] = []
@@ -102,7 +102,7 @@ def runs(hours: list[int], stored: Iterable[int]) -> list[list[int]]:
         last = found[-1][-1] if found else None
         if (
             last is None
-            or hour // HOURS_A_DAY != last // HOURS_A_DAY
+            or hour // _HOURS_A_DAY != last // _HOURS_A_DAY
             or np.searchsorted(others, hour) != np.searchsorted(others, last)
         ):
             found.append([])
@@ -110,9 +110,9 @@ def runs(hours: list[int], stored: Iterable[int]) -> list[list[int]]:
     return found
 
 
-def join(city: City, early: Settled, late: Settled) -> Settled:
+def _join_hours(city: City, early: _MergedHours, late: _MergedHours) -> _MergedHours:
     """Two stretches of hours as one."""
-    return Settled(
+    return _MergedHours(
         early.first,
         late.last,
         {**early.files, **late.files},
@@ -122,15 +122,17 @@ def join(city: City, early: Settled, late: Settled) -> Settled:
     )
 
 
-def join_all(city: City, settled: list[Settled]) -> Settled:
+def _join_all(city: City, settled: list[_MergedHours]) -> _MergedHours:
     """Stretches of hours, in the order of time, as one; joined two by two, so that little is copied often."""
     while len(settled) > 1:
         pairs = [settled[i : i + 2] for i in range(0, len(settled), 2)]
-        settled = [join(city, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
+        settled = [_join_hours(city, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
     return settled[0]
 
 
-def settle(city: City, store: RecordStore, state: State, settled: Iterable[Settled]) -> tuple[Count, Counter[int]]:
+def _merge_hours(
+    city: City, store: RecordStore, state: State, settled: Iterable[_MergedHours]
+) -> tuple[Count, Counter[int]]:
     """Take runs of settled hours, in the order of time, into a state.
 
     Returns what to add to the stored slots, and the repeats of each source.
@@ -144,17 +146,17 @@ def settle(city: City, store: RecordStore, state: State, settled: Iterable[Settl
             continue
         vehicles = run.after.first.vehicle
         state.fleet.grow()
-        earlier = _ends(last_before(store, state, vehicles, run.first))
-        later = _ends(first_after(store, state, vehicles, run.last))
-        after = merge_all(city, [earlier, run.after, later])
-        change = difference(after, merge_all(city, [earlier, run.before, later]))
+        earlier = _ends(_last_before(store, state, vehicles, run.first))
+        later = _ends(_first_after(store, state, vehicles, run.last))
+        after = _merge_all(city, [earlier, run.after, later])
+        change = _difference(after, _merge_all(city, [earlier, run.before, later]))
         state.fleet.see(run.after)
         state.totals = state.totals + change.totals
         delta = _sum(delta, Count(change.slots, change.totals, last=run.after.last))
     return delta, repeats
 
 
-def last_before(store: RecordStore, state: State, vehicles: np.ndarray, hour: int) -> Points:
+def _last_before(store: RecordStore, state: State, vehicles: np.ndarray, hour: int) -> Points:
     """The last point of each of the vehicles (rising codes) before an hour; those that have one."""
     fleet, start = state.fleet, hour * HOUR_US
     seen = fleet.first[vehicles] < start
@@ -173,7 +175,7 @@ def last_before(store: RecordStore, state: State, vehicles: np.ndarray, hour: in
     return _by_vehicle(found)
 
 
-def first_after(store: RecordStore, state: State, vehicles: np.ndarray, hour: int) -> Points:
+def _first_after(store: RecordStore, state: State, vehicles: np.ndarray, hour: int) -> Points:
     """The first point of each of the vehicles (rising codes) after an hour; those that have one."""
     wanted = vehicles[state.fleet.last_time[vehicles] >= (hour + 1) * HOUR_US]
     found = []
@@ -203,4 +205,4 @@ def _sum(one: Count, other: Count) -> Count:
     slots = dict(one.slots)
     for number, slot in other.slots.items():
         slots[number] = slots[number].plus(slot) if number in slots else slot
-    return Count(slots, one.totals + other.totals, last=first_of_each(other.last, one.last))
+    return Count(slots, one.totals + other.totals, last=_first_of_each(other.last, one.last))

@@ -25,7 +25,7 @@ DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
-class Slots:
+class SlotSeries:
     """The slots that have a record, in order, (slot) each: number since 1970, inflow, outflow, records (of trips:
     their ends), distinct vehicles, coverage, and whether the slot is observed; UNKNOWN (-1) is unknown."""
 
@@ -40,24 +40,24 @@ class Slots:
     def __len__(self) -> int:
         return len(self.number)
 
-    def between(self, first: int, last: int) -> Slots:
+    def between(self, first: int, last: int) -> SlotSeries:
         """Those from number `first` to number `last`."""
         within = slice(*np.searchsorted(self.number, [first, last + 1]))
-        return Slots(**{name: array[within] for name, array in vars(self).items()})
+        return SlotSeries(**{name: array[within] for name, array in vars(self).items()})
 
     def starts(self, city: City) -> np.ndarray:
         """Their starts, naive UTC."""
-        return _starts(city, self.number)
+        return slot_starts(city, self.number)
 
 
-def stored_slots(city: City, store: RecordStore, kind: str | None) -> Slots:
+def stored_slots(city: City, store: RecordStore, kind: str | None) -> SlotSeries:
     """All slots of a record store."""
     number, inflow, outflow, records, vehicles, minutes = store.slot_facts().T
     coverage = minutes / city.slot_minutes
     # As the flow store has it, coverage is of single precision.
     observed = coverage.astype(np.float32) >= np.float32(city.min_coverage)
     vehicles = vehicles if kind == "points" else np.full(len(number), UNKNOWN)
-    return Slots(number, inflow, outflow, records, vehicles, coverage, observed)
+    return SlotSeries(number, inflow, outflow, records, vehicles, coverage, observed)
 
 
 def quality_report(city: City, store: RecordStore, state: State) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def counters(totals: np.ndarray, vehicles: int) -> dict[str, Any]:
     }
 
 
-def slot_report(city: City, slots: Slots) -> dict[str, Any]:
+def slot_report(city: City, slots: SlotSeries) -> dict[str, Any]:
     """Flows, states and gaps of the slots from the first to the last of these, of which there is at least one."""
     first, last = slots.starts(city)[[0, -1]]
     observed = int(np.count_nonzero(slots.observed))
@@ -105,23 +105,23 @@ def slot_report(city: City, slots: Slots) -> dict[str, Any]:
             PARTIAL: len(slots) - observed,
             MISSING: int(slots.number[-1] - slots.number[0]) + 1 - len(slots),
         },
-        "gaps": gaps(city, slots),
+        "gaps": _gaps(city, slots),
     }
 
 
-def gaps(city: City, slots: Slots) -> list[dict[str, Any]]:
+def _gaps(city: City, slots: SlotSeries) -> list[dict[str, Any]]:
     """The stretches of slots that are not observed: start and end in the city's zone, slots partial and missing."""
     observed = slots.number[slots.observed]
     starts = np.concatenate([slots.number[:1], observed + 1])
     ends = np.concatenate([observed, slots.number[-1:] + 1])
     starts, ends = starts[starts < ends], ends[starts < ends]
     present = np.searchsorted(slots.number, ends) - np.searchsorted(slots.number, starts)
-    times = [[time.isoformat() for time in city.local(_starts(city, edge))] for edge in (starts, ends)]
+    times = [[time.isoformat() for time in city.local(slot_starts(city, edge))] for edge in (starts, ends)]
     return [
         {"start": start, "end": end, PARTIAL: n, MISSING: length - n}
         for start, end, length, n in zip(*times, (ends - starts).tolist(), present.tolist(), strict=True)
     ]
 
 
-def _starts(city: City, number: np.ndarray) -> np.ndarray:
+def slot_starts(city: City, number: np.ndarray) -> np.ndarray:
     return (number * city.slot_us).astype("datetime64[us]")

@@ -24,16 +24,16 @@ import numpy as np
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest.counting import TOTALS, Count, Slot, first_of_each
-from trafficcast.ingest.hour_files import read_hour
-from trafficcast.ingest.vehicles import Fleet
+from trafficcast.ingest.counting import TOTALS, Count, _first_of_each, _Slot
+from trafficcast.ingest.hour_files import _read_hour_file
+from trafficcast.ingest.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
 
-KINDS: dict[str, type[Records]] = {"points": Points, "trips": Trips, "zone-trips": ZoneTrips}
-WAIT_SECONDS = 30.0
-READER_WAIT_SECONDS = 0.2  # a commit takes some 50 ms
-TABLES = """
+_KINDS: dict[str, type[Records]] = {"points": Points, "trips": Trips, "zone-trips": ZoneTrips}
+_WAIT_SECONDS = 30.0
+_READER_WAIT_SECONDS = 0.2  # a commit takes some 50 ms
+_TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (digest TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS hours (hour INTEGER PRIMARY KEY, file TEXT NOT NULL, records INTEGER NOT NULL);
@@ -68,7 +68,7 @@ class State:
     retained_from: int = 0
     totals: np.ndarray = field(default_factory=lambda: np.zeros(len(TOTALS), np.int64))
     hours: dict[int, tuple[str, int]] = field(default_factory=dict)
-    fleet: Fleet = field(default_factory=Fleet)
+    fleet: _VehicleTable = field(default_factory=_VehicleTable)
     pruned: Points = field(default_factory=lambda: Points.concatenate([]))
 
 
@@ -85,7 +85,7 @@ class SourceFacts:
     notes: list[str]
 
 
-class Seen(NamedTuple):
+class _InboxFile(NamedTuple):
     """A file of an inbox: its path in it, its size in bytes and when it was changed (nanoseconds)."""
 
     name: str
@@ -124,7 +124,7 @@ class RecordStore:
         state.hours = hours
         state.pruned = _as_points(pruned)
         columns = list(zip(*vehicles, strict=True)) or [()] * 7
-        state.fleet = Fleet(
+        state.fleet = _VehicleTable(
             list(columns[1]),
             np.array(columns[2], np.int64),
             np.array(columns[3], np.int64),
@@ -188,7 +188,7 @@ class RecordStore:
                 for row in database.execute("SELECT facts FROM sources ORDER BY rowid")
             ]
 
-    def slots(self, first: int, last: int) -> dict[int, Slot]:
+    def slots(self, first: int, last: int) -> dict[int, _Slot]:
         """The stored slots from `first` to `last`."""
         with self._database() as database:
             rows = database.execute("SELECT slot FROM slots WHERE slot BETWEEN ? AND ?", (first, last)).fetchall()
@@ -212,14 +212,14 @@ class RecordStore:
         with self._database() as database:
             database.executemany("DELETE FROM unpublished WHERE day = ?", [(str(day),) for day in days])
 
-    def seen(self) -> set[Seen]:
+    def seen(self) -> set[_InboxFile]:
         """The files of an inbox that were taken."""
         if not self.exists():
             return set()
         with self._database() as database:
-            return {Seen(*row) for row in database.execute("SELECT name, size, changed FROM inbox")}
+            return {_InboxFile(*row) for row in database.execute("SELECT name, size, changed FROM inbox")}
 
-    def remember(self, files: list[Seen]) -> None:
+    def remember(self, files: list[_InboxFile]) -> None:
         """Note that files of an inbox were taken."""
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?)", files)
@@ -239,13 +239,13 @@ class RecordStore:
     def read_hour(self, state: State, hour: int) -> Records:
         """The records of an hour, vehicles as codes of the state's fleet. Raises InputError where it is damaged."""
         if hour not in state.hours:
-            return KINDS[state.kind or "points"].concatenate([])
+            return _KINDS[state.kind or "points"].concatenate([])
         return self.read_file(state, state.hours[hour][0])
 
     def read_file(self, state: State, file: str) -> Records:
         """The records of one of the store's files (see `read_hour`)."""
-        names, records = read_hour(self.root / file, KINDS[state.kind or "points"])
-        return with_codes(records, state.fleet.codes(names))
+        names, records = _read_hour_file(self.root / file, _KINDS[state.kind or "points"])
+        return _with_codes(records, state.fleet.codes(names))
 
     def prune(self, state: State, before: int) -> None:
         """Forget the records before that time (microseconds, a whole hour), all but each vehicle's last one."""
@@ -255,7 +255,7 @@ class RecordStore:
             records = self.read_hour(state, hour)
             if isinstance(records, Points):
                 ends = np.append(np.flatnonzero(np.diff(records.vehicle)), len(records) - 1)
-                last = first_of_each(records.take(ends), last)
+                last = _first_of_each(records.take(ends), last)
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?)", _rows(last))
             database.executemany("DELETE FROM hours WHERE hour = ?", [(hour,) for hour in gone])
@@ -263,7 +263,7 @@ class RecordStore:
         state.hours = {hour: entry for hour, entry in state.hours.items() if hour * HOUR_US >= before}
         state.retained_from, state.pruned = before, last
 
-    def _slots(self, database: sqlite3.Connection, numbers: list[int]) -> dict[int, Slot]:
+    def _slots(self, database: sqlite3.Connection, numbers: list[int]) -> dict[int, _Slot]:
         slots = {}
         for number in numbers:
             row = database.execute(
@@ -271,21 +271,21 @@ class RecordStore:
             ).fetchone()
             if row:
                 flow = np.frombuffer(zlib.decompress(row[0]), np.int32).reshape(len(FLOW_KINDS), -1)
-                slots[number] = Slot(flow, row[1], row[2], np.frombuffer(row[3], np.bool_))
+                slots[number] = _Slot(flow, row[1], row[2], np.frombuffer(row[3], np.bool_))
         return slots
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """The database in one transaction. Raises InputError where it is damaged, JobError where it cannot be used."""
         file = self.root / "state.sqlite"
-        mode, wait = ("ro", READER_WAIT_SECONDS) if self.read_only else ("rwc", WAIT_SECONDS)
+        mode, wait = ("ro", _READER_WAIT_SECONDS) if self.read_only else ("rwc", _WAIT_SECONDS)
         if not self.read_only:
             self.root.mkdir(parents=True, exist_ok=True)
         try:
             address = f"{file.absolute().as_uri()}?mode={mode}"
             with closing(sqlite3.connect(address, uri=True, timeout=wait)) as database, database:
                 if not self.read_only:
-                    database.executescript(TABLES)
+                    database.executescript(_TABLES)
                 yield database
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
@@ -301,12 +301,12 @@ def why_not(error: sqlite3.OperationalError) -> str:
     return "a writer was stopped midway, the next one puts it right" if half_done else str(error)
 
 
-def kind_of(records: Records, source: Source, city: City, kind: str | None) -> str:
+def _kind_of(records: Records, source: Source, city: City, kind: str | None) -> str:
     """The kind of a source's records, which must be that of the records known so far (None: there are none).
 
     Raises InputError for another kind, and for trips between zones where the city's zones are not known.
     """
-    (found,) = (name for name, known in KINDS.items() if isinstance(records, known))
+    (found,) = (name for name, known in _KINDS.items() if isinstance(records, known))
     if kind not in (None, found):
         raise InputError(
             f"{source.path} holds {found}, '{city.name}' holds {kind}: their flows do not mix; ingest it under a city "
@@ -320,7 +320,7 @@ def kind_of(records: Records, source: Source, city: City, kind: str | None) -> s
     return found
 
 
-def with_codes(records: Records, codes: np.ndarray) -> Records:
+def _with_codes(records: Records, codes: np.ndarray) -> Records:
     """Settled records, vehicle i being vehicle codes[i], in the order of (vehicle, time) again."""
     if not isinstance(records, Points) or not len(records):
         return records
@@ -330,7 +330,7 @@ def with_codes(records: Records, codes: np.ndarray) -> Records:
     return recoded.take(np.argsort(recoded.vehicle, kind="stable"))
 
 
-def _slot_row(number: int, slot: Slot) -> tuple[Any, ...]:
+def _slot_row(number: int, slot: _Slot) -> tuple[Any, ...]:
     inflow, outflow = slot.flow.sum(axis=1).tolist()
     covered = int(np.count_nonzero(slot.minutes))
     flow = zlib.compress(slot.flow.astype(np.int32).tobytes(), 1)

@@ -17,14 +17,14 @@ import numpy as np
 
 from trafficcast.records.records import HOUR_US, Records
 
-SEGMENT_RECORDS = 400_000
-BYTES_IN_MEMORY = 16 * 2**20
-SOURCE = "source"
-Part = tuple[Records, int]  # records and the number of the source that they came from
+_SEGMENT_RECORDS = 400_000
+_BYTES_IN_MEMORY = 16 * 2**20
+_SOURCE = "source"
+_Part = tuple[Records, int]  # records and the number of the source that they came from
 
 
 @dataclass(frozen=True)
-class Segment:
+class _Segment:
     """Records sorted by hour: the hours, and where each starts; the columns are in memory or in one file each.
 
     Beside the records' own columns there is `source`.
@@ -56,31 +56,31 @@ class Segment:
         return (int(self.starts[i]), int(self.starts[i + 1])) if found else (0, 0)
 
 
-def read_hour(segments: Sequence[Segment], hour: int, kind: type[Records]) -> tuple[Records, np.ndarray]:
+def _read_staged_hour(segments: Sequence[_Segment], hour: int, kind: type[Records]) -> tuple[Records, np.ndarray]:
     """An hour's records in the order of the segments, and the source of each."""
     counts = [segment.count(hour) for segment in segments]
     ends = np.cumsum(counts).tolist()
     columns: dict[str, np.ndarray] = {}
-    for name, dtype in {**kind.DTYPES, SOURCE: np.int32}.items():
+    for name, dtype in {**kind.DTYPES, _SOURCE: np.int32}.items():
         columns[name] = np.empty(sum(counts), dtype)
         for segment, n, end in zip(segments, counts, ends, strict=True):
             if n:
                 segment.read(hour, name, columns[name][end - n : end])
-    source = columns.pop(SOURCE)
+    source = columns.pop(_SOURCE)
     return kind(**columns), source
 
 
 @dataclass
-class Staging:
+class _Staging:
     """Records of one kind, that of the first. Segments are made in a thread while more records come."""
 
     folder: Path
     thread: ThreadPoolExecutor
-    bytes_in_memory: int = BYTES_IN_MEMORY
+    bytes_in_memory: int = _BYTES_IN_MEMORY
     _kind: type[Records] = Records
-    _pool: list[Part] = field(default_factory=list)
+    _pool: list[_Part] = field(default_factory=list)
     _pooled: int = 0
-    _segments: list[Future[Segment]] = field(default_factory=list)
+    _segments: list[Future[_Segment]] = field(default_factory=list)
     _discarded: set[int] = field(default_factory=set)
 
     def add(self, records: Records, source: int) -> None:
@@ -89,14 +89,14 @@ class Staging:
             self._kind = type(records)
             self._pool.append((records, source))
             self._pooled += len(records)
-        if self._pooled >= SEGMENT_RECORDS:
+        if self._pooled >= _SEGMENT_RECORDS:
             self._close_pool()
 
     def discard(self, source: int) -> None:
         """Forget all records of a source."""
         self._discarded.add(source)
 
-    def segments(self) -> list[Segment]:
+    def segments(self) -> list[_Segment]:
         """All that was added."""
         self._close_pool()
         return [segment.result() for segment in self._segments]
@@ -107,7 +107,7 @@ class Staging:
 
     def read(self, hour: int) -> tuple[Records, np.ndarray]:
         """An hour's records in the order of their arrival, and the source of each."""
-        records, source = read_hour([segment.result() for segment in self._segments], hour, self._kind)
+        records, source = _read_staged_hour([segment.result() for segment in self._segments], hour, self._kind)
         if self._discarded:
             keep = ~np.isin(source, list(self._discarded))
             records, source = records.take(keep), source[keep]
@@ -125,14 +125,14 @@ class Staging:
 
 
 @contextmanager
-def staging(folder: Path) -> Iterator[Staging]:
+def _staging(folder: Path) -> Iterator[_Staging]:
     """A staging whose files lie below a folder and are removed at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".staging-", dir=folder) as temporary, ThreadPoolExecutor(1) as thread:
-        yield Staging(Path(temporary), thread)
+        yield _Staging(Path(temporary), thread)
 
 
-def _segment(pool: list[Part], folder: Path | None) -> Segment:
+def _segment(pool: list[_Part], folder: Path | None) -> _Segment:
     """Sort a pool by hour, stably, and write it to files in a new folder where one is given."""
     hour = np.concatenate([records.time // HOUR_US for records, _ in pool])
     source = [np.full(len(records), number, np.int32) for records, number in pool]
@@ -141,11 +141,11 @@ def _segment(pool: list[Part], folder: Path | None) -> Segment:
         order = np.argsort(hour, kind="stable")
         hour = hour[order]
     starts = np.flatnonzero(np.diff(hour, prepend=hour[0] - 1))
-    segment = Segment(hour[starts], np.append(starts, len(hour)), {}, {})
+    segment = _Segment(hour[starts], np.append(starts, len(hour)), {}, {})
     if folder is not None:
         folder.mkdir()
-    for name in [*pool[0][0].DTYPES, SOURCE]:
-        parts = source if name == SOURCE else [getattr(records, name) for records, _ in pool]
+    for name in [*pool[0][0].DTYPES, _SOURCE]:
+        parts = source if name == _SOURCE else [getattr(records, name) for records, _ in pool]
         if order is not None or folder is None:
             whole = np.concatenate(parts)
             parts = [whole if order is None else whole[order]]

@@ -10,12 +10,12 @@ import numpy as np
 from trafficcast.ingest.counting import Count
 from trafficcast.records.records import Points, Records
 
-R = TypeVar("R", bound=Records)
-NEVER = np.iinfo(np.int64)
+_R = TypeVar("_R", bound=Records)
+_NEVER = np.iinfo(np.int64)
 
 
 @dataclass
-class Fleet:
+class _VehicleTable:
     """`first`, `last_time` (code), microseconds; `place` (code, 2), degrees; `occupied` (code) of the last point."""
 
     names: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Fleet:
             codes[i] = code
         return codes
 
-    def coded(self, records: R, names: list[str]) -> R:
+    def coded(self, records: _R, names: list[str]) -> _R:
         """Records whose vehicles index `names`, with the fleet's codes in their place."""
         return replace(records, vehicle=self.codes(names)[records.vehicle]) if isinstance(records, Points) else records
 
@@ -62,11 +62,11 @@ class Fleet:
         """Room in the arrays for every name; what was not seen yet was first seen after all time and last before it."""
         new = len(self.names) - len(self.first)
         if new > 0:
-            self.first = np.append(self.first, np.full(new, NEVER.max))
-            self.last_time = np.append(self.last_time, np.full(new, NEVER.min))
+            self.first = np.append(self.first, np.full(new, _NEVER.max))
+            self.last_time = np.append(self.last_time, np.full(new, _NEVER.min))
             self.place = np.append(self.place, np.zeros((new, 2)), axis=0)
             self.occupied = np.append(self.occupied, np.zeros(new, np.int8))
 
     def seen(self) -> int:
         """How many vehicles have a point."""
-        return int(np.count_nonzero(self.last_time > NEVER.min))
+        return int(np.count_nonzero(self.last_time > _NEVER.min))

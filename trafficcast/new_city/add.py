@@ -18,16 +18,24 @@ from trafficcast.config.feed import Feed
 from trafficcast.config.settings import CITY_NAME, load_config
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import atomic
-from trafficcast.new_city.suggest import CELL_KM, HELD, LEAST_FLOW, SLOT_MINUTES, Seen, Suggestion, suggest
-from trafficcast.new_city.time_zones import country_of, nearest_zones, own_zone
+from trafficcast.new_city.suggest import (
+    _CELL_KM,
+    _HELD,
+    _LEAST_FLOW,
+    _SLOT_MINUTES,
+    _RecordSample,
+    _suggest,
+    _Suggestion,
+)
+from trafficcast.new_city.time_zones import _country_of, _nearest_zones, _own_zone
 from trafficcast.progress import track
 from trafficcast.records.readers import find_records, read
 from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Points
 from trafficcast.records.screening import Screen
 
-GLOBE = {"west": -180.0, "east": 180.0, "south": -90.0, "north": 90.0}
-ZONES_NAMED = 5
-FAR_KM = 2500.0
+_GLOBE = {"west": -180.0, "east": 180.0, "south": -90.0, "north": 90.0}
+_ZONES_NAMED = 5
+_FAR_KM = 2500.0
 
 
 def add_city(
@@ -54,13 +62,13 @@ def add_city(
         raise InputError(f"'{name}' cannot be a city's name: it takes lower-case letters, digits and single dashes")
     given = _feed(feed, record_format)
     slot = {} if slot_minutes is None else {"slot_minutes": slot_minutes}
-    anywhere = _city(name=name, timezone=timezone or "UTC", feed=given, **GLOBE, **slot)
+    anywhere = _city(name=name, timezone=timezone or "UTC", feed=given, **_GLOBE, **slot)
     seen, dropped = _look_at(location, anywhere)
-    found = suggest(seen, rows, cols, slot_minutes)
+    found = _suggest(seen, rows, cols, slot_minutes)
     zone, why_zone = _time_zone(timezone, found, seen)
-    box = dict(zip(GLOBE, found.box, strict=True))
+    box = dict(zip(_GLOBE, found.box, strict=True))
     grid = {"rows": found.rows, "cols": found.cols, "slot_minutes": found.slot_minutes}
-    holidays = country_of(zone)
+    holidays = _country_of(zone)
     city = _city(name=name, timezone=zone, holidays=holidays, feed=given, **box, **grid)
     table = _table(city, found, seen)
     if not dry_run:
@@ -117,9 +125,9 @@ def _first(error: ValidationError) -> str:
     return f"{where}: {what}"
 
 
-def _look_at(location: str, city: City) -> tuple[Seen, dict[str, int]]:
+def _look_at(location: str, city: City) -> tuple[_RecordSample, dict[str, int]]:
     """Read all records once; what is known of them then, and how many rows were dropped, by reason."""
-    seen = Seen()
+    seen = _RecordSample()
     dropped: dict[str, int] = {}
     screen = Screen(city, EARLIEST_US, int(time.time()) * SECOND_US + DAY_US)
     try:
@@ -141,7 +149,7 @@ def _look_at(location: str, city: City) -> tuple[Seen, dict[str, int]]:
     return seen, {reason: rows for reason, rows in dropped.items() if rows}
 
 
-def _time_zone(given: str | None, found: Suggestion, seen: Seen) -> tuple[str, str]:
+def _time_zone(given: str | None, found: _Suggestion, seen: _RecordSample) -> tuple[str, str]:
     """The zone and why it is this one.
 
     Raises InputError where none is given and the records are not in a zone's own city, and where the records are far
@@ -149,19 +157,19 @@ def _time_zone(given: str | None, found: Suggestion, seen: Seen) -> tuple[str, s
     """
     lon, lat = found.middle
     if given is not None:
-        if abs(lon) <= 90 and _km_to(given, lon, lat) > FAR_KM > _km_to(given, lat, lon):
+        if abs(lon) <= 90 and _km_to(given, lon, lat) > _FAR_KM > _km_to(given, lat, lon):
             raise InputError(
                 f"longitude and latitude seem to have changed places: the middle of the records is latitude {lat:.2f}, "
                 f"longitude {lon:.2f}, which is nowhere near {given}; mend the files, or say --feed swapped=true"
             )
         return given, "as given"
-    own = own_zone(lon, lat)
+    own = _own_zone(lon, lat)
     if own is not None:
         return own.name, f"its own city is {own.km:.0f} km from the middle of the box; --timezone names another"
     last = datetime.fromtimestamp(seen.last_us / SECOND_US, ZoneInfo("UTC"))
     near = (
         f"{zone.name} ({zone.km:,.0f} km away, UTC{last.astimezone(ZoneInfo(zone.name)):%z})"
-        for zone in nearest_zones(lon, lat)[:ZONES_NAMED]
+        for zone in _nearest_zones(lon, lat)[:_ZONES_NAMED]
     )
     raise InputError(
         f"which time zone? Give --timezone: the middle of the records is latitude {lat:.2f}, longitude {lon:.2f}, and "
@@ -171,23 +179,23 @@ def _time_zone(given: str | None, found: Suggestion, seen: Seen) -> tuple[str, s
 
 def _km_to(zone: str, lon: float, lat: float) -> float:
     """How far the city is that a zone is named after; 0 of a zone that has none, such as UTC."""
-    return next((near.km for near in nearest_zones(lon, lat) if near.name == zone), 0.0)
+    return next((near.km for near in _nearest_zones(lon, lat) if near.name == zone), 0.0)
 
 
-def _kind(seen: Seen) -> str:
+def _kind(seen: _RecordSample) -> str:
     return "GPS points" if seen.kind is Points else "trips"
 
 
-def _reasons(found: Suggestion, why_zone: str, grid_given: bool, slot_given: bool) -> dict[str, str]:
+def _reasons(found: _Suggestion, why_zone: str, grid_given: bool, slot_given: bool) -> dict[str, str]:
     height, width = found.cell_m
-    longest = SLOT_MINUTES[-1]
+    longest = _SLOT_MINUTES[-1]
     return {
-        "box": f"the smallest of whole hundredths of a degree that holds {HELD:.0%} of the places; it holds "
+        "box": f"the smallest of whole hundredths of a degree that holds {_HELD:.0%} of the places; it holds "
         f"{found.share:.1%}",
-        "grid": f"{'as given: ' if grid_given else f'cells near {CELL_KM:g} km, in patches of 4 x 4: '}a cell is "
+        "grid": f"{'as given: ' if grid_given else f'cells near {_CELL_KM:g} km, in patches of 4 x 4: '}a cell is "
         f"{height} m from north to south and {width} m from west to east",
-        "slot": ("as given: " if slot_given else f"the shortest of {_listed(SLOT_MINUTES)} minutes with {LEAST_FLOW:g} "
-        f"vehicles or more entering a cell, else {longest}: ")
+        "slot": ("as given: " if slot_given else f"the shortest of {_listed(_SLOT_MINUTES)} minutes with "
+        f"{_LEAST_FLOW:g} vehicles or more entering a cell, else {longest}: ")
         + f"about {found.flow:.2f} enter a cell in a slot, on average",
         "timezone": why_zone,
     }  # fmt: skip
@@ -197,10 +205,10 @@ def _listed(numbers: tuple[int, ...]) -> str:
     return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
 
 
-def _notes(seen: Seen, found: Suggestion, zone: str, city: City) -> list[str]:
+def _notes(seen: _RecordSample, found: _Suggestion, zone: str, city: City) -> list[str]:
     """What a person should look at before the first ingest."""
     notes = []
-    if found.flow < LEAST_FLOW:
+    if found.flow < _LEAST_FLOW:
         notes.append(
             f"the cells are nearly empty, {found.flow:.2f} vehicles a slot: a model learns more from fewer rows and "
             "cols, or from more vehicles"
@@ -211,18 +219,18 @@ def _notes(seen: Seen, found: Suggestion, zone: str, city: City) -> list[str]:
             f"{seen.coverage():.0%} have one: set min_coverage lower in the table"
         )
     away = _km_to(zone, *found.middle)
-    if away > FAR_KM:
+    if away > _FAR_KM:
         notes.append(f"the city that {zone} is named after is {away:,.0f} km away: check the zone")
     return notes
 
 
-def _table(city: City, found: Suggestion, seen: Seen) -> str:
+def _table(city: City, found: _Suggestion, seen: _RecordSample) -> str:
     """The city's table as TOML."""
     lines = [
         f"# From {seen.count:,} {_kind(seen)}: the box holds {found.share:.1%} of their places, a cell is "
         f"{found.cell_m[0]} x {found.cell_m[1]} m.",
         f"[cities.{city.name}]",
-        *(f"{key} = {getattr(city, key):.2f}" for key in GLOBE),
+        *(f"{key} = {getattr(city, key):.2f}" for key in _GLOBE),
         *(f"{key} = {getattr(city, key)}" for key in ("rows", "cols", "slot_minutes")),
         f'timezone = "{city.timezone}"',
         *([] if city.holidays is None else [f'holidays = "{city.holidays}"']),

@@ -17,27 +17,27 @@ from trafficcast.records.records import SECOND_US, Points, Records, Trips
 
 # The box is the smallest of whole units that holds this share of the places; of San Francisco's taxis the city with
 # its airport, where 0.99 takes in the other side of the bay and 0.95 leaves out the ocean's shore.
-HELD = 0.97
-UNITS = (1.0, 0.1, 0.01)  # degrees; each narrows down what the one before found
-MOST_UNITS = 150  # on a side of a box that is to be found in finer units
-SMALLEST_DEGREES = 0.02
-FEWEST_PLACES = 1_000
+_HELD = 0.97
+_UNITS = (1.0, 0.1, 0.01)  # degrees; each narrows down what the one before found
+_MOST_UNITS = 150  # on a side of a box that is to be found in finer units
+_SMALLEST_DEGREES = 0.02
+_FEWEST_PLACES = 1_000
 
-KM_PER_DEGREE = 6371.0088 * np.pi / 180
-CELL_KM = 0.5
-MOST_CELL_KM = 5.0
-PATCH = 4  # cells: VMRNN reads the grid in patches of so many on a side
-FEWEST_CELLS, USUAL_CELLS, MOST_CELLS = 8, 32, 64  # on a side
-USUAL_CELL_KM, USUAL_ASPECT = (0.35, 0.7), 1.25  # of 32 x 32 cells, where that is to be the grid
+_KM_PER_DEGREE = 6371.0088 * np.pi / 180
+_CELL_KM = 0.5
+_MOST_CELL_KM = 5.0
+_PATCH = 4  # cells: VMRNN reads the grid in patches of so many on a side
+_FEWEST_CELLS, _USUAL_CELLS, _MOST_CELLS = 8, 32, 64  # on a side
+_USUAL_CELL_KM, _USUAL_ASPECT = (0.35, 0.7), 1.25  # of 32 x 32 cells, where that is to be the grid
 
-SLOT_MINUTES = (30, 60, 120)
-LEAST_FLOW = 0.25  # vehicles that enter a cell in a slot, mean over all cells and slots
+_SLOT_MINUTES = (30, 60, 120)
+_LEAST_FLOW = 0.25  # vehicles that enter a cell in a slot, mean over all cells and slots
 
-SKETCH = 4096  # a relative standard error of 1.6 %
-HALF_HOUR_US, MINUTE_US = 1800 * SECOND_US, 60 * SECOND_US
+_SKETCH = 4096  # a relative standard error of 1.6 %
+_HALF_HOUR_US, _MINUTE_US = 1800 * SECOND_US, 60 * SECOND_US
 
 
-class Distinct:
+class _Distinct:
     """How many distinct 64-bit hashes were seen, estimated from the smallest ones.
 
     The estimator is from Bar-Yossef et al., "Counting Distinct Elements in a Data Stream" (RANDOM 2002).
@@ -48,19 +48,19 @@ class Distinct:
 
     def add(self, hashes: np.ndarray) -> None:
         """See hashes, (n) uint64."""
-        if len(self._smallest) == SKETCH:
+        if len(self._smallest) == _SKETCH:
             hashes = hashes[hashes < self._smallest[-1]]
-        self._smallest = np.unique(np.concatenate([self._smallest, hashes]))[:SKETCH]
+        self._smallest = np.unique(np.concatenate([self._smallest, hashes]))[:_SKETCH]
 
     def estimate(self) -> float:
         """How many there were, exactly where they were few."""
-        if len(self._smallest) < SKETCH:
+        if len(self._smallest) < _SKETCH:
             return float(len(self._smallest))
-        return (SKETCH - 1) / (float(self._smallest[-1]) / 2.0**64)
+        return (_SKETCH - 1) / (float(self._smallest[-1]) / 2.0**64)
 
 
 @dataclass
-class Seen:
+class _RecordSample:
     """What is known of records after one pass. A place is a point, of a trip a pick-up or a drop-off.
 
     `visits` are distinct (vehicle, half hour, place to about CELL_KM), which hardly depend on how often it reports.
@@ -70,8 +70,8 @@ class Seen:
     count: int = 0
     places: Places = field(default_factory=Places)
     half_hours: set[int] = field(default_factory=set)
-    minutes: Distinct = field(default_factory=Distinct)
-    visits: Distinct = field(default_factory=Distinct)
+    minutes: _Distinct = field(default_factory=_Distinct)
+    visits: _Distinct = field(default_factory=_Distinct)
     last_us: int = 0
 
     def add(self, records: Records, vehicles: list[str]) -> None:
@@ -93,8 +93,8 @@ class Seen:
         self.count += len(records)
         self.last_us = max(self.last_us, int(time.max()))
         self.places.add(lon, lat)
-        self.half_hours.update(np.unique(time // HALF_HOUR_US).tolist())
-        self.minutes.add(hash_array(np.unique(time // MINUTE_US)))
+        self.half_hours.update(np.unique(time // _HALF_HOUR_US).tolist())
+        self.minutes.add(hash_array(np.unique(time // _MINUTE_US)))
         if isinstance(records, Points):
             self.visits.add(_visits(records, vehicles))
 
@@ -105,12 +105,12 @@ class Seen:
     def flow(self, cell_km: float) -> float:
         """About how many vehicles enter cells of a side in half an hour, over all cells together."""
         # A trip enters one cell, wherever it ends; a visit to a place is one to a cell, if cells are of its size.
-        entries = self.visits.estimate() * CELL_KM / cell_km if self.kind is Points else float(self.count)
+        entries = self.visits.estimate() * _CELL_KM / cell_km if self.kind is Points else float(self.count)
         return entries / max(len(self.half_hours), 1)
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class _Suggestion:
     """A box (degrees), the share of places in it, the grid, a cell's height and width in metres, the slot length.
 
     `flow` is about how many vehicles enter a cell in a slot, the mean over all cells and slots.
@@ -131,30 +131,30 @@ class Suggestion:
         return (west + east) / 2, (south + north) / 2
 
 
-def suggest(
-    seen: Seen, rows: int | None = None, cols: int | None = None, slot_minutes: int | None = None
-) -> Suggestion:
+def _suggest(
+    seen: _RecordSample, rows: int | None = None, cols: int | None = None, slot_minutes: int | None = None
+) -> _Suggestion:
     """What fits the records; rows, cols and slot length are as given where they are.
 
     Raises InputError where records are too few, or spread over more than a city.
     """
-    if seen.count < FEWEST_PLACES:
+    if seen.count < _FEWEST_PLACES:
         raise InputError(
-            f"{seen.count:,} records say too little about where a city's vehicles are: give {FEWEST_PLACES:,} at least"
+            f"{seen.count:,} records say too little about where a city's vehicles are: give {_FEWEST_PLACES:,} at least"
         )
-    box = smallest_box(seen.places)
-    height, width = sides_km(box)
-    if max(height, width) > MOST_CELLS * MOST_CELL_KM:
+    box = _smallest_box(seen.places)
+    height, width = _sides_km(box)
+    if max(height, width) > _MOST_CELLS * _MOST_CELL_KM:
         raise InputError(
             f"the records are spread over {height:,.0f} x {width:,.0f} km, which is no city: give the files of one, or "
             "write its table by hand; what lies outside its box is counted and left out"
         )
-    fitting = fitting_grid(height, width)
+    fitting = _fitting_grid(height, width)
     rows, cols = rows or fitting[0], cols or fitting[1]
     cell_km = height / rows, width / cols
     flow = seen.flow((cell_km[0] * cell_km[1]) ** 0.5) / (rows * cols)
-    slot_minutes = slot_minutes or fitting_slot(flow)
-    return Suggestion(
+    slot_minutes = slot_minutes or _fitting_slot(flow)
+    return _Suggestion(
         box,
         seen.places.share_in(box),
         rows,
@@ -165,13 +165,13 @@ def suggest(
     )
 
 
-def smallest_box(places: Places, share: float = HELD) -> Box:
+def _smallest_box(places: Places, share: float = _HELD) -> Box:
     """The box of the least degrees x degrees that holds a share of the places; whole hundredths, of a city's size."""
     row, col, counts = places.cells()
     lon, lat = (col + 0.5) * places.degrees - 180, (row + 0.5) * places.degrees - 90
     box, margin = (-180.0, 180.0, -90.0, 90.0), 0.0
-    for unit in UNITS:
-        if unit < UNITS[0] and max(box[1] - box[0], box[3] - box[2]) > MOST_UNITS * unit:
+    for unit in _UNITS:
+        if unit < _UNITS[0] and max(box[1] - box[0], box[3] - box[2]) > _MOST_UNITS * unit:
             break
         box = _smallest(lon, lat, counts, box, margin, unit, share)
         margin = unit
@@ -180,44 +180,44 @@ def smallest_box(places: Places, share: float = HELD) -> Box:
     return west, east, south, north
 
 
-def sides_km(box: Box) -> tuple[float, float]:
+def _sides_km(box: Box) -> tuple[float, float]:
     """Height and width of a box, the width halfway up."""
     west, east, south, north = box
     middle = np.radians((south + north) / 2)
-    return float((north - south) * KM_PER_DEGREE), float((east - west) * KM_PER_DEGREE * np.cos(middle))
+    return float((north - south) * _KM_PER_DEGREE), float((east - west) * _KM_PER_DEGREE * np.cos(middle))
 
 
-def fitting_grid(height: float, width: float) -> tuple[int, int]:
+def _fitting_grid(height: float, width: float) -> tuple[int, int]:
     """Rows and cols of a box of so many km: 32 x 32 where their cells are nearly square and near CELL_KM.
 
     Else as many cells of CELL_KM as fit, in whole patches, 8 to 64 on a side; the cells of a box that is too small or
     too large for that are smaller or larger.
     """
-    usual = height / USUAL_CELLS, width / USUAL_CELLS
-    low, high = USUAL_CELL_KM
-    if low <= min(usual) and max(usual) <= min(high, USUAL_ASPECT * min(usual)):
-        return USUAL_CELLS, USUAL_CELLS
-    side = min(CELL_KM, height / FEWEST_CELLS, width / FEWEST_CELLS)
-    side = max(side, height / MOST_CELLS, width / MOST_CELLS)
+    usual = height / _USUAL_CELLS, width / _USUAL_CELLS
+    low, high = _USUAL_CELL_KM
+    if low <= min(usual) and max(usual) <= min(high, _USUAL_ASPECT * min(usual)):
+        return _USUAL_CELLS, _USUAL_CELLS
+    side = min(_CELL_KM, height / _FEWEST_CELLS, width / _FEWEST_CELLS)
+    side = max(side, height / _MOST_CELLS, width / _MOST_CELLS)
     rows, cols = (
-        min(max(PATCH * round(length / side / PATCH), FEWEST_CELLS), MOST_CELLS) for length in (height, width)
+        min(max(_PATCH * round(length / side / _PATCH), _FEWEST_CELLS), _MOST_CELLS) for length in (height, width)
     )
     return rows, cols
 
 
-def fitting_slot(flow: float) -> int:
+def _fitting_slot(flow: float) -> int:
     """The shortest slot in which LEAST_FLOW vehicles enter a cell; `flow`: those of half an hour."""
-    return next((minutes for minutes in SLOT_MINUTES if flow * minutes / 30 >= LEAST_FLOW), SLOT_MINUTES[-1])
+    return next((minutes for minutes in _SLOT_MINUTES if flow * minutes / 30 >= _LEAST_FLOW), _SLOT_MINUTES[-1])
 
 
 def _visits(points: Points, vehicles: list[str]) -> np.ndarray:
     """A hash of each point's vehicle, half hour and place."""
-    degrees = CELL_KM / KM_PER_DEGREE
+    degrees = _CELL_KM / _KM_PER_DEGREE
     row = np.floor(points.lat / degrees).astype(np.int64)
     col = np.floor(points.lon * np.cos(np.radians(np.round(points.lat))) / degrees).astype(np.int64)
     vehicle = hash_array(np.array(vehicles, dtype=object), categorize=False)[points.vehicle]
     place = hash_array(row * 2**20 + col)
-    return hash_array(vehicle ^ hash_array(place ^ hash_array(points.time // HALF_HOUR_US)))
+    return hash_array(vehicle ^ hash_array(place ^ hash_array(points.time // _HALF_HOUR_US)))
 
 
 def _smallest(
@@ -250,6 +250,6 @@ def _smallest(
 
 def _at_least(low: float, high: float, limit: float) -> tuple[float, float]:
     """An interval of SMALLEST_DEGREES or more, within -limit to limit, its ends whole hundredths of a degree."""
-    missing = max(0, round((SMALLEST_DEGREES - (high - low)) / UNITS[-1]))
-    low, high = low - (missing + 1) // 2 * UNITS[-1], high + missing // 2 * UNITS[-1]
+    missing = max(0, round((_SMALLEST_DEGREES - (high - low)) / _UNITS[-1]))
+    low, high = low - (missing + 1) // 2 * _UNITS[-1], high + missing // 2 * _UNITS[-1]
     return max(-limit, round(low, 2)), min(limit, round(high, 2))

@@ -14,36 +14,36 @@ import numpy as np
 
 # So near to the place that a zone is named after is its very city. Further away borders begin: Saryagash, on a clock of
 # its own until 2024, is 16 km from Tashkent, and Batam 25 km from Singapore.
-OWN_CITY_KM = 15.0
-EARTH_KM = 6371.0088
-COORDINATES = re.compile(r"([+-])(\d\d)(\d\d)(\d\d)?([+-])(\d{3})(\d\d)(\d\d)?")  # ISO 6709
+_OWN_CITY_KM = 15.0
+_EARTH_KM = 6371.0088
+_COORDINATES = re.compile(r"([+-])(\d\d)(\d\d)(\d\d)?([+-])(\d{3})(\d\d)(\d\d)?")  # ISO 6709
 
 
-class NearZone(NamedTuple):
+class _NearZone(NamedTuple):
     """An IANA zone and how far from here the place is that it is named after."""
 
     name: str
     km: float
 
 
-def nearest_zones(lon: float, lat: float) -> list[NearZone]:
+def _nearest_zones(lon: float, lat: float) -> list[_NearZone]:
     """All zones of the table, the nearest to a place (degrees) first."""
     rows = _rows("zone1970.tab")
     places = np.radians([_degrees(coordinates) for _, coordinates, *_ in rows])
     here = np.radians([lat, lon])
     south_north, west_east = (places - here).T
     half_chord = np.sin(south_north / 2) ** 2 + np.cos(here[0]) * np.cos(places[:, 0]) * np.sin(west_east / 2) ** 2
-    km = 2 * EARTH_KM * np.arcsin(np.sqrt(half_chord))
-    return sorted((NearZone(row[2], distance) for row, distance in zip(rows, km.tolist(), strict=True)), key=_distance)
+    km = 2 * _EARTH_KM * np.arcsin(np.sqrt(half_chord))
+    return sorted((_NearZone(row[2], distance) for row, distance in zip(rows, km.tolist(), strict=True)), key=_distance)
 
 
-def own_zone(lon: float, lat: float) -> NearZone | None:
+def _own_zone(lon: float, lat: float) -> _NearZone | None:
     """The zone that is named after the city at a place (degrees); None where there is none, or more than one."""
-    near = [zone for zone in nearest_zones(lon, lat) if zone.km <= OWN_CITY_KM]
+    near = [zone for zone in _nearest_zones(lon, lat) if zone.km <= _OWN_CITY_KM]
     return near[0] if len(near) == 1 else None
 
 
-def country_of(zone: str) -> str | None:
+def _country_of(zone: str) -> str | None:
     """The country (ISO 3166) that a zone is of; None of those of none, such as UTC, and of names no longer in use."""
     return next((row[0] for row in _rows("zone.tab") if row[2] == zone), None)
 
@@ -55,7 +55,7 @@ def _rows(table: str) -> list[list[str]]:
 
 def _degrees(coordinates: str) -> tuple[float, float]:
     """+DDMM+DDDMM or +DDMMSS+DDDMMSS -> latitude and longitude."""
-    match = COORDINATES.fullmatch(coordinates)
+    match = _COORDINATES.fullmatch(coordinates)
     if match is None:
         raise ValueError(f"'{coordinates}' in zone1970.tab is no place")
     parts = match.groups(default="0")
@@ -66,5 +66,5 @@ def _degrees(coordinates: str) -> tuple[float, float]:
     return lat, lon
 
 
-def _distance(zone: NearZone) -> float:
+def _distance(zone: _NearZone) -> float:
     return zone.km

@@ -25,15 +25,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Channels of a task. The states, decays and rates of one direction then fit into a core's level-2 cache.
-BLOCK = 128
+_BLOCK = 128
 # Tokens whose states the backward holds at once; longer sequences are walked twice.
-CHUNK = 64
-LANES = 4  # states worked on together; others are filled up with states that stay zero
-LOG2_E = math.log2(math.e)
-LN_2 = math.log(2.0)
+_CHUNK = 64
+_LANES = 4  # states worked on together; others are filled up with states that stay zero
+_LOG2_E = math.log2(math.e)
+_LN_2 = math.log(2.0)
 
 
-def cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
+def _cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
     """See `trafficcast.nn.cross_scan`; float32 on the CPU."""
     y: Tensor = _CrossScan.apply(x, dt, b, c, dt_bias, A, D)
     return y
@@ -58,9 +58,9 @@ class _CrossScan(torch.autograd.Function):
         dx, ddt = np.zeros_like(arrays[0]), np.empty_like(arrays[1])
         # What several tasks add to is kept apart for each and summed afterwards, in the same order every time.
         db, dc = np.empty((2, blocks, directions, batch, tokens, padded), np.float32)
-        dA = np.empty((batch, directions, blocks, padded, BLOCK), np.float32)
+        dA = np.empty((batch, directions, blocks, padded, _BLOCK), np.float32)
         dbias, dD = np.empty((2, batch, directions, inner), np.float32)
-        grad = _padded(dy.reshape(batch, tokens, -1), -dy.shape[3] % BLOCK).contiguous().numpy()
+        grad = _padded(dy.reshape(batch, tokens, -1), -dy.shape[3] % _BLOCK).contiguous().numpy()
         _run(_backward, arrays[0].shape, *arrays, grad, dx, ddt, db, dc, dA, dbias, dD)
         width, states = A.shape[1:]
         return (
@@ -78,18 +78,18 @@ def _arrays(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Ten
     """What the kernels read, filled up with zeros to whole blocks and lanes: x (B, L, I), dt, b, c, bias, the rates of
     a power of two (K, I / BLOCK, N, BLOCK), D and the orders (K, L)."""
     batch, rows, cols, inner = x.shape
-    channels, states = -inner % BLOCK, -A.shape[2] % LANES
-    rates = _padded(_padded(A * LOG2_E, states).transpose(1, 2), channels)  # (K, N, I)
+    channels, states = -inner % _BLOCK, -A.shape[2] % _LANES
+    rates = _padded(_padded(A * _LOG2_E, states).transpose(1, 2), channels)  # (K, N, I)
     tensors = (
         _padded(x.reshape(batch, rows * cols, inner), channels),
         _padded(dt, channels),
         _padded(b, states),
         _padded(c, states),
         _padded(dt_bias, channels),
-        rates.unflatten(2, (-1, BLOCK)).transpose(1, 2),
+        rates.unflatten(2, (-1, _BLOCK)).transpose(1, 2),
         _padded(D, channels),
     )
-    return *(tensor.detach().contiguous().numpy() for tensor in tensors), scan_orders(rows, cols)
+    return *(tensor.detach().contiguous().numpy() for tensor in tensors), _scan_orders(rows, cols)
 
 
 def _padded(tensor: Tensor, n: int) -> Tensor:
@@ -97,7 +97,7 @@ def _padded(tensor: Tensor, n: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def scan_orders(rows: int, cols: int) -> np.ndarray:
+def _scan_orders(rows: int, cols: int) -> np.ndarray:
     """(K, L): the place in the row-major image of each direction's tokens: by row, by column, and both backwards."""
     places = np.arange(rows * cols).reshape(rows, cols)
     both = np.stack([places.ravel(), places.T.ravel()])
@@ -109,7 +109,7 @@ def scan_orders(rows: int, cols: int) -> np.ndarray:
 
 
 def _run(kernel: Callable[..., None], shape: tuple[int, ...], *arrays: np.ndarray) -> None:
-    tasks = shape[0] * (shape[2] // BLOCK)
+    tasks = shape[0] * (shape[2] // _BLOCK)
     threads = min(torch.get_num_threads(), tasks)
     if threads == 1:
         kernel(0, tasks, *arrays)
@@ -160,9 +160,9 @@ def _exp2(t: np.float32) -> np.float32:
 @_compile(fastmath={"contract"})
 def _softplus(raw: np.ndarray, bias: np.ndarray, delta: np.ndarray, slope: np.ndarray) -> None:
     """delta = ln(1 + e^v) and its slope 1 / (1 + e^-v) for v = raw + bias."""
-    for i in range(BLOCK):
+    for i in range(_BLOCK):
         v = raw[i] + bias[i]
-        t = _exp2(np.float32(-LOG2_E) * abs(v))  # e^-|v|
+        t = _exp2(np.float32(-_LOG2_E) * abs(v))  # e^-|v|
         z = t / (np.float32(2.0) + t)  # ln(1 + t) = 2 artanh(z), z <= 1/3
         q = z * z
         s = np.float32(1 / 13)
@@ -187,12 +187,12 @@ def _advance(
     out: np.ndarray,
 ) -> None:
     """One token: state (N, n) = 2^(delta rate) state + b inflow; out (n) += c . state."""
-    for j in range(0, len(b), LANES):
+    for j in range(0, len(b), _LANES):
         b0, b1, b2, b3 = b[j], b[j + 1], b[j + 2], b[j + 3]
         c0, c1, c2, c3 = c[j], c[j + 1], c[j + 2], c[j + 3]
         s0, s1, s2, s3 = state[j], state[j + 1], state[j + 2], state[j + 3]
         r0, r1, r2, r3 = rates[j], rates[j + 1], rates[j + 2], rates[j + 3]
-        for i in range(BLOCK):
+        for i in range(_BLOCK):
             d, u = delta[i], inflow[i]
             t0 = _exp2(d * r0[i]) * s0[i] + b0 * u
             t1 = _exp2(d * r1[i]) * s1[i] + b1 * u
@@ -216,18 +216,18 @@ def _forward(
     orders: np.ndarray,
     y: np.ndarray,
 ) -> None:
-    blocks = x.shape[2] // BLOCK
-    state = np.empty((rates.shape[2], BLOCK), np.float32)
-    delta, slope, inflow = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    blocks = x.shape[2] // _BLOCK
+    state = np.empty((rates.shape[2], _BLOCK), np.float32)
+    delta, slope, inflow = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     for task in range(first, last):
         sample, block = task // blocks, task % blocks
-        start, end = block * BLOCK, (block + 1) * BLOCK
+        start, end = block * _BLOCK, (block + 1) * _BLOCK
         for k in range(len(orders)):
             state[:] = np.float32(0.0)
             for place in orders[k]:
                 out, u = y[sample, place, start:end], x[sample, place, start:end]
                 _softplus(dt[k, sample, place, start:end], bias[k, start:end], delta, slope)
-                for i in range(BLOCK):
+                for i in range(_BLOCK):
                     inflow[i] = delta[i] * u[i]
                     out[i] += skip[k, start + i] * u[i]
                 _advance(state, delta, inflow, rates[k, block], b[k, sample, place], c[k, sample, place], out)
@@ -247,7 +247,7 @@ def _record(
     for j in range(len(b)):
         bj = b[j]
         s, t, a, r = before[j], after[j], decay[j], rates[j]
-        for i in range(BLOCK):
+        for i in range(_BLOCK):
             e = _exp2(delta[i] * r[i])
             a[i] = e
             t[i] = e * s[i] + bj * inflow[i]
@@ -278,7 +278,7 @@ def _retreat(
         g, s, t, a, r, dr = grad[j], before[j], after[j], decay[j], rates[j], d_rates[j]
         sum_b = np.float32(0.0)
         sum_c = np.float32(0.0)
-        for i in range(BLOCK):
+        for i in range(_BLOCK):
             of_state = g[i] + cj * dy[i]
             sum_c += t[i] * dy[i]
             sum_b += of_state * inflow[i]
@@ -313,20 +313,20 @@ def _backward(
     dbias: np.ndarray,
     dD: np.ndarray,
 ) -> None:
-    tokens, blocks, states = x.shape[1], x.shape[2] // BLOCK, rates.shape[2]
-    chunks = (tokens + CHUNK - 1) // CHUNK
-    held = min(CHUNK, tokens)
-    starts = np.empty((chunks, states, BLOCK), np.float32)  # the states before every chunk
-    kept = np.empty((held + 1, states, BLOCK), np.float32)
-    decays = np.empty((held, states, BLOCK), np.float32)
-    deltas, slopes = np.empty((held, BLOCK), np.float32), np.empty((held, BLOCK), np.float32)
-    inflows = np.empty((held, BLOCK), np.float32)
-    grads = np.empty((states, BLOCK), np.float32)
-    d_inflow, d_delta = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    tokens, blocks, states = x.shape[1], x.shape[2] // _BLOCK, rates.shape[2]
+    chunks = (tokens + _CHUNK - 1) // _CHUNK
+    held = min(_CHUNK, tokens)
+    starts = np.empty((chunks, states, _BLOCK), np.float32)  # the states before every chunk
+    kept = np.empty((held + 1, states, _BLOCK), np.float32)
+    decays = np.empty((held, states, _BLOCK), np.float32)
+    deltas, slopes = np.empty((held, _BLOCK), np.float32), np.empty((held, _BLOCK), np.float32)
+    inflows = np.empty((held, _BLOCK), np.float32)
+    grads = np.empty((states, _BLOCK), np.float32)
+    d_inflow, d_delta = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     nothing = np.zeros(states, np.float32)
     for task in range(first, last):
         sample, block = task // blocks, task % blocks
-        start, end = block * BLOCK, (block + 1) * BLOCK
+        start, end = block * _BLOCK, (block + 1) * _BLOCK
         for k in range(len(orders)):
             rate, of_rate = rates[k, block], dA[sample, k, block]
             of_bias, of_skip = dbias[sample, k, start:end], dD[sample, k, start:end]
@@ -337,11 +337,11 @@ def _backward(
             starts[0] = np.float32(0.0)
             for chunk in range(chunks - 1):
                 starts[chunk + 1] = starts[chunk]
-                for place in orders[k, chunk * CHUNK : (chunk + 1) * CHUNK]:
+                for place in orders[k, chunk * _CHUNK : (chunk + 1) * _CHUNK]:
                     _step(x, dt, bias, k, sample, place, start, deltas[0], slopes[0], inflows[0])
                     _advance(starts[chunk + 1], deltas[0], inflows[0], rate, b[k, sample, place], nothing, d_delta)
             for chunk in range(chunks - 1, -1, -1):
-                order = orders[k, chunk * CHUNK : (chunk + 1) * CHUNK]
+                order = orders[k, chunk * _CHUNK : (chunk + 1) * _CHUNK]
                 kept[0] = starts[chunk]
                 for t in range(len(order)):
                     place = order[t]
@@ -371,10 +371,10 @@ def _backward(
                     )
                     u, of_u = x[sample, place, start:end], dx[sample, place, start:end]
                     of_dt, delta, slope = ddt[k, sample, place, start:end], deltas[t], slopes[t]
-                    for i in range(BLOCK):
+                    for i in range(_BLOCK):
                         of_u[i] += d_inflow[i] * delta[i] + skip[k, start + i] * of_y[i]
                         # The rates are those of a power of two: d 2^(delta r) / d delta has the factor ln 2.
-                        of_dt[i] = (d_delta[i] * np.float32(LN_2) + d_inflow[i] * u[i]) * slope[i]
+                        of_dt[i] = (d_delta[i] * np.float32(_LN_2) + d_inflow[i] * u[i]) * slope[i]
                         of_bias[i] += of_dt[i]
                         of_skip[i] += of_y[i] * u[i]
 
@@ -393,6 +393,6 @@ def _step(
     inflow: np.ndarray,
 ) -> None:
     """A token's step sizes, their slopes and what flows into its states."""
-    _softplus(dt[k, sample, place, start : start + BLOCK], bias[k, start : start + BLOCK], delta, slope)
-    for i in range(BLOCK):
+    _softplus(dt[k, sample, place, start : start + _BLOCK], bias[k, start : start + _BLOCK], delta, slope)
+    for i in range(_BLOCK):
         inflow[i] = delta[i] * x[sample, place, start + i]

@@ -20,7 +20,7 @@ from torch.nn.functional import softplus
 
 from trafficcast.nn.selective_scan import mamba_kernel, selective_scan
 
-DIRECTIONS = 4
+_DIRECTIONS = 4
 CrossScan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -67,7 +67,7 @@ def _backends() -> dict[str, CrossScan]:
     except ImportError:  # no numba for this machine
         pass
     else:
-        backends["numba"] = cpu_scan.cross_scan
+        backends["numba"] = cpu_scan._cross_scan
     if torch.cuda.is_available():
         try:
             from trafficcast.nn import triton_scan
@@ -81,7 +81,7 @@ def _backends() -> dict[str, CrossScan]:
 def scan_by_index(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
     """The plain way: every direction's tokens in its own order, `selective_scan`, and back."""
     _, rows, cols, _ = x.shape
-    image = x.flatten(1, 2).expand(DIRECTIONS, -1, -1, -1)  # (K, B, L, I)
+    image = x.flatten(1, 2).expand(_DIRECTIONS, -1, -1, -1)  # (K, B, L, I)
     u, dt, b, c = (_into_order(tensor, rows, cols) for tensor in (image, dt, b, c))
     y = selective_scan(u, softplus(dt + dt_bias[:, None, None]), A, b, c, D)
     both = y[:2] + y[2:].flip(2)  # (2, B, L, I)

@@ -16,12 +16,12 @@ from torch import Tensor
 from trafficcast.nn.vmrnn import VMRNN
 
 # Our name -> the published name, of what stands before a cell's blocks, of a block's parameters, and of the rest.
-CELLS = [
+_CELLS = [
     (r"cell", r"ST.layer"),
     (r"down\.(\d+)\.cell", r"Downsample.layers.\1"),
     (r"up\.(\d+)\.cell", r"Upsample.layers.\1"),
 ]
-BLOCK = [
+_BLOCK = [
     (r"norm\.(.+)", r"ln_1.\1"),
     (r"mix_hidden\.(.+)", r"linear.\1"),
     (r"ss2d\.scan_proj", r"self_attention.x_proj_weight"),
@@ -31,7 +31,7 @@ BLOCK = [
     (r"ss2d\.conv\.(.+)", r"self_attention.conv2d.\1"),
     (r"ss2d\.((?:in_proj|out_\w+)\..+)", r"self_attention.\1"),
 ]
-REST = [
+_REST = [
     (r"embedding\.(.+)", r"ST.patch_embed.\1"),
     (r"head\.final\.(.+)", r"ST.patch_inflated.Conv.\1"),
     (r"head\.inner\.(.+)", r"ST.patch_inflated.Conv_.\1"),
@@ -43,14 +43,14 @@ REST = [
 ]
 
 
-def published_name(name: str) -> str:
+def _published_name(name: str) -> str:
     """The published name of one of our parameters, such as `cell.blocks.0.ss2d.D`.
 
     Raises ValueError for a parameter that no published network has.
     """
     if match := re.fullmatch(r"(.+)\.blocks\.(\d+)\.(.+)", name):
-        return f"{_translated(match[1], CELLS)}.VSBs.{match[2]}.{_translated(match[3], BLOCK)}"
-    return _translated(name, REST)
+        return f"{_translated(match[1], _CELLS)}.VSBs.{match[2]}.{_translated(match[3], _BLOCK)}"
+    return _translated(name, _REST)
 
 
 def _translated(part: str, names: list[tuple[str, str]]) -> str:
@@ -71,7 +71,7 @@ def load_published(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any
         found = {name.removeprefix("weights/"): w for name, w in found.items() if name.startswith("weights/")}
     copies: list[tuple[Tensor, Tensor]] = []
     for name, current in model.named_parameters():
-        published = published_name(name)
+        published = _published_name(name)
         if published not in found:
             raise ValueError(f"The weights have no parameter {published}, which the network needs.")
         value = torch.as_tensor(found.pop(published))
@@ -84,7 +84,7 @@ def load_published(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any
                 f"but the network needs {tuple(expected)}."
             )
         copies.append((current, value.reshape(current.shape)))
-    unused = {published_name(name) for name in model.unused_shapes()}
+    unused = {_published_name(name) for name in model.unused_shapes()}
     for name in found:
         if name not in unused:
             raise ValueError(f"The weights have a parameter {name}, which the network does not have.")

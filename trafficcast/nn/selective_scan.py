@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 # Tokens between two stored states. Training keeps L / CHUNK states a scan instead of L; the backward holds
 # the states of one chunk at a time. At L = 64, 8 took as long as 4 and less than 16.
-CHUNK = 8
+_CHUNK = 8
 
 
 def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
@@ -59,15 +59,15 @@ def _scan_forward(
     rate, L = _channels_last(A), u.shape[2]
     inflow = delta * u  # (K, B, L, D)
     y = torch.empty_like(inflow)
-    states = _new_states(u, A, min(CHUNK, L))  # (CHUNK + 1, K, B, N, D)
+    states = _new_states(u, A, min(_CHUNK, L))  # (CHUNK + 1, K, B, N, D)
     states[0] = 0
     decays = torch.empty_like(states[1:])
-    checkpoints = states.new_empty(-(-L // CHUNK), *states.shape[1:]) if store else None
-    for first in range(0, L, CHUNK):
-        tokens = slice(first, min(first + CHUNK, L))
+    checkpoints = states.new_empty(-(-L // _CHUNK), *states.shape[1:]) if store else None
+    for first in range(0, L, _CHUNK):
+        tokens = slice(first, min(first + _CHUNK, L))
         n = tokens.stop - first
         if checkpoints is not None:
-            checkpoints[first // CHUNK] = states[0]
+            checkpoints[first // _CHUNK] = states[0]
         _run_chunk(states, decays, rate, *(_tokens_first(x, tokens) for x in (delta, inflow, B)))
         # (n, K, B, 1, N) @ (n, K, B, N, D) -> (n, K, B, 1, D)
         _tokens_first(y, tokens)[..., None, :] = _tokens_first(C, tokens)[..., None, :] @ states[1 : n + 1]
@@ -127,18 +127,18 @@ def _scan_backward(
     d_inflow, d_delta = torch.empty_like(inflow), torch.empty_like(inflow)
     dB, dC = torch.empty_like(B), torch.empty_like(C)
 
-    states = _new_states(u, A, min(CHUNK, L))  # (CHUNK + 1, K, B, N, D)
+    states = _new_states(u, A, min(_CHUNK, L))  # (CHUNK + 1, K, B, N, D)
     decays = torch.empty_like(states[1:])
     d_states = torch.empty_like(decays)  # gradients of the states after every token of the chunk
     product = torch.empty_like(decays)
     later = torch.zeros_like(states[0])  # (K, B, N, D), what flows back from the chunk after this one
     d_rate = torch.zeros_like(states[0])  # (K, B, N, D), dA before the sum over the batch
 
-    for first in reversed(range(0, L, CHUNK)):
-        tokens = slice(first, min(first + CHUNK, L))
+    for first in reversed(range(0, L, _CHUNK)):
+        tokens = slice(first, min(first + _CHUNK, L))
         n = tokens.stop - first
         delta_n, inflow_n, B_n, C_n, dy_n = (_tokens_first(x, tokens) for x in (delta, inflow, B, C, dy))
-        states[0] = checkpoints[first // CHUNK]
+        states[0] = checkpoints[first // _CHUNK]
         _run_chunk(states, decays, rate, delta_n, inflow_n, B_n)
         before, after, decay, d_after = states[:n], states[1 : n + 1], decays[:n], d_states[:n]
 

@@ -31,15 +31,15 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-DIRECTIONS = 4
+_DIRECTIONS = 4
 # Tokens between two stored states. The backward holds the states and decays of so many tokens in registers: with 4 they
 # fit but for a few values, with 8 they do not (machine code for sm_90, 16 states).
-CHUNK = 4
+_CHUNK = 4
 # Warps that an H200 issues from at a time: 4 on each of 132 multiprocessors.
-SCHEDULERS = 4 * 132
+_SCHEDULERS = 4 * 132
 
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
+_LOG2E = tl.constexpr(1.4426950408889634)
+_LN2 = tl.constexpr(0.6931471805599453)
 
 
 def available() -> bool:
@@ -63,7 +63,7 @@ def cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: 
 
 def _check_shapes(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> None:
     batch, H, W, channels = x.shape
-    K, L, N = DIRECTIONS, H * W, A.shape[-1]
+    K, L, N = _DIRECTIONS, H * W, A.shape[-1]
     shapes: list[tuple[str, Tensor, tuple[int, ...]]] = [
         ("dt", dt, (K, batch, L, channels)),
         ("b", b, (K, batch, L, N)),
@@ -102,7 +102,7 @@ def _forward(
     states = None
     if store:
         tile = sizes["BLOCK"], sizes["STATES"]
-        states = x.new_empty(*grid[:2], DIRECTIONS, triton.cdiv(H * W, CHUNK), *tile, dtype=torch.float32)
+        states = x.new_empty(*grid[:2], _DIRECTIONS, triton.cdiv(H * W, _CHUNK), *tile, dtype=torch.float32)
     with torch.cuda.device_of(x):
         _forward_kernel[grid](
             x, dt, b, c, dt_bias, A, D, states, y_parts,
@@ -146,14 +146,14 @@ def _launch(x: Tensor, A: Tensor) -> tuple[tuple[int, int, int], dict[str, int]]
     states = triton.next_power_of_2(N)
     block = max(8, min(32, 512 // states))  # 16 states a lane at most, unless N itself is larger
     # Wide blocks need the fewest instructions, but a small batch is finished sooner by more, narrower programs.
-    while block > 8 and 2 * batch * triton.cdiv(channels, block) * DIRECTIONS <= SCHEDULERS:
+    while block > 8 and 2 * batch * triton.cdiv(channels, block) * _DIRECTIONS <= _SCHEDULERS:
         block //= 2
     blocks = triton.cdiv(channels, block)
     # A large batch keeps the GPU busy with programs that take the four directions in turn and add to y and dx
     # themselves; the four parts (1 GB for 4096 samples) are then neither written nor summed.
-    joined = batch * blocks >= 4 * SCHEDULERS
-    sizes = {"H": H, "W": W, "N": N, "STATES": states, "BLOCK": block, "TOKENS": CHUNK, "JOINED": joined}
-    return (batch, blocks, 1 if joined else DIRECTIONS), sizes
+    joined = batch * blocks >= 4 * _SCHEDULERS
+    sizes = {"H": H, "W": W, "N": N, "STATES": states, "BLOCK": block, "TOKENS": _CHUNK, "JOINED": joined}
+    return (batch, blocks, 1 if joined else _DIRECTIONS), sizes
 
 
 def _contiguous_rows(tensor: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ def _backward_kernel(
                 ds *= decays[t]
                 d_exponent = ds * states[t]  # exponent = delta A
                 dA += d_exponent * delta[:, None]
-                ddt = (tl.sum(d_exponent * A, 1) * LN2 + d_inflow * u) * slopes[t]
+                ddt = (tl.sum(d_exponent * A, 1) * _LN2 + d_inflow * u) * slopes[t]
                 ddt_bias += ddt
                 dD += dy * u
                 dx = d_inflow * delta + D * dy
@@ -325,13 +325,13 @@ def _read_weights(dt_bias_ptr, A_ptr, D_ptr, weight, n, has_i, has_n, N: tl.cons
     D = tl.load(D_ptr + weight, has_i, 0.0).to(tl.float32)
     has_A = has_i[:, None] & has_n[None, :]
     A = tl.load(A_ptr + weight[:, None] * N + n[None, :], has_A, 0.0).to(tl.float32)
-    return dt_bias, A * LOG2E, D
+    return dt_bias, A * _LOG2E, D
 
 
 @triton.jit
 def _softplus(z):
     """softplus(z) = max(z, 0) + log(1 + e), e = exp(-|z|), and its derivative, the logistic function."""
-    e = tl.exp2(tl.abs(z) * -LOG2E)
+    e = tl.exp2(tl.abs(z) * -_LOG2E)
     # log(1 + e) = 2 artanh(r), r = e / (2 + e) <= 1/3, as a series: exact to float32 for small e too, that is for the
     # step sizes of 0.001 that training starts from.
     r = e / (2.0 + e)

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trafficcast.nn.cross_scan import DIRECTIONS, cross_scan
+from trafficcast.nn.cross_scan import _DIRECTIONS, cross_scan
 
-CellState = tuple[Tensor, Tensor]  # the hidden and the cell state, (B, H, W, E) each
-State = list[CellState]  # of every cell of a network, in the order of their calls
+_CellState = tuple[Tensor, Tensor]  # the hidden and the cell state, (B, H, W, E) each
+_State = list[_CellState]  # of every cell of a network, in the order of their calls
 CONVOLUTIONS = ("depthwise", "plain", "dilated")  # depthwise is what is published
 
 
@@ -39,12 +39,12 @@ class SS2D(nn.Module):
         self.conv = nn.Conv2d(inner, inner, d_conv, padding=padding, dilation=dilation, groups=groups)
         # One matrix per direction: the first drawn as nn.Linear draws it, the second as in Mamba (arXiv
         # 2312.00752, section 3.6), where the bias of the step size is also from.
-        self.scan_proj = nn.Parameter(_uniform(DIRECTIONS, sum(self.widths), inner))
-        self.dt_weight = nn.Parameter(_uniform(DIRECTIONS, inner, rank))
-        self.dt_bias = nn.Parameter(_initial_dt_bias(DIRECTIONS, inner))
+        self.scan_proj = nn.Parameter(_uniform(_DIRECTIONS, sum(self.widths), inner))
+        self.dt_weight = nn.Parameter(_uniform(_DIRECTIONS, inner, rank))
+        self.dt_bias = nn.Parameter(_initial_dt_bias(_DIRECTIONS, inner))
         rates = torch.arange(1, d_state + 1, dtype=torch.float32).log()
-        self.A_log = nn.Parameter(rates.repeat(DIRECTIONS, inner, 1))  # (K, I, N)
-        self.D = nn.Parameter(torch.ones(DIRECTIONS, inner))
+        self.A_log = nn.Parameter(rates.repeat(_DIRECTIONS, inner, 1))  # (K, I, N)
+        self.D = nn.Parameter(torch.ones(_DIRECTIONS, inner))
         self.out_norm = nn.LayerNorm(inner)
         self.out_proj = nn.Linear(inner, embed, bias=False)
 
@@ -63,7 +63,7 @@ class SS2D(nn.Module):
             # What a token's step size, B and C are does not depend on the order of the tokens: one matrix product for
             # all directions, (B * L, I) @ (I, K * (R + 2N)), and the scan reads each in its order.
             projected = x.reshape(-1, inner) @ self.scan_proj.flatten(0, 1).T
-            projected = projected.unflatten(1, (DIRECTIONS, -1)).transpose(0, 1)  # (K, B * L, R + 2N)
+            projected = projected.unflatten(1, (_DIRECTIONS, -1)).transpose(0, 1)  # (K, B * L, R + 2N)
             dt, b, c = torch.split(projected, self.widths, dim=-1)
             dt = dt @ self.dt_weight.transpose(1, 2)  # (K, B * L, I)
             dt, b, c = (tensor.unflatten(1, (B, -1)) for tensor in (dt, b, c))
@@ -82,7 +82,7 @@ def _initial_dt_bias(*shape: int) -> Tensor:
     return dt + torch.log(-torch.expm1(-dt))
 
 
-class VSSBlock(nn.Module):
+class _VSSBlock(nn.Module):
     """x + DropPath(SS2D(n)), n = norm(x). The first block of a cell mixes the hidden state into n."""
 
     def __init__(
@@ -100,10 +100,10 @@ class VSSBlock(nn.Module):
         n = self.norm(x)
         if self.mix_hidden is not None:
             n = self.mix_hidden(torch.cat((n, self.norm(hidden)), dim=-1))  # (B, H, W, 2E) -> (B, H, W, E)
-        return x + drop_path(self.ss2d(n), self.drop_path if self.training else 0.0)
+        return x + _drop_path(self.ss2d(n), self.drop_path if self.training else 0.0)
 
 
-def drop_path(x: Tensor, probability: float) -> Tensor:
+def _drop_path(x: Tensor, probability: float) -> Tensor:
     """Zero whole samples of x (B, ...) and rescale the others, so that the mean stays (arXiv 1603.09382)."""
     if probability == 0.0:
         return x
@@ -112,7 +112,7 @@ def drop_path(x: Tensor, probability: float) -> Tensor:
     return x * (mask / keep)
 
 
-class VMRNNCell(nn.Module):
+class _VMRNNCell(nn.Module):
     """A stack of VSS blocks, one for every drop path rate, and the gates of VMRNN."""
 
     def __init__(
@@ -120,11 +120,11 @@ class VMRNNCell(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            VSSBlock(embed, d_state, d_conv, expand, conv, rate, reads_hidden=i == 0)
+            _VSSBlock(embed, d_state, d_conv, expand, conv, rate, reads_hidden=i == 0)
             for i, rate in enumerate(drop_paths)
         )
 
-    def forward(self, x: Tensor, state: CellState | None) -> CellState:
+    def forward(self, x: Tensor, state: _CellState | None) -> _CellState:
         """x: (B, H, W, E) -> the new hidden and cell state; without a state, at the first step, both start at zero"""
         hidden, cell = state or (torch.zeros_like(x),) * 2
         for i, block in enumerate(self.blocks):
@@ -135,7 +135,7 @@ class VMRNNCell(nn.Module):
         return gate * torch.tanh(cell), cell
 
 
-class PatchEmbedding(nn.Module):
+class _PatchEmbedding(nn.Module):
     """Cut a frame into patches and embed each as one token."""
 
     def __init__(self, channels: int, patch: int, embed: int) -> None:
@@ -148,7 +148,7 @@ class PatchEmbedding(nn.Module):
         return self.norm(self.proj(frame).permute(0, 2, 3, 1))
 
 
-class Head(nn.Module):
+class _Head(nn.Module):
     """Turn the hidden state into a frame: every transposed convolution doubles rows and columns."""
 
     def __init__(self, channels: int, patch: int, embed: int) -> None:
@@ -193,7 +193,7 @@ class VMRNN(nn.Module):
             outputs.append(output)
         return torch.stack(outputs, dim=1)
 
-    def step(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def step(self, frame: Tensor, state: _State | None) -> tuple[Tensor, _State]:
         """frame: (B, C, rows, cols); state: None at the start -> the next frame, in [0, 1], and the new state"""
         # Zeros below and to the right fill the last patches; the output is cropped, so that a frame that was
         # fed back is padded exactly like an observed one.
@@ -201,7 +201,7 @@ class VMRNN(nn.Module):
         output, state = self.advance(x, state)
         return output[:, :, : self.rows, : self.cols], state
 
-    def advance(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def advance(self, frame: Tensor, state: _State | None) -> tuple[Tensor, _State]:
         """`step` for frames whose rows and cols are multiples of `multiple`"""
         raise NotImplementedError
 
@@ -210,7 +210,7 @@ class VMRNN(nn.Module):
         return {
             f"{path}.blocks.{i}.mix_hidden.{name}": parameter.shape
             for path, cell in self.named_modules()
-            if isinstance(cell, VMRNNCell)
+            if isinstance(cell, _VMRNNCell)
             for name, parameter in cell.get_submodule("blocks.0.mix_hidden").named_parameters()
             for i in range(1, len(cell.blocks))
         }
@@ -231,7 +231,7 @@ class VMRNN(nn.Module):
             raise ValueError(f"The horizon must be at least 1 slot, but it is {horizon}.")
 
 
-def check_sizes(*, patch: int, embed: int, d_conv: int, drop_path: float, conv: str, **sizes: int) -> None:
+def _check_sizes(*, patch: int, embed: int, d_conv: int, drop_path: float, conv: str, **sizes: int) -> None:
     """Raise a ValueError that names the size, or the kind of convolution, that no network can have."""
     for name, size in {"embed": embed, "d_conv": d_conv, **sizes}.items():
         if size < 1:
@@ -249,7 +249,7 @@ def check_sizes(*, patch: int, embed: int, d_conv: int, drop_path: float, conv: 
         raise ValueError(f"drop_path is a probability in [0, 1), but it is {drop_path}.")
 
 
-class VMRNNB(VMRNN):
+class _VMRNNB(VMRNN):
     """One cell between patch embedding and head."""
 
     def __init__(
@@ -269,12 +269,12 @@ class VMRNNB(VMRNN):
         super().__init__(rows, cols, channels, multiple=patch)
         block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth}
-        check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
-        self.embedding = PatchEmbedding(channels, patch, embed)
-        self.cell = VMRNNCell(embed, [drop_path] * depth, **block, conv=conv)
-        self.head = Head(channels, patch, embed)
+        _check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
+        self.embedding = _PatchEmbedding(channels, patch, embed)
+        self.cell = _VMRNNCell(embed, [drop_path] * depth, **block, conv=conv)
+        self.head = _Head(channels, patch, embed)
 
-    def advance(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def advance(self, frame: Tensor, state: _State | None) -> tuple[Tensor, _State]:
         """See VMRNN."""
         hidden, cell = self.cell(self.embedding(frame), state[0] if state else None)
         return torch.sigmoid(self.head(hidden)), [(hidden, cell)]
@@ -292,9 +292,9 @@ def vmrnn_b(
     expand: int = 2,
     drop_path: float = 0.1,
     conv: str = "depthwise",
-) -> VMRNNB:
+) -> _VMRNNB:
     """VMRNN-B; the defaults are the published network for TaxiBJ."""
-    return VMRNNB(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path, conv)
+    return _VMRNNB(rows, cols, channels, patch, depth, embed, d_state, d_conv, expand, drop_path, conv)
 
 
 class _Counted(Protocol):

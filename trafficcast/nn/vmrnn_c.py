@@ -16,22 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trafficcast.nn.vmrnn import Head, PatchEmbedding, VMRNNCell, check_sizes
+from trafficcast.nn.vmrnn import _check_sizes, _Head, _PatchEmbedding, _VMRNNCell
 
-HORIZON = 4
+_HORIZON = 4
 # Counts vary around what is expected in proportion to it; one vehicle more keeps empty cells from dominating.
 VARIANCE_FLOOR = 1.0
-STEM = 32  # channels at full resolution
+_STEM = 32  # channels at full resolution
 # What is left of four terms: of a cell's mean departure over the history and of its last one, of the patterns and of
 # being busy. Each share is a sum over one, the calendar, how much busier than normal it is and how far from that, in
 # units of UNUSUAL and up to MOST_UNUSUAL of them.
 TERMS = 4
-FEATURES_BESIDE_CALENDAR = 3
+_FEATURES_BESIDE_CALENDAR = 3
 UNUSUAL, MOST_UNUSUAL = 0.1, 3.0
 
 
 @dataclass(frozen=True)
-class Started:
+class _Started:
     """What is known before the network says more, of S slots and of the history.
 
     start:     (B, S - 1, C, rows, cols) the forecast to start from, vehicles per slot
@@ -49,7 +49,7 @@ class Started:
     busier: Tensor
 
 
-class Start(nn.Module):
+class _Start(nn.Module):
     """The city's own linear forecast, fitted to it and not learned: see `trafficcast.patterns.Patterns`."""
 
     patterns: Tensor
@@ -62,8 +62,8 @@ class Start(nn.Module):
             raise ValueError(f"The number of patterns must be 0 or more, but it is {patterns}.")
         self.expected_shape = (channels, rows, cols)
         self.register_buffer("patterns", torch.zeros(patterns, channels, rows, cols))
-        self.register_buffer("shares", torch.zeros(HORIZON, patterns, 2))
-        self.register_buffer("left", torch.zeros(HORIZON, features + FEATURES_BESIDE_CALENDAR, TERMS))
+        self.register_buffer("shares", torch.zeros(_HORIZON, patterns, 2))
+        self.register_buffer("left", torch.zeros(_HORIZON, features + _FEATURES_BESIDE_CALENDAR, TERMS))
         self.left[:, 0, 0] = 0.4  # unless told otherwise, anomaly persistence
 
     def set(self, basis: Tensor, shares: Tensor, left: Tensor) -> None:
@@ -73,12 +73,14 @@ class Start(nn.Module):
         self.left.copy_(left)
 
     def forward(
-        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None = None, horizon: int = HORIZON
+        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None = None, horizon: int = _HORIZON
     ) -> Tensor:
         """See VMRNNC."""
         return self.begin(frames, normal, calendar, patterns, horizon).start[:, -horizon:]
 
-    def begin(self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None, horizon: int) -> Started:
+    def begin(
+        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None, horizon: int
+    ) -> _Started:
         """All that the network starts from (see VMRNNC); the history's slots are forecast as the first after it is."""
         self._check(frames, normal, calendar, horizon)
         T = frames.shape[1]
@@ -98,7 +100,7 @@ class Start(nn.Module):
         left = by_slot((told[:, None, :, None] * self.left).sum(2))[..., None, None, None]
         terms = departure[:, None], last[:, None], spread[:, 1:] * together, expected[:, 1:]
         start = expected[:, 1:] + sum(left[:, :, i] * term for i, term in enumerate(terms))
-        return Started(start, spread, together, departure, last, busier)
+        return _Started(start, spread, together, departure, last, busier)
 
     def _lasting(self, unusual: Tensor, patterns: Tensor | None) -> Tensor:
         """What is left of departures (B, T, C, rows, cols) as far as they are patterns: (B, HORIZON, C, rows, cols)."""
@@ -112,8 +114,8 @@ class Start(nn.Module):
             return (left @ basis).unflatten(2, unusual.shape[2:])
 
     def _check(self, frames: Tensor, normal: Tensor, calendar: Tensor, horizon: int) -> None:
-        if not 1 <= horizon <= HORIZON:
-            raise ValueError(f"The horizon must be 1 to {HORIZON} slots, but it is {horizon}.")
+        if not 1 <= horizon <= _HORIZON:
+            raise ValueError(f"The horizon must be 1 to {_HORIZON} slots, but it is {horizon}.")
         B, slots = len(frames), frames.shape[1] + horizon
         expected = self.expected_shape
         if frames.shape[2:] != expected or normal.shape != (B, slots, *expected) or calendar.shape[:2] != (B, slots):
@@ -146,22 +148,22 @@ class VMRNNC(nn.Module):
         super().__init__()
         block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth}
-        check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
+        _check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
         self.channels, self.rows, self.cols, self.patch = channels, rows, cols, patch
-        self.start = Start(rows, cols, channels, features, patterns)
+        self.start = _Start(rows, cols, channels, features, patterns)
         # What one cell and its neighbours tell is the same everywhere: it is learned once, at full resolution, and goes
         # around the cell's patches to the output as well as through them.
-        self.stem = nn.Sequential(nn.Conv2d(7 * channels + features + 1, STEM, 3, padding=1), nn.GELU())
-        self.embedding = PatchEmbedding(STEM, patch, embed)
-        self.cell = VMRNNCell(embed, [drop_path] * depth, **block, conv=conv)
-        self.head = Head(STEM, patch, embed)
-        self.out = nn.Sequential(nn.Conv2d(2 * STEM, STEM, 1), nn.GELU(), nn.Conv2d(STEM, channels, 1))
+        self.stem = nn.Sequential(nn.Conv2d(7 * channels + features + 1, _STEM, 3, padding=1), nn.GELU())
+        self.embedding = _PatchEmbedding(_STEM, patch, embed)
+        self.cell = _VMRNNCell(embed, [drop_path] * depth, **block, conv=conv)
+        self.head = _Head(_STEM, patch, embed)
+        self.out = nn.Sequential(nn.Conv2d(2 * _STEM, _STEM, 1), nn.GELU(), nn.Conv2d(_STEM, channels, 1))
         # At first the network adds nothing to its start.
         for parameter in self.out[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(
-        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None = None, horizon: int = HORIZON
+        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None = None, horizon: int = _HORIZON
     ) -> Tensor:
         """The forecast (B, horizon, C, rows, cols), vehicles per slot; may be slightly negative.
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trafficcast.nn.vmrnn import VMRNN, CellState, Head, PatchEmbedding, State, VMRNNCell, check_sizes
+from trafficcast.nn.vmrnn import VMRNN, _CellState, _check_sizes, _Head, _PatchEmbedding, _State, _VMRNNCell
 
 
-class PatchMerging(nn.Module):
+class _PatchMerging(nn.Module):
     """Four neighbouring tokens become one of double width."""
 
     def __init__(self, embed: int) -> None:
@@ -33,7 +33,7 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.reshape(B, H // 2, W // 2, 4 * E)))
 
 
-class PatchExpanding(nn.Module):
+class _PatchExpanding(nn.Module):
     """A token becomes four neighbouring ones of half its width."""
 
     def __init__(self, embed: int) -> None:
@@ -48,21 +48,21 @@ class PatchExpanding(nn.Module):
         return self.norm(x.reshape(B, 2 * H, 2 * W, E // 2))
 
 
-class Level(nn.Module):
+class _Level(nn.Module):
     """A cell at one resolution and the way to the next one."""
 
-    def __init__(self, cell: VMRNNCell, resize: PatchMerging | PatchExpanding) -> None:
+    def __init__(self, cell: _VMRNNCell, resize: _PatchMerging | _PatchExpanding) -> None:
         super().__init__()
         self.cell = cell
         self.resize = resize
 
-    def forward(self, x: Tensor, state: CellState | None) -> tuple[Tensor, CellState]:
+    def forward(self, x: Tensor, state: _CellState | None) -> tuple[Tensor, _CellState]:
         """x: (B, H, W, E) -> the next level's x and the cell's new state"""
         state = self.cell(x, state)
         return self.resize(state[0]), state
 
 
-class VMRNND(VMRNN):
+class _VMRNND(VMRNN):
     """Levels down and the same up again, between patch embedding and head.
 
     `depths`: the numbers of blocks of the cells on the way down, finest first. The way up has as many cells, coarsest
@@ -87,25 +87,25 @@ class VMRNND(VMRNN):
         super().__init__(rows, cols, channels, multiple=patch * 2 ** len(depths))
         block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": min(depths, default=0)}
-        check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
+        _check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
         # The rates rise with the blocks of the way down; the way up takes them from the end, cell by cell.
         rates = torch.linspace(0.0, drop_path, sum(depths))
         down, up = rates.split(list(depths)), rates.split(list(depths[::-1]))[::-1]
-        self.down_embedding = PatchEmbedding(channels, patch, embed)
+        self.down_embedding = _PatchEmbedding(channels, patch, embed)
         self.down = nn.ModuleList(
-            Level(VMRNNCell(width, own.tolist(), **block, conv=conv), PatchMerging(width))
+            _Level(_VMRNNCell(width, own.tolist(), **block, conv=conv), _PatchMerging(width))
             for own, width in zip(down, (embed * 2**i for i in range(len(down))), strict=True)
         )
         self.up = nn.ModuleList(
-            Level(VMRNNCell(width, own.tolist(), **block, conv=conv), PatchExpanding(width))
+            _Level(_VMRNNCell(width, own.tolist(), **block, conv=conv), _PatchExpanding(width))
             for own, width in zip(up, (embed * 2**i for i in range(len(up), 0, -1)), strict=True)
         )
-        self.up_head = Head(channels, patch, embed)
+        self.up_head = _Head(channels, patch, embed)
 
-    def advance(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def advance(self, frame: Tensor, state: _State | None) -> tuple[Tensor, _State]:
         """See VMRNN."""
         levels = (*self.down, *self.up)
-        before: Sequence[CellState | None] = state or [None] * len(levels)
+        before: Sequence[_CellState | None] = state or [None] * len(levels)
         x, after = self.down_embedding(frame), []
         for level, cell_state in zip(levels, before, strict=True):
             x, cell_state = level(x, cell_state)
@@ -130,6 +130,6 @@ def vmrnn_d(
     expand: int = 2,
     drop_path: float = 0.1,
     conv: str = "depthwise",
-) -> VMRNND:
+) -> _VMRNND:
     """VMRNN-D; with one channel the defaults are the published network for Moving MNIST."""
-    return VMRNND(rows, cols, channels, patch, depths, embed, d_state, d_conv, expand, drop_path, conv)
+    return _VMRNND(rows, cols, channels, patch, depths, embed, d_state, d_conv, expand, drop_path, conv)

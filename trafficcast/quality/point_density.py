@@ -25,26 +25,26 @@ from trafficcast.records.screening import ENDS
 # Another box is suggested when more of the points than this lie outside.
 MUCH_OUTSIDE = 0.1
 
-SIZE = 1024
-RECENT_HOURS = 24 * 28
-ENOUGH_POINTS = 2_000_000  # to see every street of a city by
-LEVELS = 16
-INK = (38, 46, 58)
-DARKEST = 215
+_SIZE = 1024
+_RECENT_HOURS = 24 * 28
+_ENOUGH_POINTS = 2_000_000  # to see every street of a city by
+_LEVELS = 16
+_INK = (38, 46, 58)
+_DARKEST = 215
 # The shade grows with the logarithm of the count; beyond this share of the pixels that have any it is full.
-FULL_AT = 99.0
+_FULL_AT = 99.0
 
-CELL_DEGREES = 2.0**-10  # 100 m or so
-MOST_CELLS = 2**19
-ROW = 2**20  # more than there are columns
+_CELL_DEGREES = 2.0**-10  # 100 m or so
+_MOST_CELLS = 2**19
+_ROW = 2**20  # more than there are columns
 # A suggested box is the smallest that holds this share of the longitudes and of the latitudes, and no smaller than
 # this (2 km); it is rounded outward to 1, 2 or 5 times a power of ten, to about this part of it.
-HELD, SMALLEST_DEGREES, ROUNDED_TO = 0.99, 0.02, 1 / 20
+_HELD, _SMALLEST_DEGREES, _ROUNDED_TO = 0.99, 0.02, 1 / 20
 
 Box = tuple[float, float, float, float]  # west, east, south, north in degrees
 
 
-def point_counts(store: RecordStore, state: State, city: City, size: int = SIZE) -> np.ndarray:
+def point_counts(store: RecordStore, state: State, city: City, size: int = _SIZE) -> np.ndarray:
     """How many points (of trips: pick-ups and drop-offs) of the last weeks fell on each pixel: (size, size).
 
     See `add_to_raster`. Of many points enough are drawn, whole hours, the same in every call; one is in memory at a
@@ -53,12 +53,12 @@ def point_counts(store: RecordStore, state: State, city: City, size: int = SIZE)
     counts = np.zeros((size, size), np.int64)
     if state.kind == "zone-trips":
         return counts
-    drawn, recent = 0, sorted(state.hours)[-RECENT_HOURS:]
+    drawn, recent = 0, sorted(state.hours)[-_RECENT_HOURS:]
     for hour in np.random.default_rng(0).permutation(recent).tolist():
         _, lon, lat = ends(store.read_hour(state, hour))
-        add_to_raster(counts, city, lon, lat)
+        _add_to_raster(counts, city, lon, lat)
         drawn += len(lon)
-        if drawn >= ENOUGH_POINTS:
+        if drawn >= _ENOUGH_POINTS:
             break
     return counts
 
@@ -73,7 +73,7 @@ def ends(records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return time, lon, lat
 
 
-def add_to_raster(counts: np.ndarray, city: City, lon: np.ndarray, lat: np.ndarray) -> None:
+def _add_to_raster(counts: np.ndarray, city: City, lon: np.ndarray, lat: np.ndarray) -> None:
     """Add what lies in the city's box to the counts of its pixels, (size, size).
 
     Row 0 is north; rows are even in the Mercator projection's y, as the map's are.
@@ -87,7 +87,7 @@ def add_to_raster(counts: np.ndarray, city: City, lon: np.ndarray, lat: np.ndarr
     np.add.at(counts, (row[inside], col[inside]), 1)
 
 
-def outside_box(city: City, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+def _outside_box(city: City, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """Which points lie in none of the city's cells."""
     box = np.array([city.west, city.east, city.south, city.north])
     result: np.ndarray = _outside(lon, lat, box, city.rows, city.cols)
@@ -101,7 +101,7 @@ class Places:
     """
 
     def __init__(self) -> None:
-        self.degrees = CELL_DEGREES
+        self.degrees = _CELL_DEGREES
         self._keys, self._counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._new: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -109,14 +109,14 @@ class Places:
         """Count points."""
         row = np.floor((lat + 90) / self.degrees).astype(np.int64)
         col = np.floor((lon + 180) / self.degrees).astype(np.int64)
-        self._new.append(np.unique(row * ROW + col, return_counts=True))
-        if sum(len(keys) for keys, _ in self._new) > MOST_CELLS:
+        self._new.append(np.unique(row * _ROW + col, return_counts=True))
+        if sum(len(keys) for keys, _ in self._new) > _MOST_CELLS:
             self._sum_up()
 
     def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Row from the south pole, column from the antimeridian, and the count of each cell that has any."""
         self._sum_up()
-        return self._keys // ROW, self._keys % ROW, self._counts
+        return self._keys // _ROW, self._keys % _ROW, self._counts
 
     def share_in(self, box: Box) -> float:
         """The share of the points that lie in cells whose centre does; 0 of none."""
@@ -158,9 +158,9 @@ class Places:
             keys, counts = (np.concatenate(parts) for parts in zip(*self._new, strict=True))
             self._keys, self._counts = _summed([self._keys, keys], [self._counts, counts])
             self._new = []
-        while len(self._keys) > MOST_CELLS:
+        while len(self._keys) > _MOST_CELLS:
             self.degrees *= 2
-            keys = self._keys // ROW // 2 * ROW + self._keys % ROW // 2
+            keys = self._keys // _ROW // 2 * _ROW + self._keys % _ROW // 2
             self._keys, self._counts = _summed([keys], [self._counts])
 
 
@@ -168,17 +168,17 @@ def shade_levels(counts: np.ndarray) -> np.ndarray:
     """Counts per pixel -> shades 0 (none) to LEVELS - 1, same shape, even in log(1 + count)."""
     if not counts.any():
         return np.zeros(counts.shape, np.uint8)
-    full = np.log1p(np.percentile(counts[counts > 0], FULL_AT))
+    full = np.log1p(np.percentile(counts[counts > 0], _FULL_AT))
     share = np.clip(np.log1p(counts) / full, 0, 1)
-    return np.ceil(share * (LEVELS - 1)).astype(np.uint8)
+    return np.ceil(share * (_LEVELS - 1)).astype(np.uint8)
 
 
 def png_uri(levels: np.ndarray) -> str:
     """Shades (row, col) -> a PNG as a data URI, which needs no request; clear where there is nothing."""
     picture = Image.fromarray(levels)
-    picture.putpalette(bytes(INK) * LEVELS)
+    picture.putpalette(bytes(_INK) * _LEVELS)
     file = io.BytesIO()
-    opacity = bytes(round(DARKEST * level / (LEVELS - 1)) for level in range(LEVELS))
+    opacity = bytes(round(_DARKEST * level / (_LEVELS - 1)) for level in range(_LEVELS))
     picture.save(file, "PNG", transparency=opacity, bits=4)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
@@ -206,7 +206,7 @@ def _shortest(cell: np.ndarray, counts: np.ndarray, degrees: float, origin: floa
     """The shortest interval, in degrees, that holds the share HELD of the counts along one axis."""
     first = int(cell.min())
     until = np.concatenate([[0], np.cumsum(np.bincount(cell - first, counts))])
-    end = np.searchsorted(until, until[:-1] + HELD * until[-1])  # of the interval that begins at each cell
+    end = np.searchsorted(until, until[:-1] + _HELD * until[-1])  # of the interval that begins at each cell
     possible = np.flatnonzero(end < len(until))
     begin = int(possible[np.argmin(end[possible] - possible)])
     return (first + begin) * degrees + origin, (first + int(end[begin])) * degrees + origin
@@ -214,16 +214,16 @@ def _shortest(cell: np.ndarray, counts: np.ndarray, degrees: float, origin: floa
 
 def _rounded_outward(low: float, high: float, limit: float) -> tuple[float, float]:
     """An interval with simple ends around another, of a sensible length and within -limit to limit."""
-    missing = max(0.0, SMALLEST_DEGREES - (high - low))
+    missing = max(0.0, _SMALLEST_DEGREES - (high - low))
     low, high = low - missing / 2, high + missing / 2
-    power = 10.0 ** np.floor(np.log10((high - low) * ROUNDED_TO))
-    unit = power * max((step for step in (2, 5) if step * power <= (high - low) * ROUNDED_TO), default=1)
+    power = 10.0 ** np.floor(np.log10((high - low) * _ROUNDED_TO))
+    unit = power * max((step for step in (2, 5) if step * power <= (high - low) * _ROUNDED_TO), default=1)
     decimals = max(0, int(-np.floor(np.log10(unit))))
     low, high = np.floor(low / unit) * unit, np.ceil(high / unit) * unit
     return max(-limit, round(float(low), decimals)), min(limit, round(float(high), decimals))
 
 
-def suggested_box(city: City, places: Places, share_outside: float) -> dict[str, Any] | None:
+def _suggested_box(city: City, places: Places, share_outside: float) -> dict[str, Any] | None:
     """Where much lies outside, the smallest box that holds nearly all, about what share, and the table to write."""
     box = places.usual_box()
     if share_outside <= MUCH_OUTSIDE or box is None:

@@ -16,30 +16,30 @@ from trafficcast.files import write_text
 from trafficcast.geography.zones import read_zones
 from trafficcast.ingest.counting import TOTALS, Count, merge
 from trafficcast.ingest.merging import count
-from trafficcast.ingest.quality_report import Slots, counters, quality_report, slot_report, stored_slots
+from trafficcast.ingest.quality_report import SlotSeries, counters, quality_report, slot_report, stored_slots
 from trafficcast.ingest.record_store import RecordStore, State
-from trafficcast.parallel import ahead
+from trafficcast.parallel import parallel_map
 from trafficcast.progress import track
-from trafficcast.quality.point_density import SIZE, Places, add_to_raster, ends, outside_box, suggested_box
-from trafficcast.quality.slot_calendar import calendar, per_file, per_slot
-from trafficcast.quality.suspicious_vehicles import Watch, window_of
+from trafficcast.quality.point_density import _SIZE, Places, _add_to_raster, _outside_box, _suggested_box, ends
+from trafficcast.quality.slot_calendar import _calendar, _per_file, _per_slot
+from trafficcast.quality.suspicious_vehicles import _VehicleChecks, _window_of
 from trafficcast.records.records import HOUR_US, Points, Records
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import UNKNOWN, flow_store
 
-TRIES = 3
-DAYS_AT_A_TIME = 28
-GRIDS = "grids"  # the kind of flows that were imported: their records are unknown
+_TRIES = 3
+_DAYS_AT_A_TIME = 28
+_GRIDS = "grids"  # the kind of flows that were imported: their records are unknown
 
 
 @dataclass
-class Survey:
+class _Survey:
     """What one pass over the records of a period found: (slot) records outside the box, and where all of them lie."""
 
     outside: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    raster: np.ndarray = field(default_factory=lambda: np.zeros((SIZE, SIZE), np.int64))
+    raster: np.ndarray = field(default_factory=lambda: np.zeros((_SIZE, _SIZE), np.int64))
     places: Places = field(default_factory=Places)
-    watch: Watch | None = None
+    watch: _VehicleChecks | None = None
     totals: np.ndarray = field(default_factory=lambda: np.zeros(len(TOTALS), np.int64))
 
 
@@ -62,7 +62,7 @@ def quality(
     if start is not None and end is not None:
         city.check_period(start, end)
     store, flows = RecordStore(data / city.name / "records"), flow_store(data, city)
-    survey = Survey()
+    survey = _Survey()
     if store.load().hours:
         report, survey = _of_records(city, store, start, end)
     elif flows.days():
@@ -70,9 +70,9 @@ def quality(
     else:
         raise InputError(f"'{city.name}' has no records yet: run trafficcast ingest PATH --city {city.name}")
     if html is not None:
-        from trafficcast.quality.quality_page import page  # here, because plotting is slow to import
+        from trafficcast.quality.quality_page import _page  # here, because plotting is slow to import
 
-        write_text(html, page(city, report, survey.raster, survey.places))
+        write_text(html, _page(city, report, survey.raster, survey.places))
     return report
 
 
@@ -97,9 +97,9 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
 def _of_records(
     city: City, store: RecordStore, start: np.datetime64 | None, end: np.datetime64 | None
-) -> tuple[dict[str, Any], Survey]:
+) -> tuple[dict[str, Any], _Survey]:
     """The report of a record store; tried again where an ingest has replaced what was being read."""
-    for _ in range(TRIES):
+    for _ in range(_TRIES):
         state = store.load()
         try:
             return _report_records(city, store, state, start, end)
@@ -111,7 +111,7 @@ def _of_records(
 
 def _report_records(
     city: City, store: RecordStore, state: State, start: np.datetime64 | None, end: np.datetime64 | None
-) -> tuple[dict[str, Any], Survey]:
+) -> tuple[dict[str, Any], _Survey]:
     everything = start is None and end is None
     slots = _in_period(city, stored_slots(city, store, state.kind), start, end)
     survey = _survey(city, store, state, slots, everything)
@@ -125,11 +125,11 @@ def _report_records(
     found["share_outside"] = found["points_outside"] / max(found["points_kept"], 1)
     found["suspects"] = watch.suspects(city, state.fleet.names) if watch else None
     found["silence_ends"] = watch.silence_ends() if watch else None
-    found["suggested_box"] = suggested_box(city, survey.places, found["share_outside"])
+    found["suggested_box"] = _suggested_box(city, survey.places, found["share_outside"])
     report = _report(city, state.kind, everything, slots, found)
     report["records_kept_from"] = city.isoformat(_time(state.retained_from)) if state.retained_from else None
     report["ever"] = quality_report(city, store, state)
-    report["files"] = per_file(store.sources())
+    report["files"] = _per_file(store.sources())
     if state.kind != "zone-trips":
         kept = (slots.number * city.slot_us >= state.retained_from).tolist()
         outside = zip(survey.outside.tolist(), kept, strict=True)
@@ -140,7 +140,7 @@ def _report_records(
 def _of_grids(city: City, flows: DayStore, start: np.datetime64 | None, end: np.datetime64 | None) -> dict[str, Any]:
     """The report of flows that were imported: of their records nothing is known."""
     first = None if start is None else city.slot_start(start)
-    months = [city.midnight(day) for day in flows.days()[DAYS_AT_A_TIME::DAYS_AT_A_TIME]]
+    months = [city.midnight(day) for day in flows.days()[_DAYS_AT_A_TIME::_DAYS_AT_A_TIME]]
     months = [edge for edge in months if (first is None or first < edge) and (end is None or edge < end)]
     parts = []
     for begin, until in track(pairwise([first, *months, end]), "reading flows", len(months) + 1):
@@ -152,14 +152,14 @@ def _of_grids(city: City, flows: DayStore, start: np.datetime64 | None, end: np.
             parts.append((number, *totals, np.full(len(number), UNKNOWN), *facts))
     if not parts:
         raise InputError(f"'{city.name}' has no flows in that period: choose another")
-    slots = Slots(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    slots = SlotSeries(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     unknown = ("points_per_vehicle", "share_outside", "suspects", "silence_ends", "suggested_box")
     found = dict.fromkeys((*counters(np.zeros(len(TOTALS)), 0), *unknown))
-    report = _report(city, GRIDS, start is None and end is None, slots, found)
+    report = _report(city, _GRIDS, start is None and end is None, slots, found)
     return {**report, "records_kept_from": None, "ever": None, "files": []}
 
 
-def _report(city: City, kind: str | None, everything: bool, slots: Slots, found: dict[str, Any]) -> dict[str, Any]:
+def _report(city: City, kind: str | None, everything: bool, slots: SlotSeries, found: dict[str, Any]) -> dict[str, Any]:
     return {
         "city": city.name,
         "kind": kind,
@@ -170,13 +170,13 @@ def _report(city: City, kind: str | None, everything: bool, slots: Slots, found:
             "everything": everything,
             **slot_report(city, slots),
             **found,
-            "calendar": calendar(city, slots),
-            "per_slot": per_slot(city, slots),
+            "calendar": _calendar(city, slots),
+            "per_slot": _per_slot(city, slots),
         },
     }
 
 
-def _in_period(city: City, slots: Slots, start: np.datetime64 | None, end: np.datetime64 | None) -> Slots:
+def _in_period(city: City, slots: SlotSeries, start: np.datetime64 | None, end: np.datetime64 | None) -> SlotSeries:
     """The slots that touch [start, end). Raises InputError where there is none."""
     first = slots.number[0] if start is None else _microseconds(start) // city.slot_us
     last = slots.number[-1] if end is None else -(-_microseconds(end) // city.slot_us) - 1
@@ -187,15 +187,15 @@ def _in_period(city: City, slots: Slots, start: np.datetime64 | None, end: np.da
     return within
 
 
-def _survey(city: City, store: RecordStore, state: State, slots: Slots, everything: bool) -> Survey:
+def _survey(city: City, store: RecordStore, state: State, slots: SlotSeries, everything: bool) -> _Survey:
     """Look at every record of the period once, an hour at a time; count their transitions where not all are asked."""
-    survey = Survey(outside=np.zeros(len(slots), np.int64))
+    survey = _Survey(outside=np.zeros(len(slots), np.int64))
     start, end = (int(edge) * city.slot_us for edge in (slots.number[0], slots.number[-1] + 1))
     hours = sorted(hour for hour in state.hours if start < (hour + 1) * HOUR_US and hour * HOUR_US < end)
     if state.kind == "points":
         vehicles = len(state.fleet.names)
-        window = window_of({hour: state.hours[hour][1] for hour in hours}, sorted(state.hours), vehicles)
-        survey.watch = Watch(city, vehicles, window)
+        window = _window_of({hour: state.hours[hour][1] for hour in hours}, sorted(state.hours), vehicles)
+        survey.watch = _VehicleChecks(city, vehicles, window)
     zone_ids = None
     if not everything and city.feed.zones is not None:
         zone_ids = read_zones(city.feed.zones, city.feed.zone_id, city).ids
@@ -211,16 +211,16 @@ def _survey(city: City, store: RecordStore, state: State, slots: Slots, everythi
 
 
 def _hours(store: RecordStore, state: State, hours: list[int]) -> Iterator[Records]:
-    return ahead(lambda hour: store.read_hour(state, hour), hours, 1)
+    return parallel_map(lambda hour: store.read_hour(state, hour), hours, 1)
 
 
-def _look(city: City, slots: Slots, survey: Survey, records: Records) -> None:
+def _look(city: City, slots: SlotSeries, survey: _Survey, records: Records) -> None:
     if isinstance(records, Points) and survey.watch is not None:
         survey.watch.see(records)
     time, lon, lat = ends(records)
-    add_to_raster(survey.raster, city, lon, lat)
+    _add_to_raster(survey.raster, city, lon, lat)
     survey.places.add(lon, lat)
-    beyond = time[outside_box(city, lon, lat)] // city.slot_us
+    beyond = time[_outside_box(city, lon, lat)] // city.slot_us
     beyond = beyond[(beyond >= slots.number[0]) & (beyond <= slots.number[-1])]  # a trip may end after the period
     np.add.at(survey.outside, np.searchsorted(slots.number, beyond), 1)
 

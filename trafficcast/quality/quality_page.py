@@ -11,49 +11,51 @@ from trafficcast.config.city import City
 from trafficcast.ingest.quality_report import MISSING, PARTIAL
 from trafficcast.quality.point_density import Places, png_uri, shade_levels
 from trafficcast.quality.quality_pictures import (
-    COLOURS,
-    columns_of,
-    draw_area,
-    draw_calendar,
-    draw_lines,
-    narrowing,
-    picture_uri,
+    _COLOURS,
+    _columns_of,
+    _draw_area,
+    _draw_calendar,
+    _draw_lines,
+    _narrowing,
+    _picture_uri,
 )
 
-MOST_BREAKS = 8
-MOST_GAPS = MOST_SUSPECTS = MOST_BAD_FILES = 50
-LARGEST_FILES = 10
-BOX_WIDTH = 600  # pixels, of which only the ratio to the height counts
+_MOST_BREAKS = 8
+_MOST_GAPS = _MOST_SUSPECTS = _MOST_BAD_FILES = 50
+_LARGEST_FILES = 10
+_BOX_WIDTH = 600  # pixels, of which only the ratio to the height counts
 
 
-def page(city: City, report: dict[str, Any], raster: np.ndarray, places: Places) -> str:
+def _page(city: City, report: dict[str, Any], raster: np.ndarray, places: Places) -> str:
     """The page of a report (see `pipelines.quality`).
 
     `raster` counts points on the pixels of the city's box and `places` everywhere, none where places are unknown.
     """
     period = report["period"]
-    columns = columns_of(period["calendar"])
+    columns = _columns_of(period["calendar"])
     located = len(places.cells()[0]) > 0
-    gaps = sorted(period["gaps"], key=lambda gap: -(gap[PARTIAL] + gap[MISSING]))[:MOST_GAPS]
+    gaps = sorted(period["gaps"], key=lambda gap: -(gap[PARTIAL] + gap[MISSING]))[:_MOST_GAPS]
     return _TEMPLATE.render(
         report=report,
         period=period,
         title=f"Quality of the records of {city.name}",
-        lines=picture_uri(draw_lines(city, period, columns)),
-        calendar=picture_uri(draw_calendar(city, columns)),
+        lines=_picture_uri(_draw_lines(city, period, columns)),
+        calendar=_picture_uri(_draw_calendar(city, columns)),
         days_left_out=sum(entry["days"] for entry in period["calendar"]) - sum(column["days"] for column in columns),
-        breaks=sorted((column for column in columns if column["days"] > 1), key=lambda one: -one["days"])[:MOST_BREAKS],
+        breaks=sorted((column for column in columns if column["days"] > 1), key=lambda one: -one["days"])[
+            :_MOST_BREAKS
+        ],
         clock_changes=[
             entry["day"] for entry in period["calendar"] if entry["slots"] and len(entry["slots"]) != city.slots_per_day
         ],
         box=png_uri(shade_levels(raster)) if raster.any() else None,
-        wide=picture_uri(draw_area(city, places, period["suggested_box"])) if located else None,
+        wide=_picture_uri(_draw_area(city, places, period["suggested_box"])) if located else None,
         gaps=sorted(gaps, key=lambda gap: gap["start"]),
         files=_files_to_show(report["files"]),
-        suspects=(period["suspects"] or [])[:MOST_SUSPECTS],
-        states=COLOURS,
-        width=BOX_WIDTH,
-        height=round(BOX_WIDTH * (city.north - city.south) / ((city.east - city.west) * narrowing(city))),
+        suspects=(period["suspects"] or [])[:_MOST_SUSPECTS],
+        states=_COLOURS,
+        width=_BOX_WIDTH,
+        height=round(_BOX_WIDTH * (city.north - city.south) / ((city.east - city.west) * _narrowing(city))),
     )
 
 
@@ -61,8 +63,8 @@ def _files_to_show(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those with most drops, those with notes, and the largest."""
     dropped = {id(file): sum(file["rows_dropped"].values()) for file in files}
     bad = sorted((file for file in files if dropped[id(file)] or file["notes"]), key=lambda file: -dropped[id(file)])
-    shown = bad[:MOST_BAD_FILES]
-    largest = sorted(files, key=lambda file: -file["rows_read"])[:LARGEST_FILES]
+    shown = bad[:_MOST_BAD_FILES]
+    largest = sorted(files, key=lambda file: -file["rows_read"])[:_LARGEST_FILES]
     return shown + [file for file in largest if all(file is not other for other in shown)]
 
 

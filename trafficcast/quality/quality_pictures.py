@@ -19,30 +19,30 @@ from trafficcast.quality.point_density import Box, Places, shade_levels
 
 # Sky blue, vermilion and black of Okabe and Ito, "Color Universal Design" (2008): told apart whatever one's colour
 # vision, and printed in grey as well.
-COLOURS = {OBSERVED: "#56B4E9", PARTIAL: "#D55E00", MISSING: "#000000"}
-LINE, INK, FAINT = "#0072B2", "#262E3A", "#B8BFC9"
-DPI = 150
-WIDTH = 12.0  # inches
-AREA_PIXELS = 500
+_COLOURS = {OBSERVED: "#56B4E9", PARTIAL: "#D55E00", MISSING: "#000000"}
+_LINE, _INK, _FAINT = "#0072B2", "#262E3A", "#B8BFC9"
+_DPI = 150
+_WIDTH = 12.0  # inches
+_AREA_PIXELS = 500
 # Empty days in a row that are drawn one by one; more are a break. Days that are drawn: the last ones.
-FEW_DAYS, MOST_DAYS = 3, 730
-DAY_LABELS = 14
-SEPARATED_DAYS = 62
+_FEW_DAYS, _MOST_DAYS = 3, 730
+_DAY_LABELS = 14
+_SEPARATED_DAYS = 62
 
 
-def columns_of(calendar: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _columns_of(calendar: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What is drawn side by side: days with the letters of their slots, and breaks of many empty days."""
     columns: list[dict[str, Any]] = []
     for entry in calendar:
-        if entry["slots"] is None and entry["days"] <= FEW_DAYS:
+        if entry["slots"] is None and entry["days"] <= _FEW_DAYS:
             first = np.datetime64(entry["day"])
             columns += [{"day": str(first + i), "days": 1, "slots": None} for i in range(entry["days"])]
         else:
             columns.append(entry)
-    return columns[-MOST_DAYS:]
+    return columns[-_MOST_DAYS:]
 
 
-def draw_calendar(city: City, columns: list[dict[str, Any]]) -> Figure:
+def _draw_calendar(city: City, columns: list[dict[str, Any]]) -> Figure:
     """Days to the right, the local time of day downward, a colour for each state."""
     names = [OBSERVED, PARTIAL, MISSING]
     code = {LETTERS[name]: i + 1 for i, name in enumerate(names)} | {NOT_ASKED: 0}
@@ -59,7 +59,7 @@ def draw_calendar(city: City, columns: list[dict[str, Any]]) -> Figure:
         again = np.setdiff1d(np.arange(len(row)), first)
         cells[row[again], 2 * i + 1] = states[again]
     figure, (axes,) = _figure(2.9, 1)
-    colours = ListedColormap(["white", *(COLOURS[name] for name in names)])
+    colours = ListedColormap(["white", *(_COLOURS[name] for name in names)])
     axes.imshow(
         cells, colours, vmin=0, vmax=len(names), aspect="auto", interpolation="nearest",
         extent=(0, len(columns), 24, 0),
@@ -67,12 +67,12 @@ def draw_calendar(city: City, columns: list[dict[str, Any]]) -> Figure:
     axes.set_yticks(range(0, 25, 6), [f"{hour:02d}:00" for hour in range(0, 25, 6)])
     axes.set_ylabel("local time")
     _mark_days(axes, columns)
-    if len(columns) <= SEPARATED_DAYS:
+    if len(columns) <= _SEPARATED_DAYS:
         axes.vlines(np.arange(1, len(columns)), 0, 24, color="white", linewidth=1)
     return figure
 
 
-def draw_lines(city: City, period: dict[str, Any], columns: list[dict[str, Any]]) -> Figure:
+def _draw_lines(city: City, period: dict[str, Any], columns: list[dict[str, Any]]) -> Figure:
     """Records, vehicles and the share outside the box over time, on the calendar's days."""
     per_slot = period["per_slot"]
     start = np.array([text[:19] for text in per_slot["start"]], "datetime64[s]")  # local
@@ -94,7 +94,7 @@ def draw_lines(city: City, period: dict[str, Any], columns: list[dict[str, Any]]
     broken = np.flatnonzero(np.abs(np.diff(x) - city.slot_minutes / 1440) > 0.5 * city.slot_minutes / 1440) + 1
     figure, all_axes = _figure(0.5 + 1.25 * len(series), len(series))
     for axes, (name, values) in zip(all_axes, series.items(), strict=True):
-        axes.plot(np.insert(x, broken, np.nan), np.insert(values, broken, np.nan), color=LINE, linewidth=0.9)
+        axes.plot(np.insert(x, broken, np.nan), np.insert(values, broken, np.nan), color=_LINE, linewidth=0.9)
         axes.set_ylim(0, max(1.0, float(np.nanmax(values))) * 1.08)
         axes.set_xlim(0, len(columns))
         axes.set_ylabel(name.replace(" per slot", "\nper slot").replace(" the box", "\nthe box"))
@@ -107,7 +107,7 @@ def draw_lines(city: City, period: dict[str, Any], columns: list[dict[str, Any]]
     return figure
 
 
-def draw_area(city: City, places: Places, suggested: dict[str, Any] | None) -> Figure:
+def _draw_area(city: City, places: Places, suggested: dict[str, Any] | None) -> Figure:
     """Where records lie within and around the box, with the box."""
     box: Box = (city.west, city.east, city.south, city.north)
     usual = places.usual_box() or box
@@ -116,18 +116,18 @@ def draw_area(city: City, places: Places, suggested: dict[str, Any] | None) -> F
         max(-180.0, min(usual[0], box[0]) - margin), min(180.0, max(usual[1], box[1]) + margin),
         max(-90.0, min(usual[2], box[2]) - margin), min(90.0, max(usual[3], box[3]) + margin),
     )  # fmt: skip
-    counts, edges = places.picture(area, AREA_PIXELS)
-    figure = Figure(figsize=(WIDTH / 2, WIDTH / 2), layout="constrained")
+    counts, edges = places.picture(area, _AREA_PIXELS)
+    figure = Figure(figsize=(_WIDTH / 2, _WIDTH / 2), layout="constrained")
     axes = figure.subplots()
     shades = ListedColormap([str(shade) for shade in np.linspace(1, 0.1, 16)])
-    axes.imshow(shade_levels(counts), shades, extent=edges, interpolation="nearest", aspect=1 / narrowing(city))
-    _outline(axes, box, COLOURS[PARTIAL], "solid", "the box")
+    axes.imshow(shade_levels(counts), shades, extent=edges, interpolation="nearest", aspect=1 / _narrowing(city))
+    _outline(axes, box, _COLOURS[PARTIAL], "solid", "the box")
     if suggested is not None:
         values = tuple(float(suggested[key]) for key in ("west", "east", "south", "north"))
-        _outline(axes, values, LINE, "dashed", "suggested")  # type: ignore[arg-type]
+        _outline(axes, values, _LINE, "dashed", "suggested")  # type: ignore[arg-type]
     axes.set_xlim(edges[:2])
     axes.set_ylim(edges[2:])
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=INK)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=_INK)
     axes.set_xlabel("longitude, degrees")
     axes.set_ylabel("latitude, degrees")
     axes.locator_params(nbins=6)
@@ -147,7 +147,7 @@ def _outline(axes: Axes, box: Box, colour: str, style: str, label: str) -> None:
 
 
 def _figure(height: float, panels: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(_WIDTH, height))
     # The same margins in every picture, so that a day is in the same place in all of them.
     figure.subplots_adjust(left=0.075, right=0.99, top=1 - 0.1 / height, bottom=0.35 / height, hspace=0.12)
     axes = list(figure.subplots(panels, squeeze=False, sharex=True)[:, 0])
@@ -158,23 +158,23 @@ def _figure(height: float, panels: int) -> tuple[Figure, list[Axes]]:
 
 def _quiet(axes: Axes) -> None:
     for spine in axes.spines.values():
-        spine.set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=9)
+        spine.set_color(_FAINT)
+    axes.tick_params(colors=_INK, labelsize=9)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=INK, size=9)
+        label.set(color=_INK, size=9)
 
 
 def _mark_days(axes: Axes, columns: list[dict[str, Any]], labels: bool = True) -> None:
     """Days below; breaks are grey."""
     days = [i for i, column in enumerate(columns) if column["days"] == 1]
-    marked = days[:: max(1, -(-len(days) // DAY_LABELS))]
+    marked = days[:: max(1, -(-len(days) // _DAY_LABELS))]
     with_year = len({columns[i]["day"][:4] for i in days}) > 1
     texts = [columns[i]["day"] if with_year else _short(columns[i]["day"]) for i in marked]
     axes.set_xticks([i + 0.5 for i in marked], texts if labels else [])
     axes.tick_params(axis="x", length=0)
     for i, column in enumerate(columns):
         if column["days"] > 1:
-            axes.axvspan(i, i + 1, facecolor="#EEF0F3", hatch="////", edgecolor=FAINT, linewidth=0)
+            axes.axvspan(i, i + 1, facecolor="#EEF0F3", hatch="////", edgecolor=_FAINT, linewidth=0)
 
 
 def _short(day: str) -> str:
@@ -186,13 +186,13 @@ def _starts_of_day(city: City, day: str) -> np.ndarray:
     return (city.slots_of_day(np.datetime64(day)) * city.slot_us).astype("datetime64[us]")
 
 
-def narrowing(city: City) -> float:
+def _narrowing(city: City) -> float:
     """How much shorter a degree of longitude is than one of latitude."""
     return max(0.05, float(np.cos(np.radians((city.north + city.south) / 2))))
 
 
-def picture_uri(figure: Figure) -> str:
+def _picture_uri(figure: Figure) -> str:
     """A figure as a PNG in a data URI."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI)
+    figure.savefig(file, format="png", dpi=_DPI)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

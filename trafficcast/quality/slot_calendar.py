@@ -7,13 +7,22 @@ from typing import Any
 import numpy as np
 
 from trafficcast.config.city import CLOCK_CHANGE, City
-from trafficcast.ingest.quality_report import DAY, LETTERS, MISSING, NOT_ASKED, OBSERVED, PARTIAL, Slots, _starts
+from trafficcast.ingest.quality_report import (
+    DAY,
+    LETTERS,
+    MISSING,
+    NOT_ASKED,
+    OBSERVED,
+    PARTIAL,
+    SlotSeries,
+    slot_starts,
+)
 from trafficcast.ingest.record_store import SourceFacts
 from trafficcast.records.records import DROP_REASONS
 from trafficcast.stores.flows import UNKNOWN
 
 
-def calendar(city: City, slots: Slots) -> list[dict[str, Any]]:
+def _calendar(city: City, slots: SlotSeries) -> list[dict[str, Any]]:
     """The local days from the first slot to the last: the state of each slot, a letter each in the order of time.
 
     A day of 46 or 50 half hours has as many letters (LETTERS; NOT_ASKED beyond the first and the last slot). Days in a
@@ -31,14 +40,14 @@ def calendar(city: City, slots: Slots) -> list[dict[str, Any]]:
     return entries
 
 
-def _days_in_a_row(city: City, here: Slots, slots: Slots, days: np.ndarray) -> list[dict[str, Any]]:
+def _days_in_a_row(city: City, here: SlotSeries, slots: SlotSeries, days: np.ndarray) -> list[dict[str, Any]]:
     edges = city.midnight(days[0]) - CLOCK_CHANGE, city.midnight(days[-1] + DAY) + CLOCK_CHANGE
     first, last = (int(edge.astype("datetime64[us]").astype(np.int64)) // city.slot_us for edge in edges)
     number = np.arange(first, last + 1)
     letter = np.full(len(number), LETTERS[MISSING])
     letter[here.number - first] = np.where(here.observed, LETTERS[OBSERVED], LETTERS[PARTIAL])
     letter[(number < slots.number[0]) | (number > slots.number[-1])] = NOT_ASKED
-    day_of = city.local_days(_starts(city, number))
+    day_of = city.local_days(slot_starts(city, number))
     # Clocks set back over midnight interleave the slots of two days.
     order = np.argsort(day_of, kind="stable")
     bounds = np.searchsorted(day_of[order], [*days, days[-1] + DAY])
@@ -48,7 +57,7 @@ def _days_in_a_row(city: City, here: Slots, slots: Slots, days: np.ndarray) -> l
     ]
 
 
-def per_slot(city: City, slots: Slots) -> dict[str, list[Any]]:
+def _per_slot(city: City, slots: SlotSeries) -> dict[str, list[Any]]:
     """Each slot that has a record: start in the city's zone, flows, records, vehicles, coverage; None is unknown."""
     return {
         "start": [time.isoformat() for time in city.local(slots.starts(city))],
@@ -60,7 +69,7 @@ def per_slot(city: City, slots: Slots) -> dict[str, list[Any]]:
     }
 
 
-def per_file(sources: list[SourceFacts]) -> list[dict[str, Any]]:
+def _per_file(sources: list[SourceFacts]) -> list[dict[str, Any]]:
     """Every source's rows, and what became of them."""
     return [
         {

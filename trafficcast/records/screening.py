@@ -16,7 +16,7 @@ from trafficcast.records.sources import Source
 
 ENDS = (("time", "lon", "lat"), ("dropoff_time", "dropoff_lon", "dropoff_lat"))
 # Coordinates have changed places where hardly any record lies in the box and, the other way round, most do.
-HARDLY_ANY, MOST = 0.01, 0.5
+_HARDLY_ANY, _MOST = 0.01, 0.5
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Screening:
     def check_not_swapped(self) -> None:
         """Raise JobError where the source's longitudes and latitudes have changed places."""
         city = self.screen.city
-        if self.inside_swapped > MOST * self.ends and self.inside < HARDLY_ANY * self.ends:
+        if self.inside_swapped > _MOST * self.ends and self.inside < _HARDLY_ANY * self.ends:
             raise JobError(
                 f"longitude and latitude have changed places in {self.source.path}: as they are, {self.inside:,} of "
                 f"{self.ends:,} places lie in the box of '{city.name}', the other way round {self.inside_swapped:,}; "

@@ -29,11 +29,11 @@ from fsspec.implementations.local import LocalFileSystem
 from trafficcast.errors import InputError
 
 UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart", "~")
-COMPRESSED = re.compile(r"\.(gz|gzip|zst|zstd)$", re.IGNORECASE)
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-BUFFER_BYTES = 1 << 20
+_COMPRESSED = re.compile(r"\.(gz|gzip|zst|zstd)$", re.IGNORECASE)
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_BUFFER_BYTES = 1 << 20
 SPOOL_BYTES = 1 << 26  # a larger member of an archive goes to a temporary file
-READ_ERRORS = (
+_READ_ERRORS = (
     OSError,
     EOFError,
     NotImplementedError,
@@ -45,7 +45,7 @@ READ_ERRORS = (
 
 
 @contextmanager
-def reading(path: str, errors: type[Exception] | tuple[type[Exception], ...] = READ_ERRORS) -> Iterator[None]:
+def reading(path: str, errors: type[Exception] | tuple[type[Exception], ...] = _READ_ERRORS) -> Iterator[None]:
     """Turn what can go wrong while bytes are read or unpacked into InputError `cannot read PATH: why`."""
     try:
         yield
@@ -58,7 +58,7 @@ def reading(path: str, errors: type[Exception] | tuple[type[Exception], ...] = R
 
 
 @dataclass(frozen=True)
-class Member:
+class _Member:
     """Where one file lies in a zip archive: enough to read it without the archive's directory, which may be long."""
 
     offset: int
@@ -83,16 +83,16 @@ class Source:
     size: int | None
     where: str = field(repr=False)
     url: str = field(default="", repr=False)
-    member: Member | None = field(default=None, repr=False)
+    member: _Member | None = field(default=None, repr=False)
 
     @property
     def stem(self) -> str:
         """The name without folders and without the endings of compression: `new_abc.txt`, `a.csv`."""
-        return COMPRESSED.sub("", self.name.rpartition("/")[2])
+        return _COMPRESSED.sub("", self.name.rpartition("/")[2])
 
     def open(self) -> BinaryIO:
         """The stream of decompressed bytes. It and reading from it raise InputError."""
-        return io.BufferedReader(self._decompressed(), BUFFER_BYTES)
+        return io.BufferedReader(self._decompressed(), _BUFFER_BYTES)
 
     def open_raw(self) -> BinaryIO:
         """The bytes as they lie there, with random access. It and reading from it raise InputError."""
@@ -100,7 +100,7 @@ class Source:
             return self._raw()
         spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115  # returned open
         with self._raw() as stream, reading(self.path):
-            shutil.copyfileobj(stream, spool, BUFFER_BYTES)
+            shutil.copyfileobj(stream, spool, _BUFFER_BYTES)
             spool.seek(0)
         return cast(BinaryIO, spool)
 
@@ -130,7 +130,7 @@ class Source:
                 stream = self._unzipped(stream, self.member)
         return io.BufferedReader(stream)
 
-    def _unzipped(self, archive: _Stream, member: Member) -> _Stream:
+    def _unzipped(self, archive: _Stream, member: _Member) -> _Stream:
         try:
             with reading(self.path):
                 return _Stream(self.path, _open_member(archive, member), archive)
@@ -143,9 +143,9 @@ class Source:
         try:
             magic = raw.peek(4)[:4]
             with reading(self.path):
-                if magic.startswith(GZIP):
+                if magic.startswith(_GZIP):
                     return _Stream(self.path, gzip.GzipFile(fileobj=raw, mode="rb"), raw)
-                if magic == ZSTD:
+                if magic == _ZSTD:
                     return _Stream(self.path, pa.CompressedInputStream(raw, "zstd"), raw)
             return _Stream(self.path, raw)
         except InputError:
@@ -157,7 +157,7 @@ class _Stream(io.RawIOBase):
     """A stream over another, whose errors are InputError; closing it closes the others too."""
 
     def __init__(
-        self, path: str, inner: Any, *below: Any, errors: type[Exception] | tuple[type[Exception], ...] = READ_ERRORS
+        self, path: str, inner: Any, *below: Any, errors: type[Exception] | tuple[type[Exception], ...] = _READ_ERRORS
     ) -> None:
         self._path = path
         self._inner = inner
@@ -194,7 +194,7 @@ class _Stream(io.RawIOBase):
         super().close()
 
 
-def _open_member(archive: _Stream, member: Member) -> zipfile.ZipExtFile:
+def _open_member(archive: _Stream, member: _Member) -> zipfile.ZipExtFile:
     """One file of an archive, by its place: to read the directory again for each is slow where there are thousands."""
     if member.encrypted:
         raise OSError("it is encrypted; unpack the archive first")
@@ -292,7 +292,7 @@ def _members(archive: Source) -> list[Source]:
                 name=f"{archive.name}/{info.filename}",
                 path=f"{archive.path}/{info.filename}",
                 size=info.file_size,
-                member=Member(
+                member=_Member(
                     info.header_offset,
                     info.file_size,
                     info.compress_size,

@@ -13,21 +13,21 @@ import pyarrow.compute as pc
 
 from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US
 
-UNITS_US = {"s": SECOND_US, "ms": 1_000, "us": 1}  # microseconds a unit; nanoseconds are the other way round
+_UNITS_US = {"s": SECOND_US, "ms": 1_000, "us": 1}  # microseconds a unit; nanoseconds are the other way round
 UNITS = ("s", "ms", "us", "ns")
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 FAR_US = 2**62  # beyond any plausible date on either side, and still far from the ends of 64 bits
-LATEST_CHANGE_US = 4_102_444_800 * SECOND_US  # 2100: no clock change is looked for after it
-MICROSECOND = timedelta(microseconds=1)
-SHAPE = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
-NAIVE = SHAPE + "$"
-WITH_OFFSET = SHAPE + r"(Z|[+-]\d{2}:?\d{2})$"
-DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?/\d\d?/\d{4} ")
-US_FORMAT = "%m/%d/%Y %I:%M:%S %p"
-US = r"^(\d{2})/(\d{2})/(\d{4}) (0[1-9]|1[0-2])(:\d{2}:\d{2}) ([AP])M$"
-FINER = r"(\.\d{6})\d+"
-HALF_DAY_US = DAY_US // 2
-HALF_A_STEP_US = 0.13  # float64 seconds and their microseconds, around today, are known in steps of 0.25 µs
+_LATEST_CHANGE_US = 4_102_444_800 * SECOND_US  # 2100: no clock change is looked for after it
+_MICROSECOND = timedelta(microseconds=1)
+_SHAPE = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
+_NAIVE = _SHAPE + "$"
+_WITH_OFFSET = _SHAPE + r"(Z|[+-]\d{2}:?\d{2})$"
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?/\d\d?/\d{4} ")
+_US_FORMAT = "%m/%d/%Y %I:%M:%S %p"
+_US = r"^(\d{2})/(\d{2})/(\d{4}) (0[1-9]|1[0-2])(:\d{2}:\d{2}) ([AP])M$"
+_FINER = r"(\.\d{6})\d+"
+_HALF_DAY_US = DAY_US // 2
+_HALF_A_STEP_US = 0.13  # float64 seconds and their microseconds, around today, are known in steps of 0.25 µs
 
 
 def epoch_unit(values: np.ndarray) -> str:
@@ -49,13 +49,13 @@ def to_microseconds(values: np.ndarray, unit: str) -> np.ndarray:
     if values.dtype.kind in "iu":
         if unit == "ns":
             return (values // 1_000).astype(np.int64)
-        factor = UNITS_US[unit]
+        factor = _UNITS_US[unit]
         return np.clip(values, -(FAR_US // factor), FAR_US // factor).astype(np.int64) * factor
-    product = values / 1_000 if unit == "ns" else values * float(UNITS_US[unit])
+    product = values / 1_000 if unit == "ns" else values * float(_UNITS_US[unit])
     # A file's 1213084659.1 is not quite that in float64: within its precision of a whole microsecond it is that one.
     whole = np.rint(product)
     with np.errstate(invalid="ignore"):  # what is infinite or no number is far from any plausible time
-        near = np.abs(product - whole) <= np.minimum(np.spacing(np.abs(product)), HALF_A_STEP_US)
+        near = np.abs(product - whole) <= np.minimum(np.spacing(np.abs(product)), _HALF_A_STEP_US)
         us = np.where(near, whole, np.floor(product))
     far = float(FAR_US)
     return np.nan_to_num(us, nan=-far, posinf=far, neginf=-far).clip(-far, far).astype(np.int64)
@@ -69,7 +69,7 @@ def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.nda
     naive_us = np.asarray(naive_us, np.int64)
     if not len(naive_us):
         return naive_us, np.zeros(0, np.bool_)
-    years = (naive_us[[naive_us.argmin(), naive_us.argmax()]]).clip(EARLIEST_US - DAY_US, LATEST_CHANGE_US)
+    years = (naive_us[[naive_us.argmin(), naive_us.argmax()]]).clip(EARLIEST_US - DAY_US, _LATEST_CHANGE_US)
     first, last = years.astype("datetime64[us]").astype("datetime64[Y]").astype(int) + 1970
     starts, offsets = _offsets(zone, int(first) - 1, int(last) + 1)
     # Stretch i of the clock shows local times from begins[i] to before ends[i]; the first that has not ended counts.
@@ -107,14 +107,14 @@ def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.nda
     its midnight. One without an offset or Z is a time of `zone`. A bare number is no time here.
     """
     texts = pc.utf8_trim_whitespace(texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts)
-    if pc.any(pc.match_substring_regex(texts, FINER)).as_py():
-        texts = pc.replace_substring_regex(texts, FINER, r"\1")
+    if pc.any(pc.match_substring_regex(texts, _FINER)).as_py():
+        texts = pc.replace_substring_regex(texts, _FINER, r"\1")
     n = len(texts)
     us, ok, skipped = np.zeros(n, np.int64), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     if not n:
         return us, ok, skipped
     rest = np.ones(n, np.bool_)
-    for pattern, parse in PARSERS:
+    for pattern, parse in _PARSERS:
         matches = pc.match_substring_regex(texts, pattern).fill_null(False)
         if not pc.any(matches).as_py():
             continue
@@ -125,7 +125,7 @@ def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.nda
             continue  # a day such as 30 February: row by row
         here = slice(None) if whole else matches.to_numpy(zero_copy_only=False)
         us[here], ok[here], rest[here] = found, True, False
-        if pattern != WITH_OFFSET:
+        if pattern != _WITH_OFFSET:
             us[here], exists = local_to_utc(found, zone)
             ok[here], skipped[here] = exists, ~exists
         if whole:
@@ -150,25 +150,25 @@ def _parse_with_offset(texts: pa.Array) -> np.ndarray:
 
 def _parse_us(texts: pa.Array) -> np.ndarray:
     """New York's times on a clock of twelve hours, whose 12 comes before its 1."""
-    us = _parse_naive(pc.replace_substring_regex(texts, US, r"\3-\1-\2 \4\5"))
+    us = _parse_naive(pc.replace_substring_regex(texts, _US, r"\3-\1-\2 \4\5"))
     of_day = us % DAY_US
     afternoon = pc.ends_with(texts, "PM").to_numpy(zero_copy_only=False)
-    return us - of_day + of_day % HALF_DAY_US + afternoon * HALF_DAY_US
+    return us - of_day + of_day % _HALF_DAY_US + afternoon * _HALF_DAY_US
 
 
-PARSERS = ((NAIVE, _parse_naive), (WITH_OFFSET, _parse_with_offset), (US, _parse_us))
+_PARSERS = ((_NAIVE, _parse_naive), (_WITH_OFFSET, _parse_with_offset), (_US, _parse_us))
 
 
 def _moment(text: str | None) -> datetime | None:
     """The plain way: one text -> a time, aware where the text has an offset; None where it is none."""
-    if text is None or not DATE.match(text):
+    if text is None or not _DATE.match(text):
         return None
     try:
-        return datetime.strptime(text, US_FORMAT) if "/" in text else datetime.fromisoformat(text)
+        return datetime.strptime(text, _US_FORMAT) if "/" in text else datetime.fromisoformat(text)
     except ValueError:
         return None
 
 
 def _microseconds(moment: datetime) -> int:
     """Since 1970: UTC of an aware time, local of a naive one."""
-    return (moment - datetime(1970, 1, 1, tzinfo=None if moment.tzinfo is None else UTC)) // MICROSECOND
+    return (moment - datetime(1970, 1, 1, tzinfo=None if moment.tzinfo is None else UTC)) // _MICROSECOND

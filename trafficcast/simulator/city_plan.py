@@ -12,58 +12,58 @@ import numpy as np
 
 from trafficcast.config.city import City
 
-HOUR_S = 3600
-STEP_MINUTES = 15  # demand and speed change in steps
-METRES_PER_DEGREE = 111_195.0  # of latitude
-SPEED_KMH = ((0, 5, 8, 11, 14, 18, 21, 24), (36, 40, 22, 28, 29, 21, 31, 36))  # local hour, mean speed
-WAIT_MINUTES = 7.0  # between two passengers at average demand
-MIN_DEMAND = 0.3  # of the average; below it waits get no longer
-WOBBLE_HOURS = 6  # how long a departure from the usual day lasts
-OUTAGE_HOURS = (14 + 1 / 6, 16 + 1 / 6)  # local; neither end is a slot edge, so that slots are cut as well
-MIN_DAYS_WITH_OUTAGE = 7  # so that the middle day is none of the last three
-MATCH_DAYS_BEFORE_END = 5
+_HOUR_S = 3600
+_STEP_MINUTES = 15  # demand and speed change in steps
+_METRES_PER_DEGREE = 111_195.0  # of latitude
+_SPEED_KMH = ((0, 5, 8, 11, 14, 18, 21, 24), (36, 40, 22, 28, 29, 21, 31, 36))  # local hour, mean speed
+_WAIT_MINUTES = 7.0  # between two passengers at average demand
+_MIN_DEMAND = 0.3  # of the average; below it waits get no longer
+_WOBBLE_HOURS = 6  # how long a departure from the usual day lasts
+_OUTAGE_HOURS = (14 + 1 / 6, 16 + 1 / 6)  # local; neither end is a slot edge, so that slots are cut as well
+_MIN_DAYS_WITH_OUTAGE = 7  # so that the middle day is none of the last three
+_MATCH_DAYS_BEFORE_END = 5
 
 # Where people go: how many districts, how far from the middle, how wide (both as a share of the box's sides).
-HOME, WORK, CENTRE, BARS, STATION, STADIUM, AIRPORT, ANYWHERE = range(8)
-DISTRICTS = {
-    HOME: (9, 0.36, 0.060),
-    WORK: (3, 0.20, 0.045),
-    CENTRE: (1, 0.03, 0.090),
-    BARS: (2, 0.15, 0.030),
-    STATION: (1, 0.13, 0.010),
-    STADIUM: (1, 0.40, 0.012),
-    AIRPORT: (1, 0.62, 0.010),  # beyond the box, so that taxis leave it and come back
-    ANYWHERE: (1, 0.00, 0.220),
+_HOME, _WORK, _CENTRE, _BARS, _STATION, _STADIUM, _AIRPORT, _ANYWHERE = range(8)
+_DISTRICTS = {
+    _HOME: (9, 0.36, 0.060),
+    _WORK: (3, 0.20, 0.045),
+    _CENTRE: (1, 0.03, 0.090),
+    _BARS: (2, 0.15, 0.030),
+    _STATION: (1, 0.13, 0.010),
+    _STADIUM: (1, 0.40, 0.012),
+    _AIRPORT: (1, 0.62, 0.010),  # beyond the box, so that taxis leave it and come back
+    _ANYWHERE: (1, 0.00, 0.220),
 }
-DISTRICTS_AT_HOME = DISTRICTS[HOME][0]  # they come first
+_DISTRICTS_AT_HOME = _DISTRICTS[_HOME][0]  # they come first
 
 # Why people ride: from, to, then waves of (days, local hour of the peak, half width in hours, strength). An
 # hour above 24 belongs to the night that follows the day.
-WEEK, WORKDAYS, SATURDAY, SUNDAY, WEEKEND = range(7), range(5), (5,), (6,), (5, 6)
-PARTY_NIGHTS = (4, 5)
-Wave = tuple[range | tuple[int, ...], float, float, float]
-RIDES: tuple[tuple[int, int, tuple[Wave, ...]], ...] = (
-    (HOME, WORK, ((WORKDAYS, 8.2, 1.1, 11.0), (SATURDAY, 9.5, 1.5, 1.5))),
-    (WORK, HOME, ((WORKDAYS, 18.2, 1.4, 10.0), (SATURDAY, 14.0, 1.5, 1.5))),
-    (WORK, CENTRE, ((WORKDAYS, 12.5, 2.0, 1.8),)),
-    (CENTRE, WORK, ((WORKDAYS, 14.2, 2.0, 1.8),)),
-    (HOME, CENTRE, ((WORKDAYS, 10.5, 2.5, 2.0), (SATURDAY, 14.5, 2.5, 6.0), (SUNDAY, 15.5, 2.5, 4.0))),
-    (CENTRE, HOME, ((WORKDAYS, 17.5, 2.5, 2.5), (SATURDAY, 18.5, 2.0, 6.0), (SUNDAY, 18.5, 2.5, 4.0))),
-    (HOME, BARS, ((WEEK, 20.2, 1.3, 2.5), (PARTY_NIGHTS, 21.5, 1.6, 9.0))),
-    (BARS, HOME, ((WEEK, 23.3, 1.5, 2.0), (PARTY_NIGHTS, 26.0, 1.7, 10.0))),
-    (HOME, STATION, ((WORKDAYS, 7.0, 1.2, 2.0), (WEEKEND, 9.5, 2.0, 1.5))),
-    (STATION, WORK, ((WORKDAYS, 9.0, 1.5, 2.5),)),
-    (WORK, STATION, ((WORKDAYS, 17.0, 1.5, 2.5),)),
-    (STATION, HOME, ((WEEK, 19.5, 2.5, 1.0), (SUNDAY, 20.5, 2.0, 3.0))),
-    (HOME, AIRPORT, ((WEEK, 6.5, 2.0, 0.5),)),
-    (AIRPORT, CENTRE, ((WEEK, 13.0, 5.0, 0.3),)),
-    (ANYWHERE, ANYWHERE, ((WEEK, 4.0, 12.0, 0.4), (WEEK, 14.0, 5.0, 2.0))),
+_WEEK, _WORKDAYS, _SATURDAY, _SUNDAY, _WEEKEND = range(7), range(5), (5,), (6,), (5, 6)
+_PARTY_NIGHTS = (4, 5)
+_Wave = tuple[range | tuple[int, ...], float, float, float]
+_RIDES: tuple[tuple[int, int, tuple[_Wave, ...]], ...] = (
+    (_HOME, _WORK, ((_WORKDAYS, 8.2, 1.1, 11.0), (_SATURDAY, 9.5, 1.5, 1.5))),
+    (_WORK, _HOME, ((_WORKDAYS, 18.2, 1.4, 10.0), (_SATURDAY, 14.0, 1.5, 1.5))),
+    (_WORK, _CENTRE, ((_WORKDAYS, 12.5, 2.0, 1.8),)),
+    (_CENTRE, _WORK, ((_WORKDAYS, 14.2, 2.0, 1.8),)),
+    (_HOME, _CENTRE, ((_WORKDAYS, 10.5, 2.5, 2.0), (_SATURDAY, 14.5, 2.5, 6.0), (_SUNDAY, 15.5, 2.5, 4.0))),
+    (_CENTRE, _HOME, ((_WORKDAYS, 17.5, 2.5, 2.5), (_SATURDAY, 18.5, 2.0, 6.0), (_SUNDAY, 18.5, 2.5, 4.0))),
+    (_HOME, _BARS, ((_WEEK, 20.2, 1.3, 2.5), (_PARTY_NIGHTS, 21.5, 1.6, 9.0))),
+    (_BARS, _HOME, ((_WEEK, 23.3, 1.5, 2.0), (_PARTY_NIGHTS, 26.0, 1.7, 10.0))),
+    (_HOME, _STATION, ((_WORKDAYS, 7.0, 1.2, 2.0), (_WEEKEND, 9.5, 2.0, 1.5))),
+    (_STATION, _WORK, ((_WORKDAYS, 9.0, 1.5, 2.5),)),
+    (_WORK, _STATION, ((_WORKDAYS, 17.0, 1.5, 2.5),)),
+    (_STATION, _HOME, ((_WEEK, 19.5, 2.5, 1.0), (_SUNDAY, 20.5, 2.0, 3.0))),
+    (_HOME, _AIRPORT, ((_WEEK, 6.5, 2.0, 0.5),)),
+    (_AIRPORT, _CENTRE, ((_WEEK, 13.0, 5.0, 0.3),)),
+    (_ANYWHERE, _ANYWHERE, ((_WEEK, 4.0, 12.0, 0.4), (_WEEK, 14.0, 5.0, 2.0))),
 )
 # On the evening of the match alone: from, to, local hour of the peak, half width in hours, strength.
-MATCH_RIDES = ((HOME, STADIUM, 19.8, 0.7, 9.0), (STADIUM, HOME, 22.6, 0.6, 12.0))
+_MATCH_RIDES = ((_HOME, _STADIUM, 19.8, 0.7, 9.0), (_STADIUM, _HOME, 22.6, 0.6, 12.0))
 
 
-class World(NamedTuple):
+class _World(NamedTuple):
     """What all taxis share. Seconds count from the first midnight, metres from the box's south-west."""
 
     start_s: int  # the first midnight, unix time
@@ -80,44 +80,44 @@ class World(NamedTuple):
     speed_ms: np.ndarray  # (step), mean
 
 
-def make_world(city: City, first_day: np.datetime64, days: int, rng: np.random.Generator) -> World:
+def _make_world(city: City, first_day: np.datetime64, days: int, rng: np.random.Generator) -> _World:
     """The city, its usual week and how each day of this realisation departs from it."""
     dates = first_day + np.arange(-1, days + 1)
     unix_s = np.array([city.midnight(date) for date in dates], "datetime64[s]").astype(np.int64)
     midnights = unix_s - unix_s[1]
-    steps = np.arange(-(-int(midnights[-1]) // (STEP_MINUTES * 60)))
-    local = city.local((unix_s[1] + steps * STEP_MINUTES * 60).astype("datetime64[s]"))
+    steps = np.arange(-(-int(midnights[-1]) // (_STEP_MINUTES * 60)))
+    local = city.local((unix_s[1] + steps * _STEP_MINUTES * 60).astype("datetime64[s]"))
     hour = np.asarray(local.hour + local.minute / 60)
     day_of_week = np.asarray(local.day_of_week)
-    days_before_match = max(0, days - MATCH_DAYS_BEFORE_END)
+    days_before_match = max(0, days - _MATCH_DAYS_BEFORE_END)
     match_day = local.tz_localize(None).normalize() == first_day + days_before_match
 
     parallel = float(np.cos(np.radians((city.south + city.north) / 2)))
-    metres_per_degree = (METRES_PER_DEGREE * parallel, METRES_PER_DEGREE)
+    metres_per_degree = (_METRES_PER_DEGREE * parallel, _METRES_PER_DEGREE)
     kinds, districts = _layout(city, metres_per_degree)
-    rides = [(origin, target) for origin, target, _ in RIDES] + [ride[:2] for ride in MATCH_RIDES]
+    rides = [(origin, target) for origin, target, _ in _RIDES] + [ride[:2] for ride in _MATCH_RIDES]
     hour_of_week = 24 * day_of_week + hour + _wobble(rng, len(steps), 1, 0.2)[:, 0]  # early and late days
-    usual = [_usual(hour_of_week, waves) for _, _, waves in RIDES]
-    match = [match_day * weight * _bell(hour - peak, width) for _, _, peak, width, weight in MATCH_RIDES]
+    usual = [_usual(hour_of_week, waves) for _, _, waves in _RIDES]
+    match = [match_day * weight * _bell(hour - peak, width) for _, _, peak, width, weight in _MATCH_RIDES]
     demand = np.stack(usual + match, axis=1) * np.exp(_wobble(rng, len(steps), len(rides), 0.25))
     popularity = np.exp(_wobble(rng, len(steps), len(kinds), 0.3))
-    of_kind = kinds == np.arange(len(DISTRICTS))[:, None]  # (kind, district)
-    speed = np.interp(hour, *SPEED_KMH) * np.where(day_of_week >= 5, 1.12, 1.0)
+    of_kind = kinds == np.arange(len(_DISTRICTS))[:, None]  # (kind, district)
+    speed = np.interp(hour, *_SPEED_KMH) * np.where(day_of_week >= 5, 1.12, 1.0)
     total = demand.sum(axis=1)
-    stadium = districts[kinds == STADIUM][0]
-    outage_day = float(midnights[1 + days // 2]) if days >= MIN_DAYS_WITH_OUTAGE else -np.inf
-    return World(
+    stadium = districts[kinds == _STADIUM][0]
+    outage_day = float(midnights[1 + days // 2]) if days >= _MIN_DAYS_WITH_OUTAGE else -np.inf
+    return _World(
         start_s=int(unix_s[1]),
         midnights=midnights,
         weekdays=(dates[:-1].astype(np.int64) + 3) % 7,  # unix day 0 was a Thursday
-        outage=(outage_day + OUTAGE_HOURS[0] * HOUR_S, outage_day + OUTAGE_HOURS[1] * HOUR_S),
+        outage=(outage_day + _OUTAGE_HOURS[0] * _HOUR_S, outage_day + _OUTAGE_HOURS[1] * _HOUR_S),
         match=(float(midnights[1 + days_before_match]), float(stadium[0]), float(stadium[1])),
         metres_per_degree=metres_per_degree,
         districts=districts,
         rides=np.array(rides),
         ride_odds=_cumulative(demand),
         district_odds=_cumulative(popularity[:, None, :] * of_kind),
-        wait_s=60 * WAIT_MINUTES / np.maximum(total / total.mean(), MIN_DEMAND),
+        wait_s=60 * _WAIT_MINUTES / np.maximum(total / total.mean(), _MIN_DEMAND),
         speed_ms=speed * np.exp(_wobble(rng, len(steps), 1, 0.06)[:, 0]) / 3.6,
     )
 
@@ -127,10 +127,10 @@ def _layout(city: City, metres_per_degree: tuple[float, float]) -> tuple[np.ndar
     edges = (city.west, city.east, city.south, city.north)
     rng = np.random.default_rng([round((edge + 360) * 1e6) for edge in edges])
     kinds, places = [], []
-    for kind, (count, distance, spread) in DISTRICTS.items():
+    for kind, (count, distance, spread) in _DISTRICTS.items():
         angle = 2 * np.pi * (rng.random() + np.arange(count) / count) + rng.normal(0, 0.15, count)
         radius = distance * rng.uniform(0.85, 1.1, count)
-        if kind == AIRPORT:  # due east or west of the middle, where a box is sure to end
+        if kind == _AIRPORT:  # due east or west of the middle, where a box is sure to end
             angle, radius = np.pi * np.round(angle / np.pi), np.full(count, distance)
         x, y = 0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)
         places.append(np.stack([x, y, np.full(count, spread)]))
@@ -141,7 +141,7 @@ def _layout(city: City, metres_per_degree: tuple[float, float]) -> tuple[np.ndar
     return np.concatenate(kinds), np.stack([x * width, y * height, spread * min(width, height)], axis=1)
 
 
-def _usual(hour_of_week: np.ndarray, waves: tuple[Wave, ...]) -> np.ndarray:
+def _usual(hour_of_week: np.ndarray, waves: tuple[_Wave, ...]) -> np.ndarray:
     """Demand of one kind of ride in a usual week, (step); the week is a circle."""
     demand = np.zeros(len(hour_of_week))
     for days, peak, width, strength in waves:
@@ -158,7 +158,7 @@ def _bell(hours_off: np.ndarray, width: float) -> np.ndarray:
 
 def _wobble(rng: np.random.Generator, steps: int, columns: int, deviation: float) -> np.ndarray:
     """Smooth noise about 0, (step, column)."""
-    steps_per_knot = WOBBLE_HOURS * 60 // STEP_MINUTES
+    steps_per_knot = _WOBBLE_HOURS * 60 // _STEP_MINUTES
     knots = rng.normal(0, deviation, (steps // steps_per_knot + 2, columns))
     at = np.arange(steps) / steps_per_knot
     return np.stack([np.interp(at, np.arange(len(knots)), column) for column in knots.T], axis=1)

@@ -22,21 +22,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from trafficcast.simulator.taxis import DEGREE, Reports
+from trafficcast.simulator.taxis import _DEGREE, _Reports
 
-FILES_OF_TAXIS = ("cabspotting", "tdrive")
-FILES_OF_DAYS = ("parquet", "csv")
+_FILES_OF_TAXIS = ("cabspotting", "tdrive")
+_FILES_OF_DAYS = ("parquet", "csv")
 FILES_OF_TRIPS = {"porto": "train.csv", "tlc": "yellow_tripdata.csv"}
-FORMATS = (*FILES_OF_TAXIS, *FILES_OF_DAYS, *FILES_OF_TRIPS)
-PORTO_INTERVAL_S = 15
-TRIP_HEADERS = {
+_FORMATS = (*_FILES_OF_TAXIS, *_FILES_OF_DAYS, *FILES_OF_TRIPS)
+_PORTO_INTERVAL_S = 15
+_TRIP_HEADERS = {
     "porto": b'"TRIP_ID","TAXI_ID","TIMESTAMP","MISSING_DATA","POLYLINE"\n',
     "tlc": b"tpep_pickup_datetime,tpep_dropoff_datetime,pickup_longitude,pickup_latitude,"
     b"dropoff_longitude,dropoff_latitude\n",
 }
-COMPRESSION_LEVEL = 3
-ROWS_AT_A_TIME = 1 << 20
-PARQUET_SCHEMA = pa.schema(
+_COMPRESSION_LEVEL = 3
+_ROWS_AT_A_TIME = 1 << 20
+_PARQUET_SCHEMA = pa.schema(
     {
         "vehicle": pa.dictionary(pa.int32(), pa.string()),
         "time": pa.timestamp("us", "UTC"),
@@ -47,12 +47,12 @@ PARQUET_SCHEMA = pa.schema(
 )
 
 
-def write_taxi(file_format: str, folder: Path, name: str, reports: Reports, zone: ZoneInfo) -> None:
+def _write_taxi(file_format: str, folder: Path, name: str, reports: _Reports, zone: ZoneInfo) -> None:
     """Write all reports of one taxi to a file of one of FILES_OF_TAXIS."""
     lon, lat = _decimals(reports.lon), _decimals(reports.lat)
     if file_format == "cabspotting":
         text = _csv([lat, lon, reports.occupied, reports.seconds], delimiter=" ")
-        (folder / f"new_{name}.txt.gz").write_bytes(gzip.compress(text, COMPRESSION_LEVEL, mtime=0))
+        (folder / f"new_{name}.txt.gz").write_bytes(gzip.compress(text, _COMPRESSION_LEVEL, mtime=0))
     else:
         number = str(reports.taxi[0] + 1)
         taxi = pa.repeat(number, len(reports))
@@ -60,17 +60,17 @@ def write_taxi(file_format: str, folder: Path, name: str, reports: Reports, zone
         (folder / f"{number}.txt").write_bytes(text)
 
 
-def write_day(file_format: str, folder: Path, day: str, reports: Reports, names: pa.Array, zone: ZoneInfo) -> None:
+def _write_day(file_format: str, folder: Path, day: str, reports: _Reports, names: pa.Array, zone: ZoneInfo) -> None:
     """Write the reports of one local day to a file of one of FILES_OF_DAYS, in the order of time."""
     order = np.argsort(reports.seconds, kind="stable")
-    parts = (reports.take(order[begin : begin + ROWS_AT_A_TIME]) for begin in range(0, len(order), ROWS_AT_A_TIME))
+    parts = (reports.take(order[begin : begin + _ROWS_AT_A_TIME]) for begin in range(0, len(order), _ROWS_AT_A_TIME))
     if file_format == "parquet":
-        with pq.ParquetWriter(folder / f"{day}.parquet", PARQUET_SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / f"{day}.parquet", _PARQUET_SCHEMA, compression="zstd") as writer:
             for part in parts:
                 vehicle = pa.DictionaryArray.from_arrays(part.taxi, names)
                 time = pa.array(part.seconds * 1_000_000, pa.timestamp("us", "UTC"))
-                columns = [vehicle, time, part.lon / DEGREE, part.lat / DEGREE, part.occupied]
-                writer.write_table(pa.table(columns, schema=PARQUET_SCHEMA))
+                columns = [vehicle, time, part.lon / _DEGREE, part.lat / _DEGREE, part.occupied]
+                writer.write_table(pa.table(columns, schema=_PARQUET_SCHEMA))
     else:
         with open(folder / f"{day}.csv", "wb") as file:
             file.write(b"vehicle,time,longitude,latitude,occupied\n")
@@ -80,7 +80,7 @@ def write_day(file_format: str, folder: Path, day: str, reports: Reports, names:
                 file.write(_csv(columns))
 
 
-def porto_lines(reports: Reports, first: np.ndarray, last: np.ndarray) -> bytes:
+def _porto_lines(reports: _Reports, first: np.ndarray, last: np.ndarray) -> bytes:
     """One taxi's rides, from their first report to their last, as lines of Porto's file."""
     places = pc.binary_join_element_wise(
         "[", _decimals(reports.lon).cast(pa.string()), ",", _decimals(reports.lat).cast(pa.string()), "]", ""
@@ -93,14 +93,14 @@ def porto_lines(reports: Reports, first: np.ndarray, last: np.ndarray) -> bytes:
     return "".join(lines).encode()
 
 
-def tlc_lines(pickups: Reports, dropoffs: Reports, zone: ZoneInfo) -> bytes:
+def _tlc_lines(pickups: _Reports, dropoffs: _Reports, zone: ZoneInfo) -> bytes:
     """Rides as lines of New York's file."""
     times = [_local_text(ends.seconds, zone) for ends in (pickups, dropoffs)]
     places = [_decimals(degrees) for ends in (pickups, dropoffs) for degrees in (ends.lon, ends.lat)]
     return _csv([*times, *places])
 
 
-def as_read(seconds: np.ndarray, zone: ZoneInfo) -> np.ndarray:
+def _as_read(seconds: np.ndarray, zone: ZoneInfo) -> np.ndarray:
     """Unix seconds -> those that their local time without an offset stands for: the first of two occurrences."""
     local = _local(seconds, zone).tz_localize(None)
     first = local.tz_localize(zone, ambiguous=np.ones(len(local), np.bool_))

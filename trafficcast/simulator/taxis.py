@@ -10,18 +10,18 @@ import numba
 import numpy as np
 
 from trafficcast.config.city import City
-from trafficcast.simulator.city_plan import DISTRICTS_AT_HOME, HOUR_S, STEP_MINUTES, World, make_world
+from trafficcast.simulator.city_plan import _DISTRICTS_AT_HOME, _HOUR_S, _STEP_MINUTES, _make_world, _World
 
-STREET_M = 250.0  # distance between parallel streets
-SPEED_DEVIATION = 0.15  # of the logarithm, from one drive to the next
-GPS_NOISE_M = 8.0  # standard deviation along each axis
-MIN_SPEED_KMH, MAX_SPEED_KMH = 15.0, 45.0
-DUPLICATE_SHARE = 0.001
-DEGREE = 100_000  # places are written with five decimals
+_STREET_M = 250.0  # distance between parallel streets
+_SPEED_DEVIATION = 0.15  # of the logarithm, from one drive to the next
+_GPS_NOISE_M = 8.0  # standard deviation along each axis
+_MIN_SPEED_KMH, _MAX_SPEED_KMH = 15.0, 45.0
+_DUPLICATE_SHARE = 0.001
+_DEGREE = 100_000  # places are written with five decimals
 
 # Shifts: local start, hours, chance to drive it on (Monday to Thursday, Friday, Saturday, Sunday). Taxi k
 # keeps to shift k modulo their number; the first three cover the day, for small fleets' sake.
-SHIFTS = (
+_SHIFTS = (
     (6.5, 9.5, (0.92, 0.92, 0.60, 0.45)),
     (20.5, 10.5, (0.90, 0.95, 0.95, 0.90)),
     (15.5, 9.5, (0.92, 0.95, 0.92, 0.80)),
@@ -36,7 +36,7 @@ SHIFTS = (
 
 
 @dataclass(frozen=True)
-class Reports:
+class _Reports:
     """GPS reports as they are written, places in units of the last decimal: whole numbers of 0.00001 degrees."""
 
     taxi: np.ndarray  # int32
@@ -59,7 +59,7 @@ class Reports:
         return cls(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 
-class Taxis:
+class _Taxis:
     """A fleet in its city. Each taxi draws from a stream of its own, whatever the order in which they drive.
 
     A taxi reports each `every_s` seconds, give or take up to `jitter_s`. Drive it either whole or day after day.
@@ -73,22 +73,22 @@ class Taxis:
         self.seed = seed
         self.first_day = first_day
         self.interval = (every_s, jitter_s)
-        self.world = make_world(city, first_day, days, np.random.default_rng(common_seed))
+        self.world = _make_world(city, first_day, days, np.random.default_rng(common_seed))
         self.rngs = [np.random.default_rng(taxi_seed) for taxi_seed in taxi_seeds]
         self.shifts = [_shifts(self.world, taxi, rng) for taxi, rng in enumerate(self.rngs)]
 
     def __len__(self) -> int:
         return len(self.rngs)
 
-    def whole(self, taxi: int) -> Reports:
+    def whole(self, taxi: int) -> _Reports:
         """All that is heard of one taxi, in the order of time."""
         return self._heard([taxi], -np.inf, np.inf)
 
-    def of_day(self, day: int, taxis: Sequence[int]) -> Reports:
+    def of_day(self, day: int, taxis: Sequence[int]) -> _Reports:
         """What is heard of the shifts that begin on a day of the period (from 0), taxi by taxi in the order of time."""
         return self._heard(taxis, *self.world.midnights[1 + day : 3 + day])
 
-    def _heard(self, taxis: Sequence[int], start: float, end: float) -> Reports:
+    def _heard(self, taxis: Sequence[int], start: float, end: float) -> _Reports:
         drives = []
         for taxi in taxis:
             shifts = self.shifts[taxi]
@@ -101,19 +101,19 @@ class Taxis:
         outage_start, outage_end = self.world.outage
         heard = np.flatnonzero(~((seconds >= outage_start) & (seconds < outage_end)))
         metres_x, metres_y = self.world.metres_per_degree
-        return Reports(
+        return _Reports(
             taxi=numbers[heard],
             seconds=seconds[heard].astype(np.int64) + self.world.start_s,
-            lon=np.round((self.city.west + x[heard] / metres_x) * DEGREE).astype(np.int32),
-            lat=np.round((self.city.south + y[heard] / metres_y) * DEGREE).astype(np.int32),
+            lon=np.round((self.city.west + x[heard] / metres_x) * _DEGREE).astype(np.int32),
+            lat=np.round((self.city.south + y[heard] / metres_y) * _DEGREE).astype(np.int32),
             occupied=occupied[heard].astype(np.int8),
             leg=(2 * leg[heard] + (seconds[heard] >= outage_end)).astype(np.int32),
         )
 
 
-def with_repeats(reports: Reports, rng: np.random.Generator) -> tuple[Reports, int]:
+def _with_repeats(reports: _Reports, rng: np.random.Generator) -> tuple[_Reports, int]:
     """Some reports come twice, one after the other, half of those a little displaced: all reports, how many repeat."""
-    repeated = rng.random(len(reports)) < DUPLICATE_SHARE
+    repeated = rng.random(len(reports)) < _DUPLICATE_SHARE
     heard = reports.take(np.repeat(np.arange(len(reports)), 1 + repeated))
     second_of_two = np.flatnonzero(repeated) + np.arange(1, 1 + np.count_nonzero(repeated))
     moved = second_of_two[rng.random(len(second_of_two)) < 0.5]  # the others are exact repetitions
@@ -121,7 +121,7 @@ def with_repeats(reports: Reports, rng: np.random.Generator) -> tuple[Reports, i
     return heard, len(second_of_two)
 
 
-def rides(reports: Reports) -> tuple[np.ndarray, np.ndarray]:
+def _rides(reports: _Reports) -> tuple[np.ndarray, np.ndarray]:
     """Where one taxi's rides with a passenger stand in its reports: the first report and the last of each, (ride).
 
     A ride of a single report is none.
@@ -132,20 +132,20 @@ def rides(reports: Reports) -> tuple[np.ndarray, np.ndarray]:
     return first[last > first], last[last > first]
 
 
-def _shifts(world: World, taxi: int, rng: np.random.Generator) -> np.ndarray:
+def _shifts(world: _World, taxi: int, rng: np.random.Generator) -> np.ndarray:
     """When one taxi drives, (shift, 2): start and end within the period, in order, an hour apart at least."""
-    begin, hours, chances = SHIFTS[taxi % len(SHIFTS)]
+    begin, hours, chances = _SHIFTS[taxi % len(_SHIFTS)]
     by_weekday = np.repeat(chances, (4, 1, 1, 1))
     habit = rng.normal(0, 0.4)
     shifts: list[tuple[float, float]] = []
     free_from = -np.inf
     for midnight, weekday in zip(world.midnights[:-1], world.weekdays, strict=True):
         works = rng.random() < by_weekday[weekday]
-        start = max(midnight + HOUR_S * (begin + habit + rng.normal(0, 0.3)), free_from)
-        end = start + HOUR_S * (hours + rng.normal(0, 0.4))
+        start = max(midnight + _HOUR_S * (begin + habit + rng.normal(0, 0.3)), free_from)
+        end = start + _HOUR_S * (hours + rng.normal(0, 0.4))
         if works:
             shifts.append((max(start, 0), min(end, world.midnights[-1])))
-            free_from = end + HOUR_S
+            free_from = end + _HOUR_S
     return np.array([(start, end) for start, end in shifts if start < end]).reshape(-1, 2)
 
 
@@ -160,10 +160,10 @@ def _drive(rng, shifts, world, every_s, jitter_s):  # type: ignore[no-untyped-de
     n, legs = 0, 0
     for clock, end in shifts:
         due = clock + every_s * rng.random()
-        x, y = _address(rng, world.districts[rng.integers(0, DISTRICTS_AT_HOME)])
+        x, y = _address(rng, world.districts[rng.integers(0, _DISTRICTS_AT_HOME)])
         leg = 0
         while clock < end:
-            step = int(clock / (60 * STEP_MINUTES))
+            step = int(clock / (60 * _STEP_MINUTES))
             if leg == 0:
                 ride = _draw(rng, world.ride_odds[step])
                 goal_x, goal_y, speed = x, y, 0.0
@@ -171,11 +171,11 @@ def _drive(rng, shifts, world, every_s, jitter_s):  # type: ignore[no-untyped-de
             else:
                 kind = world.rides[ride, leg - 1]
                 goal_x, goal_y = _address(rng, world.districts[_draw(rng, world.district_odds[step, kind])])
-                speed = world.speed_ms[step] * np.exp(rng.normal(0.0, SPEED_DEVIATION))
-                speed = min(max(speed, MIN_SPEED_KMH / 3.6), MAX_SPEED_KMH / 3.6)
+                speed = world.speed_ms[step] * np.exp(rng.normal(0.0, _SPEED_DEVIATION))
+                speed = min(max(speed, _MIN_SPEED_KMH / 3.6), _MAX_SPEED_KMH / 3.6)
                 duration = (abs(goal_x - x) + abs(goal_y - y)) / speed
             east_west_first = rng.random() < 0.5
-            noise_x, noise_y = rng.normal(0.0, GPS_NOISE_M), rng.normal(0.0, GPS_NOISE_M)
+            noise_x, noise_y = rng.normal(0.0, _GPS_NOISE_M), rng.normal(0.0, _GPS_NOISE_M)
             while due < min(clock + duration, end):
                 driven = (due - clock) * speed
                 if east_west_first:
@@ -192,7 +192,7 @@ def _drive(rng, shifts, world, every_s, jitter_s):  # type: ignore[no-untyped-de
                 n += 1
                 due += every_s + rng.uniform(-jitter_s, jitter_s)
                 if speed > 0:  # a receiver at rest keeps its fix: no hopping to and fro at a cell's edge
-                    noise_x, noise_y = rng.normal(0.0, GPS_NOISE_M), rng.normal(0.0, GPS_NOISE_M)
+                    noise_x, noise_y = rng.normal(0.0, _GPS_NOISE_M), rng.normal(0.0, _GPS_NOISE_M)
             clock, x, y = clock + duration, goal_x, goal_y
             leg = (leg + 1) % 3
             legs += 1
@@ -209,4 +209,4 @@ def _draw(rng, odds):  # type: ignore[no-untyped-def]
 def _address(rng, district):  # type: ignore[no-untyped-def]
     """A crossing of two streets in or near a district: x, y in metres."""
     x, y = rng.normal(district[0], district[2]), rng.normal(district[1], district[2])
-    return (np.floor(x / STREET_M) + 0.5) * STREET_M, (np.floor(y / STREET_M) + 0.5) * STREET_M
+    return (np.floor(x / _STREET_M) + 0.5) * _STREET_M, (np.floor(y / _STREET_M) + 0.5) * _STREET_M

@@ -14,22 +14,22 @@ import xarray as xr
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.files import atomic
-from trafficcast.simulator.taxis import DEGREE, Reports
+from trafficcast.simulator.taxis import _DEGREE, _Reports
 from trafficcast.stores.flows import flows_dataset
 
-CLOCK_CHANGE_S = 3 * 3600  # a local time that occurs twice is read as the first: up to so much before the period
-INFLOW, OUTFLOW = range(len(FLOW_KINDS))
-EARTH_RADIUS_KM = 6371.0088
-UNKNOWN = -1
+_CLOCK_CHANGE_S = 3 * 3600  # a local time that occurs twice is read as the first: up to so much before the period
+_INFLOW, _OUTFLOW = range(len(FLOW_KINDS))
+_EARTH_RADIUS_KM = 6371.0088
+_UNKNOWN = -1
 
 
-class TrueFlows:
+class _TrueFlows:
     """Counts the flows of records with times in [start, end), unix seconds, of so many taxis."""
 
     def __init__(self, city: City, start: int, end: int, taxis: int) -> None:
         self.city = city
         self._slot_s = 60 * city.slot_minutes
-        self._first_slot = (start - CLOCK_CHANGE_S) // self._slot_s
+        self._first_slot = (start - _CLOCK_CHANGE_S) // self._slot_s
         slots = -(-end // self._slot_s) - self._first_slot
         self._flow = np.zeros((slots, len(FLOW_KINDS), city.rows, city.cols), np.int32)
         self._vehicles = np.zeros(slots, np.int32)
@@ -37,7 +37,7 @@ class TrueFlows:
         # A taxi's last report: seconds, longitude, latitude, occupied; -1 seconds where there is none.
         self._last = np.full((taxis, 4), -1, np.int64)
 
-    def add_points(self, reports: Reports) -> None:
+    def add_points(self, reports: _Reports) -> None:
         """Count reports, repeats among them; none of a taxi may lie before one of it that was added earlier.
 
         Where the city's feed counts trips, a trip goes from the first report with a passenger to the last.
@@ -53,15 +53,15 @@ class TrueFlows:
             self._last, self._flow, self._vehicles, self._minutes,
         )  # fmt: skip
 
-    def add_trips(self, pickups: Reports, dropoffs: Reports) -> None:
+    def add_trips(self, pickups: _Reports, dropoffs: _Reports) -> None:
         """Count trips, each once: outflow where and when they begin, inflow where and when they end."""
         city = self.city
-        self._vehicles[:] = UNKNOWN
-        for kind, ends in ((OUTFLOW, pickups), (INFLOW, dropoffs)):
+        self._vehicles[:] = _UNKNOWN
+        for kind, ends in ((_OUTFLOW, pickups), (_INFLOW, dropoffs)):
             slot, second = np.divmod(ends.seconds, self._slot_s)
             self._minutes[slot - self._first_slot, second // 60] = True
-            col = np.floor((ends.lon / DEGREE - city.west) / (city.east - city.west) * city.cols)
-            row = np.floor((city.north - ends.lat / DEGREE) / (city.north - city.south) * city.rows)
+            col = np.floor((ends.lon / _DEGREE - city.west) / (city.east - city.west) * city.cols)
+            row = np.floor((city.north - ends.lat / _DEGREE) / (city.north - city.south) * city.rows)
             inside = (row >= 0) & (row < city.rows) & (col >= 0) & (col < city.cols)
             place = np.ravel_multi_index(
                 ((slot - self._first_slot)[inside], kind, row[inside].astype(np.int64), col[inside].astype(np.int64)),
@@ -125,16 +125,16 @@ def _tally(  # type: ignore[no-untyped-def]
         if trips:  # the outflow is where the passenger is first seen, the inflow where last
             row, col, slot, p_row, p_col, p_slot = p_row, p_col, p_slot, row, col, slot
         if leaves and p_row >= 0:
-            flow[p_slot, OUTFLOW, p_row, p_col] += 1
+            flow[p_slot, _OUTFLOW, p_row, p_col] += 1
         if enters and row >= 0:
-            flow[slot, INFLOW, row, col] += 1
+            flow[slot, _INFLOW, row, col] += 1
 
 
 @numba.njit(cache=True, nogil=True)
 def _row_col(x, y, west, east, south, north, rows, cols):  # type: ignore[no-untyped-def]
     """The cell of a place as it is written, (-1, -1) outside the grid."""
-    col = math.floor((x / DEGREE - west) / (east - west) * cols)
-    row = math.floor((north - y / DEGREE) / (north - south) * rows)
+    col = math.floor((x / _DEGREE - west) / (east - west) * cols)
+    row = math.floor((north - y / _DEGREE) / (north - south) * rows)
     if 0 <= row < rows and 0 <= col < cols:
         return row, col
     return -1, -1
@@ -144,10 +144,10 @@ def _row_col(x, y, west, east, south, north, rows, cols):  # type: ignore[no-unt
 def _km(x1, y1, x2, y2):  # type: ignore[no-untyped-def]
     """Great-circle distance between two places as they are written, by haversines."""
     lon1, lat1, lon2, lat2 = (
-        math.radians(x1 / DEGREE),
-        math.radians(y1 / DEGREE),
-        math.radians(x2 / DEGREE),
-        math.radians(y2 / DEGREE),
+        math.radians(x1 / _DEGREE),
+        math.radians(y1 / _DEGREE),
+        math.radians(x2 / _DEGREE),
+        math.radians(y2 / _DEGREE),
     )
     h = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
-    return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(h))
+    return 2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(h))

@@ -13,13 +13,13 @@ from typing import Any
 import h5py
 import xarray as xr
 
-NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
+_NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 # How netCDF-4 keeps dimensions in HDF5 (Unidata, NetCDF-4 file format).
-COORDINATES, NUMBER = "_Netcdf4Coordinates", "_Netcdf4Dimid"
-INTERNAL = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", COORDINATES, NUMBER}
+_COORDINATES, _NUMBER = "_Netcdf4Coordinates", "_Netcdf4Dimid"
+_INTERNAL = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", _COORDINATES, _NUMBER}
 
 
-def read_day_file(file: Path, only: Collection[str] | None = None) -> xr.Dataset:
+def _read_day_file(file: Path, only: Collection[str] | None = None) -> xr.Dataset:
     """A file's dataset in memory, what it has of `only` and all coordinates.
 
     Raises OSError, ValueError, LookupError, RuntimeError, TypeError or AttributeError for a file that is damaged or
@@ -28,7 +28,7 @@ def read_day_file(file: Path, only: Collection[str] | None = None) -> xr.Dataset
     with h5py.File(file, "r") as opened:
         attributes = {name: dict(variable.attrs) for name, variable in opened.items()}
         dimensions = {
-            int(own[NUMBER]): name for name, own in attributes.items() if own.get("CLASS") == b"DIMENSION_SCALE"
+            int(own[_NUMBER]): name for name, own in attributes.items() if own.get("CLASS") == b"DIMENSION_SCALE"
         }
         coordinates = set(dimensions.values())
         for own in attributes.values():
@@ -36,11 +36,11 @@ def read_day_file(file: Path, only: Collection[str] | None = None) -> xr.Dataset
         variables = {
             name: _variable(
                 opened[name],
-                [name] if name in dimensions.values() else [dimensions[i] for i in own[COORDINATES].tolist()],
+                [name] if name in dimensions.values() else [dimensions[i] for i in own[_COORDINATES].tolist()],
                 _plain(own),
             )
             for name, own in attributes.items()
-            if not bytes(own.get("NAME", b"")).startswith(NOT_A_VARIABLE)
+            if not bytes(own.get("NAME", b"")).startswith(_NOT_A_VARIABLE)
             and (only is None or name in only or name in coordinates)
         }
         raw = xr.Dataset(variables, attrs=_plain(dict(opened.attrs)))
@@ -55,5 +55,5 @@ def _variable(dataset: h5py.Dataset, dimensions: list[str], attributes: dict[str
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
     """Attributes as they were given: netCDF-4 keeps a number as an array of one."""
-    given = {name: value for name, value in attributes.items() if name not in INTERNAL}
+    given = {name: value for name, value in attributes.items() if name not in _INTERNAL}
     return {name: value[0] if getattr(value, "shape", ()) == (1,) else value for name, value in given.items()}

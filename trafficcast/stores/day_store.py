@@ -22,14 +22,14 @@ import xarray as xr
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, remove_temporaries, writer_lock
-from trafficcast.stores.day_files import read_day_file
+from trafficcast.stores.day_files import _read_day_file
 
-COMPRESSION = {"zlib": True, "complevel": 1}
+_COMPRESSION = {"zlib": True, "complevel": 1}
 # Clocks set back over midnight (St. John's until 2011) interleave the slots of two local days.
-INTERLEAVED = np.timedelta64(1, "m") * np.arange(181)
+_INTERLEAVED = np.timedelta64(1, "m") * np.arange(181)
 # What HDF5 and its readers raise for files that are damaged or laid out otherwise.
-UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError)
-MICROSECOND = np.timedelta64(1, "us")
+_UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError)
+_MICROSECOND = np.timedelta64(1, "us")
 
 
 class DamagedFile(InputError):
@@ -64,10 +64,10 @@ class DayStore:
         """
         days = self.days()
         if start is not None:
-            first = self.city.local_days(start + INTERLEAVED).min()
+            first = self.city.local_days(start + _INTERLEAVED).min()
             days = [day for day in days if day >= first]
         if end is not None:
-            last = self.city.local_days(end - MICROSECOND - INTERLEAVED).max()
+            last = self.city.local_days(end - _MICROSECOND - _INTERLEAVED).max()
             days = [day for day in days if day <= last]
         parts = [self._load(day, only) for day in days]
         if not parts:
@@ -138,8 +138,8 @@ class DayStore:
     def _load(self, day: np.datetime64, only: Collection[str] | None = None) -> xr.Dataset:
         file = self._file(day)
         try:
-            loaded = read_day_file(file, only)
-        except UNREADABLE:  # another program's, or damaged
+            loaded = _read_day_file(file, only)
+        except _UNREADABLE:  # another program's, or damaged
             loaded = self._load_slowly(file, only)
         for key, value in self.city.grid().items():
             if loaded.attrs.get(key) != value:
@@ -155,12 +155,12 @@ class DayStore:
             with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
                 left_out = [] if only is None else dataset.data_vars.keys() - only
                 return dataset.drop_vars(left_out).load()
-        except (*UNREADABLE, ImportError) as error:
+        except (*_UNREADABLE, ImportError) as error:
             raise DamagedFile(file, error) from None
 
     def _write_day(self, day: np.datetime64, dataset: xr.Dataset) -> None:
         encoding: dict[str, dict[str, object]] = {
-            str(name): dict(COMPRESSION) for name, variable in dataset.data_vars.items() if variable.ndim > 1
+            str(name): dict(_COMPRESSION) for name, variable in dataset.data_vars.items() if variable.ndim > 1
         }
         for name, variable in dataset.variables.items():
             if variable.dtype.kind == "M":

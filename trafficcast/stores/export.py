@@ -12,7 +12,7 @@ from trafficcast.errors import InputError
 from trafficcast.files import atomic
 from trafficcast.taxibj.files import write_grids
 
-FORMATS = ("netcdf", "taxibj")
+_FORMATS = ("netcdf", "taxibj")
 
 
 def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
@@ -22,8 +22,8 @@ def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
     slots only, `data` (T, 2, rows, cols), inflow then outflow, and `date`, local `YYYYMMDDss` with ss from 01. Raises
     InputError for another format, and for `taxibj` where midnight is no slot edge.
     """
-    if export_format not in FORMATS:
-        raise InputError(f"unknown format '{export_format}'; known are: {', '.join(FORMATS)}")
+    if export_format not in _FORMATS:
+        raise InputError(f"unknown format '{export_format}'; known are: {', '.join(_FORMATS)}")
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent} to write {out.name} to")
     if out.is_dir():
@@ -35,13 +35,13 @@ def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
         "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
         "flow": {"zlib": True, "complevel": 4},
     }
-    flows = every_slot(city, flows)
+    flows = _every_slot(city, flows)
     with atomic(out) as temporary:
         flows.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
     return flows.sizes["time"]
 
 
-def every_slot(city: City, flows: xr.Dataset) -> xr.Dataset:
+def _every_slot(city: City, flows: xr.Dataset) -> xr.Dataset:
     """Flows with all slots from the first to the last; one that was not stored has no record."""
     time = flows["time"].values
     whole = np.arange(time[0], time[-1] + city.slot, city.slot)

@@ -15,8 +15,8 @@ from trafficcast.errors import InputError
 from trafficcast.stores.day_store import DamagedFile, DayStore
 
 UNKNOWN = -1
-VARIABLES = ("observed", "coverage", "vehicles")
-TIME_UNITS = b"seconds since 1970-01-01"
+_VARIABLES = ("observed", "coverage", "vehicles")
+_TIME_UNITS = b"seconds since 1970-01-01"
 
 
 def flows_dataset(
@@ -49,13 +49,13 @@ def flows_dataset(
         },
         coords={
             "time": ("time", time, {"standard_name": "time", "long_name": "slot start, UTC"}),
-            **grid_coordinates(city),
+            **_grid_coordinates(city),
         },
         attrs=city_attributes(city),
     )
 
 
-def grid_coordinates(city: City) -> dict[str, object]:
+def _grid_coordinates(city: City) -> dict[str, object]:
     """Coordinates that flows and forecasts share: flow_kind, lat(row), lon(col)."""
     return {
         "flow_kind": ("flow_kind", list(FLOW_KINDS)),
@@ -145,19 +145,19 @@ def _quickly(store: DayStore, day: np.datetime64) -> tuple[np.ndarray, ...] | No
     try:
         with h5py.File(store.root / f"{day}.nc") as file:
             grid = store.city.grid()
-            if file["time"].attrs.get("units") not in (TIME_UNITS, TIME_UNITS.decode()) or any(
+            if file["time"].attrs.get("units") not in (_TIME_UNITS, _TIME_UNITS.decode()) or any(
                 file.attrs.get(key) != value for key, value in grid.items()
             ):
                 return None
             time = file["time"][:].astype("datetime64[s]")
-            return (time, *(file[name][:] for name in VARIABLES))
+            return (time, *(file[name][:] for name in _VARIABLES))
     except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError):
         return None
 
 
 def _as_store(store: DayStore, day: np.datetime64) -> tuple[np.ndarray, ...]:
     """As `_quickly`, with all the checks of the store. Raises as they do."""
-    dataset = store.read_day(day, VARIABLES)
+    dataset = store.read_day(day, _VARIABLES)
     if dataset is None:
         return tuple(np.zeros(0, kind) for kind in ("datetime64[s]", bool, np.float32, np.int32))
-    return (dataset["time"].values.astype("datetime64[s]"), *(dataset[name].values for name in VARIABLES))
+    return (dataset["time"].values.astype("datetime64[s]"), *(dataset[name].values for name in _VARIABLES))

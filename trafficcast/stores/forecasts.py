@@ -13,16 +13,16 @@ from trafficcast.config.city import HORIZON, City, target_times
 from trafficcast.errors import JobError
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import city_attributes, grid_coordinates
+from trafficcast.stores.flows import _grid_coordinates, city_attributes
 
 # How a forecast came about: by the model from four observed slots; by the model, with a slot filled in; by a baseline.
 COMPLETE, DEGRADED, BASELINE = "complete", "degraded", "baseline"
 # A forecast above this many times the training maximum is no traffic, it is a fault.
-BOUND = 3.0
+_BOUND = 3.0
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Who made a forecast, and how: `reason` says why it is not complete, `hindcast` that it was made afterwards."""
 
     forecaster: str
@@ -38,7 +38,7 @@ def forecast_dataset(
     flow: np.ndarray,
     created: np.datetime64,
     intervals: Intervals | None = None,
-    origin: Origin | None = None,
+    origin: Provenance | None = None,
 ) -> xr.Dataset:
     """One forecast: flow(init_time, lead_time, flow_kind, row, col) float32 in vehicles per slot, valid_time beside it.
 
@@ -48,7 +48,7 @@ def forecast_dataset(
     `level` is the share of truths that shall lie inside. What `origin` says is there as well, by init time; without
     it the model made the forecast from a complete history.
     """
-    origin = origin or Origin(model["version"])
+    origin = origin or Provenance(model["version"])
     init_times = np.array([init_time], "datetime64[us]")
 
     def said(value: str | bool, about: str) -> tuple[str, np.ndarray, dict[str, str]]:
@@ -76,7 +76,7 @@ def forecast_dataset(
             ),
             "data_cut": ("init_time", init_times, {"long_name": "end of the last slot known, UTC"}),
             "created": ("init_time", np.array([created], "datetime64[us]"), {"long_name": "when it was made, UTC"}),
-            **grid_coordinates(city),
+            **_grid_coordinates(city),
         },
         attrs=city_attributes(city) | {"model": model["architecture"]["name"], "model_version": model["version"]},
     )
@@ -94,10 +94,10 @@ def check_forecast(flow: np.ndarray, scale: float) -> None:
         raise JobError("the forecast holds values that are not finite; it was not published")
     if flow.min() < 0:
         raise JobError(f"the forecast holds {flow.min():.3g} vehicles; it was not published")
-    if flow.max() > BOUND * scale:
+    if flow.max() > _BOUND * scale:
         raise JobError(
-            f"the forecast holds {flow.max():.0f} vehicles in a slot, {BOUND:g} times the training maximum "
-            f"is {BOUND * scale:.0f}; it was not published"
+            f"the forecast holds {flow.max():.0f} vehicles in a slot, {_BOUND:g} times the training maximum "
+            f"is {_BOUND * scale:.0f}; it was not published"
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-TABLE = """
+_TABLE = """
 CREATE TABLE IF NOT EXISTS runs (
     job TEXT NOT NULL, city TEXT NOT NULL, model TEXT NOT NULL, slot TEXT NOT NULL,
     result TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 1,
@@ -19,12 +19,12 @@ CREATE TABLE IF NOT EXISTS runs (
 )
 """
 # What the ledgers of version 0.1 lack.
-ADDED = {
+_ADDED = {
     "detail": "TEXT NOT NULL DEFAULT ''",
     "attempts": "INTEGER NOT NULL DEFAULT 1",
     "seconds": "REAL NOT NULL DEFAULT 0",
 }
-WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 30.0
 # Results of a run that did not do what it is for, and of one whose product was lost since.
 FAILED, LOST = "failed", "lost"
 
@@ -112,21 +112,21 @@ class Ledger:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(self.file, timeout=WAIT_SECONDS)
+        database = sqlite3.connect(self.file, timeout=_WAIT_SECONDS)
         try:
             with database:
-                database.execute(TABLE)
+                database.execute(_TABLE)
                 if _missing(database):
                     database.execute("BEGIN IMMEDIATE")  # another thread may be at it
                     for name in _missing(database):
-                        database.execute(f"ALTER TABLE runs ADD COLUMN {name} {ADDED[name]}")
+                        database.execute(f"ALTER TABLE runs ADD COLUMN {name} {_ADDED[name]}")
                 yield database
         finally:
             database.close()
 
 
 def _missing(database: sqlite3.Connection) -> set[str]:
-    return ADDED.keys() - {row[1] for row in database.execute("PRAGMA table_info(runs)")}
+    return _ADDED.keys() - {row[1] for row in database.execute("PRAGMA table_info(runs)")}
 
 
 def _text(slot: np.datetime64) -> str:

@@ -18,8 +18,8 @@ from trafficcast.stores.flows import city_attributes
 from trafficcast.stores.forecasts import _lead_times
 from trafficcast.stores.registry import Registry
 
-SECONDS, MINUTES = "seconds since 1970-01-01", "minutes"
-VARIABLES = {
+_SECONDS, _MINUTES = "seconds since 1970-01-01", "minutes"
+_VARIABLES = {
     "rmse": ("init_time", "forecaster", "lead_time"),
     "mae": ("init_time", "forecaster", "lead_time"),
     "inside": ("init_time", "level", "lead_time"),
@@ -68,14 +68,14 @@ def as_datasets(days: Iterable[ScoreDay]) -> list[xr.Dataset]:
 
 def _dataset(days: list[ScoreDay]) -> xr.Dataset:
     times = np.concatenate([day.init_time for day in days])
-    values = {name: (VARIABLES[name], np.concatenate([day.values[name] for day in days])) for name in days[0].values}
+    values = {name: (_VARIABLES[name], np.concatenate([day.values[name] for day in days])) for name in days[0].values}
     return xr.Dataset(values, {"init_time": times, **days[0].layout}, days[0].attributes)
 
 
 def _scores(file: h5py.File, grid: dict[str, float | int | str]) -> ScoreDay | None:
     """The scores of a file as the store writes it; None where it is another one."""
     attributes = {name: _plain(value) for name, value in file.attrs.items() if not name.startswith("_")}
-    if _plain(file["init_time"].attrs["units"]) != SECONDS or _plain(file["lead_time"].attrs["units"]) != MINUTES:
+    if _plain(file["init_time"].attrs["units"]) != _SECONDS or _plain(file["lead_time"].attrs["units"]) != _MINUTES:
         return None
     if any(attributes.get(name) != value for name, value in grid.items()):
         return None
@@ -86,12 +86,12 @@ def _scores(file: h5py.File, grid: dict[str, float | int | str]) -> ScoreDay | N
     if "level" in file:
         layout["level"] = file["level"][()]
     times = file["init_time"][()].astype("datetime64[s]").astype("datetime64[us]")
-    return ScoreDay(times, layout, {name: file[name][()] for name in VARIABLES if name in file}, attributes)
+    return ScoreDay(times, layout, {name: file[name][()] for name in _VARIABLES if name in file}, attributes)
 
 
 def _as_day(scores: xr.Dataset) -> ScoreDay:
     layout = {name: scores[name].values for name in ("forecaster", "lead_time", "level") if name in scores}
-    values = {name: scores[name].transpose(*order).values for name, order in VARIABLES.items() if name in scores}
+    values = {name: scores[name].transpose(*order).values for name, order in _VARIABLES.items() if name in scores}
     return ScoreDay(scores["init_time"].values, layout, values, scores.attrs)
 
 
@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Skill:
+class _Skill:
     """Over `forecasts` scored ones: RMSE by forecaster, vehicles per slot, the model's under the name `model`.
 
     `by_lead`: (lead) of the model. `inside`: level -> share of truths inside the prediction interval.
@@ -133,7 +133,7 @@ def recent_scores(
     return None
 
 
-def skill(version: str, scores: xr.Dataset) -> Skill:
+def skill(version: str, scores: xr.Dataset) -> _Skill:
     """What scores of a model and its baselines say together; scores that are not a number do not count."""
     squared = scores["rmse"] ** 2
     together = np.sqrt(squared.mean(("init_time", "lead_time")).values)
@@ -145,7 +145,7 @@ def skill(version: str, scores: xr.Dataset) -> Skill:
             float(level): float(share) for level, share in zip(shares["level"].values, shares.values, strict=True)
         }
     by_lead = np.sqrt(squared.sel(forecaster=version).mean("init_time").values).tolist()
-    return Skill(version, scores.sizes["init_time"], rmse, by_lead, inside)
+    return _Skill(version, scores.sizes["init_time"], rmse, by_lead, inside)
 
 
 def score_dataset(

@@ -27,24 +27,24 @@ from trafficcast.errors import InputError
 from trafficcast.files import atomic, write_json
 from trafficcast.stores.flows import flows_dataset
 
-GRID_KEYS = ("data", "date")
-WEATHER_KEYS = ("date", "Temperature", "WindSpeed", "Weather")
-WEATHER_TYPES = (
+_GRID_KEYS = ("data", "date")
+_WEATHER_KEYS = ("date", "Temperature", "WindSpeed", "Weather")
+_WEATHER_TYPES = (
     "sunny", "cloudy", "overcast", "rainy", "sprinkle", "moderate rain", "heavy rain", "rainstorm", "thunderstorm",
     "freezing rain", "snowy", "light snow", "moderate snow", "heavy snow", "foggy", "sandstorm", "dusty",
 )  # fmt: skip
 # Dates beyond are a mistake, as is one in a year of its own: a file's period is filled with what is missing in it.
-EARLIEST, LATEST = date(2000, 1, 1), date(2199, 12, 31)
-MAX_PERIOD_DAYS = 5 * 366
+_EARLIEST, _LATEST = date(2000, 1, 1), date(2199, 12, 31)
+_MAX_PERIOD_DAYS = 5 * 366
 # Four frames and the four after them, in OpenSTL's file.
-WINDOW_LENGTHS = {"X_train": HISTORY, "Y_train": HORIZON, "X_test": HISTORY, "Y_test": HORIZON}
+_WINDOW_LENGTHS = {"X_train": HISTORY, "Y_train": HORIZON, "X_test": HISTORY, "Y_test": HORIZON}
 WINDOWS = "windows.h5"
-WINDOWS_AT_ONCE = 256
-DAY = np.timedelta64(1, "D")
+_WINDOWS_AT_ONCE = 256
+_DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
-class Grids:
+class _Grids:
     """One file's flows (see `flows_dataset`), every slot from its first to its last, missing ones not observed.
 
     `negative`: values below 0, which are now 0. `skipped`: slots dropped because the clocks skip their local time.
@@ -56,7 +56,7 @@ class Grids:
     skipped: int
 
 
-def dates_of(city: City, times: np.ndarray) -> np.ndarray:
+def _dates_of(city: City, times: np.ndarray) -> np.ndarray:
     """Slot starts (n), naive UTC -> byte strings YYYYMMDDss. Raises InputError where midnight is no slot edge.
 
     Where clocks are set back the dates of the repeated hour come twice.
@@ -68,7 +68,7 @@ def dates_of(city: City, times: np.ndarray) -> np.ndarray:
     return np.array([f"{day:%Y%m%d}{slot:02d}".encode() for day, slot in zip(local, slots, strict=True)], "S")
 
 
-def times_of(city: City, dates: np.ndarray, source: Path) -> np.ndarray:
+def _times_of(city: City, dates: np.ndarray, source: Path) -> np.ndarray:
     """Byte strings YYYYMMDDss (n), in the order of time -> slot starts (n), naive UTC; NaT where clocks skip it.
 
     A date that the clocks repeat is its first occurrence, and when it comes again its second. Raises InputError for
@@ -79,7 +79,7 @@ def times_of(city: City, dates: np.ndarray, source: Path) -> np.ndarray:
     near = np.unique(days.astype("datetime64[us]")[:, None] + around)
     slots = near[np.isin(city.local_days(near), days)]
     places = defaultdict(list)
-    for place, text in enumerate(dates_of(city, slots).tolist()):
+    for place, text in enumerate(_dates_of(city, slots).tolist()):
         places[text].append(place)
     times = np.full(len(dates), np.datetime64("NaT"), "datetime64[us]")
     last = -1
@@ -93,7 +93,7 @@ def times_of(city: City, dates: np.ndarray, source: Path) -> np.ndarray:
     return times
 
 
-def read_grids(file: Path, city: City) -> Grids:
+def _read_grids(file: Path, city: City) -> _Grids:
     """Read a file of `data` (T, 2, rows, cols), inflow then outflow, and `date` (T). See `Grids`.
 
     Raises InputError for a damaged or other file, another grid or slot length than the city's, what is no whole number
@@ -103,7 +103,7 @@ def read_grids(file: Path, city: City) -> Grids:
     minutes = re.search(r"_T(\d+)_", file.name)
     if minutes and int(minutes[1]) != city.slot_minutes:
         raise InputError(f"{file} has slots of {minutes[1]} minutes, '{city.name}' of {city.slot_minutes}")
-    with _open(file, GRID_KEYS) as hdf5:
+    with _open(file, _GRID_KEYS) as hdf5:
         dates = _dates(hdf5, file)
         shape, wanted = hdf5["data"].shape, (len(dates), len(FLOW_KINDS), city.rows, city.cols)
         if shape != wanted:
@@ -112,13 +112,13 @@ def read_grids(file: Path, city: City) -> Grids:
                 f"ask for {_by(wanted)} (time x inflow and outflow x rows x cols)"
             )
         values = hdf5["data"][()]
-    times = times_of(city, dates, file)
+    times = _times_of(city, dates, file)
     there = np.flatnonzero(~np.isnat(times))
     if not len(there):
         raise InputError(f"{file} holds no slot")
     first, last = times[there[[0, -1]]]
-    if last - first > DAY * MAX_PERIOD_DAYS:
-        raise InputError(f"{file} reaches from {first} to {last}, more than {MAX_PERIOD_DAYS} days: mend its dates")
+    if last - first > _DAY * _MAX_PERIOD_DAYS:
+        raise InputError(f"{file} reaches from {first} to {last}, more than {_MAX_PERIOD_DAYS} days: mend its dates")
     if values.dtype.kind not in "iuf" or not ((values == np.floor(values)) & (np.abs(values) < 2**31)).all():
         raise InputError(f"{file}: data must be whole numbers of vehicles per slot")
     values = values[there]
@@ -129,33 +129,33 @@ def read_grids(file: Path, city: City) -> Grids:
     flow[at] = np.maximum(values, 0)
     flows = flows_dataset(city, time, flow, np.where(present, -1, 0), present)
     flows["observed"].values[:] = present  # also where the city counts every slot of records as observed
-    return Grids(file, flows, int(np.count_nonzero(values < 0)), len(times) - len(there))
+    return _Grids(file, flows, int(np.count_nonzero(values < 0)), len(times) - len(there))
 
 
 def write_grids(file: Path, city: City, flows: xr.Dataset) -> None:
     """Write the observed slots of flows as `read_grids` reads them. Raises InputError as `dates_of` does."""
     observed = flows.isel(time=flows["observed"].values)
-    dates = dates_of(city, observed["time"].values)
+    dates = _dates_of(city, observed["time"].values)
     with atomic(file) as temporary, h5py.File(temporary, "w") as hdf5:
         hdf5.create_dataset("data", data=observed["flow"].values, compression="gzip", compression_opts=1)
         hdf5.create_dataset("date", data=dates)
 
 
-def is_weather(file: Path) -> bool:
+def _is_weather(file: Path) -> bool:
     """Whether an HDF5 file holds weather, not grids."""
     with _open(file) as hdf5:
-        return set(WEATHER_KEYS) <= set(hdf5)
+        return set(_WEATHER_KEYS) <= set(hdf5)
 
 
-def read_weather_file(file: Path, city: City) -> xr.Dataset:
+def _read_weather_file(file: Path, city: City) -> xr.Dataset:
     """Read `BJ_Meteorology.h5`: temperature(time), wind_speed(time), weather(time, weather_type) 0 or 1, naive UTC.
 
     Slots whose local time the clocks skip are left out. Raises InputError as `read_grids` does.
     """
-    with _open(file, WEATHER_KEYS) as hdf5:
+    with _open(file, _WEATHER_KEYS) as hdf5:
         dates = _dates(hdf5, file)
-        arrays = [np.asarray(hdf5[key][()]) for key in WEATHER_KEYS[1:]]
-    shapes = [(len(dates),), (len(dates),), (len(dates), len(WEATHER_TYPES))]
+        arrays = [np.asarray(hdf5[key][()]) for key in _WEATHER_KEYS[1:]]
+    shapes = [(len(dates),), (len(dates),), (len(dates), len(_WEATHER_TYPES))]
     temperature, wind_speed, weather = arrays
     if (
         [array.shape for array in arrays] != shapes
@@ -163,9 +163,9 @@ def read_weather_file(file: Path, city: City) -> xr.Dataset:
         or not np.isin(weather, (0, 1)).all()
     ):
         raise InputError(
-            f"{file}: a Temperature, a WindSpeed and a one-hot Weather of {len(WEATHER_TYPES)} belong to each date"
+            f"{file}: a Temperature, a WindSpeed and a one-hot Weather of {len(_WEATHER_TYPES)} belong to each date"
         )
-    times = times_of(city, dates, file)
+    times = _times_of(city, dates, file)
     kept = ~np.isnat(times)
     return xr.Dataset(
         {
@@ -175,13 +175,13 @@ def read_weather_file(file: Path, city: City) -> xr.Dataset:
         },
         coords={
             "time": ("time", times[kept], {"standard_name": "time", "long_name": "slot start, UTC"}),
-            "weather_type": ("weather_type", list(WEATHER_TYPES)),
+            "weather_type": ("weather_type", list(_WEATHER_TYPES)),
         },
         attrs={"Conventions": "CF-1.11", "city": city.name, "timezone": city.timezone},
     )
 
 
-def write_weather(data: Path, weather: xr.Dataset, city: City) -> None:
+def _write_weather(data: Path, weather: xr.Dataset, city: City) -> None:
     """Keep a city's weather beside its stores, in place of what was there."""
     with atomic(data / city.name / "weather.nc") as temporary:
         encoding: dict[str, dict[str, object]] = {
@@ -191,7 +191,7 @@ def write_weather(data: Path, weather: xr.Dataset, city: City) -> None:
         weather.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
-def read_weather(data: Path, city: City) -> xr.Dataset | None:
+def _read_weather(data: Path, city: City) -> xr.Dataset | None:
     """A city's weather (see `read_weather_file`); None where there is none."""
     file = data / city.name / "weather.nc"
     if not file.exists():
@@ -203,7 +203,7 @@ def read_weather(data: Path, city: City) -> xr.Dataset | None:
         raise InputError(f"cannot read {file}: {error}; import it again") from None
 
 
-def read_holidays_file(file: Path) -> np.ndarray:
+def _read_holidays_file(file: Path) -> np.ndarray:
     """Read `BJ_Holiday.txt`, a YYYYMMDD a line -> local days (n), datetime64[D], rising.
 
     Raises InputError that names the line which is no day.
@@ -220,12 +220,12 @@ def read_holidays_file(file: Path) -> np.ndarray:
     return np.array(sorted(days), "datetime64[D]")
 
 
-def write_holidays(data: Path, days: np.ndarray, city: City) -> None:
+def _write_holidays(data: Path, days: np.ndarray, city: City) -> None:
     """Keep a city's holidays beside its stores, in place of what was there."""
     write_json(data / city.name / "holidays.json", days.astype(str).tolist())
 
 
-def read_holidays(data: Path, city: City) -> np.ndarray:
+def _read_holidays(data: Path, city: City) -> np.ndarray:
     """A city's holidays: local days (n), datetime64[D], rising; none where none were imported."""
     file = data / city.name / "holidays.json"
     if not file.exists():
@@ -236,7 +236,7 @@ def read_holidays(data: Path, city: City) -> np.ndarray:
         raise InputError(f"cannot read {file}: {error}; import it again") from None
 
 
-def write_windows(source: Path, city: City, data: Path) -> dict[str, int]:
+def _write_windows(source: Path, city: City, data: Path) -> dict[str, int]:
     """Keep OpenSTL's `dataset.npz` for `read_windows`; return how many windows train and test have.
 
     Raises InputError for a damaged or other file, windows of another shape, and values beyond [-1, 1]; what was kept
@@ -251,7 +251,7 @@ def write_windows(source: Path, city: City, data: Path) -> dict[str, int]:
         atomic(out) as temporary,
         h5py.File(temporary, "w") as hdf5,
     ):
-        for key, length in WINDOW_LENGTHS.items():
+        for key, length in _WINDOW_LENGTHS.items():
             windows = _npz_member(source, key, Path(folder))
             split = key[2:]
             shape = (counts.setdefault(split, windows.shape[0] if windows.ndim else 0), length, *frame)
@@ -261,11 +261,11 @@ def write_windows(source: Path, city: City, data: Path) -> dict[str, int]:
                     f"where '{city.name}' and the other arrays ask for {_by(shape)} floats"
                 )
             kept = hdf5.create_dataset(key, shape, np.float32)  # contiguous, so that it can be mapped
-            for start in range(0, len(windows), WINDOWS_AT_ONCE):
-                part = windows[start : start + WINDOWS_AT_ONCE]
+            for start in range(0, len(windows), _WINDOWS_AT_ONCE):
+                part = windows[start : start + _WINDOWS_AT_ONCE]
                 if not (np.abs(part) <= 1 + 1e-6).all():
                     raise InputError(f"{source}: {key} has values beyond [-1, 1]")
-                kept[start : start + WINDOWS_AT_ONCE] = np.clip((part + 1) / 2, 0, 1)
+                kept[start : start + _WINDOWS_AT_ONCE] = np.clip((part + 1) / 2, 0, 1)
     return counts
 
 
@@ -277,9 +277,9 @@ def read_windows(data: Path, city: City) -> dict[str, tuple[np.ndarray, np.ndarr
     file = data / city.name / WINDOWS
     if not file.exists():
         raise InputError(f"'{city.name}' has no ready windows: run trafficcast import-taxibj dataset.npz")
-    with _open(file, tuple(WINDOW_LENGTHS)) as hdf5:
+    with _open(file, tuple(_WINDOW_LENGTHS)) as hdf5:
         arrays = {
-            key: np.memmap(file, np.float32, "r", hdf5[key].id.get_offset(), hdf5[key].shape) for key in WINDOW_LENGTHS
+            key: np.memmap(file, np.float32, "r", hdf5[key].id.get_offset(), hdf5[key].shape) for key in _WINDOW_LENGTHS
         }
     return {split: (arrays[f"X_{split}"], arrays[f"Y_{split}"]) for split in ("train", "test")}
 
@@ -317,7 +317,7 @@ def _calendar_day(text: str) -> date | None:
     """YYYYMMDD -> day; None where it is none."""
     with suppress(ValueError):
         day = date(int(text[:4]), int(text[4:6]), int(text[6:]))
-        if EARLIEST <= day <= LATEST and text == f"{day:%Y%m%d}":
+        if _EARLIEST <= day <= _LATEST and text == f"{day:%Y%m%d}":
             return day
     return None
 

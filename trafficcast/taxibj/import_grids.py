@@ -12,17 +12,17 @@ from trafficcast.ingest.record_store import RecordStore
 from trafficcast.progress import track
 from trafficcast.stores.flows import flow_store
 from trafficcast.taxibj.files import (
-    Grids,
-    is_weather,
-    read_grids,
-    read_holidays_file,
-    read_weather_file,
-    write_holidays,
-    write_weather,
-    write_windows,
+    _Grids,
+    _is_weather,
+    _read_grids,
+    _read_holidays_file,
+    _read_weather_file,
+    _write_holidays,
+    _write_weather,
+    _write_windows,
 )
 
-HDF5 = (".h5", ".hdf5")
+_HDF5 = (".h5", ".hdf5")
 
 
 def import_taxibj(path: Path, city: City, data: Path) -> dict[str, Any]:
@@ -33,18 +33,18 @@ def import_taxibj(path: Path, city: City, data: Path) -> dict[str, Any]:
     contradicts another or the city, and for a city whose flows are counted from records.
     """
     hdf5, holiday_files, npz = _find(path)
-    weather_files = [file for file in hdf5 if is_weather(file)]
+    weather_files = [file for file in hdf5 if _is_weather(file)]
     for files in (weather_files, holiday_files, npz):
         if len(files) > 1:
             raise InputError(f"{files[0]} and {files[1]} hold the same: import one of them")
     grid_files = [file for file in hdf5 if file not in weather_files]
-    grids = [read_grids(file, city) for file in track(grid_files, "reading grids", len(grid_files))]
+    grids = [_read_grids(file, city) for file in track(grid_files, "reading grids", len(grid_files))]
     grids.sort(key=lambda one: one.flows["time"].values[0])
     for one, next_one in zip(grids, grids[1:], strict=False):
         if next_one.flows["time"].values[0] <= one.flows["time"].values[-1]:
             raise InputError(f"{one.file} and {next_one.file} overlap in time: import one of them")
-    weather = [read_weather_file(file, city) for file in weather_files]
-    holidays = [read_holidays_file(file) for file in holiday_files]
+    weather = [_read_weather_file(file, city) for file in weather_files]
+    holidays = [_read_holidays_file(file) for file in holiday_files]
     store = flow_store(data, city)
     with writer_lock(data / city.name):
         if RecordStore(data / city.name / "records").exists():
@@ -53,13 +53,13 @@ def import_taxibj(path: Path, city: City, data: Path) -> dict[str, Any]:
                 "import into another city of the configuration"
             )
         store.check()
-        windows = [write_windows(file, city, data) for file in npz]
+        windows = [_write_windows(file, city, data) for file in npz]
         for one in track(grids, "writing flows", len(grids)):
             store.write(one.flows)
         for found in weather:
-            write_weather(data, found, city)
+            _write_weather(data, found, city)
         for days in holidays:
-            write_holidays(data, days, city)
+            _write_holidays(data, days, city)
     return {
         "city": city.name,
         "grids": [_summary(city, one) for one in grids],
@@ -71,7 +71,7 @@ def import_taxibj(path: Path, city: City, data: Path) -> dict[str, Any]:
     }
 
 
-def _summary(city: City, grids: Grids) -> dict[str, Any]:
+def _summary(city: City, grids: _Grids) -> dict[str, Any]:
     time, observed = grids.flows["time"].values, grids.flows["observed"].values
     return {
         "file": grids.file.name,
@@ -90,7 +90,7 @@ def _find(path: Path) -> tuple[list[Path], list[Path], list[Path]]:
     files = below if path.is_dir() else [path]
     holidays = [file for file in files if file.suffix.lower() == ".txt" and "holiday" in file.name.lower()]
     npz = [file for file in files if file.suffix.lower() == ".npz"]
-    hdf5 = [file for file in files if file.suffix.lower() in HDF5]
+    hdf5 = [file for file in files if file.suffix.lower() in _HDF5]
     if not (hdf5 or holidays or npz):
         raise InputError(f"{path} holds no file of TaxiBJ: neither .h5 nor .npz nor a list of holidays")
     return hdf5, holidays, npz

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 # Metric -> heading and decimals.
-COLUMNS = {
+_COLUMNS = {
     "rmse": ("RMSE", 3),
     "mae": ("MAE", 3),
     "mse": ("MSE (published)", 4),
@@ -22,7 +22,7 @@ COLUMNS = {
 }
 
 
-def card_text(card: dict[str, Any]) -> str:
+def _card_text(card: dict[str, Any]) -> str:
     """The card as Markdown."""
     split, training, parameters = card["split"], card["training"], card["parameters"]
     lines = [
@@ -71,11 +71,11 @@ def _start(transfer: dict[str, Any] | None) -> list[str]:
 
 def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:
     """A table's rows, its header first: for each forecaster all leads together, then lead by lead."""
-    rows = [["forecaster", "lead", *(heading for heading, _ in COLUMNS.values())]]
+    rows = [["forecaster", "lead", *(heading for heading, _ in _COLUMNS.values())]]
     for name, values in scores.items():
-        rows.append([name, "all", *(_number(values[key], digits) for key, (_, digits) in COLUMNS.items())])
+        rows.append([name, "all", *(_number(values[key], digits) for key, (_, digits) in _COLUMNS.items())])
         for lead in range(len(values["by_lead"]["rmse"])):
-            numbers = (_number(values["by_lead"][key][lead], digits) for key, (_, digits) in COLUMNS.items())
+            numbers = (_number(values["by_lead"][key][lead], digits) for key, (_, digits) in _COLUMNS.items())
             rows.append(["", f"+{lead * slot_minutes} min", *numbers])
     return rows
 
@@ -91,7 +91,7 @@ def coverage_rows(coverage: dict[str, Any], slot_minutes: int) -> list[list[str]
     return rows
 
 
-def activity_rows(coverage: dict[str, Any]) -> list[list[str]]:
+def _activity_rows(coverage: dict[str, Any]) -> list[list[str]]:
     """A table's rows, its header first, of `Intervals.coverage` by the band of the predicted flow."""
     bands, levels = coverage["bands"], coverage["levels"]
     names = [(f"{float(level):.0%}: truths inside", f"{float(level):.0%}: mean width") for level in levels]
@@ -104,7 +104,7 @@ def activity_rows(coverage: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def write_curve(folder: Path, history: list[dict[str, float]]) -> None:
+def _write_curve(folder: Path, history: list[dict[str, float]]) -> None:
     """The training curve as curve.csv and curve.png."""
     with open(folder / "curve.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, history[0].keys())
@@ -142,7 +142,7 @@ def _interval_lines(card: dict[str, Any], coverage: dict[str, Any]) -> list[str]
         "",
         *_markdown(coverage_rows(coverage, card["grid"]["slot_minutes"])),
         "",
-        *_markdown(activity_rows(coverage)),
+        *_markdown(_activity_rows(coverage)),
     ]
 
 

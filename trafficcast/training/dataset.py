@@ -11,14 +11,14 @@ import xarray as xr
 
 from trafficcast.config.city import HISTORY, HORIZON, City
 from trafficcast.errors import InputError
-from trafficcast.forecasting.climatology import Normal, calendar_features, normal_of_others
+from trafficcast.forecasting.climatology import WeekdayClimatology, calendar_features, climatology_of_other_days
 from trafficcast.forecasting.model import Network, is_conditioned
 from trafficcast.forecasting.patterns import Patterns
 from trafficcast.forecasting.windows import Split, window_starts
 
 
 @dataclass(frozen=True)
-class Windows:
+class _Windows:
     """One split: `starts` (n), where windows begin in `frames` (slot, flow kind, row, col).
 
     The published networks read frames in [0, 1]. A conditioned one reads vehicles per slot and the `context` of each
@@ -40,28 +40,28 @@ class Windows:
             context["patterns"] = self.patterns[self.block[index]]
         return self.frames[slots], context
 
-    def to(self, device: torch.device) -> Windows:
+    def to(self, device: torch.device) -> _Windows:
         """The same on a device."""
         context = {name: values.to(device) for name, values in self.context.items()}
         patterns, block = (None if tensor is None else tensor.to(device) for tensor in (self.patterns, self.block))
-        return Windows(self.frames.to(device), self.starts.to(device), context, patterns, block)
+        return _Windows(self.frames.to(device), self.starts.to(device), context, patterns, block)
 
 
-def windows_of(
+def _windows_of(
     flows: np.ndarray, scale: float, context: dict[str, np.ndarray], *starts: np.ndarray
-) -> tuple[Windows, ...]:
+) -> tuple[_Windows, ...]:
     """Flows (slot, flow kind, row, col) in vehicles per slot, and each split's window positions, as splits."""
     frames = torch.from_numpy(flows.astype(np.float32) / np.float32(scale))
     tensors = {name: torch.from_numpy(values) for name, values in context.items()}
-    return tuple(Windows(frames, torch.from_numpy(positions), tensors) for positions in starts)
+    return tuple(_Windows(frames, torch.from_numpy(positions), tensors) for positions in starts)
 
 
-def flows_before(flows: xr.Dataset, end: np.datetime64) -> xr.Dataset:
+def _flows_before(flows: xr.Dataset, end: np.datetime64) -> xr.Dataset:
     """The slots that start before `end`, naive UTC."""
     return flows.sel(time=flows["time"].values < end)
 
 
-def highest_count(city: City, fitted: xr.Dataset) -> float:
+def _highest_count(city: City, fitted: xr.Dataset) -> float:
     """The maximum over the observed slots, vehicles per slot. Raises InputError where there is no traffic at all."""
     highest = float(fitted["flow"].values[fitted["observed"].values].max())
     if highest <= 0:
@@ -69,18 +69,20 @@ def highest_count(city: City, fitted: xr.Dataset) -> float:
     return highest
 
 
-def known_beforehand(city: City, flows: xr.Dataset, fitted: xr.Dataset, normal: Normal) -> dict[str, np.ndarray]:
+def _known_beforehand(
+    city: City, flows: xr.Dataset, fitted: xr.Dataset, normal: WeekdayClimatology
+) -> dict[str, np.ndarray]:
     """What a conditioned network is told of each slot of `flows` (see `training.Windows`).
 
     The first of them, `fitted`, which are trained on and made `normal`, are told what is normal by all other days than
     their own.
     """
     times = flows["time"].values
-    of_others, later = normal_of_others(city, fitted), normal.at(times[len(fitted["time"]) :])
+    of_others, later = climatology_of_other_days(city, fitted), normal.at(times[len(fitted["time"]) :])
     return {"normal": np.concatenate([of_others, later]), "calendar": calendar_features(city, times)}
 
 
-def with_patterns(network: Network, training: Windows, city: City, time: np.ndarray) -> Windows:
+def _with_patterns(network: Network, training: _Windows, city: City, time: np.ndarray) -> _Windows:
     """Give a conditioned network the patterns of its training windows, and these the patterns of other days.
 
     `time`: the slots of the windows' frames, naive UTC. A published network has none, and its windows need none.
@@ -96,7 +98,7 @@ def with_patterns(network: Network, training: Windows, city: City, time: np.ndar
     return replace(training, patterns=of_others, block=block)
 
 
-def starts_by_split(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:
+def _starts_by_split(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:
     """Positions in `flows` of each split's windows. Raises InputError without any for training or validation."""
     starts = {
         "training": window_starts(flows, city, split.start, split.train_end),
@@ -112,7 +114,7 @@ def starts_by_split(flows: xr.Dataset, city: City, split: Split) -> dict[str, np
     return starts
 
 
-def hash_of(flows: xr.Dataset, more: str = "") -> str:
+def _hash_of(flows: xr.Dataset, more: str = "") -> str:
     """SHA-256 of flows and whatever else."""
     digest = hashlib.sha256(more.encode())
     for name in ("time", "flow", "observed"):

@@ -19,7 +19,7 @@ from torch import nn
 from trafficcast.errors import InputError, JobError
 
 # The others wait while the first process waits for its turn to write. A process that dies ends them all at once.
-PATIENCE = timedelta(days=1)
+_PATIENCE = timedelta(days=1)
 
 
 @contextmanager
@@ -28,12 +28,12 @@ def process_group() -> Iterator[None]:
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     yield
     dist.destroy_process_group()  # not after an error: the others may wait for what never comes
 
 
-def processes() -> int:
+def _processes() -> int:
     """How many processes train together."""
     return dist.get_world_size() if _joined() else 1
 
@@ -43,15 +43,15 @@ def rank() -> int:
     return dist.get_rank() if _joined() else 0
 
 
-def own_device(device: torch.device) -> torch.device:
+def _own_device(device: torch.device) -> torch.device:
     """The device of this process: of several on a machine, each has a GPU of its own.
 
     Raises InputError where there are fewer GPUs than processes, and for a device that several cannot share.
     """
-    if processes() == 1 or device.type == "cpu":
+    if _processes() == 1 or device.type == "cpu":
         return device
     if device.type != "cuda" or device.index is not None:
-        raise InputError(f"{processes()} processes cannot train on '{device}': give --device cuda, or cpu")
+        raise InputError(f"{_processes()} processes cannot train on '{device}': give --device cuda, or cpu")
     number, gpus = dist.get_node_local_rank(), torch.cuda.device_count()
     if number >= gpus:
         raise InputError(f"every process needs a GPU and there are {gpus}: torchrun --nproc-per-node {gpus}")
@@ -60,18 +60,18 @@ def own_device(device: torch.device) -> torch.device:
     return own
 
 
-def share(batch: torch.Tensor) -> tuple[torch.Tensor, float]:
+def _share(batch: torch.Tensor) -> tuple[torch.Tensor, float]:
     """This process's windows of a batch (n), and their weight in it: the means over all shares, so weighted, add up.
 
     A process for which a small batch has no window takes one with weight 0: it must come along.
     """
-    own = batch[rank() :: processes()]
+    own = batch[rank() :: _processes()]
     return (own, len(own) / len(batch)) if len(own) else (batch[:1], 0.0)
 
 
-def add_up(tensors: Iterable[torch.Tensor]) -> None:
+def _add_up(tensors: Iterable[torch.Tensor]) -> None:
     """Replace tensors, all of one type and device, by their sums over all processes, the same in each to the bit."""
-    if processes() == 1:
+    if _processes() == 1:
         return
     tensors = list(tensors)
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -80,17 +80,17 @@ def add_up(tensors: Iterable[torch.Tensor]) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
-def add_up_gradients(network: nn.Module, loss: torch.Tensor) -> None:
+def _add_up_gradients(network: nn.Module, loss: torch.Tensor) -> None:
     """Replace the gradients and the loss of each process's share by those of the whole batch.
 
     A parameter without a gradient stays without: every process makes the same steps, so it has none anywhere.
     """
-    add_up([loss, *(p.grad for p in network.parameters() if p.grad is not None)])
+    _add_up([loss, *(p.grad for p in network.parameters() if p.grad is not None)])
 
 
-def agree(what: str, text: str) -> None:
+def _agree(what: str, text: str) -> None:
     """Wait for all processes. Raises JobError where they do not have the same text, as with other data folders."""
-    if processes() == 1:
+    if _processes() == 1:
         return
     digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
     highest = torch.tensor([digest, -digest])

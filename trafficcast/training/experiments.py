@@ -21,17 +21,17 @@ from trafficcast.errors import InputError
 from trafficcast.files import atomic
 from trafficcast.forecasting.model import ARCHITECTURES
 from trafficcast.nn.vmrnn import CONVOLUTIONS
-from trafficcast.training.settings import RECIPES, TrainingSettings
+from trafficcast.training.settings import _RECIPES, TrainingSettings
 
-LEADS = [f"rmse_lead_{lead}" for lead in range(1, HORIZON + 1)]
-SCORES = ["rmse", "mae", "mse", "mae_sum", "ssim", "ssim_openstl", "psnr", *LEADS]
-RESULTS = ["variant", "seed", "epochs", "best_epoch", "parameters", "seconds_per_epoch", "fingerprint", *SCORES]
-EPOCHS = ["variant", "seed", "epoch", "train_loss", "valid_rmse"]
+_LEADS = [f"rmse_lead_{lead}" for lead in range(1, HORIZON + 1)]
+_SCORES = ["rmse", "mae", "mse", "mae_sum", "ssim", "ssim_openstl", "psnr", *_LEADS]
+_RESULTS = ["variant", "seed", "epochs", "best_epoch", "parameters", "seconds_per_epoch", "fingerprint", *_SCORES]
+_EPOCHS = ["variant", "seed", "epoch", "train_loss", "valid_rmse"]
 # What the columns hold that are no floating-point numbers.
 _KIND: dict[str, Callable[[str], Any]] = {"variant": str, "fingerprint": str}
 _KIND |= dict.fromkeys(("seed", "epochs", "epoch", "best_epoch", "parameters"), int)
 # Published on TaxiBJ, 4 -> 4, all with the best epoch by test error; the names as in `metrics.scores`.
-PUBLISHED = {
+_PUBLISHED = {
     name: {"mse": mse, "mae_sum": mae, "ssim_openstl": ssim}
     for name, mse, mae, ssim in (
         ("ConvLSTM", 0.3358, 15.32, 0.9836),
@@ -45,7 +45,7 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class Variant:
+class _Variant:
     """One of the things compared: a network, a training, and what the network is told.
 
     `network`: a card's architecture but for the grid. `calendar`: without it a conditioned network is told zeros.
@@ -61,46 +61,46 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class _Experiment:
     """`variants` by name, and what others published, by name and metric. `metric` is compared with `reference`'s."""
 
     about: str
-    variants: dict[str, Variant]
+    variants: dict[str, _Variant]
     reference: str | None = None
     metric: str = "rmse"
     published: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def _of(architecture: str, **network: Any) -> Variant:
-    return Variant({"name": architecture, **network}, RECIPES[architecture])
+def _of(architecture: str, **network: Any) -> _Variant:
+    return _Variant({"name": architecture, **network}, _RECIPES[architecture])
 
 
-def _c(depth: int = 3, patterns: int = 16, **settings: Any) -> Variant:
+def _c(depth: int = 3, patterns: int = 16, **settings: Any) -> _Variant:
     network = {"name": "vmrnn-c", "depth": depth, "patterns": patterns}
-    return Variant(network, replace(RECIPES["vmrnn-c"], **settings))
+    return _Variant(network, replace(_RECIPES["vmrnn-c"], **settings))
 
 
 # Batch 16, Adam, 4e-4, seed 42 and the mean squared error are the defaults already.
-PUBLISHED_TRAINING = TrainingSettings(epochs=200, published_schedule=True)
+_PUBLISHED_TRAINING = TrainingSettings(epochs=200, published_schedule=True)
 
-EXPERIMENTS = {
-    "blocks": Experiment(
+_EXPERIMENTS = {
+    "blocks": _Experiment(
         "VMRNN-B with other numbers of VSS blocks (12 published)",
         {f"{depth}-blocks": _of("vmrnn-b", depth=depth) for depth in (2, 6, 12, 18)},
         "12-blocks",
     ),
-    "patch": Experiment(
+    "patch": _Experiment(
         "VMRNN-B with patches of other sides (4 cells published)",
         {f"patch-{side}": _of("vmrnn-b", patch=side) for side in (2, 4, 8)},
         "patch-4",
     ),
-    "convolution": Experiment(
+    "convolution": _Experiment(
         "VMRNN-B with other 3 x 3 convolutions before the scans: depthwise (published), plain, which mixes the "
         "channels too, and dilated, which is depthwise and reads every other token",
         {kind: _of("vmrnn-b", conv=kind) for kind in CONVOLUTIONS},
         "depthwise",
     ),
-    "choices": Experiment(
+    "choices": _Experiment(
         "VMRNN-C with 3 of its 12 VSS blocks, as good on few data and trained in a third of the time, and the same "
         "without one of its choices at a time",
         {
@@ -120,39 +120,39 @@ EXPERIMENTS = {
         },
         "vmrnn-c",
     ),
-    "seeds": Experiment(
+    "seeds": _Experiment(
         "Each architecture with its own recipe: how far the seed alone moves it",
         {name: _of(name) for name in ARCHITECTURES},
     ),
-    "taxibj": Experiment(
+    "taxibj": _Experiment(
         "VMRNN-B with the published training on TaxiBJ, 4 -> 4, scored on its test windows. `chosen-by-test` is the "
         "published protocol: all training windows, and the best epoch by test error, which flatters it. "
         "`chosen-by-validation`: the last tenth of the training windows chooses the epoch, and test is read once",
         {
-            f"chosen-by-{split}": Variant({"name": "vmrnn-b"}, PUBLISHED_TRAINING, chosen_by=split)
+            f"chosen-by-{split}": _Variant({"name": "vmrnn-b"}, _PUBLISHED_TRAINING, chosen_by=split)
             for split in ("test", "validation")
         },
         metric="mse",
-        published=PUBLISHED,
+        published=_PUBLISHED,
     ),
 }
 
 
-def find_experiment(name: str, variants: tuple[str, ...] = ()) -> tuple[dict[str, Variant], list[str]]:
+def _find_experiment(name: str, variants: tuple[str, ...] = ()) -> tuple[dict[str, _Variant], list[str]]:
     """An experiment's variants, and the names of those to run: these `variants`, or all.
 
     Raises InputError for an unknown experiment or variant.
     """
-    if name not in EXPERIMENTS:
-        raise InputError(f"unknown experiment '{name}'; known are: {', '.join(EXPERIMENTS)}")
-    known = EXPERIMENTS[name].variants
+    if name not in _EXPERIMENTS:
+        raise InputError(f"unknown experiment '{name}'; known are: {', '.join(_EXPERIMENTS)}")
+    known = _EXPERIMENTS[name].variants
     for variant in variants:
         if variant not in known:
             raise InputError(f"the experiment {name} has no variant '{variant}'; it has: {', '.join(known)}")
     return known, [key for key in known if not variants or key in variants]
 
 
-def read_table(file: Path, columns: list[str]) -> list[dict[str, Any]]:
+def _read_table(file: Path, columns: list[str]) -> list[dict[str, Any]]:
     """The rows of a CSV file with these columns, none where there is no file. Raises InputError for a damaged one."""
     if not file.exists():
         return []
@@ -166,7 +166,7 @@ def read_table(file: Path, columns: list[str]) -> list[dict[str, Any]]:
             raise InputError(f"cannot read {file}, line {reader.line_num}: {error}; move it away") from None
 
 
-def write_table(file: Path, rows: list[dict[str, Any]]) -> None:
+def _write_table(file: Path, rows: list[dict[str, Any]]) -> None:
     """Rows of the same keys as CSV, atomically."""
     with atomic(file) as temporary, open(temporary, "w", encoding="utf-8", newline="") as opened:
         writer = csv.DictWriter(opened, rows[0].keys(), lineterminator="\n")
@@ -174,9 +174,9 @@ def write_table(file: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def markdown(name: str, rows: list[dict[str, Any]], slot_minutes: int, command: str) -> str:
+def _markdown(name: str, rows: list[dict[str, Any]], slot_minutes: int, command: str) -> str:
     """What came of an experiment for people: a line a variant, mean and spread over its seeds."""
-    experiment = EXPERIMENTS[name]
+    experiment = _EXPERIMENTS[name]
     scores = _shown(experiment, slot_minutes)
     header = [
         "variant",
@@ -215,9 +215,9 @@ def markdown(name: str, rows: list[dict[str, Any]], slot_minutes: int, command: 
     )
 
 
-def picture(file: Path, name: str, rows: list[dict[str, Any]]) -> None:
+def _picture(file: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """Every training as a dot and every variant's mean as a bar, as a PNG file."""
-    experiment = EXPERIMENTS[name]
+    experiment = _EXPERIMENTS[name]
     key = experiment.metric
     present = [variant for variant in experiment.variants if any(row["variant"] == variant for row in rows)]
     figure = Figure(figsize=(8, 1.5 + 0.4 * len(present)), layout="constrained")
@@ -237,24 +237,24 @@ def picture(file: Path, name: str, rows: list[dict[str, Any]]) -> None:
         figure.savefig(temporary, dpi=110, format="png")
 
 
-def _shown(experiment: Experiment, slot_minutes: int) -> dict[str, tuple[str, int]]:
+def _shown(experiment: _Experiment, slot_minutes: int) -> dict[str, tuple[str, int]]:
     """Metric -> heading and decimals."""
     if experiment.metric == "mse":
         named = {"mse": ("MSE", 4), "mae_sum": ("MAE", 2), "ssim_openstl": ("SSIM", 4), "psnr": ("PSNR, dB", 2)}
         return named | {"rmse": ("RMSE, vehicles per slot", 2)}
-    return {"rmse": ("RMSE", 3)} | {key: (f"+{lead * slot_minutes} min", 3) for lead, key in enumerate(LEADS)}
+    return {"rmse": ("RMSE", 3)} | {key: (f"+{lead * slot_minutes} min", 3) for lead, key in enumerate(_LEADS)}
 
 
-def _what_is_scored(experiment: Experiment) -> str:
+def _what_is_scored(experiment: _Experiment) -> str:
     if experiment.metric == "mse":
-        return "MSE, MAE, SSIM and PSNR as published (see `trafficcast/metrics.py`)."
+        return "MSE, MAE, SSIM and PSNR as published (see `trafficcast/forecasting/metrics.py`)."
     return (
         "RMSE on the validation split, which also chose the epoch, in vehicles per slot over all cells and flow kinds; "
         "the test split is not read."
     )
 
 
-def _differences(experiment: Experiment, own: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[float]:
+def _differences(experiment: _Experiment, own: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[float]:
     """How far a variant's rows are above the reference's with the same seed."""
     reference = {row["seed"]: row[experiment.metric] for row in rows if row["variant"] == experiment.reference}
     return [row[experiment.metric] - reference[row["seed"]] for row in own if row["seed"] in reference]

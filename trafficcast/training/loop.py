@@ -21,15 +21,15 @@ from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import atomic
 from trafficcast.forecasting.inference import Function, fast_in_bfloat16, forecasting, graphed
-from trafficcast.training.dataset import Windows
-from trafficcast.training.distributed import add_up, add_up_gradients, agree, processes, rank, share
+from trafficcast.training.dataset import _Windows
+from trafficcast.training.distributed import _add_up, _add_up_gradients, _agree, _processes, _share, rank
 from trafficcast.training.settings import TrainingSettings
 
-Progress = Callable[[Iterable[int], str, int], Iterable[int]]
+_Progress = Callable[[Iterable[int], str, int], Iterable[int]]
 
 
 @dataclass
-class Trained:
+class _Trained:
     """How far training is: one row of `history` an epoch, and the parameters of the best epoch so far."""
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -43,19 +43,19 @@ class Trained:
         return 1 + min(range(len(self.history)), key=lambda i: self.history[i]["valid_rmse"])
 
 
-def train(
+def _train(
     network: nn.Module,
-    training: Windows,
-    validation: Windows | None,
+    training: _Windows,
+    validation: _Windows | None,
     scale: float,
     settings: TrainingSettings,
     device: torch.device,
     checkpoint: Path,
     identity: str,
     resume: bool,
-    progress: Progress,
-    on_epoch: Callable[[Trained], None],
-) -> Trained:
+    progress: _Progress,
+    on_epoch: Callable[[_Trained], None],
+) -> _Trained:
     """Train `network` in place and return the best epoch by validation RMSE; without validation the last epoch.
 
     After every epoch the whole state goes to `checkpoint`; with `resume` training continues there and ends as
@@ -70,10 +70,10 @@ def train(
     averaged = AveragedModel(network, device)
     eager = training_step(network, optimizer, averaged, settings, fast_in_bfloat16(device))
     captured, forecast = graphed(eager, device), forecasting(averaged.module, device)
-    state = Trained()
+    state = _Trained()
     if resume:
         state = _load_checkpoint(checkpoint, averaged, network, optimizer, settings, identity)
-    agree("flows, settings and checkpoint", f"{identity} {settings} {len(state.history)}")
+    _agree("flows, settings and checkpoint", f"{identity} {settings} {len(state.history)}")
     steps = math.ceil(len(training.starts) / settings.batch_size)
     for epoch in range(len(state.history), settings.epochs):
         # Order, views and drop path depend on seed and epoch alone: a resumed run draws what it would have drawn.
@@ -85,13 +85,13 @@ def train(
         network.train()
         losses = torch.zeros(steps, device=device)
         for step in progress(range(steps), f"epoch {epoch + 1} of {settings.epochs}", steps):
-            _set_learning_rate(optimizer, learning_rate(settings, epoch * steps + step, settings.epochs * steps))
+            _set_learning_rate(optimizer, _learning_rate(settings, epoch * steps + step, settings.epochs * steps))
             index = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            own, weight = share(index)
+            own, weight = _share(index)
             with _memory_named(settings.batch_size):
                 frames, context = training.batch(own)
                 if settings.views:
-                    frames, context = seen_otherwise(frames, context, *views[step])
+                    frames, context = _seen_otherwise(frames, context, *views[step])
                 # All processes must replay a graph or none: the last batch may be of different sizes for them.
                 run = captured if len(index) == settings.batch_size else eager
                 losses[step] = run(frames=frames, weight=torch.full((), weight, device=device), **context)
@@ -100,7 +100,7 @@ def train(
                 _check_finite(losses[: step + 1], order, epoch, settings, checkpoint)
         state.history.append({"epoch": epoch + 1, "train_loss": float(losses.mean())})
         if validation is not None:
-            rmse = validation_rmse(forecast, validation, settings.batch_size)
+            rmse = _validation_rmse(forecast, validation, settings.batch_size)
             state.history[-1]["valid_rmse"] = rmse * scale
         if state.best_epoch == epoch + 1:
             weights = averaged.module.state_dict()
@@ -113,7 +113,7 @@ def train(
 
 def make_optimizer(network: nn.Module, settings: TrainingSettings, captured: bool) -> torch.optim.Optimizer:
     """AdamW; one that is captured in a CUDA graph reads its learning rate and counts its steps on the device."""
-    groups = decayed_or_not(network, settings.weight_decay)
+    groups = _decayed_or_not(network, settings.weight_decay)
     if not captured:
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     rate = torch.tensor(settings.learning_rate, device=next(network.parameters()).device)
@@ -135,10 +135,10 @@ def training_step(
     def step(frames: torch.Tensor, weight: torch.Tensor, **context: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=bfloat16):
-            loss = weight * forecast_loss(network, frames, context, settings.loss)
+            loss = weight * _forecast_loss(network, frames, context, settings.loss)
         loss.backward()
         total = loss.detach()
-        add_up_gradients(network, total)
+        _add_up_gradients(network, total)
         if settings.clip:
             nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
         optimizer.step()
@@ -148,7 +148,7 @@ def training_step(
     return step
 
 
-def forecast_loss(
+def _forecast_loss(
     network: nn.Module, frames: torch.Tensor, context: dict[str, torch.Tensor], loss: str = "squared"
 ) -> torch.Tensor:
     """What is minimised, of windows (n, HISTORY + HORIZON, flow kind, row, col).
@@ -167,21 +167,21 @@ def forecast_loss(
     return (error.square() / (context["normal"][:, HISTORY:] + 1.0).sqrt()).mean() / 3
 
 
-def validation_rmse(forecast: Function, windows: Windows, batch_size: int) -> float:
+def _validation_rmse(forecast: Function, windows: _Windows, batch_size: int) -> float:
     """RMSE of a network's forecasts (see `forecasting`) over all cells, kinds and leads, on the frames' scale."""
     device = windows.starts.device
     batches = torch.arange(len(windows.starts), device=device).split(batch_size)
     squared = torch.zeros(len(batches), device=device)
-    for number in range(rank(), len(batches), processes()):
+    for number in range(rank(), len(batches), _processes()):
         frames, context = windows.batch(batches[number])
         error = forecast(frames=frames[:, :HISTORY], **context).clamp_min(0) - frames[:, HISTORY:]
         squared[number] = error.square().mean(dim=(1, 2, 3, 4)).sum()
     total = squared.cpu().double().sum()  # MPS has no float64
-    add_up([total])
+    _add_up([total])
     return math.sqrt(float(total) / len(windows.starts))
 
 
-def seen_otherwise(
+def _seen_otherwise(
     frames: torch.Tensor,
     context: dict[str, torch.Tensor],
     west_east: float,
@@ -206,7 +206,7 @@ def seen_otherwise(
     return view(frames), {name: view(v) if v.ndim == frames.ndim else v for name, v in context.items()}
 
 
-def decayed_or_not(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _decayed_or_not(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay is for matrices: norms, biases and the scan's own parameters keep their scale."""
     kept = ("A_log", "D", "dt_bias", "bias")
     named = list(network.named_parameters())
@@ -265,7 +265,7 @@ def _check_finite(
         )
 
 
-def published_rate(settings: TrainingSettings, epoch: int) -> float:
+def _published_rate(settings: TrainingSettings, epoch: int) -> float:
     """The published schedule in an epoch (from 0): five linear ones from 1e-5, then a cosine that began with the first.
 
     As OpenSTL trains (arXiv 2306.11249), whose cosine is timm's without a prefix for the warm-up.
@@ -276,10 +276,10 @@ def published_rate(settings: TrainingSettings, epoch: int) -> float:
     return settings.final_rate + (settings.learning_rate - settings.final_rate) * share
 
 
-def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
+def _learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     """Linear warm-up, then a cosine down to the final rate."""
     if settings.published_schedule:
-        return published_rate(settings, step * settings.epochs // steps)
+        return _published_rate(settings, step * settings.epochs // steps)
     warmup = settings.warmup_share * steps
     if step < warmup:
         return settings.learning_rate * (step + 1) / (warmup + 1)
@@ -294,7 +294,7 @@ def _save_checkpoint(
     optimizer: torch.optim.Optimizer,
     settings: TrainingSettings,
     identity: str,
-    state: Trained,
+    state: _Trained,
 ) -> None:
     tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"averaged/{name}": tensor for name, tensor in averaged.state_dict().items()}
@@ -315,7 +315,7 @@ def _load_checkpoint(
     optimizer: torch.optim.Optimizer,
     settings: TrainingSettings,
     identity: str,
-) -> Trained:
+) -> _Trained:
     if not path.exists():
         raise InputError(f"nothing to resume: there is no {path}")
     try:
@@ -347,4 +347,4 @@ def _load_checkpoint(
         number, key = name.split("/")
         moments.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Trained(json.loads(metadata["history"]), part("best/"))
+    return _Trained(json.loads(metadata["history"]), part("best/"))

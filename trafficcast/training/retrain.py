@@ -17,7 +17,7 @@ from trafficcast.stores.registry import Registry
 from trafficcast.training.settings import recipe
 from trafficcast.training.train import train
 
-DAY = np.timedelta64(1, "D")
+_DAY = np.timedelta64(1, "D")
 
 
 def retrain(city: City, data: Path, models: Path, settings: Retraining, device: str = "auto") -> dict[str, Any]:
@@ -35,8 +35,8 @@ def retrain(city: City, data: Path, models: Path, settings: Retraining, device: 
     if last is None:
         raise InputError(f"'{city.name}' has no observed slot to train on")
     end = city.local_days(np.array([last + city.slot]))[0]
-    test_end, test_start = city.midnight(end), city.midnight(end - settings.test_days * DAY)
-    train_end = city.midnight(end - (settings.test_days + settings.validation_days) * DAY)
+    test_end, test_start = city.midnight(end), city.midnight(end - settings.test_days * _DAY)
+    train_end = city.midnight(end - (settings.test_days + settings.validation_days) * _DAY)
     card = registry.card(champion)
     known = city.parse_time(card["split"]["valid_end"])
     if known > test_start:

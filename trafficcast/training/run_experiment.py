@@ -15,7 +15,7 @@ import torch
 from trafficcast.config.city import FLOW_KINDS, HISTORY, HORIZON, City
 from trafficcast.errors import InputError
 from trafficcast.files import json_text, write_text, writer_lock
-from trafficcast.forecasting.climatology import Normal
+from trafficcast.forecasting.climatology import WeekdayClimatology
 from trafficcast.forecasting.forecasters import in_batches
 from trafficcast.forecasting.inference import forecasting, pick_device
 from trafficcast.forecasting.metrics import scores
@@ -26,64 +26,64 @@ from trafficcast.progress import log, track
 from trafficcast.stores.flows import read_flows
 from trafficcast.taxibj.files import WINDOWS, read_windows
 from trafficcast.training.dataset import (
-    Windows,
-    flows_before,
-    hash_of,
-    highest_count,
-    known_beforehand,
-    starts_by_split,
-    windows_of,
-    with_patterns,
+    _flows_before,
+    _hash_of,
+    _highest_count,
+    _known_beforehand,
+    _starts_by_split,
+    _Windows,
+    _windows_of,
+    _with_patterns,
 )
 from trafficcast.training.experiments import (
-    EPOCHS,
-    LEADS,
-    RESULTS,
-    SCORES,
-    Variant,
-    find_experiment,
-    markdown,
-    picture,
-    read_table,
-    write_table,
+    _EPOCHS,
+    _LEADS,
+    _RESULTS,
+    _SCORES,
+    _find_experiment,
+    _markdown,
+    _picture,
+    _read_table,
+    _Variant,
+    _write_table,
 )
-from trafficcast.training.loop import Trained, train
+from trafficcast.training.loop import _train, _Trained
 
-LENGTH = HISTORY + HORIZON
-TAXIBJ_SCALE = 1292.0  # vehicles per slot that 1.0 stands for in the ready windows
+_LENGTH = HISTORY + HORIZON
+_TAXIBJ_SCALE = 1292.0  # vehicles per slot that 1.0 stands for in the ready windows
 
 
 @dataclass(frozen=True)
-class Splits:
+class _Splits:
     """What trains a network, what chooses its epoch and what it is scored on.
 
     Frames times `unit` are vehicles per slot, and those over `scale` what the published metrics are of.
     """
 
-    training: Windows
-    validation: Windows
-    scored: Windows
+    training: _Windows
+    validation: _Windows
+    scored: _Windows
     unit: float
     scale: float
 
 
 @dataclass(frozen=True)
-class Material:
+class _Material:
     """The splits for a variant and its network, and a hash of what they are made of."""
 
-    splits: Callable[[Variant, Network], Splits]
+    splits: Callable[[_Variant, Network], _Splits]
     sha256: str
 
 
 @dataclass(frozen=True)
-class Run:
+class _Trial:
     """A variant, trained with one seed."""
 
     name: str
-    variant: Variant
+    variant: _Variant
     seed: int
     city: City
-    material: Material
+    material: _Material
 
     @property
     def described(self) -> dict[str, Any]:
@@ -119,21 +119,21 @@ def experiment(
     scores those of test. Raises InputError for what is unknown, and where `out` holds results of other flows or
     settings.
     """
-    known, chosen = find_experiment(name, variants)
+    known, chosen = _find_experiment(name, variants)
     chosen_device = pick_device(device)
     if name == "taxibj" and (train_end is not None or valid_end is not None):
         raise InputError("the experiment taxibj has its own splits: leave --train-end and --valid-end out")
     material = _taxibj_material(city, data) if name == "taxibj" else _city_material(city, data, train_end, valid_end)
     folder = out or data / city.name / "experiments" / name
 
-    def run_of(key: str, seed: int) -> Run:
+    def run_of(key: str, seed: int) -> _Trial:
         variant = known[key]
         own = variant.settings
         settings = replace(own, epochs=epochs or own.epochs, batch_size=batch_size or own.batch_size)
-        return Run(key, replace(variant, settings=settings), seed, city, material)
+        return _Trial(key, replace(variant, settings=settings), seed, city, material)
 
     with writer_lock(folder):
-        rows = read_table(folder / "results.csv", RESULTS)
+        rows = _read_table(folder / "results.csv", _RESULTS)
         for row in rows:
             if row["variant"] not in known or row["fingerprint"] != run_of(row["variant"], row["seed"]).fingerprint:
                 raise InputError(
@@ -149,15 +149,15 @@ def experiment(
             row, history = _trained_and_scored(run, checkpoint, chosen_device)
             rows.append(row)
             _write_epochs(folder / "epochs.csv", run, history)
-            picture(folder / "results.png", name, rows)
-            write_text(folder / "results.md", markdown(name, rows, city.slot_minutes, command))
-            write_table(folder / "results.csv", rows)  # the last, as it says what is done
+            _picture(folder / "results.png", name, rows)
+            write_text(folder / "results.md", _markdown(name, rows, city.slot_minutes, command))
+            _write_table(folder / "results.csv", rows)  # the last, as it says what is done
             checkpoint.unlink()
-    return rows, markdown(name, rows, city.slot_minutes, command)
+    return rows, _markdown(name, rows, city.slot_minutes, command)
 
 
 def _trained_and_scored(
-    run: Run, checkpoint: Path, device: torch.device
+    run: _Trial, checkpoint: Path, device: torch.device
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """A row of results and the epochs."""
     settings = replace(run.variant.settings, seed=run.seed)
@@ -166,7 +166,7 @@ def _trained_and_scored(
     splits = run.material.splits(run.variant, network)
     ends = [time.perf_counter()]
 
-    def on_epoch(state: Trained) -> None:
+    def on_epoch(state: _Trained) -> None:
         ends.append(time.perf_counter())
         last = state.history[-1]
         log.info(
@@ -174,7 +174,7 @@ def _trained_and_scored(
             run.name, run.seed, last["epoch"], last["train_loss"], last["valid_rmse"],
         )  # fmt: skip
 
-    trained = train(
+    trained = _train(
         network,
         splits.training,
         splits.validation,
@@ -199,11 +199,11 @@ def _trained_and_scored(
         "seconds_per_epoch": (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else float("nan"),
         "fingerprint": run.fingerprint,
     }
-    by_lead = dict(zip(LEADS, scored["by_lead"]["rmse"], strict=True))
-    return row | {key: (scored | by_lead)[key] for key in SCORES}, trained.history
+    by_lead = dict(zip(_LEADS, scored["by_lead"]["rmse"], strict=True))
+    return row | {key: (scored | by_lead)[key] for key in _SCORES}, trained.history
 
 
-def _forecasts_and_truth(network: Network, splits: Splits, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def _forecasts_and_truth(network: Network, splits: _Splits, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Forecasts and what came of the scored windows, both (n, HORIZON, flow kind, row, col) in vehicles per slot."""
     frames, context = splits.scored.batch(torch.arange(len(splits.scored.starts)))
     inputs = {"frames": frames[:, :HISTORY], **context}
@@ -214,58 +214,58 @@ def _forecasts_and_truth(network: Network, splits: Splits, device: torch.device)
 
 def _city_material(
     city: City, data: Path, train_end: np.datetime64 | None, valid_end: np.datetime64 | None
-) -> Material:
+) -> _Material:
     """A city's training and validation slots; validation is what is scored."""
     flows = read_flows(data, city)
     split = chosen_split(city, flows["time"].values, train_end, valid_end, None)
-    flows = flows_before(flows, split.valid_end)  # what comes later is for nobody here
-    starts = starts_by_split(flows, city, split)
-    fitted = flows_before(flows, split.train_end)
-    highest = highest_count(city, fitted)
-    normal = Normal.fit(city, fitted)
-    known = known_beforehand(city, flows, fitted, normal)
+    flows = _flows_before(flows, split.valid_end)  # what comes later is for nobody here
+    starts = _starts_by_split(flows, city, split)
+    fitted = _flows_before(flows, split.train_end)
+    highest = _highest_count(city, fitted)
+    normal = WeekdayClimatology.fit(city, fitted)
+    known = _known_beforehand(city, flows, fitted, normal)
     own_day = {"normal": normal.at(flows["time"].values)}
 
-    def splits(variant: Variant, network: Network) -> Splits:
+    def splits(variant: _Variant, network: Network) -> _Splits:
         unit, context = highest, {}
         if is_conditioned(network):
             unit, context = 1.0, known | own_day if variant.own_day else known
             if not variant.calendar:
                 context = context | {"calendar": np.zeros_like(known["calendar"])}
         chosen = starts["training"], starts["validation"]
-        training, validation = windows_of(flows["flow"].values, unit, context, *chosen)
-        training = with_patterns(network, training, city, flows["time"].values)
-        return Splits(training, validation, validation, unit, highest)
+        training, validation = _windows_of(flows["flow"].values, unit, context, *chosen)
+        training = _with_patterns(network, training, city, flows["time"].values)
+        return _Splits(training, validation, validation, unit, highest)
 
-    return Material(splits, hash_of(flows, f"{city.grid()} {split.train_end}"))
+    return _Material(splits, _hash_of(flows, f"{city.grid()} {split.train_end}"))
 
 
-def _taxibj_material(city: City, data: Path) -> Material:
+def _taxibj_material(city: City, data: Path) -> _Material:
     """OpenSTL's ready windows of TaxiBJ; test is what is scored."""
     whole, test = (_ready(*windows) for windows in read_windows(data, city).values())
     held_out = round(VALID_SHARE * len(whole.starts))
     # Windows overlap: between the two are those that would share a slot with validation.
-    training, validation = whole.starts[: -held_out - LENGTH + 1], whole.starts[-held_out:]
+    training, validation = whole.starts[: -held_out - _LENGTH + 1], whole.starts[-held_out:]
     if not (held_out and len(training)):
         raise InputError(f"'{city.name}' has {len(whole.starts)} training windows, too few to hold a tenth of them out")
 
-    def splits(variant: Variant, network: Network) -> Splits:
+    def splits(variant: _Variant, network: Network) -> _Splits:
         if variant.chosen_by == "test":
-            return Splits(whole, test, test, TAXIBJ_SCALE, TAXIBJ_SCALE)
-        held = Windows(whole.frames, training), Windows(whole.frames, validation)
-        return Splits(*held, test, TAXIBJ_SCALE, TAXIBJ_SCALE)
+            return _Splits(whole, test, test, _TAXIBJ_SCALE, _TAXIBJ_SCALE)
+        held = _Windows(whole.frames, training), _Windows(whole.frames, validation)
+        return _Splits(*held, test, _TAXIBJ_SCALE, _TAXIBJ_SCALE)
 
     with open(data / city.name / WINDOWS, "rb") as file:
-        return Material(splits, hashlib.file_digest(file, "sha256").hexdigest())
+        return _Material(splits, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _ready(history: np.ndarray, future: np.ndarray) -> Windows:
+def _ready(history: np.ndarray, future: np.ndarray) -> _Windows:
     """Ready windows (n, HISTORY, ...) and the frames after them (n, HORIZON, ...) as windows of frames in a row."""
     frames = torch.from_numpy(np.concatenate((history, future), axis=1))
-    return Windows(frames.flatten(0, 1), torch.arange(len(frames)) * LENGTH)
+    return _Windows(frames.flatten(0, 1), torch.arange(len(frames)) * _LENGTH)
 
 
-def _write_epochs(file: Path, run: Run, history: list[dict[str, float]]) -> None:
+def _write_epochs(file: Path, run: _Trial, history: list[dict[str, float]]) -> None:
     """Add a training's epochs to those of the others, in place of what an interrupted command may have added."""
-    others = [row for row in read_table(file, EPOCHS) if (row["variant"], row["seed"]) != (run.name, run.seed)]
-    write_table(file, others + [{"variant": run.name, "seed": run.seed} | epoch for epoch in history])
+    others = [row for row in _read_table(file, _EPOCHS) if (row["variant"], row["seed"]) != (run.name, run.seed)]
+    _write_table(file, others + [{"variant": run.name, "seed": run.seed} | epoch for epoch in history])

@@ -33,7 +33,7 @@ class TrainingSettings:
 
 
 # How each is trained unless told otherwise; the published ones as published, but for the number of epochs.
-RECIPES = {
+_RECIPES = {
     "vmrnn-b": TrainingSettings(),
     "vmrnn-c": TrainingSettings(
         epochs=3, batch_size=4, learning_rate=1e-3, weight_decay=0.1, ema=0.98, clip=1.0, views=True, loss="counts"
@@ -45,4 +45,4 @@ RECIPES = {
 def recipe(name: str, **given: Any) -> TrainingSettings:
     """The architecture's recipe with the settings given in place of its own; None is not given."""
     architecture_function(name)
-    return replace(RECIPES[name], **{key: value for key, value in given.items() if value is not None})
+    return replace(_RECIPES[name], **{key: value for key, value in given.items() if value is not None})

@@ -30,24 +30,24 @@ from trafficcast.nn import parameter_counts
 from trafficcast.progress import log, track
 from trafficcast.stores.flows import read_flows
 from trafficcast.stores.registry import Registry
-from trafficcast.training.card import card_text, write_curve
+from trafficcast.training.card import _card_text, _write_curve
 from trafficcast.training.dataset import (
-    flows_before,
-    hash_of,
-    highest_count,
-    known_beforehand,
-    starts_by_split,
-    windows_of,
-    with_patterns,
+    _flows_before,
+    _hash_of,
+    _highest_count,
+    _known_beforehand,
+    _starts_by_split,
+    _windows_of,
+    _with_patterns,
 )
-from trafficcast.training.distributed import agree, own_device, processes, rank
-from trafficcast.training.loop import Trained
-from trafficcast.training.loop import train as fit
-from trafficcast.training.settings import RECIPES, TrainingSettings
-from trafficcast.training.transfer import Origin, find_origin
+from trafficcast.training.distributed import _agree, _own_device, _processes, rank
+from trafficcast.training.loop import _train as fit
+from trafficcast.training.loop import _Trained
+from trafficcast.training.settings import _RECIPES, TrainingSettings
+from trafficcast.training.transfer import _find_starting_model, _StartingModel
 
 # The share of the training days that a second network does not see, whose errors calibrate the prediction intervals.
-CALIBRATION_SHARE = 0.25
+_CALIBRATION_SHARE = 0.25
 
 
 def train(
@@ -71,13 +71,13 @@ def train(
     whose weights the training starts. Of several processes (see `distributed`) all train, and the first does all else;
     the others return an empty card. Raises InputError where there are no flows, or too few for a window of each split.
     """
-    chosen_device = own_device(pick_device(device))
+    chosen_device = _own_device(pick_device(device))
     architecture_function(architecture)
-    settings = settings or RECIPES[architecture]
-    origin = None if transfer is None else find_origin(models, city, architecture, transfer)
+    settings = settings or _RECIPES[architecture]
+    origin = None if transfer is None else _find_starting_model(models, city, architecture, transfer)
     flows = read_flows(data, city)
     split = chosen_split(city, flows["time"].values, train_end, valid_end, test_end)
-    starts = starts_by_split(flows, city, split)
+    starts = _starts_by_split(flows, city, split)
     transferred = origin.card(city) if origin else None
     if origin and origin.has_seen(split.train_end):
         log.warning("validation and test are not all new to the weights that training starts from: %s", transferred)
@@ -86,7 +86,7 @@ def train(
     work = data / city.name / "training" / architecture
     log.info("training %s on %s: %s windows", architecture, chosen_device, {k: len(v) for k, v in starts.items()})
     with writer_lock(work) if rank() == 0 else nullcontext():
-        agree("folder", str(work))  # once the first process has the lock
+        _agree("folder", str(work))  # once the first process has the lock
         setup = _Setup(city, flows, described, chosen_device, work, resume)
         model, trained = _fit(setup, origin, settings, split.train_end, starts["training"], starts["validation"])
         intervals, calibration = _calibrate(setup, origin, settings, trained.best_epoch, split)
@@ -103,9 +103,9 @@ def train(
             "split": {name: city.isoformat(moment) for name, moment in vars(split).items()},
             "windows": {name: len(positions) for name, positions in starts.items()},
             "training": asdict(settings)
-            | {"device": str(chosen_device), "processes": processes(), "best_epoch": trained.best_epoch},
+            | {"device": str(chosen_device), "processes": _processes(), "best_epoch": trained.best_epoch},
             "transfer": transferred,
-            "data_hash": hash_of(flows_before(flows, split.train_end)),
+            "data_hash": _hash_of(_flows_before(flows, split.train_end)),
             "code_version": __version__,
             "created": city.isoformat(np.datetime64(int(time.time()), "s")),
             "command": _command(),
@@ -118,8 +118,8 @@ def train(
             card["metrics"][name], card["intervals"][name] = scored
 
         def extra(folder: Path) -> None:
-            write_curve(folder, trained.history)
-            write_text(folder / "CARD.md", card_text(card))
+            _write_curve(folder, trained.history)
+            write_text(folder / "CARD.md", _card_text(card))
 
         publish_model(registry, model, extra)
         for checkpoint in work.glob("*.safetensors"):
@@ -142,37 +142,37 @@ class _Setup:
 
 def _fit(
     setup: _Setup,
-    origin: Origin | None,
+    origin: _StartingModel | None,
     settings: TrainingSettings,
     train_end: np.datetime64,
     training_starts: np.ndarray,
     validation_starts: np.ndarray | None,
-) -> tuple[Model, Trained]:
+) -> tuple[Model, _Trained]:
     """A network and what it needs, fitted to the slots before `train_end`; without validation for all epochs."""
     city, flows = setup.city, setup.flows
-    fitted = flows_before(flows, train_end)
-    scale = highest_count(city, fitted)
+    fitted = _flows_before(flows, train_end)
+    scale = _highest_count(city, fitted)
     anomaly = AnomalyPersistence.fit(city, fitted, training_starts)
     torch.manual_seed(settings.seed)
     network = build(setup.described)
     unit, context = scale, {}
     if is_conditioned(network):
-        unit, context = 1.0, known_beforehand(city, flows, fitted, anomaly.normal)
+        unit, context = 1.0, _known_beforehand(city, flows, fitted, anomaly.normal)
     splits = [starts for starts in (training_starts, validation_starts) if starts is not None]
-    training, *validation = windows_of(flows["flow"].values, unit, context, *splits)
-    training = with_patterns(network, training, city, flows["time"].values)
+    training, *validation = _windows_of(flows["flow"].values, unit, context, *splits)
+    training = _with_patterns(network, training, city, flows["time"].values)
     if origin is not None:
         origin.load_into(network)
     purpose = "calibration" if validation_starts is None else "network"
     checkpoint = setup.work / f"{purpose}.safetensors"
 
-    def on_epoch(state: Trained) -> None:
+    def on_epoch(state: _Trained) -> None:
         last = state.history[-1]
         validated = f", validation RMSE {last['valid_rmse']:.3f} vehicles per slot" if validation else ""
         log.info("%s, epoch %d: training loss %.3g%s", purpose, last["epoch"], last["train_loss"], validated)
 
     trained_on = [setup.described, city.grid(), str(train_end), [len(starts) for starts in splits]]
-    identity = hash_of(flows, json_text(trained_on + ([origin.sha256] if origin else [])))
+    identity = _hash_of(flows, json_text(trained_on + ([origin.sha256] if origin else [])))
     trained = fit(
         network,
         training,
@@ -191,7 +191,7 @@ def _fit(
 
 
 def _calibrate(
-    setup: _Setup, origin: Origin | None, settings: TrainingSettings, best_epoch: int, split: Split
+    setup: _Setup, origin: _StartingModel | None, settings: TrainingSettings, best_epoch: int, split: Split
 ) -> tuple[Intervals | None, dict[str, Any]]:
     """Prediction intervals from the last training days, forecast by a network that saw only the days before.
 
@@ -199,8 +199,8 @@ def _calibrate(
     them, the second network starts from random weights and runs all epochs. None with fewer than two training days.
     """
     city, flows = setup.city, setup.flows
-    days = np.unique(city.local_days(flows_before(flows, split.train_end)["time"].values))
-    held_out = round(CALIBRATION_SHARE * len(days)) or 1
+    days = np.unique(city.local_days(_flows_before(flows, split.train_end)["time"].values))
+    held_out = round(_CALIBRATION_SHARE * len(days)) or 1
     if len(days) < 2:
         log.warning("no prediction intervals: they need two training days, there is %d", len(days))
         return None, {}
@@ -226,7 +226,7 @@ def _trees(
     city: City, flows: xr.Dataset, split: Split, starts: np.ndarray, anomaly: AnomalyPersistence | None
 ) -> GradientBoosting | None:
     try:
-        return GradientBoosting.fit(city, flows_before(flows, split.train_end), starts, anomaly) if anomaly else None
+        return GradientBoosting.fit(city, _flows_before(flows, split.train_end), starts, anomaly) if anomaly else None
     except ImportError:
         log.info("without the baseline lightgbm, which is not installed: pip install 'trafficcast[lightgbm]'")
     except InputError as error:
@@ -237,6 +237,6 @@ def _trees(
 def _command() -> str:
     """The command that trained."""
     words = [word for word in sys.argv[1:] if word != "--resume"]
-    if processes() == 1:
+    if _processes() == 1:
         return shlex.join(["trafficcast", *words])
-    return shlex.join(["torchrun", "--nproc-per-node", str(processes()), "-m", "pipelines", *words])
+    return shlex.join(["torchrun", "--nproc-per-node", str(_processes()), "-m", "pipelines", *words])

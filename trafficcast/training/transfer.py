@@ -18,7 +18,7 @@ from trafficcast.stores.registry import VERSION, Registry
 
 
 @dataclass(frozen=True)
-class Origin:
+class _StartingModel:
     """The model that a training starts from: its weights, their SHA-256, and until when it has seen this place.
 
     `seen_until`, naive UTC: the end of the slots that it was trained on; None for a model of another place.
@@ -57,7 +57,7 @@ class Origin:
         network.load_state_dict(weights)
 
 
-def find_origin(models: Path, city: City, architecture: str, reference: str) -> Origin:
+def _find_starting_model(models: Path, city: City, architecture: str, reference: str) -> _StartingModel:
     """The model that a person named as VERSION, of this city, or CITY/VERSION, below the folder `models`.
 
     Raises InputError where there is none, where its file is damaged, and where it is of another architecture.
@@ -84,4 +84,6 @@ def find_origin(models: Path, city: City, architecture: str, reference: str) -> 
         raise InputError(f"--transfer {reference}: {file.parent} is damaged ({error})") from None
     if name != architecture:
         raise InputError(f"--transfer {reference} is a {name} and cannot start a {architecture}: give --model {name}")
-    return Origin(owner, version, hashlib.sha256(content).hexdigest(), weights, None if elsewhere else seen_until)
+    return _StartingModel(
+        owner, version, hashlib.sha256(content).hexdigest(), weights, None if elsewhere else seen_until
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dashboard.alerts.reads import MOST, alert_file, read_alerts
+from dashboard.alerts.reads import _MOST, _alert_file, _read_alerts
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
 from trafficcast.errors import InputError
@@ -23,73 +23,73 @@ def finding(rule: str = "flow above=5", place: str = "row 1, column 2") -> Findi
 
 
 def test_open_and_past_newest_first(tmp_path: Path) -> None:
-    book, file = AlertBook(alert_file(tmp_path)), alert_file(tmp_path)
+    book, file = AlertBook(_alert_file(tmp_path)), _alert_file(tmp_path)
     for hour, found in enumerate(([finding("a")], [finding("a"), finding("b")], [finding("b"), finding("c")], [])):
         book.update("oslo", found, NOW + hour * HOUR)
     book.update("rome", [finding("other")], NOW)
-    is_open, is_over = read_alerts(file, "oslo", NOW + 2 * HOUR)
+    is_open, is_over = _read_alerts(file, "oslo", NOW + 2 * HOUR)
     assert [alert.finding.rule for alert in is_open] == ["c", "b"]
     assert [alert.finding.rule for alert in is_over] == ["a"]
     assert is_over[0].raised == NOW and is_over[0].cleared == NOW + 2 * HOUR and is_over[0].finding == finding("a")
     own = book.open("oslo", NOW + 2 * HOUR)
     assert {(alert.finding, alert.raised) for alert in is_open} == {(alert.finding, alert.raised) for alert in own}
-    assert read_alerts(file, "oslo", NOW + 3 * HOUR)[0] == []
-    assert read_alerts(file, "oslo", NOW - HOUR) == ([], [])
+    assert _read_alerts(file, "oslo", NOW + 3 * HOUR)[0] == []
+    assert _read_alerts(file, "oslo", NOW - HOUR) == ([], [])
 
 
 def test_not_more_than_a_page_holds(tmp_path: Path) -> None:
-    book = AlertBook(alert_file(tmp_path))
-    book.update("oslo", [finding(place=str(number)) for number in range(MOST + 5)], NOW)
+    book = AlertBook(_alert_file(tmp_path))
+    book.update("oslo", [finding(place=str(number)) for number in range(_MOST + 5)], NOW)
     book.update("oslo", [], NOW + HOUR)
-    assert len(read_alerts(alert_file(tmp_path), "oslo", NOW + 2 * HOUR)[1]) == MOST
+    assert len(_read_alerts(_alert_file(tmp_path), "oslo", NOW + 2 * HOUR)[1]) == _MOST
 
 
 def test_nothing_is_made(tmp_path: Path) -> None:
-    assert read_alerts(alert_file(tmp_path / "none"), "oslo", NOW) == ([], [])
+    assert _read_alerts(_alert_file(tmp_path / "none"), "oslo", NOW) == ([], [])
     assert list(tmp_path.iterdir()) == []
-    alert_file(tmp_path).touch()
-    assert read_alerts(alert_file(tmp_path), "oslo", NOW) == ([], [])
-    assert alert_file(tmp_path).stat().st_size == 0 and len(list(tmp_path.iterdir())) == 1
+    _alert_file(tmp_path).touch()
+    assert _read_alerts(_alert_file(tmp_path), "oslo", NOW) == ([], [])
+    assert _alert_file(tmp_path).stat().st_size == 0 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_names_with_signs_of_addresses(tmp_path: Path) -> None:
     folder = tmp_path / "a?mode=rwc#b %20"
-    AlertBook(alert_file(folder)).update("oslo", [finding()], NOW)
-    assert len(read_alerts(alert_file(folder), "oslo", NOW)[0]) == 1
+    AlertBook(_alert_file(folder)).update("oslo", [finding()], NOW)
+    assert len(_read_alerts(_alert_file(folder), "oslo", NOW)[0]) == 1
 
 
 def test_a_damaged_book_is_told(tmp_path: Path) -> None:
-    alert_file(tmp_path).write_bytes(b"no database" * 500)
+    _alert_file(tmp_path).write_bytes(b"no database" * 500)
     with pytest.raises(InputError, match="is damaged"):
-        read_alerts(alert_file(tmp_path), "oslo", NOW)
+        _read_alerts(_alert_file(tmp_path), "oslo", NOW)
 
 
 @pytest.mark.parametrize("change", ["raised = '1 o clock'", "cleared = 'NaT'", "\"limit\" = 'much'", "value = x'00'"])
 def test_values_that_are_none_are_told(tmp_path: Path, change: str) -> None:
-    AlertBook(alert_file(tmp_path)).update("oslo", [finding()], NOW)
-    with sqlite3.connect(alert_file(tmp_path)) as database:
+    AlertBook(_alert_file(tmp_path)).update("oslo", [finding()], NOW)
+    with sqlite3.connect(_alert_file(tmp_path)) as database:
         database.execute(f"UPDATE alerts SET {change}")
     database.close()
     with pytest.raises(InputError, match="is damaged"):
-        read_alerts(alert_file(tmp_path), "oslo", NOW)
+        _read_alerts(_alert_file(tmp_path), "oslo", NOW)
 
 
 def test_a_locked_book_is_not_waited_for(tmp_path: Path) -> None:
-    AlertBook(alert_file(tmp_path)).update("oslo", [finding()], NOW)
-    database = sqlite3.connect(alert_file(tmp_path), isolation_level=None)
+    AlertBook(_alert_file(tmp_path)).update("oslo", [finding()], NOW)
+    database = sqlite3.connect(_alert_file(tmp_path), isolation_level=None)
     database.execute("BEGIN EXCLUSIVE")
     began = time.monotonic()
     with pytest.raises(InputError, match="locked"):
-        read_alerts(alert_file(tmp_path), "oslo", NOW)
+        _read_alerts(_alert_file(tmp_path), "oslo", NOW)
     assert time.monotonic() - began < 5
     database.execute("ROLLBACK")
     database.close()
-    assert len(read_alerts(alert_file(tmp_path), "oslo", NOW)[0]) == 1
+    assert len(_read_alerts(_alert_file(tmp_path), "oslo", NOW)[0]) == 1
 
 
 def test_a_writer_is_not_disturbed(tmp_path: Path) -> None:
-    book = AlertBook(alert_file(tmp_path))
+    book = AlertBook(_alert_file(tmp_path))
     book.update("oslo", [finding()], NOW)
-    before = alert_file(tmp_path).read_bytes()
-    read_alerts(alert_file(tmp_path), "oslo", NOW)
-    assert alert_file(tmp_path).read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    before = _alert_file(tmp_path).read_bytes()
+    _read_alerts(_alert_file(tmp_path), "oslo", NOW)
+    assert _alert_file(tmp_path).read_bytes() == before and len(list(tmp_path.iterdir())) == 1

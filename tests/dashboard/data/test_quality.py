@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from dashboard.data.quality import (
-    LARGEST,
-    Quality,
-    counter_table,
-    drop_table,
-    gap_table,
-    quality_file,
-    read_quality,
-    suspect_table,
+    _LARGEST,
+    _counter_table,
+    _drop_table,
+    _gap_table,
+    _Quality,
+    _quality_file,
+    _read_quality,
+    _suspect_table,
 )
 from trafficcast.errors import InputError
 from trafficcast.files import write_json
@@ -28,18 +28,18 @@ GAP = {"start": "2024-05-07T02:00:00+02:00", "end": "2024-05-07T03:00:00+02:00",
 
 def test_the_report_of_an_ingest_is_read(place: Any) -> None:
     store = place.add_records([10.1, 10.35, 99.0], [45.4, 45.25, 45.1])
-    file = quality_file(place.config.paths.data, place.city)
+    file = _quality_file(place.config.paths.data, place.city)
     write_json(file, quality_report(place.city, store, store.load()))
-    quality = read_quality(file)
+    quality = _read_quality(file)
     assert quality is not None and quality.points_kept == 3 and quality.share_outside == pytest.approx(1 / 3)
-    counted = counter_table(quality).set_index("what")["number"]
+    counted = _counter_table(quality).set_index("what")["number"]
     assert counted["vehicles"] == 1 and counted["of them outside the city's box"] == 1
-    assert drop_table(quality)["rows"].sum() == 0
-    assert suspect_table(quality) is None
+    assert _drop_table(quality)["rows"].sum() == 0
+    assert _suspect_table(quality) is None
 
 
 def test_no_report_is_none(tmp_path: Path) -> None:
-    assert read_quality(tmp_path / "quality.json") is None
+    assert _read_quality(tmp_path / "quality.json") is None
 
 
 @pytest.mark.parametrize(
@@ -58,38 +58,38 @@ def test_no_report_is_none(tmp_path: Path) -> None:
 def test_what_is_no_report_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "quality.json").write_bytes(content)
     with pytest.raises(InputError, match="is no quality report.*move it away"):
-        read_quality(tmp_path / "quality.json")
+        _read_quality(tmp_path / "quality.json")
 
 
 def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
-        read_quality(tmp_path)
+        _read_quality(tmp_path)
     huge = tmp_path / "quality.json"
     huge.touch()
-    os.truncate(huge, LARGEST + 1)
+    os.truncate(huge, _LARGEST + 1)
     with pytest.raises(InputError, match="larger"):
-        read_quality(huge)
+        _read_quality(huge)
 
 
 def test_rows_dropped_most_first() -> None:
-    table = drop_table(Quality(rows_read=10, rows_dropped={"clock": 1, "too_late": 4}))
+    table = _drop_table(_Quality(rows_read=10, rows_dropped={"clock": 1, "too_late": 4}))
     assert table.values.tolist() == [["too late", 4, 0.4], ["clock", 1, 0.1]]
-    assert drop_table(Quality(rows_dropped={"clock": 0}))["share"].tolist() == [0.0]
+    assert _drop_table(_Quality(rows_dropped={"clock": 0}))["share"].tolist() == [0.0]
 
 
 def test_the_longest_gaps_newest_first() -> None:
     later = GAP | {"start": "2024-05-08T02:00:00+02:00", "missing": 0}
-    table = gap_table(Quality.model_validate({"gaps": [GAP, later] + [GAP | {"missing": 5}] * 200}))
+    table = _gap_table(_Quality.model_validate({"gaps": [GAP, later] + [GAP | {"missing": 5}] * 200}))
     assert len(table) == 200 and (table["missing"] == 5).all()
-    table = gap_table(Quality.model_validate({"gaps": [GAP, later]}))
+    table = _gap_table(_Quality.model_validate({"gaps": [GAP, later]}))
     assert table["from"].tolist() == ["2024-05-08 02:00 +02:00", "2024-05-07 02:00 +02:00"]
 
 
 def test_suspects_are_told_as_far_as_they_are_there() -> None:
-    table = suspect_table(Quality.model_validate(json.loads('{"suspects": [{"vehicle": "a\\nb", "points": 3}]}')))
+    table = _suspect_table(_Quality.model_validate(json.loads('{"suspects": [{"vehicle": "a\\nb", "points": 3}]}')))
     assert table is not None and table.values.tolist() == [["a b", "", "3", "", ""]]
 
 
 def test_without_points_no_share_lies_outside() -> None:
-    assert Quality(points_kept=0, points_outside=0).share_outside is None
-    assert Quality().share_outside is None
+    assert _Quality(points_kept=0, points_outside=0).share_outside is None
+    assert _Quality().share_outside is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.data.quarantine import MOST_FILES, quarantine_table
+from dashboard.data.quarantine import _MOST_FILES, _quarantine_table
 from dashboard.page.labels import one_line
 
 
@@ -24,7 +24,7 @@ def test_files_with_their_reasons(place: Any, folder: Path) -> None:
     (folder / "sub" / "a.csv").write_text("12345")
     (folder / "sub" / "a.csv.reason.txt").write_text("line 3\nis <b>cut</b>\n")
     (folder / "b.csv").write_text("")
-    table, files = quarantine_table(folder.parent, place.city)
+    table, files = _quarantine_table(folder.parent, place.city)
     assert files == 2
     rows = table.set_index("file")
     assert rows.loc["sub/a.csv", "reason"] == "line 3 is <b>cut</b>" and rows.loc["sub/a.csv", "size"] == 5
@@ -33,7 +33,7 @@ def test_files_with_their_reasons(place: Any, folder: Path) -> None:
 
 
 def test_no_quarantine_is_empty(place: Any, tmp_path: Path) -> None:
-    table, files = quarantine_table(tmp_path / "nothing", place.city)
+    table, files = _quarantine_table(tmp_path / "nothing", place.city)
     assert files == 0 and not len(table)
 
 
@@ -44,21 +44,21 @@ def test_links_are_not_followed(place: Any, folder: Path, tmp_path: Path) -> Non
     (folder / "up").symlink_to(tmp_path)
     (folder / "c.csv").touch()
     (folder / "c.csv.reason.txt").symlink_to(secret)
-    table, files = quarantine_table(folder.parent, place.city)
+    table, files = _quarantine_table(folder.parent, place.city)
     assert files == 1 and "secret" not in table.to_string()
 
 
 def test_names_that_are_no_text(place: Any, folder: Path) -> None:
     (folder / os.fsdecode(b"\xff\n\x1b[31m.csv")).touch()
-    (name,) = quarantine_table(folder.parent, place.city)[0]["file"]
+    (name,) = _quarantine_table(folder.parent, place.city)[0]["file"]
     assert name.isprintable() and name.encode()
 
 
 def test_only_the_newest_are_told(place: Any, folder: Path) -> None:
-    for number in range(MOST_FILES + 3):
+    for number in range(_MOST_FILES + 3):
         (folder / f"{number}.csv").touch()
-    table, files = quarantine_table(folder.parent, place.city)
-    assert files == MOST_FILES + 3 and len(table) == MOST_FILES
+    table, files = _quarantine_table(folder.parent, place.city)
+    assert files == _MOST_FILES + 3 and len(table) == _MOST_FILES
 
 
 def test_one_line() -> None:

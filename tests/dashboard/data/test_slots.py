@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.data.slots import DAY, slot_table, table_of_days
+from dashboard.data.slots import _DAY, _slot_table, _table_of_days
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.stores.flows import Slots, flow_store, read_slots
+from trafficcast.stores.flows import Slots, read_slots, flow_store
 
 HALF_HOUR = np.timedelta64(30, "m")
 
@@ -60,7 +60,7 @@ def test_states_and_unknown_numbers(place: Any) -> None:
     times = place.start + HALF_HOUR * np.array([0, 1, 3])
     stored = Slots(times, np.array([True, False, False]), np.array([1.0, 0.2, 0.0]), np.array([5, -1, 3]))
     records = pd.Series([7], index=[int(times[0].astype(np.int64)) // place.city.slot_us])
-    table = slot_table(place.city, stored, times[0], times[0] + 5 * HALF_HOUR, records)
+    table = _slot_table(place.city, stored, times[0], times[0] + 5 * HALF_HOUR, records)
     assert list(table["state"]) == ["observed", "partial", "missing", "missing", "missing"]
     assert table["vehicles"].isna().tolist() == [False, True, True, False, True]
     assert table["records"].iloc[0] == 7 and table["records"].iloc[1:].isna().all()
@@ -70,8 +70,8 @@ def test_states_and_unknown_numbers(place: Any) -> None:
 
 @pytest.mark.parametrize(("day", "slots", "twice"), [("2024-10-27", 50, 4), ("2024-03-31", 46, 0)])
 def test_days_on_which_clocks_change(place: Any, day: str, slots: int, twice: int) -> None:
-    start, end = (place.city.midnight(np.datetime64(day) + i * DAY) for i in (0, 1))
-    table = slot_table(place.city, known(np.arange(start, end, HALF_HOUR)), start, end)
+    start, end = (place.city.midnight(np.datetime64(day) + i * _DAY) for i in (0, 1))
+    table = _slot_table(place.city, known(np.arange(start, end, HALF_HOUR)), start, end)
     assert len(table) == slots and (table["parts"] == 2).sum() == twice
     assert table["hour"].isin([2.0, 2.5]).sum() == twice
     assert not table.duplicated(["day", "hour", "part"]).any()
@@ -80,16 +80,16 @@ def test_days_on_which_clocks_change(place: Any, day: str, slots: int, twice: in
 
 def test_slots_that_do_not_begin_at_midnight_end_with_the_day() -> None:
     nepal = City(west=85, east=86, south=27, north=28, timezone="Asia/Kathmandu", name="nepal")
-    start, end = (nepal.midnight(np.datetime64("2024-05-07") + i * DAY) for i in (0, 1))
-    table = slot_table(nepal, known(np.zeros(0, "datetime64[us]")), start, end)
+    start, end = (nepal.midnight(np.datetime64("2024-05-07") + i * _DAY) for i in (0, 1))
+    table = _slot_table(nepal, known(np.zeros(0, "datetime64[us]")), start, end)
     assert len(table) == 48 and table["until"].max() == 24.0 and table["hour"].iloc[0] == 0.25
 
 
 def test_days_are_summed_up_newest_first(place: Any) -> None:
     place.add_flows()
     stored = read_slots(place.flows, place.flows.days())
-    table = slot_table(place.city, stored, place.start, place.newest + HALF_HOUR)
-    days = table_of_days(table)
+    table = _slot_table(place.city, stored, place.start, place.newest + HALF_HOUR)
+    days = _table_of_days(table)
     assert days["day"].dt.strftime("%Y-%m-%d").tolist() == ["2024-05-08", "2024-05-07"]
     assert days["observed"].tolist() == [18, 48] and days["partial"].tolist() == [1, 0]
     assert days["missing"].tolist() == [0, 0] and days["most vehicles"].tolist() == [9, 9]

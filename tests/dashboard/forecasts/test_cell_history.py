@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from dashboard.forecasts.cell_history import (
-    EARLIER,
-    FORECAST,
-    OBSERVED,
-    TYPICAL,
-    cell_history,
-    history_chart,
-    history_table,
+    _EARLIER,
+    _FORECAST,
+    _OBSERVED,
+    _TYPICAL,
+    _cell_history,
+    _history_chart,
+    _history_table,
 )
-from dashboard.forecasts.timeline import Expected, shown_slots
+from dashboard.forecasts.timeline import _Expected, _shown_slots
 from trafficcast.forecasting.climatology import Climatology
 
 CELL = (2, 3)  # number 17
@@ -29,43 +29,43 @@ def history(place: Any, kind: str = "inflow") -> Any:
     made = place.bounded(place.add_forecast(place.newest))
     typical = Climatology(place.city, np.full((2, 48, 2, 5, 7), 2.0, np.float32))
     forecasts = [("vmrnn-b-1", place.forecasts().read())]
-    slots = shown_slots(place.city, place.newest)
-    shown = Expected("vmrnn-b-1", made, 0)
-    return cell_history(place.city, shown, forecasts, flows, typical, kind, CELL, 0.8, slots)
+    slots = _shown_slots(place.city, place.newest)
+    shown = _Expected("vmrnn-b-1", made, 0)
+    return _cell_history(place.city, shown, forecasts, flows, typical, kind, CELL, 0.8, slots)
 
 
 def test_each_line_is_that_of_the_cell(place: Any) -> None:
     table = history(place)
     at = {what: rows.set_index("time")["vehicles"] for what, rows in table.groupby("what")}
-    assert at[OBSERVED][place.newest] == 66 % 48 + 17
-    assert place.down not in at[OBSERVED].index
-    assert set(at[TYPICAL]) == {2.0} and len(at[TYPICAL]) == 52
-    assert at[FORECAST].tolist() == pytest.approx([17.5, 27.5, 37.5, 47.5])
+    assert at[_OBSERVED][place.newest] == 66 % 48 + 17
+    assert place.down not in at[_OBSERVED].index
+    assert set(at[_TYPICAL]) == {2.0} and len(at[_TYPICAL]) == 52
+    assert at[_FORECAST].tolist() == pytest.approx([17.5, 27.5, 37.5, 47.5])
     # Lead 2 of the forecast an hour before, and of the newest one.
-    assert at[EARLIER][place.newest] == pytest.approx(37.5)
-    assert at[EARLIER][place.newest + np.timedelta64(60, "m")] == pytest.approx(37.5)
+    assert at[_EARLIER][place.newest] == pytest.approx(37.5)
+    assert at[_EARLIER][place.newest + np.timedelta64(60, "m")] == pytest.approx(37.5)
 
 
 def test_only_the_forecast_has_bounds_and_net_none(place: Any) -> None:
     table = history(place)
-    ahead = table[table["what"] == FORECAST]
+    ahead = table[table["what"] == _FORECAST]
     assert (ahead["upper"] - ahead["lower"]).tolist() == pytest.approx([4, 4, 4, 4])
-    assert table[table["what"] != FORECAST]["lower"].isna().all()
+    assert table[table["what"] != _FORECAST]["lower"].isna().all()
     net = history(place, "net")
     assert net["lower"].isna().all()
-    assert net[net["what"] == FORECAST]["vehicles"].tolist() == pytest.approx([-1000] * 4)
+    assert net[net["what"] == _FORECAST]["vehicles"].tolist() == pytest.approx([-1000] * 4)
 
 
 def test_the_table_has_a_row_for_each_slot_the_newest_first(place: Any) -> None:
-    table = history_table(history(place))
+    table = _history_table(history(place))
     assert len(table) == 52
     assert table["slot"].iloc[0] == "Wed 8 May 2024 10:30 CEST"
-    assert table[FORECAST].iloc[0] == 47.5 and table["lower"].iloc[0] == 45.5
-    assert np.isnan(table[OBSERVED].iloc[0])
+    assert table[_FORECAST].iloc[0] == 47.5 and table["lower"].iloc[0] == 45.5
+    assert np.isnan(table[_OBSERVED].iloc[0])
 
 
 def test_the_chart_shows_the_citys_clock(place: Any) -> None:
-    made = history_chart(place.city, history(place), place.newest, 200).to_dict()
-    rows = [row for data in made["datasets"].values() for row in data if row.get("what") == OBSERVED]
+    made = _history_chart(place.city, history(place), place.newest, 200).to_dict()
+    rows = [row for data in made["datasets"].values() for row in data if row.get("what") == _OBSERVED]
     assert "2024-05-08T09:00" in max(row["start"] for row in rows)  # 07:00 UTC
     assert "CEST" in str(made["layer"])

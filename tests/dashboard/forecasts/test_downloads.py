@@ -13,9 +13,9 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from dashboard.forecasts.download_row import slot_heading
-from dashboard.forecasts.downloads import as_csv, as_geojson, as_netcdf, file_name, forecast_grid, moments_grid
-from dashboard.forecasts.timeline import Expected
+from dashboard.forecasts.download_row import _slot_heading
+from dashboard.forecasts.downloads import _as_csv, _as_geojson, _as_netcdf, _file_name, _forecast_grid, _moments_grid
+from dashboard.forecasts.timeline import _Expected
 from dashboard.maps.layers import forecast_layers
 from dashboard.maps.maps import Layer
 from dashboard.maps.png import as_png
@@ -25,9 +25,9 @@ BOUNDS = ["lower_80", "upper_80", "lower_95", "upper_95"]
 
 
 @pytest.fixture
-def shown(place: Any) -> Expected:
+def shown(place: Any) -> _Expected:
     """The forecast of 09:00 with intervals, at the slot 30 minutes ahead."""
-    return Expected("vmrnn-b-1", place.bounded(place.add_forecast(place.newest)), 1)
+    return _Expected("vmrnn-b-1", place.bounded(place.add_forecast(place.newest)), 1)
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def observed(place: Any) -> np.ndarray:
 
 
 @pytest.fixture
-def grid(place: Any, shown: Expected, observed: np.ndarray) -> xr.Dataset:
+def grid(place: Any, shown: _Expected, observed: np.ndarray) -> xr.Dataset:
     """Outflow of the slot 09:30."""
-    return forecast_grid(place.city, "outflow", place.newest + place.city.slot, shown, observed)
+    return _forecast_grid(place.city, "outflow", place.newest + place.city.slot, shown, observed)
 
 
 def test_the_grid_holds_what_was_predicted_what_came_and_the_bounds(
-    grid: xr.Dataset, shown: Expected, observed: np.ndarray
+    grid: xr.Dataset, shown: _Expected, observed: np.ndarray
 ) -> None:
     assert list(grid.data_vars) == ["predicted", "observed", "difference", *BOUNDS]
     np.testing.assert_array_equal(grid["predicted"], shown.flow("outflow"))
@@ -56,13 +56,13 @@ def test_the_grid_holds_what_was_predicted_what_came_and_the_bounds(
 
 
 def test_netcdf_reads_back_with_units_and_attributes(grid: xr.Dataset) -> None:
-    with xr.open_dataset(io.BytesIO(as_netcdf(grid)), engine="h5netcdf") as back:
+    with xr.open_dataset(io.BytesIO(_as_netcdf(grid)), engine="h5netcdf") as back:
         xr.testing.assert_identical(back.load(), grid)
     assert back["lat"].attrs["units"] == "degrees_north" and "vehicles per slot" in back["predicted"].attrs["long_name"]
 
 
 def test_csv_reads_back_a_row_a_cell(place: Any, grid: xr.Dataset) -> None:
-    table = pd.read_csv(io.BytesIO(as_csv(grid)))
+    table = pd.read_csv(io.BytesIO(_as_csv(grid)))
     assert len(table) == 35
     assert table[["row", "col"]].to_numpy().tolist() == [[i // 7, i % 7] for i in range(35)]
     for name in grid.data_vars:
@@ -73,7 +73,7 @@ def test_csv_reads_back_a_row_a_cell(place: Any, grid: xr.Dataset) -> None:
 
 
 def test_geojson_reads_back_a_polygon_a_cell(place: Any, grid: xr.Dataset) -> None:
-    whole = json.loads(as_geojson(place.city, grid))
+    whole = json.loads(_as_geojson(place.city, grid))
     assert whole["type"] == "FeatureCollection" and whole["units"] == "vehicles per slot"
     assert whole["slot_start"] == grid.attrs["slot_start"] and whole["city"] == "testville"
     assert [feature["id"] for feature in whole["features"]] == list(range(35))
@@ -86,49 +86,49 @@ def test_geojson_reads_back_a_polygon_a_cell(place: Any, grid: xr.Dataset) -> No
         assert west_north[0] < place.city.lon[col] and south < place.city.lat[row] < west_north[1]
 
 
-def test_what_is_not_there_stays_empty(place: Any, shown: Expected) -> None:
-    empty = forecast_grid(place.city, "inflow", place.newest, shown, None)
-    assert json.loads(as_geojson(place.city, empty))["features"][0]["properties"]["difference"] is None
-    table = pd.read_csv(io.BytesIO(as_csv(empty)))
+def test_what_is_not_there_stays_empty(place: Any, shown: _Expected) -> None:
+    empty = _forecast_grid(place.city, "inflow", place.newest, shown, None)
+    assert json.loads(_as_geojson(place.city, empty))["features"][0]["properties"]["difference"] is None
+    table = pd.read_csv(io.BytesIO(_as_csv(empty)))
     assert table["observed"].isna().all() and table["predicted"].notna().all()
-    nothing = forecast_grid(place.city, "net", place.newest, None, None)
+    nothing = _forecast_grid(place.city, "net", place.newest, None, None)
     assert list(nothing.data_vars) == ["predicted", "observed", "difference"] and "init_time" not in nothing.attrs
-    with xr.open_dataset(io.BytesIO(as_netcdf(nothing)), engine="h5netcdf") as back:
+    with xr.open_dataset(io.BytesIO(_as_netcdf(nothing)), engine="h5netcdf") as back:
         assert np.isnan(back["predicted"].values).all()
 
 
-def test_net_and_a_forecast_without_intervals_have_no_bounds(place: Any, shown: Expected) -> None:
-    plain = Expected("vmrnn-b-1", place.add_forecast(place.newest), 1)
+def test_net_and_a_forecast_without_intervals_have_no_bounds(place: Any, shown: _Expected) -> None:
+    plain = _Expected("vmrnn-b-1", place.add_forecast(place.newest), 1)
     for kind, one in (("net", shown), ("inflow", plain)):
-        assert "lower_80" not in forecast_grid(place.city, kind, place.newest, one, None)
+        assert "lower_80" not in _forecast_grid(place.city, kind, place.newest, one, None)
 
 
 def test_two_moments_are_the_first_the_second_and_their_difference(place: Any, observed: np.ndarray) -> None:
     before = place.newest - np.timedelta64(7, "D")
-    two = moments_grid(place.city, "inflow", "observed", (place.newest, observed), (before, observed[::-1]))
-    with xr.open_dataset(io.BytesIO(as_netcdf(two)), engine="h5netcdf") as back:
+    two = _moments_grid(place.city, "inflow", "observed", (place.newest, observed), (before, observed[::-1]))
+    with xr.open_dataset(io.BytesIO(_as_netcdf(two)), engine="h5netcdf") as back:
         xr.testing.assert_identical(back.load(), two)
     np.testing.assert_array_equal(two["difference"], observed - observed[::-1])
     assert two.attrs["other_start"] == "2024-05-01T09:00:00+02:00" and two.attrs["what"] == "observed"
-    table = pd.read_csv(io.BytesIO(as_csv(two)))
+    table = pd.read_csv(io.BytesIO(_as_csv(two)))
     assert set(table["other_start"]) == {"2024-05-01T09:00:00+02:00"}
-    name = file_name(two, "nc")
+    name = _file_name(two, "nc")
     assert name == "testville_2024-05-08T0900+0200_2024-05-01T0900+0200_inflow_observed.nc"
 
 
 def test_a_file_is_named_by_city_slot_kind_and_lead(grid: xr.Dataset) -> None:
-    assert file_name(grid, "csv") == "testville_2024-05-08T0930+0200_outflow_30-min-ahead.csv"
+    assert _file_name(grid, "csv") == "testville_2024-05-08T0930+0200_outflow_30-min-ahead.csv"
     unsafe = grid.assign_attrs(city="../a b\\<script>\n")
-    assert file_name(unsafe, "csv").startswith("..-a-b--script--_2024")
+    assert _file_name(unsafe, "csv").startswith("..-a-b--script--_2024")
 
 
 def test_a_picture_is_headed_by_city_kind_slot_and_zone(place: Any) -> None:
-    heading = slot_heading(place.city, "inflow", place.newest)
+    heading = _slot_heading(place.city, "inflow", place.newest)
     assert heading == "testville, inflow, Wed 8 May 2024 09:00-09:30 CEST (Europe/Rome)"
 
 
 @pytest.mark.parametrize("streets", [False, True])
-def test_a_picture_shows_every_map(place: Any, shown: Expected, observed: np.ndarray, streets: bool) -> None:
+def test_a_picture_shows_every_map(place: Any, shown: _Expected, observed: np.ndarray, streets: bool) -> None:
     layers = forecast_layers("outflow", 1000, shown.flow("outflow"), observed, "")
     background = None
     if streets:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dashboard.maps.layers import forecast_layers, moment_layers
-from dashboard.maps.maps import Layer, layer_table
+from dashboard.maps.maps import Layer, _layer_table
 
 ONE, TWO = np.full((2, 3), 5.0), np.full((2, 3), 3.0)
 
@@ -54,6 +54,6 @@ def test_the_numbers_of_the_maps_have_a_row_for_each_cell(place: Any) -> None:
         Layer("Observed", values.round(), 100, digits=0),
         Layer("None", None, 100),
     ]
-    table = layer_table(place.city, layers)
+    table = _layer_table(place.city, layers)
     assert list(table.columns) == ["row", "column", "Predicted", "Observed"]
     assert table.iloc[9].tolist() == [1, 2, 9.3, 9]

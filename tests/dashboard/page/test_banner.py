@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dashboard.page.banner import age, late_by, warnings
+from dashboard.page.banner import _late_by, age, warnings
 from trafficcast.config.service import Service
-from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Origin, forecast_dataset
+from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, forecast_dataset
 
 INIT = np.datetime64("2024-05-08T07:00", "us")
 MINUTE = np.timedelta64(1, "m")
 SETTINGS = Service(wait_minutes=5)
 
 
-def forecast(place: Any, origin: Origin | None = None) -> xr.Dataset:
+def forecast(place: Any, origin: Provenance | None = None) -> xr.Dataset:
     """A forecast of so an origin."""
     card = {"version": "vmrnn-b-1", "architecture": {"name": "vmrnn-b"}}
     return forecast_dataset(place.city, card, INIT, np.zeros((4, 2, 5, 7)), INIT, origin=origin)
@@ -25,11 +25,11 @@ def forecast(place: Any, origin: Origin | None = None) -> xr.Dataset:
 
 def test_a_fresh_forecast_of_the_model_needs_no_word(place: Any) -> None:
     assert warnings(place.city, SETTINGS, forecast(place), INIT + 31 * MINUTE) == []
-    assert warnings(place.city, SETTINGS, forecast(place, Origin("vmrnn-b-1", COMPLETE)), INIT) == []
+    assert warnings(place.city, SETTINGS, forecast(place, Provenance("vmrnn-b-1", COMPLETE)), INIT) == []
 
 
 def test_a_forecast_is_late_once_the_next_one_should_be_there(place: Any) -> None:
-    due = INIT - late_by(place.city, SETTINGS, INIT, INIT)
+    due = INIT - _late_by(place.city, SETTINGS, INIT, INIT)
     assert INIT + 35 * MINUTE <= due <= INIT + 40 * MINUTE  # a slot, the wait for data, and some grace
     assert warnings(place.city, SETTINGS, forecast(place), due) == []
     (told,) = warnings(place.city, SETTINGS, forecast(place), due + 60 * MINUTE)
@@ -39,12 +39,14 @@ def test_a_forecast_is_late_once_the_next_one_should_be_there(place: Any) -> Non
 @pytest.mark.parametrize(
     ("origin", "words"),
     [
-        (Origin("persistence", BASELINE, "no model"), ("persistence", "no model")),
-        (Origin("vmrnn-b-1", DEGRADED, "a slot was filled in"), ("degraded", "a slot was filled in")),
-        (Origin("vmrnn-b-1", COMPLETE, "", hindcast=True), ("afterwards",)),
+        (Provenance("persistence", BASELINE, "no model"), ("persistence", "no model")),
+        (Provenance("vmrnn-b-1", DEGRADED, "a slot was filled in"), ("degraded", "a slot was filled in")),
+        (Provenance("vmrnn-b-1", COMPLETE, "", hindcast=True), ("afterwards",)),
     ],
 )
-def test_what_is_not_the_models_own_from_whole_data_is_said(place: Any, origin: Origin, words: tuple[str, ...]) -> None:
+def test_what_is_not_the_models_own_from_whole_data_is_said(
+    place: Any, origin: Provenance, words: tuple[str, ...]
+) -> None:
     (told,) = warnings(place.city, SETTINGS, forecast(place, origin), INIT)
     assert all(word in told for word in words)
 

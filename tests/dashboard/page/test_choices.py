@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.page.choices import in_address
+from dashboard.page.choices import _in_address
 from trafficcast.stores.scores import score_dataset, score_store
 
 
@@ -120,4 +120,4 @@ def test_another_view_and_another_page_keep_the_choices(filled: Any) -> None:
     [("By hour and weekday", "by-hour-and-weekday"), ("+30 min", "30-min"), ("vmrnn-c-1", "vmrnn-c-1"), ("Ü", "")],
 )
 def test_an_option_in_the_address(option: str, word: str) -> None:
-    assert in_address(option) == word
+    assert _in_address(option) == word

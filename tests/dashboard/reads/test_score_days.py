@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from dashboard.reads.stores import scores_between
-from dashboard.skill.reads import newest_score
+from dashboard.skill.reads import _newest_score
 from trafficcast.errors import InputError
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.scores import as_datasets, read_score_day, score_dataset, score_store
@@ -61,7 +61,7 @@ def test_damaged_and_foreign_files_are_errors(place: Any) -> None:
 
 def test_scores_of_a_period_follow_the_store(place: Any) -> None:
     filled(place, 3)
-    newest = newest_score(place.config, place.city, "vmrnn-b-1")
+    newest = _newest_score(place.config, place.city, "vmrnn-b-1")
     assert newest == place.start + np.timedelta64(2, "D") + 11 * SLOT
     end = newest + SLOT
     everything = scores_between(place.config, place.city, "vmrnn-b-1", None, end)
@@ -70,6 +70,6 @@ def test_scores_of_a_period_follow_the_store(place: Any) -> None:
     assert last_day is not None and last_day.sizes["init_time"] == 2
 
     filled(place, 4)
-    assert newest_score(place.config, place.city, "vmrnn-b-1") == newest + np.timedelta64(1, "D")
+    assert _newest_score(place.config, place.city, "vmrnn-b-1") == newest + np.timedelta64(1, "D")
     assert scores_between(place.config, place.city, "vmrnn-b-2", None, end) is None
-    assert newest_score(place.config, place.city, "vmrnn-b-2") is None
+    assert _newest_score(place.config, place.city, "vmrnn-b-2") is None

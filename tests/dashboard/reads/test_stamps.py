@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.reads.stamps import folder_stamp, newest_stamp, sample_flows, sample_places, stamp
+from dashboard.reads.stamps import _folder_stamp, _sample_places, newest_stamp, sample_flows, stamp
 from trafficcast.stores.flows import last_observed
 
 
@@ -41,11 +41,11 @@ def test_samples_leave_out_what_was_not_observed(place: Any) -> None:
 
 
 def test_sampled_days_are_spread_over_the_year_and_the_week() -> None:
-    places = sample_places(365, 14)
+    places = _sample_places(365, 14)
     assert len(places) >= 13 and places[0] == 0 and places[-1] > 330
     assert {place % 7 for place in places} == set(range(7))
-    assert sample_places(5, 14) == [0, 1, 2, 3, 4]
-    assert sample_places(0, 14) == []
+    assert _sample_places(5, 14) == [0, 1, 2, 3, 4]
+    assert _sample_places(0, 14) == []
 
 
 def test_a_stamp_changes_with_the_files(place: Any) -> None:
@@ -67,9 +67,9 @@ def test_the_stamp_of_a_period_is_that_of_its_days(place: Any) -> None:
 
 
 def test_a_folder_changes_with_what_is_written_to_it(place: Any) -> None:
-    assert folder_stamp(place.flows) == 0
+    assert _folder_stamp(place.flows) == 0
     flows = place.add_flows()
-    before = folder_stamp(place.flows)
+    before = _folder_stamp(place.flows)
     place.flows.write(flows)
     place.flows.write(flows.assign(flow=flows["flow"] + 1))
-    assert folder_stamp(place.flows) != before
+    assert _folder_stamp(place.flows) != before

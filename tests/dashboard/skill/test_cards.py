@@ -10,19 +10,19 @@ import pytest
 
 from dashboard.reads.stores import registry_of
 from dashboard.skill.cards import (
-    best_baseline,
-    card_facts,
-    coverage_of,
-    duel_table,
-    facts_beside,
-    lead_errors,
-    metric_table,
-    own_error,
-    read_curve,
-    registry_table,
-    same_days,
+    _best_baseline,
+    _card_facts,
+    _coverage_of,
+    _duel_table,
+    _facts_beside,
+    _lead_errors,
+    _metric_table,
+    _own_error,
+    _read_curve,
+    _registry_table,
+    _same_days,
 )
-from dashboard.skill.reads import card_of, card_text_of, curve_of, registry_stamp
+from dashboard.skill.reads import _card_of, _card_text_of, _curve_of, _registry_stamp
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 
@@ -61,7 +61,7 @@ def a_card(version: str = "vmrnn-c-1", rmse: float = 2.0, created: str = "2024-0
 
 def test_registry_table_has_the_newest_first_and_the_best_baseline_beside() -> None:
     cards = {"vmrnn-c-1": a_card(), "vmrnn-c-2": a_card("vmrnn-c-2", 1.5, "2024-05-08T10:00:00+02:00"), "odd-1": None}
-    table = registry_table(CITY, cards, ["vmrnn-c-1", "gone-1", "vmrnn-c-2"])
+    table = _registry_table(CITY, cards, ["vmrnn-c-1", "gone-1", "vmrnn-c-2"])
     assert table["version"].tolist() == ["vmrnn-c-2", "vmrnn-c-1", "odd-1"]
     assert table["role"].tolist() == ["former", "champion", ""]
     row = table.iloc[1]
@@ -75,45 +75,45 @@ def test_registry_table_has_the_newest_first_and_the_best_baseline_beside() -> N
 
 
 def test_metric_table_over_all_leads_and_at_one() -> None:
-    table = metric_table(a_card(), "test")
+    table = _metric_table(a_card(), "test")
     assert table["forecaster"].tolist() == ["vmrnn-c-1", "climatology", "persistence"]
     assert table["SSIM"].isna().all()
-    assert metric_table(a_card(), "test", 1)["RMSE"].tolist() == [3.0, 4.0, 5.0]
+    assert _metric_table(a_card(), "test", 1)["RMSE"].tolist() == [3.0, 4.0, 5.0]
 
 
 def test_facts_are_words_and_leave_out_what_is_not_there() -> None:
-    facts = card_facts(CITY, a_card()).set_index("what")["value"]
+    facts = _card_facts(CITY, a_card()).set_index("what")["value"]
     assert facts["live parameters"] == "1,234,567" and facts["training: batch size"] == "8"
     assert facts["training to"] == "Mon 1 Apr 2024 00:00 CEST"
     assert "test windows" not in facts and "command" not in facts
-    beside = facts_beside(CITY, {"a": a_card(), "b": {"scale": 3}})
+    beside = _facts_beside(CITY, {"a": a_card(), "b": {"scale": 3}})
     assert beside.set_index("what").loc["scale, vehicles per slot"].tolist() == ["207.0", "3"]
 
 
 def test_champion_against_challenger() -> None:
     cards = {"vmrnn-c-1": a_card(), "vmrnn-c-2": a_card("vmrnn-c-2", 1.5)}
-    table = duel_table("vmrnn-c-1", "vmrnn-c-2", cards, "test")
+    table = _duel_table("vmrnn-c-1", "vmrnn-c-2", cards, "test")
     assert table["lead"].tolist() == ["all leads", "+0 min", "+30 min"]
     assert table["vmrnn-c-2"].tolist() == [1.5, 1.5, 2.5]
     assert table["better"].tolist() == pytest.approx([25, 25, 100 / 6])
-    assert same_days(cards, "test")
+    assert _same_days(cards, "test")
     cards["vmrnn-c-2"]["split"]["test_end"] = "2024-04-16T00:00:00+02:00"
-    assert not same_days(cards, "test") and same_days(cards, "validation")
+    assert not _same_days(cards, "test") and _same_days(cards, "validation")
 
 
 def test_errors_by_lead_say_whose_card_they_are_from() -> None:
-    errors = lead_errors({"vmrnn-c-1": a_card()}, "test")
+    errors = _lead_errors({"vmrnn-c-1": a_card()}, "test")
     assert errors["group"].tolist() == [0, 30] * 3
     assert set(errors["forecaster"]) == {"vmrnn-c-1", "persistence", "climatology"}
 
 
 def test_intervals_of_a_card() -> None:
-    table = coverage_of(a_card(), "test")
+    table = _coverage_of(a_card(), "test")
     assert table[["level", "lead", "inside", "width", "slots"]].values.tolist() == [
         [0.8, 0, 0.82, 3.0, 9],
         [0.8, 30, 0.81, 4.0, 9],
     ]
-    assert coverage_of(a_card(), "validation").empty
+    assert _coverage_of(a_card(), "validation").empty
 
 
 def places(card: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -135,30 +135,30 @@ def test_whatever_stands_in_a_card_is_no_error(odd: Any) -> None:
             part = part[key]
         part[path[-1]] = odd
         tables = [
-            registry_table(CITY, {"vmrnn-c-1": card}, []),
-            card_facts(CITY, card),
-            facts_beside(CITY, {"vmrnn-c-1": card, "vmrnn-c-2": a_card("vmrnn-c-2")}),
-            metric_table(card, "test"),
-            metric_table(card, "test", 1),
-            coverage_of(card, "test"),
-            lead_errors({"vmrnn-c-1": card}, "test"),
-            duel_table("vmrnn-c-2", "vmrnn-c-1", {"vmrnn-c-1": card, "vmrnn-c-2": a_card("vmrnn-c-2")}, "test"),
+            _registry_table(CITY, {"vmrnn-c-1": card}, []),
+            _card_facts(CITY, card),
+            _facts_beside(CITY, {"vmrnn-c-1": card, "vmrnn-c-2": a_card("vmrnn-c-2")}),
+            _metric_table(card, "test"),
+            _metric_table(card, "test", 1),
+            _coverage_of(card, "test"),
+            _lead_errors({"vmrnn-c-1": card}, "test"),
+            _duel_table("vmrnn-c-2", "vmrnn-c-1", {"vmrnn-c-1": card, "vmrnn-c-2": a_card("vmrnn-c-2")}, "test"),
         ]
         for table in tables:
             table.to_csv().encode()  # no lone surrogate, which no page could show
-    assert best_baseline({}, "test") is None and own_error({}, "test") != own_error({}, "test")
+    assert _best_baseline({}, "test") is None and _own_error({}, "test") != _own_error({}, "test")
 
 
 def test_files_of_a_model_are_read_and_their_absence_is_none(place: Any) -> None:
     place.add_model()
     registry = registry_of(place.config, place.city)
     folder = registry.root / "vmrnn-b-1"
-    assert card_text_of(registry, "vmrnn-b-1") is None and curve_of(registry, "vmrnn-b-1") is None
+    assert _card_text_of(registry, "vmrnn-b-1") is None and _curve_of(registry, "vmrnn-b-1") is None
 
     (folder / "CARD.md").write_text(f"# {HOSTILE}", encoding="utf-8")
     (folder / "curve.csv").write_text("epoch,train_loss,valid_rmse\n1,0.5,3\n2,0.4,oops\n", encoding="utf-8")
-    assert card_text_of(registry, "vmrnn-b-1") == f"# {HOSTILE}"
-    curve = curve_of(registry, "vmrnn-b-1")
+    assert _card_text_of(registry, "vmrnn-b-1") == f"# {HOSTILE}"
+    curve = _curve_of(registry, "vmrnn-b-1")
     assert curve is not None and curve["train_loss"].tolist() == [0.5, 0.4] and curve["valid_rmse"].isna().sum() == 1
 
 
@@ -166,18 +166,18 @@ def test_files_of_a_model_are_read_and_their_absence_is_none(place: Any) -> None
 def test_a_damaged_curve_is_none(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "curve.csv"
     file.write_bytes(content)
-    assert read_curve(file) is None
+    assert _read_curve(file) is None
 
 
 def test_a_card_is_read_again_when_it_changes(place: Any) -> None:
     place.add_model()
     registry = registry_of(place.config, place.city)
     file = registry.root / "vmrnn-b-1" / "card.json"
-    before = registry_stamp(registry)
-    assert card_of(registry, "vmrnn-b-1") == {"version": "vmrnn-b-1"}
+    before = _registry_stamp(registry)
+    assert _card_of(registry, "vmrnn-b-1") == {"version": "vmrnn-b-1"}
     file.write_text(json.dumps(a_card()), encoding="utf-8")
-    assert registry_stamp(registry) != before
-    assert card_of(registry, "vmrnn-b-1")["scale"] == 207.0
+    assert _registry_stamp(registry) != before
+    assert _card_of(registry, "vmrnn-b-1")["scale"] == 207.0
     file.write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=r"card\.json"):
-        card_of(registry, "vmrnn-b-1")
+        _card_of(registry, "vmrnn-b-1")

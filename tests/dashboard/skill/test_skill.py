@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.page.choices import in_address
-from dashboard.skill.models import SECTIONS as MODEL_SECTIONS
-from dashboard.skill.skill import SECTIONS as SKILL_SECTIONS
+from dashboard.page.choices import _in_address
+from dashboard.skill.models import _SECTIONS as MODEL_SECTIONS
+from dashboard.skill.skill import _SECTIONS as SKILL_SECTIONS
 from trafficcast.stores.scores import score_dataset, score_store
 
 HOSTILE = "<script>alert(1)</script>"
@@ -52,7 +52,7 @@ def fill(place: Any) -> None:
 def test_each_section_of_skill_draws(place: Any, section: str) -> None:
     fill(place)
     app = page(place, "skill")
-    app.query_params["show"] = in_address(section)
+    app.query_params["show"] = _in_address(section)
     app.run()
     assert not app.exception
     said = " ".join(caption.value for caption in app.caption)
@@ -83,7 +83,7 @@ def test_skill_where_nothing_was_observed(place: Any) -> None:
     store.write(score_dataset(place.city, place.start, {"vmrnn-b-1": truth}, truth))
     for section in SKILL_SECTIONS:
         app = page(place, "skill")
-        app.query_params["show"] = in_address(section)
+        app.query_params["show"] = _in_address(section)
         assert not app.run().exception, section
 
 
@@ -101,7 +101,7 @@ def test_each_section_of_models_draws_with_odd_cards(place: Any, section: str) -
 
     for version in ("vmrnn-b-1", "vmrnn-c-1", "broken-1"):
         app = page(place, "models")
-        app.query_params["show"] = in_address(section)
+        app.query_params["show"] = _in_address(section)
         app.query_params["model"] = version
         app.run()
         assert not app.exception, version

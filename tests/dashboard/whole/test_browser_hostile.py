@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dashboard.alerts.reads import alert_file
-from dashboard.data.quality import quality_file
+from dashboard.alerts.reads import _alert_file
+from dashboard.data.quality import _quality_file
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
-from trafficcast.stores.forecasts import DEGRADED, Origin, forecast_dataset
+from trafficcast.stores.forecasts import DEGRADED, Provenance, forecast_dataset
 from trafficcast.stores.scores import score_dataset, score_store
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -98,12 +98,12 @@ def place(make_place: Callable[[int, int], Any]) -> Any:
     add_forecasts(place)
     moment = np.datetime64("2024-05-08T06:00", "us")
     finding = Finding(TEXT, "flow", TEXT, TEXT, 7.0, 5.0, TEXT, 10.2, 45.2)
-    AlertBook(alert_file(place.config.paths.data)).update("testville", [finding], moment)
+    AlertBook(_alert_file(place.config.paths.data)).update("testville", [finding], moment)
     said = {"kind": TEXT, "rows_read": 9, "points_kept": 9, "points_outside": 9, "first_slot": TEXT, "last_slot": TEXT}
     said |= {name: {TEXT: 3} for name in ("rows_dropped", "transitions_refused", "slots")}
     said |= {"gaps": [{"start": TEXT, "end": TEXT, "partial": 1, "missing": 1}]}
     said |= {"suspects": [{"vehicle": TEXT, "suspicion": TEXT, "points": 1, "first": TEXT, "last": TEXT}]}
-    quality_file(place.config.paths.data, place.city).write_text(json.dumps(said))
+    _quality_file(place.config.paths.data, place.city).write_text(json.dumps(said))
     return place
 
 
@@ -134,7 +134,7 @@ def add_models(place: Any) -> None:
 
 def add_forecasts(place: Any) -> None:
     """Forecasts and scores by somebody hostile."""
-    origin = Origin(TEXT, DEGRADED, TEXT)
+    origin = Provenance(TEXT, DEGRADED, TEXT)
     frames = np.full((4, 2, place.city.rows, place.city.cols), 5.0)
     for init_time in (place.newest, place.newest - place.city.slot):
         card = {"version": VERSION, "architecture": {"name": TEXT}}

@@ -18,10 +18,10 @@ import torch
 
 from pipelines.benchmarks import gpu as benchmark_gpu
 from pipelines.benchmarks import vmrnn as benchmark_vmrnn
-from pipelines.benchmarks.ingest import _moves, shuffle, write_late_points, write_points
-from pipelines.benchmarks.peers import PEERS
+from pipelines.benchmarks.ingest import _moves, _shuffle, _write_late_points, _write_points
+from pipelines.benchmarks.peers import _PEERS
 from pipelines.benchmarks.suites import benchmark
-from pipelines.benchmarks.vmrnn import naive_cross_scan, scan_inputs, vmrnn_rows
+from pipelines.benchmarks.vmrnn import _naive_cross_scan, _scan_inputs, _vmrnn_rows
 from pipelines.cli import main as cli
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
@@ -36,10 +36,10 @@ CITY = City(
 
 def test_the_naive_scan_is_the_scan() -> None:
     torch.manual_seed(0)
-    inputs = [tensor[:, :, :3] if number == 0 else tensor for number, tensor in enumerate(scan_inputs(2, 4, 6, 3))]
+    inputs = [tensor[:, :, :3] if number == 0 else tensor for number, tensor in enumerate(_scan_inputs(2, 4, 6, 3))]
     for number in (1, 2, 3):
         inputs[number] = inputs[number][:, :, :12]  # of an image of 4 x 3
-    naive, ours = naive_cross_scan(*inputs), cross_scan(*inputs)
+    naive, ours = _naive_cross_scan(*inputs), cross_scan(*inputs)
     torch.testing.assert_close(naive, ours)
     weights = torch.randn_like(ours)
     for expected, got in zip(*(torch.autograd.grad((y * weights).sum(), inputs) for y in (naive, ours)), strict=True):
@@ -63,14 +63,14 @@ class Clock:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same measurements of networks of one block, with the fewest repeats."""
-    monkeypatch.setitem(benchmark_vmrnn.NETWORKS, "VMRNN-B", lambda: vmrnn_b(depth=1))
-    monkeypatch.setitem(benchmark_vmrnn.NETWORKS, "VMRNN-C", lambda: vmrnn_c(depth=1))
-    monkeypatch.setattr(benchmark_vmrnn, "BATCH", 3)
-    monkeypatch.setattr(benchmark_vmrnn, "SIDES", (2, 4))
-    monkeypatch.setattr(benchmark_gpu, "SCAN_BATCHES", (1, 2))
-    monkeypatch.setattr(benchmark_gpu, "STEP_BATCH", 1)
-    monkeypatch.setattr(benchmark_gpu, "FORECAST_BATCHES", (1, 2))
-    monkeypatch.setattr(benchmark_gpu, "REPEATS", 1)
+    monkeypatch.setitem(benchmark_vmrnn._NETWORKS, "VMRNN-B", lambda: vmrnn_b(depth=1))
+    monkeypatch.setitem(benchmark_vmrnn._NETWORKS, "VMRNN-C", lambda: vmrnn_c(depth=1))
+    monkeypatch.setattr(benchmark_vmrnn, "_BATCH", 3)
+    monkeypatch.setattr(benchmark_vmrnn, "_SIDES", (2, 4))
+    monkeypatch.setattr(benchmark_gpu, "_SCAN_BATCHES", (1, 2))
+    monkeypatch.setattr(benchmark_gpu, "_STEP_BATCH", 1)
+    monkeypatch.setattr(benchmark_gpu, "_FORECAST_BATCHES", (1, 2))
+    monkeypatch.setattr(benchmark_gpu, "_REPEATS", 1)
     monkeypatch.setattr(benchmark_gpu, "EAGER_CALLS", 0)
 
 
@@ -110,14 +110,14 @@ def test_the_vmrnn_suite_has_a_row_for_every_way_and_draws_the_growth(
     small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(benchmark_vmrnn, "ProcessPoolExecutor", Here)
-    naive, calls = naive_cross_scan, []
+    naive, calls = _naive_cross_scan, []
 
     def counted(*inputs: torch.Tensor) -> torch.Tensor:
         calls.append(inputs)
         return naive(*inputs)
 
-    monkeypatch.setattr(benchmark_vmrnn, "naive_cross_scan", counted)
-    rows = vmrnn_rows(tmp_path / "growth.png")
+    monkeypatch.setattr(benchmark_vmrnn, "_naive_cross_scan", counted)
+    rows = _vmrnn_rows(tmp_path / "growth.png")
     # Two scans, and seven steps of one block in a training step and in a forecast.
     assert len(calls) == 2 + 7 + 7
     assert len({(row["what"], row["by"]) for row in rows}) == len(rows) == 15
@@ -128,7 +128,7 @@ def test_the_vmrnn_suite_has_a_row_for_every_way_and_draws_the_growth(
 
 def test_a_measurement_is_of_a_process_of_its_own() -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        took = process.submit(benchmark_vmrnn._measure, benchmark_vmrnn.tokens_job, (4,)).result()
+        took = process.submit(benchmark_vmrnn._measure, benchmark_vmrnn._tokens_job, (4,)).result()
     assert 0 < took[0] < 1000 and 100 < took[1] < 2000
 
 
@@ -136,8 +136,8 @@ def test_the_gpu_suite_is_ready_to_run(small: None, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "Event", Clock)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 5 * 2**20)
-    rows = benchmark_gpu.measured("cpu", "none at all")
-    assert len({(row["what"], row["by"]) for row in rows}) == len(rows) == 2 * 2 * len(benchmark_gpu.scans()) + 8 + 4
+    rows = benchmark_gpu._measured("cpu", "none at all")
+    assert len({(row["what"], row["by"]) for row in rows}) == len(rows) == 2 * 2 * len(benchmark_gpu._scans()) + 8 + 4
     for row in rows:
         windows = int(row["what"].rpartition(" ")[2])
         assert row["windows a second"] == pytest.approx(1000 * windows / row["milliseconds"])
@@ -151,26 +151,26 @@ def test_without_a_gpu_its_suite_says_so(command: Callable[..., tuple[int, str, 
     assert not (tmp_path / "gpu.json").exists()
 
 
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", _PEERS)
 def test_a_peer_counts_what_we_count(peer: str, tmp_path: Path) -> None:
     if peer == "DuckDB":
         pytest.importorskip("duckdb", reason="DuckDB is not installed")
-    n = write_points(tmp_path / "points.parquet", CITY, 20, 1)
+    n = _write_points(tmp_path / "points.parquet", CITY, 20, 1)
     report = ingest(str(tmp_path / "points.parquet"), None, CITY, tmp_path / "data")
     assert report["points_kept"] == n and report["points_outside"] > 0 and report["transitions"] > 1_000
-    assert np.array_equal(PEERS[peer](tmp_path / "points.parquet", CITY), _moves(tmp_path / "data", CITY))
+    assert np.array_equal(_PEERS[peer](tmp_path / "points.parquet", CITY), _moves(tmp_path / "data", CITY))
 
 
 def test_the_points_come_in_the_order_of_time_or_not(tmp_path: Path) -> None:
-    write_points(tmp_path / "points.parquet", CITY, 20, 1)
-    shuffle(tmp_path / "points.parquet", tmp_path / "shuffled.parquet")
+    _write_points(tmp_path / "points.parquet", CITY, 20, 1)
+    _shuffle(tmp_path / "points.parquet", tmp_path / "shuffled.parquet")
     points, shuffled = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("points", "shuffled"))
     times = points["time"].to_numpy()
     assert (np.diff(times) >= np.timedelta64(0)).all()
     assert (np.diff(shuffled["time"].to_numpy()) < np.timedelta64(0)).any()
     keys = [("vehicle", "ascending"), ("time", "ascending")]
     assert points.sort_by(keys).equals(shuffled.sort_by(keys))
-    write_late_points(tmp_path / "points.parquet", tmp_path / "late.parquet")
+    _write_late_points(tmp_path / "points.parquet", tmp_path / "late.parquet")
     late = pq.read_table(tmp_path / "late.parquet")
     assert len(late) == 100 and times[0] < late["time"].to_numpy().min() < times[-1]
 
@@ -185,7 +185,7 @@ def test_an_unknown_suite_is_refused() -> None:
 def test_the_rows_come_as_json_or_as_a_file_beside_tables(
     command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(benchmark_vmrnn, "vmrnn_rows", lambda picture: [{"what": "a scan", "milliseconds": 2.5}])
+    monkeypatch.setattr(benchmark_vmrnn, "_vmrnn_rows", lambda picture: [{"what": "a scan", "milliseconds": 2.5}])
     whole = {"vmrnn": [{"what": "a scan", "milliseconds": 2.5}]}
     code, out, _ = command("--suite", "vmrnn", "--json")
     assert code == 0 and json.loads(out) == whole
@@ -196,9 +196,9 @@ def test_the_rows_come_as_json_or_as_a_file_beside_tables(
 def test_the_service_is_measured_on_cycles_that_publish(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.benchmarks import service as benchmark_service
 
-    monkeypatch.setattr(benchmark_service, "TRAINING_DAYS", 8)
-    monkeypatch.setattr(benchmark_service, "RECORD_SLOTS", 5)
-    monkeypatch.setattr(benchmark_service, "CITIES", 2)
+    monkeypatch.setattr(benchmark_service, "_TRAINING_DAYS", 8)
+    monkeypatch.setattr(benchmark_service, "_RECORD_SLOTS", 5)
+    monkeypatch.setattr(benchmark_service, "_CITIES", 2)
     rows = benchmark_service._from_records() + benchmark_service._cities()
     assert [row["times"] for row in rows] == [5, 2, 4, 2]
     assert all(0 < row["median_s"] <= row["p99_s"] and row["per_minute"] > 0 for row in rows)

@@ -10,12 +10,12 @@ import pytest
 import torch
 import xarray as xr
 
-from pipelines.service.cycle import ATTEMPTS, CityService, best_baselines, due, run_cycle, verify_recent
+from pipelines.service.cycle import _ATTEMPTS, CityService, _best_baselines, _due, _verify_recent, run_cycle
 from pipelines.service.replay import replay
 from trafficcast.config.city import City
 from trafficcast.config.service import Service
 from trafficcast.errors import JobError
-from trafficcast.forecasting.baselines import ScaledClimatology
+from trafficcast.forecasting.baselines import _ScaledClimatology
 from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.model import Model, build, load_model, publish_model
@@ -183,14 +183,14 @@ def test_with_more_missing_the_best_baseline_is_published(
 
 def test_the_best_baseline_is_the_card_s(service: CityService) -> None:
     known = model()
-    assert best_baselines(known, None)[0][0] == "scaled_climatology"
+    assert _best_baselines(known, None)[0][0] == "scaled_climatology"
     known.card["metrics"]["validation"]["persistence"]["rmse"] = 0.1
-    assert best_baselines(known, None)[0][0] == "persistence"
+    assert _best_baselines(known, None)[0][0] == "persistence"
     known.card["metrics"]["validation"]["last_week"]["rmse"] = 0.01  # which needs flows
-    assert best_baselines(known, None)[0][0] == "persistence"
-    assert best_baselines(known, counts(INIT, 1))[0][0] == "last_week"
+    assert _best_baselines(known, None)[0][0] == "persistence"
+    assert _best_baselines(known, counts(INIT, 1))[0][0] == "last_week"
     known.card["metrics"]["validation"] = {}  # a model without validation days
-    assert best_baselines(known, None)[0][0] in known.baselines(None)
+    assert _best_baselines(known, None)[0][0] in known.baselines(None)
 
 
 def test_last_week_as_the_best_baseline_finds_last_week(service: CityService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +345,7 @@ def test_a_damaged_flow_file_is_no_gap_but_to_be_repaired(service: CityService) 
 def test_a_city_without_model_has_nothing_due(service: CityService, tmp_path: Path) -> None:
     bare = CityService(CITY, service.data, tmp_path / "other", service.settings, service.device)
     observe(service, counts(INIT - 4 * SLOT, 4))
-    assert due(bare, INIT) == run_cycle(bare, INIT) == []
+    assert _due(bare, INIT) == run_cycle(bare, INIT) == []
 
 
 @pytest.mark.parametrize("missing", [(), (3,)])
@@ -353,15 +353,15 @@ def test_a_forecast_waits_for_its_data_as_long_as_the_configuration_says(
     service: CityService, missing: tuple[int, ...]
 ) -> None:
     observe(service, counts(INIT - 4 * SLOT, 4), missing)
-    assert INIT not in due(service, INIT - np.timedelta64(1, "us"))  # the slot before is still open
+    assert INIT not in _due(service, INIT - np.timedelta64(1, "us"))  # the slot before is still open
     if missing:
-        assert due(service, INIT) == due(service, INIT + WAIT - np.timedelta64(1, "us")) == []
+        assert _due(service, INIT) == _due(service, INIT + WAIT - np.timedelta64(1, "us")) == []
     else:
-        assert due(service, INIT) == [INIT]
-    assert due(service, INIT + WAIT) == [INIT]
+        assert _due(service, INIT) == [INIT]
+    assert _due(service, INIT + WAIT) == [INIT]
     patient = CityService(CITY, service.data, service.models, Service(wait_minutes=20), service.device)
-    assert due(patient, INIT + WAIT) == ([] if missing else [INIT])
-    assert due(patient, INIT + 2 * WAIT) == [INIT]
+    assert _due(patient, INIT + WAIT) == ([] if missing else [INIT])
+    assert _due(patient, INIT + 2 * WAIT) == [INIT]
 
 
 def test_a_slot_that_is_not_covered_to_its_end_waits_for_later_data(service: CityService) -> None:
@@ -369,15 +369,15 @@ def test_a_slot_that_is_not_covered_to_its_end_waits_for_later_data(service: Cit
     open_ended["coverage"][3] = 29 / 30  # its last minute may still come
     observe(service, open_ended)
     now = INIT + np.timedelta64(2, "m")
-    assert due(service, now) == []
+    assert _due(service, now) == []
     begun = counts(INIT, 1)
     begun["vehicles"][:] = 0
     begun["observed"][:] = False
     flow_store(service.data, CITY).write(begun)
-    assert due(service, now) == []
+    assert _due(service, now) == []
     begun["vehicles"][:] = 3  # of the slot that is open: the feed has come so far
     flow_store(service.data, CITY).write(begun)
-    assert due(service, now) == [INIT]
+    assert _due(service, now) == [INIT]
 
 
 def test_history_holds_nothing_of_the_open_slot(service: CityService, network: Network) -> None:
@@ -392,13 +392,13 @@ def test_what_was_missed_is_made_afterwards_as_it_would_have_been(
     observe(service, counts(INIT - 4 * SLOT, 8))
     one_cycle(service)
     back = INIT + 3 * SLOT
-    assert due(service, back) == [back, INIT + SLOT, INIT + 2 * SLOT]
-    assert due(service, back, catch_up=False) == [back]
+    assert _due(service, back) == [back, INIT + SLOT, INIT + 2 * SLOT]
+    assert _due(service, back, catch_up=False) == [back]
     made = run_cycle(service, back)
     assert [said(forecast, "hindcast") for forecast in made] == [False, True, True]
     assert {said(forecast, "state") for forecast in made} == {"complete"}
     assert {str(forecast["created"].values[0])[:19] for forecast in made} == {"2024-04-08T15:30:00"}
-    assert due(service, back) == []
+    assert _due(service, back) == []
 
     undisturbed = CityService(CITY, tmp_path / "undisturbed", service.models, service.settings, service.device)
     flows = counts(INIT - 4 * SLOT, 8)
@@ -426,19 +426,19 @@ def test_what_lies_further_back_than_the_configuration_says_is_left(service: Cit
     service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
     service.ledger.record("forecast", "small", "vmrnn-b-1", INIT + 6 * SLOT, "complete")
     now = INIT + 8 * SLOT + WAIT
-    assert due(service, now) == [INIT + i * SLOT for i in (8, 1, 2, 3, 4, 5, 7)]
-    assert due(brief, now) == [INIT + i * SLOT for i in (8, 4, 5, 7)]
+    assert _due(service, now) == [INIT + i * SLOT for i in (8, 1, 2, 3, 4, 5, 7)]
+    assert _due(brief, now) == [INIT + i * SLOT for i in (8, 4, 5, 7)]
 
 
 def test_after_a_stop_longer_than_that_the_last_hours_are_made(service: CityService) -> None:
     brief = CityService(CITY, service.data, service.models, Service(catch_up_hours=2), service.device)
     service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
-    assert due(brief, INIT + 8 * SLOT + WAIT) == [INIT + i * SLOT for i in (8, 4, 5, 6, 7)]
+    assert _due(brief, INIT + 8 * SLOT + WAIT) == [INIT + i * SLOT for i in (8, 4, 5, 6, 7)]
 
 
 def test_a_service_that_never_ran_has_missed_nothing(service: CityService) -> None:
     observe(service, counts(INIT - 40 * SLOT, 40))
-    assert due(service, INIT) == [INIT]
+    assert _due(service, INIT) == [INIT]
 
 
 def test_failed_forecasts_are_tried_again_missed_ones_three_times(service: CityService) -> None:
@@ -447,14 +447,14 @@ def test_failed_forecasts_are_tried_again_missed_ones_three_times(service: CityS
 
     newest = INIT + 2 * SLOT
     service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
-    for attempt in range(ATTEMPTS):
-        assert due(service, newest + WAIT) == [newest, INIT + SLOT], attempt
+    for attempt in range(_ATTEMPTS):
+        assert _due(service, newest + WAIT) == [newest, INIT + SLOT], attempt
         failed(INIT + SLOT)
-    for _ in range(ATTEMPTS + 2):
-        assert due(service, newest + WAIT) == [newest]
+    for _ in range(_ATTEMPTS + 2):
+        assert _due(service, newest + WAIT) == [newest]
         failed(newest)
     service.ledger.lose("forecast", "small", "vmrnn-b-1", INIT, INIT + SLOT)  # its file was damaged
-    assert due(service, newest + WAIT) == [newest, INIT]
+    assert _due(service, newest + WAIT) == [newest, INIT]
 
 
 def test_a_failure_ends_the_cycle_and_the_next_one_goes_on(service: CityService, network: Network) -> None:
@@ -485,7 +485,7 @@ def test_a_new_champion_between_two_forecasts_does_not_make_past_slots_again(
         one_cycle(service, INIT + i * SLOT)
     publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
     service.registry.promote("vmrnn-b-2")
-    assert due(service, INIT + 2 * SLOT + WAIT) == []
+    assert _due(service, INIT + 2 * SLOT + WAIT) == []
     made = one_cycle(service, INIT + 3 * SLOT)  # the same service: the champion in memory is exchanged
     assert said(made, "forecaster") == "vmrnn-b-2"
     assert stored(service, "vmrnn-b-2")["init_time"].values.tolist() == made["init_time"].values.tolist()
@@ -496,9 +496,9 @@ def test_a_forecast_is_scored_by_lead_when_its_slots_have_come(service: CityServ
     observe(service, counts(INIT - 4 * SLOT, 4))
     made = one_cycle(service)
     truth = observe(service, counts(INIT, 4))["flow"].values.astype(np.float64)
-    assert verify_recent(service, INIT + 3 * SLOT) == 0  # the last slot is in the store, and still open
-    assert verify_recent(service, INIT + 4 * SLOT) == 1
-    assert verify_recent(service, INIT + 4 * SLOT) == 0
+    assert _verify_recent(service, INIT + 3 * SLOT) == 0  # the last slot is in the store, and still open
+    assert _verify_recent(service, INIT + 4 * SLOT) == 1
+    assert _verify_recent(service, INIT + 4 * SLOT) == 0
     found = scored(service)
     assert set(found["forecaster"].values) >= {"vmrnn-b-1", "persistence", "climatology", "scaled_climatology"}
     error = made["flow"].values[0] - truth
@@ -517,11 +517,11 @@ def test_a_forecast_is_scored_by_lead_when_its_slots_have_come(service: CityServ
 def test_the_baselines_of_a_degraded_forecast_know_no_more_than_it_did(service: CityService, network: Network) -> None:
     flows = observe(service, counts(INIT - 4 * SLOT, 8), missing=(3,))
     one_cycle(service, INIT + WAIT)
-    verify_recent(service, INIT + 4 * SLOT)
+    _verify_recent(service, INIT + 4 * SLOT)
     history, truth = network.histories[0], flows["flow"].values[4:]
     for name, flow in (
         ("persistence", history[0, 3]),
-        ("scaled_climatology", ScaledClimatology(model().climatology).forecast(history, np.array([INIT]))[0]),
+        ("scaled_climatology", _ScaledClimatology(model().climatology).forecast(history, np.array([INIT]))[0]),
     ):
         rmse = np.sqrt(((flow - truth.astype(np.float64)) ** 2).mean((1, 2, 3)))
         np.testing.assert_allclose(scored(service)["rmse"].sel(forecaster=name), rmse, rtol=1e-6)
@@ -535,15 +535,15 @@ def test_a_slot_that_is_never_observed_is_no_number_once_patience_is_over(
     whole = counts(INIT, 12)
     for slots in (3, 7):
         observe(service, counts(INIT, slots), missing=(2,) if slots > 2 else ())
-        assert verify_recent(service, INIT + slots * SLOT) == 0, slots
+        assert _verify_recent(service, INIT + slots * SLOT) == 0, slots
     observe(service, counts(INIT, 8), missing=(2,))
-    assert verify_recent(service, INIT + 8 * SLOT) == 1
+    assert _verify_recent(service, INIT + 8 * SLOT) == 1
     found = scored(service)
     assert np.isnan(found["rmse"].values).any(axis=0).tolist() == [False, False, True, False]
     assert np.isnan(found["inside"].transpose("level", "lead_time").values).all(axis=0).tolist() == [
         False, False, True, False,
     ]  # fmt: skip
-    assert verify_recent(service, INIT + 9 * SLOT) == 0
+    assert _verify_recent(service, INIT + 9 * SLOT) == 0
     found = recent_scores(service.data, service.registry, INIT, INIT + SLOT)
     assert found is not None
     told = skill(*found)
@@ -551,7 +551,7 @@ def test_a_slot_that_is_never_observed_is_no_number_once_patience_is_over(
     assert np.isnan(told.by_lead).tolist() == [False, False, True, False]
 
     observe(service, whole.isel(time=[2]))  # it arrives late after all
-    assert verify_recent(service, INIT + 12 * SLOT) == 1
+    assert _verify_recent(service, INIT + 12 * SLOT) == 1
     assert np.isfinite(scored(service)["rmse"].values).all()
     run = service.ledger.last("verify", "small")
     assert run is not None and (run.result, run.attempts) == ("4 of 4 leads", 2)
@@ -561,7 +561,7 @@ def test_a_forecast_of_which_no_slot_was_observed_waits(service: CityService, ne
     observe(service, counts(INIT - 4 * SLOT, 4))
     one_cycle(service)
     observe(service, counts(INIT, 20), missing=(0, 1, 2, 3))
-    assert verify_recent(service, INIT + 20 * SLOT) == 0
+    assert _verify_recent(service, INIT + 20 * SLOT) == 0
     assert score_store(service.data, CITY, "vmrnn-b-1").read() is None
 
 
@@ -569,8 +569,8 @@ def test_what_comes_after_two_days_is_left_for_the_command(service: CityService,
     observe(service, counts(INIT - 4 * SLOT, 4))
     one_cycle(service)
     observe(service, counts(INIT, 4))
-    assert verify_recent(service, INIT + np.timedelta64(49, "h")) == 0
-    assert verify_recent(service, INIT + np.timedelta64(48, "h")) == 1
+    assert _verify_recent(service, INIT + np.timedelta64(49, "h")) == 0
+    assert _verify_recent(service, INIT + np.timedelta64(48, "h")) == 1
 
 
 def test_each_champion_s_forecasts_are_verified_beside_its_own_baselines(
@@ -582,7 +582,7 @@ def test_each_champion_s_forecasts_are_verified_beside_its_own_baselines(
     service.registry.promote("vmrnn-b-2")
     one_cycle(service, INIT + SLOT)
     observe(service, counts(INIT + 4 * SLOT, 1))
-    assert verify_recent(service, INIT + 5 * SLOT) == 2
+    assert _verify_recent(service, INIT + 5 * SLOT) == 2
     assert "vmrnn-b-1" in scored(service)["forecaster"].values
     assert "vmrnn-b-2" in scored(service, INIT + SLOT, "vmrnn-b-2")["forecaster"].values
 

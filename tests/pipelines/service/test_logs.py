@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.service.logs import JsonLines, TextLines, about
+from pipelines.service.logs import JsonLines, TextLines, _context
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
 from trafficcast.alerts.notify import deliver
@@ -57,9 +57,9 @@ def test_a_line_is_an_object_with_time_level_and_message(lines: Lines) -> None:
 
 def test_within_a_job_each_line_says_of_which_city_job_and_slot_it_is(lines: Lines) -> None:
     lines.log.info("before")
-    with about(city="small", job="forecast"):
+    with _context(city="small", job="forecast"):
         lines.log.info("about")
-        with about(slot="10:00", job="verify"):
+        with _context(slot="10:00", job="verify"):
             lines.log.warning("within")
         lines.log.info("again")
     lines.log.info("after")
@@ -74,7 +74,7 @@ def test_within_a_job_each_line_says_of_which_city_job_and_slot_it_is(lines: Lin
 
 
 def test_what_a_job_is_about_ends_with_it_though_it_fails(lines: Lines) -> None:
-    with pytest.raises(ValueError, match="why"), about(city="small"):
+    with pytest.raises(ValueError, match="why"), _context(city="small"):
         raise ValueError("why")
     lines.log.info("after")
     assert "city" not in lines.json[0]
@@ -84,7 +84,7 @@ def test_threads_do_not_speak_of_one_another_s_city(lines: Lines) -> None:
     both = threading.Barrier(2)
 
     def job(city: str) -> None:
-        with about(city=city):
+        with _context(city=city):
             both.wait(10)
             lines.log.info("from %s", city)
             both.wait(10)
@@ -111,7 +111,7 @@ def test_a_traceback_stays_in_its_line(lines: Lines) -> None:
 @pytest.mark.parametrize("lines", [TextLines], indirect=True)
 def test_as_text_the_city_the_job_and_the_slot_stand_in_brackets(lines: Lines) -> None:
     lines.log.info("100 %% of %s", "it")
-    with about(city="small", job="forecast", slot="10:00"):
+    with _context(city="small", job="forecast", slot="10:00"):
         lines.log.error("100 %% of %s", "it")
         lines.log.info("50 % without arguments")
     assert [line.split(" ", 1)[1] for line in lines.text] == [

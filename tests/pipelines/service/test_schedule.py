@@ -194,7 +194,7 @@ def is_gone(told: Path) -> bool:
 def test_a_retraining_that_takes_too_long_is_ended(child: Callable[..., tuple[Config, Path]]) -> None:
     config, told = child("exec sleep 60", "hours = 0.0003")
     with pytest.raises(JobError, match=r"took more than 0\.0003 h and was ended"):
-        retrain_process.Retraining(config, "cpu").run(CITY)
+        retrain_process._RetrainingProcess(config, "cpu").run(CITY)
     assert is_gone(told)
 
 
@@ -203,13 +203,13 @@ def test_a_retraining_that_wants_too_much_memory_is_a_failure_that_says_so(
 ) -> None:
     config, told = child(f"sleep 0.3; exec {sys.executable} -c 'bytearray(2**31)'", "memory_gb = 0.5")
     with pytest.raises(JobError, match="ended with 1: .*MemoryError"):
-        retrain_process.Retraining(config, "cpu").run(CITY)
+        retrain_process._RetrainingProcess(config, "cpu").run(CITY)
     assert is_gone(told)
 
 
 def test_a_retraining_is_ended_with_the_service(child: Callable[..., tuple[Config, Path]]) -> None:
     config, told = child("exec sleep 60")
-    retraining, failures = retrain_process.Retraining(config, "cpu"), list[str]()
+    retraining, failures = retrain_process._RetrainingProcess(config, "cpu"), list[str]()
 
     def run() -> None:
         try:
@@ -227,7 +227,7 @@ def test_a_retraining_is_ended_with_the_service(child: Callable[..., tuple[Confi
     working.join()
     assert time.monotonic() - began < 5 and is_gone(told)
     assert failures == ["the retraining ended with -15: "]
-    assert nice >= retrain_process.NICE
+    assert nice >= retrain_process._NICE
 
 
 @pytest.mark.parametrize("error, promoted", [(1.98, True), (1.995, False), (2.5, False)])
@@ -290,7 +290,7 @@ def test_a_small_city_is_retrained_in_a_process_of_its_own(trained: Path, monkey
         file.write("[retraining]\ntest_days = 1\nvalidation_days = 1\n")
     config = load_config(trained / "config.toml")
     city = config.city("small")
-    told = retrain_process.Retraining(config, "cpu").run(city)
+    told = retrain_process._RetrainingProcess(config, "cpu").run(city)
     registry = Registry(config.paths.models / "small", city)
     assert registry.versions() == ["vmrnn-c-1", "vmrnn-c-2"]
     verdict = "promoted" if registry.champion() == "vmrnn-c-2" else "not promoted"

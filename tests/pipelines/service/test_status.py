@@ -16,8 +16,8 @@ import xarray as xr
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipelines.service.health import Metrics, health, serve
-from pipelines.service.status import GRACE, city_status, is_overdue, is_running, service_lock, status
+from pipelines.service.health import _health, _Metrics, _serve
+from pipelines.service.status import _GRACE, _city_status, _is_overdue, _is_running, _service_lock, status
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
 from trafficcast.config.service import Service
@@ -25,7 +25,7 @@ from trafficcast.config.settings import Config, load_config
 from trafficcast.errors import InputError
 from trafficcast.files import json_text, write_json
 from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import BASELINE, Origin, forecast_dataset, forecast_store
+from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset, forecast_store
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import score_dataset, score_store
@@ -44,7 +44,7 @@ def settings(config: Path) -> Config:
 
 
 def told(settings: Config, now: np.datetime64 = NOW) -> dict[str, Any]:
-    return city_status(settings, settings.city(), now)
+    return _city_status(settings, settings.city(), now)
 
 
 def champion(settings: Config) -> None:
@@ -59,7 +59,7 @@ def flows(settings: Config, last: np.datetime64, slots: int = 3, observed: bool 
     flow_store(settings.paths.data, settings.city()).write(made)
 
 
-def forecast(settings: Config, init_time: np.datetime64, origin: Origin, late: int = 1) -> xr.Dataset:
+def forecast(settings: Config, init_time: np.datetime64, origin: Provenance, late: int = 1) -> xr.Dataset:
     flow = np.full((4, 2, 10, 6), 2.0, np.float32)
     made = forecast_dataset(settings.city(), CARD, init_time, flow, init_time + late * MINUTE, None, origin)
     forecast_store(settings.paths.data, settings.city(), "vmrnn-b-1").write(made)
@@ -109,8 +109,8 @@ def test_data_and_forecast_with_their_ages(settings: Config) -> None:
     champion(settings)
     flows(settings, NEWEST - HOUR)
     flows(settings, NEWEST, 1, observed=False)
-    forecast(settings, NEWEST - HOUR, Origin("vmrnn-b-1"))
-    forecast(settings, NEWEST, Origin("climatology", BASELINE, "why", hindcast=True), late=12)
+    forecast(settings, NEWEST - HOUR, Provenance("vmrnn-b-1"))
+    forecast(settings, NEWEST, Provenance("climatology", BASELINE, "why", hindcast=True), late=12)
     found = told(settings)
     assert found["champion"] == "vmrnn-b-1"
     assert found["data"] == {"newest_slot": "2024-04-08T11:00:00+02:00", "age_minutes": 20.0}  # since its end
@@ -128,13 +128,13 @@ def test_data_and_forecast_with_their_ages(settings: Config) -> None:
 
 
 def test_overdue_is_what_is_not_there_when_waiting_and_grace_are_over(settings: Config) -> None:
-    city, limit = settings.city(), NEWEST + 10 * MINUTE + GRACE
-    assert not is_overdue(settings, city, NEWEST - HOUR, limit - np.timedelta64(1, "s"))
-    assert is_overdue(settings, city, NEWEST - HOUR, limit)
-    assert not is_overdue(settings, city, NEWEST, limit)
-    assert is_overdue(settings, city, None, NEWEST)
+    city, limit = settings.city(), NEWEST + 10 * MINUTE + _GRACE
+    assert not _is_overdue(settings, city, NEWEST - HOUR, limit - np.timedelta64(1, "s"))
+    assert _is_overdue(settings, city, NEWEST - HOUR, limit)
+    assert not _is_overdue(settings, city, NEWEST, limit)
+    assert _is_overdue(settings, city, None, NEWEST)
     patient = settings.model_copy(update={"service": Service(wait_minutes=30)})
-    assert not is_overdue(patient, city, NEWEST - HOUR, limit)
+    assert not _is_overdue(patient, city, NEWEST - HOUR, limit)
 
 
 def test_a_city_that_never_forecast_is_overdue_once_it_could(settings: Config) -> None:
@@ -204,10 +204,10 @@ def test_a_city_that_cannot_be_read_says_why_and_the_others_go_on(config: Path) 
     found = status(settings, [settings.city(name) for name in ("other", "small")], NOW)["cities"]
     assert [*found["small"]] == ["error"] and file.name in found["small"]["error"]
     assert found["other"]["overdue"] is None
-    code, page = health({"cities": found})
+    code, page = _health({"cities": found})
     assert code == 503 and [*page["wrong"]] == ["small"]
     assert not any(
-        "small" in labels for labels in samples(generate_latest(Metrics(lambda: {"cities": found}).registry))
+        "small" in labels for labels in samples(generate_latest(_Metrics(lambda: {"cities": found}).registry))
     )
 
 
@@ -216,20 +216,20 @@ def test_a_damaged_ledger_is_named_and_no_silence(settings: Config) -> None:
     (settings.paths.data / "ledger.sqlite").write_bytes(b"no database" * 1000)
     found = status(settings, [settings.city()], NOW)
     assert "ledger.sqlite: file is not a database" in found["cities"]["small"]["error"]
-    assert health(found)[0] == 503
+    assert _health(found)[0] == 503
 
 
 def test_the_service_runs_while_its_lock_is_held(settings: Config) -> None:
     data = settings.paths.data
-    assert not is_running(data)
-    with service_lock(data):
-        assert is_running(data) and status(settings, [], NOW)["running"] is True
-    assert not is_running(data)
+    assert not _is_running(data)
+    with _service_lock(data):
+        assert _is_running(data) and status(settings, [], NOW)["running"] is True
+    assert not _is_running(data)
 
 
 def test_the_command_prints_it_for_people_and_for_programs(settings: Config, trafficcast: Callable[..., Any]) -> None:
     champion(settings)
-    forecast(settings, NEWEST, Origin("climatology", BASELINE, "[bold]why"))
+    forecast(settings, NEWEST, Provenance("climatology", BASELINE, "[bold]why"))
     scores(settings, NEWEST - 4 * HOUR, 3.0)
     Ledger(settings.paths.data / "ledger.sqlite").record("forecast", "small", "vmrnn-b-1", NEWEST, "baseline", "why")
     plain = trafficcast("status")
@@ -242,8 +242,11 @@ def test_the_command_prints_it_for_people_and_for_programs(settings: Config, tra
 
 def test_health_is_503_while_a_forecast_is_overdue() -> None:
     well = {"overdue": False, "forecast": {"init_time": "10:00"}}
-    assert health({"cities": {"a": well, "b": {"overdue": None, "forecast": None}}}) == (200, {"ok": True, "wrong": {}})
-    code, page = health(
+    assert _health({"cities": {"a": well, "b": {"overdue": None, "forecast": None}}}) == (
+        200,
+        {"ok": True, "wrong": {}},
+    )
+    code, page = _health(
         {"cities": {"a": well, "b": well | {"overdue": True}, "c": {"overdue": True, "forecast": None}}}
     )
     assert (code, page["ok"]) == (503, False)
@@ -254,16 +257,16 @@ def test_health_is_503_while_a_forecast_is_overdue() -> None:
 
 
 def test_metrics_of_a_city_without_anything(settings: Config) -> None:
-    metrics = Metrics(lambda: status(settings, [settings.city()], NOW))
+    metrics = _Metrics(lambda: status(settings, [settings.city()], NOW))
     assert samples(generate_latest(metrics.registry)) == {("trafficcast_open_alerts", "small"): 0}
 
 
 def test_metrics_tell_how_it_stands_and_what_happened(settings: Config) -> None:
     champion(settings)
     flows(settings, NEWEST - HOUR)
-    forecast(settings, NEWEST, Origin("climatology", BASELINE, "why"), late=12)
+    forecast(settings, NEWEST, Provenance("climatology", BASELINE, "why"), late=12)
     scores(settings, NEWEST - 4 * HOUR, 4.0)
-    metrics = Metrics(lambda: status(settings, [settings.city()], NOW + HOUR))
+    metrics = _Metrics(lambda: status(settings, [settings.city()], NOW + HOUR))
     for result, seconds in (("done", 0.2), ("done", 2.0), ("failed", 0.2)):
         metrics.ran("forecast", "small", result, seconds)
     found = samples(generate_latest(metrics.registry))
@@ -289,7 +292,7 @@ def address(settings: Config) -> Any:
     def ask() -> dict[str, Any]:
         return status(settings, [settings.city()], NOW)
 
-    server = serve(Service(port=0), Metrics(ask), ask)
+    server = _serve(Service(port=0), _Metrics(ask), ask)
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
@@ -336,4 +339,4 @@ def test_many_ask_at_once(address: str) -> None:
 def test_a_port_that_is_taken_is_named(address: str) -> None:
     port = int(address.rpartition(":")[2])
     with pytest.raises(InputError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*set \[service\] address and port"):
-        serve(Service(port=port), Metrics(dict), dict)
+        _serve(Service(port=port), _Metrics(dict), dict)

@@ -196,7 +196,7 @@ def polylines(draw: st.DrawFn) -> str:
 @settings(derandomize=True, deadline=None, database=None, max_examples=300)
 @given(st.lists(polylines(), max_size=6))
 def test_polylines_are_what_json_says(lines: list[str]) -> None:
-    places, n = porto.read_polylines(pa.array(lines, pa.string()))
+    places, n = porto._read_polylines(pa.array(lines, pa.string()))
     wanted: list[list[float]] = []
     for line, count in zip(lines, n.tolist(), strict=True):
         try:

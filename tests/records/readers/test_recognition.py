@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from trafficcast.config.city import City
-from trafficcast.config.feed import ColumnNames, Feed
+from trafficcast.config.feed import Feed, _ColumnNames
 from trafficcast.errors import InputError
 from trafficcast.records import readers
-from trafficcast.records.readers import FORMATS, Format, find_records, read, recognise
+from trafficcast.records.readers import _FORMATS, _Format, find_records, read, recognise
 from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import Source, find_sources
 
@@ -43,7 +43,7 @@ def starred(monkeypatch: pytest.MonkeyPatch) -> Callable[[Source, City], Iterato
     def read_starred(source: Source, city: City) -> Iterator[Batch]:
         yield Batch(Points.concatenate([]), 0, notes=(f"{source.name} in {city.name}",))
 
-    monkeypatch.setitem(FORMATS, "starred", Format(lambda source, head: b"*" in head, read_starred))
+    monkeypatch.setitem(_FORMATS, "starred", _Format(lambda source, head: b"*" in head, read_starred))
     return read_starred
 
 
@@ -78,7 +78,7 @@ def test_one_file_of_no_format_is_refused_with_what_it_looks_like_and_what_to_do
     assert f"{tmp_path / 'notes.txt'} is of no known format: its first line is 'dear diary'" in text
     assert "--format" in text
     assert "[cities.bay.feed]" in text
-    assert all(name in text for name in FORMATS)
+    assert all(name in text for name in _FORMATS)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_read_recognises_what_is_not_named(tmp_path: Path, starred: object) -> N
 
 
 def test_every_format_is_named_and_the_particular_go_before_the_general() -> None:
-    assert list(readers.FORMATS) == ["cabspotting", "tdrive", "porto", "tlc", "csv", "parquet", "jsonl"]
+    assert list(readers._FORMATS) == ["cabspotting", "tdrive", "porto", "tlc", "csv", "parquet", "jsonl"]
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the Cabspotting records are not beside the project")
@@ -212,7 +212,7 @@ def test_where_columns_are_named_a_file_is_a_table_of_them(tmp_path: Path) -> No
     """A table with the latitude first, which looks like T-Drive's."""
     file = tmp_path / "taxis.csv"
     file.write_text("7,2008-02-02 15:36:08,39.9,41.5\n" * 3)
-    feed = Feed(columns=ColumnNames(vehicle="0", time="1", lat="2", lon="3"))
+    feed = Feed(columns=_ColumnNames(vehicle="0", time="1", lat="2", lon="3"))
     city = CITY.model_copy(update={"feed": feed})
     ((source, name),), _ = find_records(str(file), city)
     assert name == "csv"

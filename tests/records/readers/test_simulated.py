@@ -17,7 +17,7 @@ from trafficcast.config.feed import Feed
 from trafficcast.ingest.ingest import ingest
 from trafficcast.ingest.record_store import RecordStore
 from trafficcast.records.readers import find_records
-from trafficcast.simulator.files import FORMATS
+from trafficcast.simulator.files import _FORMATS
 from trafficcast.simulator.simulator import simulate, truth_file
 from trafficcast.stores.flows import read_flows
 
@@ -29,7 +29,7 @@ PERIODS = {
     "clocks set forward": np.datetime64("2024-03-30T12:00"),
     "clocks set back": np.datetime64("2024-10-26T12:00"),
 }
-ALL = [*((name, False) for name in FORMATS), ("cabspotting", True), ("porto", True)]  # a format, whether trips count
+ALL = [*((name, False) for name in _FORMATS), ("cabspotting", True), ("porto", True)]  # a format, whether trips count
 Records = Callable[[str, bool, str], tuple[City, Path]]
 
 
@@ -75,7 +75,7 @@ def test_the_flows_are_the_true_ones(
 
 
 @pytest.mark.parametrize("packing", ["zip", "gz", "zst"])
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", _FORMATS)
 def test_the_flows_of_packed_files_are_the_true_ones(
     file_format: str, packing: str, records: Records, tmp_path: Path
 ) -> None:

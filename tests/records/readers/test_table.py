@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trafficcast.config.city import City
-from trafficcast.config.feed import ColumnNames, Feed
+from trafficcast.config.feed import Feed, _ColumnNames
 from trafficcast.errors import InputError
 from trafficcast.records.readers import cell_values as cells
 from trafficcast.records.readers import delimited, read, recognise, table
@@ -34,7 +34,7 @@ A_ROW = ("a", START * 10**6, 9.5, 45.5, -1)
 
 
 def with_columns(timezone: str | None = None, **names: str) -> City:
-    return CITY.model_copy(update={"feed": Feed(columns=ColumnNames(**names), timezone=timezone)})
+    return CITY.model_copy(update={"feed": Feed(columns=_ColumnNames(**names), timezone=timezone)})
 
 
 def source(folder: Path, data: bytes, name: str = "file") -> Source:
@@ -254,11 +254,11 @@ def test_mixed_line_ends_and_blank_lines(tmp_path: Path) -> None:
     assert read_csv(tmp_path, HEADER + row + b"\r\n\r\n" + row + b"\n\n" + row + b"\r" + row) == [A_ROW] * 4
 
 
-@pytest.mark.parametrize("block_bytes", [delimited.BLOCK_BYTES, 64])
+@pytest.mark.parametrize("block_bytes", [delimited._BLOCK_BYTES, 64])
 def test_ids_are_text_with_whatever_is_in_quotes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
-    monkeypatch.setattr(delimited, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", block_bytes)
     names = ['a "b"', "a,b", "a\nb", "007", "-7", "\u4e0a\u6d77", "\u010c\u00f3", "18446744073709551615", "x" * 70]
     rest = ",2024-04-08T00:00:00Z,9.5,45.5\n"
     text = HEADER.decode() + "".join('"' + name.replace('"', '""') + '"' + rest for name in names * 3)
@@ -287,7 +287,7 @@ def test_a_bad_row_is_dropped_and_counted(tmp_path: Path, bad: bytes) -> None:
 
 
 def test_many_bad_rows_in_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 200)
     text = HEADER + b"".join(ROW + bad + ROW for bad in BAD_ROWS) * 3
     assert read_csv(tmp_path, text, unparsable=3 * len(BAD_ROWS)) == [A_ROW] * (6 * len(BAD_ROWS))
 
@@ -330,8 +330,8 @@ def test_what_is_binary_is_refused(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "BLOCK_BYTES", 100)
-    monkeypatch.setattr(delimited, "LINE_BYTES", 1_000)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(delimited, "_LINE_BYTES", 1_000)
     with pytest.raises(InputError, match="a line of more than"):
         read_csv(tmp_path, HEADER + ROW + b"x" * 2_000)
 
@@ -411,8 +411,8 @@ NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nano
 def test_the_unit_of_numbers_is_that_of_most_rows_of_the_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
-    monkeypatch.setattr(delimited, "BLOCK_BYTES", 300)
-    monkeypatch.setattr(table, "BATCH_ROWS", 20)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 300)
+    monkeypatch.setattr(table, "_BATCH_ROWS", 20)
     numbers = [5] * 60 + [(START + i) * FACTORS[unit] for i in range(100)]
     wanted = [(START + i) * 10**6 for i in range(100)]
     lines = "".join(f"a,{number},9.5,45.5\n" for number in numbers).encode()
@@ -489,7 +489,7 @@ def test_occupied_as_text(tmp_path: Path, words: str, flags: list[int]) -> None:
     ],
 )  # fmt: skip
 def test_occupied_of_any_type(values: pa.Array, flags: list[int]) -> None:
-    found = cells.occupancy(values)
+    found = cells._occupancy(values)
     assert found.dtype == np.int8
     assert found.tolist() == flags
 
@@ -564,7 +564,7 @@ def test_times_beyond_64_bits_of_microseconds_stay_implausible() -> None:
         pa.array([1e300, -1e300]),
         pa.array(["9" * 30, "-" + "9" * 30]),
     ):
-        us, ok, _ = cells.times(times, ZoneInfo("UTC"), "s")
+        us, ok, _ = cells._times(times, ZoneInfo("UTC"), "s")
         assert ok is None
         assert ((us > 10**18) | (us <= 0)).all()
 
@@ -595,7 +595,7 @@ def test_columns_of_parquet_are_found_and_told_like_those_of_text(tmp_path: Path
 
 
 def test_parquet_in_batches_and_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "BATCH_ROWS", 7)
+    monkeypatch.setattr(table, "_BATCH_ROWS", 7)
     names = [f"cab {i % 13}" for i in range(100)]
     for vehicles in (names, pa.array(names).dictionary_encode(), list(range(100))):
         batches = list(read(parquet(tmp_path, points(100, vehicle=vehicles), row_group_size=30), CITY))
@@ -677,7 +677,7 @@ def test_json_values_of_any_type(tmp_path: Path) -> None:
 
 
 def test_json_lines_that_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 300)
     text = (json_lines({**GOOD, "hired": True}) + json_lines({**GOOD, "hired": False}) + b"odd\n") * 20
     batches = list(read(source(tmp_path, text), CITY, "jsonl"))
     assert len(batches) > 5
@@ -729,10 +729,10 @@ def test_text_is_the_same_read_as_types_and_as_text(
     text = "vehicle,time,lon,lat,occupied\n" + "".join(",".join(row) + "\n" for row in [*rows[:3] * 3, *rows])
     one = source(tmp_path_factory.getbasetemp(), text.encode(), "rows.csv")
     found: list[Any] = []
-    for tries, block_bytes in ((delimited.TRIES, 1 << 20), (0, 1 << 20), (1_000, 40)):
+    for tries, block_bytes in ((delimited._TRIES, 1 << 20), (0, 1 << 20), (1_000, 40)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(delimited, "TRIES", tries)
-            patch.setattr(delimited, "BLOCK_BYTES", block_bytes)
+            patch.setattr(delimited, "_TRIES", tries)
+            patch.setattr(delimited, "_BLOCK_BYTES", block_bytes)
             try:
                 batches = list(read(one, CITY, "csv"))
                 found.append((sum((batch.dropped for batch in batches), Counter()), sorted(rows_of(batches))))

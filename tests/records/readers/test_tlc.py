@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trafficcast.config.city import City
-from trafficcast.config.feed import ColumnNames, Feed
+from trafficcast.config.feed import Feed, _ColumnNames
 from trafficcast.errors import InputError
 from trafficcast.records.readers import find_records, read, tlc
 from trafficcast.records.records import SECOND_US, Batch, Trips, ZoneTrips
@@ -250,7 +250,7 @@ def test_clock_changes(tmp_path: Path, as_parquet: bool) -> None:
 
 
 def test_the_feeds_clock_and_columns_go_before_the_usual(tmp_path: Path) -> None:
-    columns = ColumnNames(pickup_time="tpep_dropoff_datetime", dropoff_time="tpep_pickup_datetime")
+    columns = _ColumnNames(pickup_time="tpep_dropoff_datetime", dropoff_time="tpep_pickup_datetime")
     city = CITY.model_copy(update={"feed": Feed(timezone="UTC", columns=columns)})
     [batch] = read_all(write(tmp_path, HEADER + ROW), city)
     assert rows_of(batch) == [(ENDED - 5 * 3600, *TRIP[1:3], BEGAN - 5 * 3600, *TRIP[4:])]

@@ -16,11 +16,11 @@ from trafficcast.records.readers import cabspotting, porto, table, tdrive, tlc
 from trafficcast.records.records import Batch
 from trafficcast.records.sources import Source, find_sources
 
-HEADS = 4096, 65536  # bytes: few are quick and mostly enough, many are for long lines
+_HEADS = 4096, 65536  # bytes: few are quick and mostly enough, many are for long lines
 
 
 @dataclass(frozen=True)
-class Format:
+class _Format:
     """How files of one kind are told from others and read.
 
     `recognise` is given a source and its first bytes, decompressed. `read` yields the records in batches of at most
@@ -32,16 +32,16 @@ class Format:
 
 
 # In the order of recognition: the particular before the general.
-FORMATS = {
-    "cabspotting": Format(cabspotting.recognise, cabspotting.read),
-    "tdrive": Format(tdrive.recognise, tdrive.read),
-    "porto": Format(porto.recognise, porto.read),
-    "tlc": Format(tlc.recognise, tlc.read),
-    "csv": Format(table.recognise_csv, table.read_csv),
-    "parquet": Format(table.recognise_parquet, table.read_parquet),
-    "jsonl": Format(table.recognise_jsonl, table.read_jsonl),
+_FORMATS = {
+    "cabspotting": _Format(cabspotting.recognise, cabspotting.read),
+    "tdrive": _Format(tdrive.recognise, tdrive.read),
+    "porto": _Format(porto.recognise, porto.read),
+    "tlc": _Format(tlc.recognise, tlc.read),
+    "csv": _Format(table._recognise_csv, table._read_csv),
+    "parquet": _Format(table._recognise_parquet, table._read_parquet),
+    "jsonl": _Format(table._recognise_jsonl, table._read_jsonl),
 }
-TABLES = ("csv", "parquet", "jsonl")
+_TABLES = ("csv", "parquet", "jsonl")
 
 
 def find_records(
@@ -57,7 +57,7 @@ def find_records(
     found, passed_over, strange = [], [], None
     sources = find_sources(location)
     for source in sources:
-        head = source.head(HEADS[0])
+        head = source.head(_HEADS[0])
         if _is_blank(head):
             passed_over.append(f"{source.path} is empty")
         elif name := wanted if wanted and len(sources) == 1 else _recognise(source, head, city, wanted):
@@ -75,7 +75,7 @@ def recognise(source: Source, city: City) -> str:
 
     Raises InputError where none does, or the source cannot be read.
     """
-    head = source.head(HEADS[0])
+    head = source.head(_HEADS[0])
     name = _known(city.feed.format) or _recognise(source, head, city)
     if name is None:
         raise InputError(_not_recognised(source, head, city))
@@ -88,37 +88,37 @@ def read(source: Source, city: City, format_name: str | None = None) -> Iterator
     Raises InputError for an unknown name or format, and while reading, where the source cannot be read.
     """
     name = _known(format_name)
-    if _is_blank(source.head(HEADS[0])):
+    if _is_blank(source.head(_HEADS[0])):
         return iter(())
-    return FORMATS[name or recognise(source, city)].read(source, city)
+    return _FORMATS[name or recognise(source, city)].read(source, city)
 
 
 def _known(name: str | None) -> str | None:
-    if name is not None and name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, 1)
+    if name is not None and name not in _FORMATS:
+        near = difflib.get_close_matches(name, _FORMATS, 1)
         hint = f", did you mean '{near[0]}'?" if near else "."
-        raise InputError(f"unknown format '{name}'{hint} Known are {', '.join(FORMATS)}")
+        raise InputError(f"unknown format '{name}'{hint} Known are {', '.join(_FORMATS)}")
     return name
 
 
 def _recognise(source: Source, head: bytes, city: City, wanted: str | None = None) -> str | None:
     # Where columns are named, the files are tables of those columns, whatever else they look like.
     named = any(name is not None for _, name in city.feed.columns)
-    formats = (wanted,) if wanted else TABLES if named else FORMATS
+    formats = (wanted,) if wanted else _TABLES if named else _FORMATS
     for name in formats:
-        if FORMATS[name].recognise(source, head):
+        if _FORMATS[name].recognise(source, head):
             return name
-    return _recognise(source, source.head(HEADS[1]), city, wanted) if len(head) == HEADS[0] else None
+    return _recognise(source, source.head(_HEADS[1]), city, wanted) if len(head) == _HEADS[0] else None
 
 
 def _is_blank(head: bytes) -> bool:
-    return len(head) < HEADS[0] and not head.removeprefix(codecs.BOM_UTF8).strip()
+    return len(head) < _HEADS[0] and not head.removeprefix(codecs.BOM_UTF8).strip()
 
 
 def _not_recognised(source: Source, head: bytes, city: City, wanted: str | None = None) -> str:
     return (
         f"{source.path} is {f'not {wanted}' if wanted else 'of no known format'}: {_first_line(head)}; known are "
-        f"{', '.join(FORMATS)}, and --format, or `format` in [cities.{city.name or 'NAME'}.feed], names one"
+        f"{', '.join(_FORMATS)}, and --format, or `format` in [cities.{city.name or 'NAME'}.feed], names one"
     )
 
 

@@ -21,23 +21,23 @@ from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import Source
 from trafficcast.records.timestamps import FAR_US, NAMES, epoch_unit, to_microseconds
 
-FILE_NAME = re.compile(r"new_(.+)\.txt", re.DOTALL)
-COLUMNS = {"lat": pa.float64(), "lon": pa.float64(), "occupied": pa.float64(), "time": pa.int64()}
-NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
-Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # lat, lon, occupied, microseconds
-MICROSECONDS = {"s": Fraction(1_000_000), "ms": Fraction(1_000), "us": Fraction(1), "ns": Fraction(1, 1_000)}
+_FILE_NAME = re.compile(r"new_(.+)\.txt", re.DOTALL)
+_COLUMNS = {"lat": pa.float64(), "lon": pa.float64(), "occupied": pa.float64(), "time": pa.int64()}
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # lat, lon, occupied, microseconds
+_MICROSECONDS = {"s": Fraction(1_000_000), "ms": Fraction(1_000), "us": Fraction(1), "ns": Fraction(1, 1_000)}
 
 
 def recognise(source: Source, head: bytes) -> bool:
     """Whether a source has a cab's name and a row of four numbers, or is no text: a cab's file that is damaged."""
-    if not FILE_NAME.fullmatch(source.stem):
+    if not _FILE_NAME.fullmatch(source.stem):
         return False
     return b"\0" in head or any(_numbers(line) for line in head.removeprefix(codecs.BOM_UTF8).splitlines())
 
 
 def read(source: Source, city: City) -> Iterator[Batch]:
     """Read one cab's file as one batch. Raises InputError when it cannot be read or no row is a Cabspotting row."""
-    name = FILE_NAME.fullmatch(source.stem)
+    name = _FILE_NAME.fullmatch(source.stem)
     if name is None:
         raise InputError(f"{source.path}: a Cabspotting file is named new_<cab>.txt, new_<cab>.txt.gz or .zst")
     with source.open() as stream:
@@ -57,15 +57,15 @@ def read(source: Source, city: City) -> Iterator[Batch]:
     yield Batch(points, rows, [name[1]], Counter(unparsable=rows - len(time)), notes)
 
 
-def _parse_table(text: bytes) -> tuple[Columns, int, str]:
+def _parse_table(text: bytes) -> tuple[_Columns, int, str]:
     """The fast way. Raises ArrowInvalid for anything but three numbers and a whole one in every row."""
     if b"x" in text or b"X" in text:
         raise pa.ArrowInvalid("hexadecimal times, which Arrow would read")
     table = csv.read_csv(
         io.BytesIO(text),
-        csv.ReadOptions(column_names=list(COLUMNS), use_threads=False),
+        csv.ReadOptions(column_names=list(_COLUMNS), use_threads=False),
         csv.ParseOptions(delimiter=" ", quote_char=False),
-        csv.ConvertOptions(column_types=COLUMNS, null_values=[]),
+        csv.ConvertOptions(column_types=_COLUMNS, null_values=[]),
     )
     columns = [column.to_numpy() for column in table.columns]
     finite = np.isfinite(columns[0]) & np.isfinite(columns[1]) & np.isfinite(columns[2])
@@ -74,20 +74,20 @@ def _parse_table(text: bytes) -> tuple[Columns, int, str]:
     return (lat, lon, occupied, to_microseconds(time, unit)), table.num_rows, unit
 
 
-def _parse_lines(text: bytes) -> tuple[Columns, int, str]:
+def _parse_lines(text: bytes) -> tuple[_Columns, int, str]:
     """The plain way, row by row, for files with rows to drop; blank lines are no rows."""
     lines = [line for line in text.splitlines() if line.strip()]
     rows = [row for line in lines if (row := _numbers(line))]
     lat, lon, occupied = (np.array([float(row[i]) for row in rows], np.float64) for i in range(3))
     times = [Fraction(Decimal(row[3].decode())) for row in rows]  # a product of Decimals would be rounded to 28 digits
     unit = epoch_unit(_whole(times))
-    return (lat, lon, occupied, _whole([time * MICROSECONDS[unit] for time in times])), len(lines), unit
+    return (lat, lon, occupied, _whole([time * _MICROSECONDS[unit] for time in times])), len(lines), unit
 
 
 def _numbers(line: bytes) -> list[bytes]:
     """The four finite numbers of a row as written, or nothing."""
     words = line.split()
-    if len(words) != 4 or not all(NUMBER.fullmatch(word) for word in words):
+    if len(words) != 4 or not all(_NUMBER.fullmatch(word) for word in words):
         return []
     return words if all(math.isfinite(float(word)) for word in words[:3]) else []
 

@@ -20,19 +20,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from trafficcast.records.readers.columns import OCCUPIED, TIMES
+from trafficcast.records.readers.columns import _OCCUPIED, _TIMES
 from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Batch, Points, Records
 from trafficcast.records.timestamps import FAR_US, NAMES, UNITS, local_to_utc, parse_times, to_microseconds
 
-Mask = np.ndarray | None
-NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
-WHOLE, FRACTIONAL = r"^-?[0-9]{1,18}$", r"^(?P<whole>[0-9]{1,18})\.(?P<digits>[0-9]{0,6})[0-9]*$"
-FLAGS = dict.fromkeys(("true", "t", "yes", "y"), "1") | dict.fromkeys(("false", "f", "no", "n"), "0")
-A_UNIT_US = {"s": Fraction(10**6), "ms": Fraction(10**3), "us": Fraction(1), "ns": Fraction(1, 10**3)}
-EXACT = 2.0**53  # beyond it float64 skips whole numbers
+_Mask = np.ndarray | None
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+_WHOLE, _FRACTIONAL = r"^-?[0-9]{1,18}$", r"^(?P<whole>[0-9]{1,18})\.(?P<digits>[0-9]{0,6})[0-9]*$"
+_FLAGS = dict.fromkeys(("true", "t", "yes", "y"), "1") | dict.fromkeys(("false", "f", "no", "n"), "0")
+_A_UNIT_US = {"s": Fraction(10**6), "ms": Fraction(10**3), "us": Fraction(1), "ns": Fraction(1, 10**3)}
+_EXACT = 2.0**53  # beyond it float64 skips whole numbers
 
 
-def to_batch(
+def _to_batch(
     kind: type[Records],
     columns: Mapping[str, pa.Array | pa.ChunkedArray],
     zone: tzinfo,
@@ -47,28 +47,28 @@ def to_batch(
     units = units or {}
     values: dict[str, np.ndarray] = {}
     vehicles: list[str] = []
-    masks: list[Mask] = []
-    masks_of_clocks: list[Mask] = []
+    masks: list[_Mask] = []
+    masks_of_clocks: list[_Mask] = []
     for field, column in columns.items():
         cells = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         if field == "vehicle":
-            values[field], vehicles, ok = vehicle_codes(cells)
+            values[field], vehicles, ok = _vehicle_codes(cells)
             masks.append(ok)
-        elif field in TIMES:
-            values[field], ok, exists = times(cells, zone, units.get(field))
+        elif field in _TIMES:
+            values[field], ok, exists = _times(cells, zone, units.get(field))
             masks.append(ok)
             masks_of_clocks.append(exists)
-        elif field == OCCUPIED:
-            values[field] = occupancy(cells)
+        elif field == _OCCUPIED:
+            values[field] = _occupancy(cells)
         else:
-            values[field], ok = whole_numbers(cells) if field.endswith("zone") else numbers(cells)
+            values[field], ok = _whole_numbers(cells) if field.endswith("zone") else _numbers(cells)
             masks.append(ok)
     n = len(next(iter(values.values())))
     if kind is Points:
-        values.setdefault(OCCUPIED, np.full(n, -1, np.int8))
+        values.setdefault(_OCCUPIED, np.full(n, -1, np.int8))
     records = kind(**{field.removeprefix("pickup_"): array for field, array in values.items()})
     dropped: Counter[str] = Counter(unparsable=lost)
-    parsed, exists = all_of(masks), all_of(masks_of_clocks)
+    parsed, exists = _all_of(masks), _all_of(masks_of_clocks)
     if parsed is not None or exists is not None:
         parsed = np.ones(n, np.bool_) if parsed is None else parsed
         keep = parsed if exists is None else parsed & exists
@@ -78,23 +78,23 @@ def to_batch(
     return Batch(records, n + lost, vehicles, +dropped, tuple(notes))
 
 
-def all_of(masks: Sequence[Mask]) -> Mask:
+def _all_of(masks: Sequence[_Mask]) -> _Mask:
     """The mask of what is true in every mask; None where there is nothing to leave out."""
     real = [mask for mask in masks if mask is not None]
     return np.logical_and.reduce(real) if real else None
 
 
-def is_text(kind: pa.DataType) -> bool:
+def _is_text(kind: pa.DataType) -> bool:
     """Whether cells of a type are text, whatever Arrow's name for it."""
     return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or _is_bytes(kind)
 
 
-def is_number(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     """Whether a text is a number as people write them."""
-    return re.match(NUMBER, cell.strip()) is not None
+    return re.match(_NUMBER, cell.strip()) is not None
 
 
-def texts(cells: pa.Array) -> pa.Array:
+def _texts(cells: pa.Array) -> pa.Array:
     """Cells of text as strings; in what is no UTF-8 the odd bytes are written as `\\xff`, which loses nothing."""
     try:
         strings = cells if pt.is_string(cells.type) else cells.cast(pa.string())
@@ -105,11 +105,11 @@ def texts(cells: pa.Array) -> pa.Array:
         return pa.array([cell and cell.decode("utf-8", "backslashreplace") for cell in odd], pa.string())
 
 
-def numbers(cells: pa.Array) -> tuple[np.ndarray, Mask]:
+def _numbers(cells: pa.Array) -> tuple[np.ndarray, _Mask]:
     """Cells of any numeric type or of text -> float64, and which are finite numbers."""
-    cells = decoded(cells)
-    if is_text(cells.type):
-        cells = _parse_numbers(texts(cells))
+    cells = _decoded(cells)
+    if _is_text(cells.type):
+        cells = _parse_numbers(_texts(cells))
     if not pt.is_float64(cells.type):
         cells = cells.cast(pa.float64(), safe=False)
     values = (cells.fill_null(np.nan) if cells.null_count else cells).to_numpy()
@@ -126,7 +126,7 @@ def _parse_numbers(cells: pa.Array) -> pa.Array:
         return cells.cast(pa.float64())
     except pa.ArrowInvalid:
         cells = pc.utf8_trim_whitespace(cells)
-        cells = pc.if_else(pc.match_substring_regex(cells, NUMBER), cells, pa.scalar(None, pa.string()))
+        cells = pc.if_else(pc.match_substring_regex(cells, _NUMBER), cells, pa.scalar(None, pa.string()))
         cells = pc.utf8_ltrim(cells, "+")
     try:
         return cells.cast(pa.float64())
@@ -134,17 +134,17 @@ def _parse_numbers(cells: pa.Array) -> pa.Array:
         return pa.array([None if cell is None else float(cell) for cell in cells.to_pylist()], pa.float64())
 
 
-def whole_numbers(cells: pa.Array) -> tuple[np.ndarray, Mask]:
+def _whole_numbers(cells: pa.Array) -> tuple[np.ndarray, _Mask]:
     """Cells of any numeric type or of text -> int64, and which are whole numbers."""
-    cells = decoded(cells)
+    cells = _decoded(cells)
     if pt.is_signed_integer(cells.type) and not cells.null_count:
         return cells.cast(pa.int64()).to_numpy(), None
-    values, _ = numbers(cells)
-    whole = (np.abs(values) <= EXACT) & (np.floor(values) == values)
+    values, _ = _numbers(cells)
+    whole = (np.abs(values) <= _EXACT) & (np.floor(values) == values)
     return np.where(whole, values, 0).astype(np.int64), None if whole.all() else whole
 
 
-def occupancy(cells: pa.Array) -> np.ndarray:
+def _occupancy(cells: pa.Array) -> np.ndarray:
     """Cells of 0 and 1, counts, booleans, or yes and no -> int8: 1 occupied, 0 not, -1 null or senseless."""
     if pt.is_null(cells.type):
         return np.full(len(cells), -1, np.int8)
@@ -154,11 +154,11 @@ def occupancy(cells: pa.Array) -> np.ndarray:
         flags = cells.to_numpy()
         if len(flags) and flags.min() >= 0 and flags.max() <= 1:
             return flags
-    if not is_text(decoded(cells).type):
-        return _sign(numbers(cells)[0])
+    if not _is_text(_decoded(cells).type):
+        return _sign(_numbers(cells)[0])
     encoded = cells if pt.is_dictionary(cells.type) else cells.dictionary_encode()  # few words, many cells
-    words = [FLAGS.get((word or "").strip().lower(), word) for word in texts(encoded.dictionary).to_pylist()]
-    meaning = np.append(_sign(numbers(pa.array(words, pa.string()))[0]), np.int8(-1))
+    words = [_FLAGS.get((word or "").strip().lower(), word) for word in _texts(encoded.dictionary).to_pylist()]
+    meaning = np.append(_sign(_numbers(pa.array(words, pa.string()))[0]), np.int8(-1))
     return meaning[_indices(encoded, len(words))]
 
 
@@ -166,10 +166,10 @@ def _sign(values: np.ndarray) -> np.ndarray:
     return np.where((values >= 0) & np.isfinite(values), values > 0, -1).astype(np.int8)
 
 
-def vehicle_codes(cells: pa.Array) -> tuple[np.ndarray, list[str], Mask]:
+def _vehicle_codes(cells: pa.Array) -> tuple[np.ndarray, list[str], _Mask]:
     """Cells that name vehicles, text or numbers -> codes (int32), the names by code, and which cells have a name."""
     if not pt.is_dictionary(cells.type):
-        cells = (texts(cells) if is_text(cells.type) else cells).dictionary_encode()
+        cells = (_texts(cells) if _is_text(cells.type) else cells).dictionary_encode()
     codes: dict[str, int] = {}
     of_value = [codes.setdefault(name, len(codes)) if name else -1 for name in _names(cells.dictionary)]
     if len(codes) == len(of_value) and not cells.indices.null_count:  # the usual case: each value is another name
@@ -181,8 +181,8 @@ def vehicle_codes(cells: pa.Array) -> tuple[np.ndarray, list[str], Mask]:
 
 def _names(values: pa.Array) -> list[str]:
     """Distinct values as vehicles' names, the empty string for what is none."""
-    if is_text(values.type):
-        return [(name or "").strip() for name in texts(values).to_pylist()]
+    if _is_text(values.type):
+        return [(name or "").strip() for name in _texts(values).to_pylist()]
     cells = values.to_pylist()
     if pt.is_floating(values.type) or pt.is_decimal(values.type):  # which whole numbers become where some are missing
         cells = [cell if cell is None or not isfinite(cell) or cell != int(cell) else int(cell) for cell in cells]
@@ -195,17 +195,17 @@ def _indices(cells: pa.DictionaryArray, null: int = 0) -> np.ndarray:
     return (indices.fill_null(null) if indices.null_count else indices).to_numpy()
 
 
-def times(cells: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.ndarray, Mask, Mask]:
+def _times(cells: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.ndarray, _Mask, _Mask]:
     """Cells of times -> microseconds UTC, which cells are times, and which of these exist: the clocks skip some.
 
     Timestamps of any unit, dates (their midnight) and text; with a unit (s, ms, us, ns) numbers, as such or as text.
     What has neither zone nor offset is local to `zone`.
     """
-    cells = decoded(cells)
+    cells = _decoded(cells)
     if pt.is_decimal(cells.type):
         cells = cells.cast(pa.string())
-    if is_text(cells.type):
-        return _times_of_text(texts(cells), zone, unit)
+    if _is_text(cells.type):
+        return _times_of_text(_texts(cells), zone, unit)
     ok = cells.is_valid().to_numpy(zero_copy_only=False) if cells.null_count else None
     if pt.is_null(cells.type):
         return np.zeros(len(cells), np.int64), ok, None
@@ -219,7 +219,7 @@ def times(cells: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.nd
     cells = cells.cast(pa.float64() if pt.is_floating(kind) else pa.int64())
     values = (cells.fill_null(0) if cells.null_count else cells).to_numpy()
     if pt.is_floating(kind) and not np.isfinite(values).all():
-        ok = all_of([ok, np.isfinite(values)])
+        ok = _all_of([ok, np.isfinite(values)])
     us = values if unit == "us" and not pt.is_floating(kind) else to_microseconds(values, unit or "s")
     if not pt.is_timestamp(kind) or kind.tz is not None:
         return us, ok, None
@@ -227,24 +227,24 @@ def times(cells: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.nd
     return us, ok, None if exists.all() else exists
 
 
-def _times_of_text(cells: pa.Array, zone: tzinfo, unit: str | None) -> tuple[np.ndarray, Mask, Mask]:
+def _times_of_text(cells: pa.Array, zone: tzinfo, unit: str | None) -> tuple[np.ndarray, _Mask, _Mask]:
     if unit is not None:
-        us, ok = numbers_as_times(cells, unit)
+        us, ok = _numbers_as_times(cells, unit)
         return us, None if ok.all() else ok, None
     us, exists, skipped = parse_times(cells, zone)
     ok = exists | skipped
     return us, None if ok.all() else ok, ~skipped if skipped.any() else None
 
 
-def numbers_as_times(cells: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray]:
+def _numbers_as_times(cells: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray]:
     """Numbers as strings, since 1970 in a unit -> microseconds, digit for digit, and which cells are numbers."""
     cells = pc.utf8_trim_whitespace(cells)
     us = np.zeros(len(cells), np.int64)
-    whole = pc.match_substring_regex(cells, WHOLE).fill_null(False).to_numpy(zero_copy_only=False)
+    whole = pc.match_substring_regex(cells, _WHOLE).fill_null(False).to_numpy(zero_copy_only=False)
     us[whole] = to_microseconds(cells.filter(pa.array(whole)).cast(pa.int64()).to_numpy(), unit)
     if whole.all():
         return us, whole
-    parts = pc.extract_regex(cells, FRACTIONAL)
+    parts = pc.extract_regex(cells, _FRACTIONAL)
     fractional = parts.is_valid().to_numpy(zero_copy_only=False)
     parts = parts.drop_null()
     millionths = pc.utf8_rpad(parts.field("digits"), 6, "0").cast(pa.int64()).to_numpy()
@@ -253,25 +253,25 @@ def numbers_as_times(cells: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray
     ok = whole | fractional
     rest = np.flatnonzero(~ok)  # negative fractions, powers of ten, more than 18 digits, and what is no number
     for i, cell in zip(rest.tolist(), cells.take(pa.array(rest)).to_pylist(), strict=True):
-        if cell is not None and is_number(cell):
-            us[i] = min(max(floor(Fraction(Decimal(cell)) * A_UNIT_US[unit]), -FAR_US), FAR_US)
+        if cell is not None and _is_number(cell):
+            us[i] = min(max(floor(Fraction(Decimal(cell)) * _A_UNIT_US[unit]), -FAR_US), FAR_US)
             ok[i] = True
     return us, ok
 
 
-def count_units(cells: pa.Array | pa.ChunkedArray) -> Counter[str]:
+def _count_units(cells: pa.Array | pa.ChunkedArray) -> Counter[str]:
     """Of cells that are numbers, or numbers as text: how many are a time from 2000 to a day from now in each unit."""
-    values, _ = numbers(cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells)
+    values, _ = _numbers(cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells)
     latest = int(time.time()) * SECOND_US + DAY_US
     return Counter(
         {
             unit: int(np.count_nonzero((values >= EARLIEST_US / float(us)) & (values < latest / float(us))))
-            for unit, us in A_UNIT_US.items()
+            for unit, us in _A_UNIT_US.items()
         }
     )
 
 
-def best_unit(counts: Counter[str]) -> str:
+def _best_unit(counts: Counter[str]) -> str:
     """The unit in which most are times; seconds in a tie."""
     return max(UNITS, key=lambda unit: counts[unit])
 
@@ -280,11 +280,11 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
 
 
-def shown(cells: pa.Array) -> str:
+def _shown(cells: pa.Array) -> str:
     """Cells as a text for people, also those that Python has no value for, such as times beyond the year 9999."""
-    return " ".join(decoded(cells).to_string().strip("[]\n ").split())
+    return " ".join(_decoded(cells).to_string().strip("[]\n ").split())
 
 
-def decoded(cells: pa.Array) -> pa.Array:
+def _decoded(cells: pa.Array) -> pa.Array:
     """Cells without their dictionary."""
     return cells.dictionary_decode() if pt.is_dictionary(cells.type) else cells

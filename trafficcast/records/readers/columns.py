@@ -10,46 +10,46 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.records import Points, Records, Trips, ZoneTrips
 
-KINDS: dict[type[Records], tuple[str, ...]] = {
+_KINDS: dict[type[Records], tuple[str, ...]] = {
     Points: ("vehicle", "time", "lon", "lat"),
     Trips: ("pickup_time", "pickup_lon", "pickup_lat", "dropoff_time", "dropoff_lon", "dropoff_lat"),
     ZoneTrips: ("pickup_time", "pickup_zone", "dropoff_time", "dropoff_zone"),
 }
-OCCUPIED = "occupied"  # may be missing
-TIMES = ("time", "pickup_time", "dropoff_time")
+_OCCUPIED = "occupied"  # may be missing
+_TIMES = ("time", "pickup_time", "dropoff_time")
 
 # Usual names, without blanks, underscores, dashes and capitals; a later group counts where an earlier one has none.
-LON, LAT = (("lon", "lng", "long", "longitude"), ("x",)), (("lat", "latitude"), ("y",))
-TIME = ("time", "timestamp", "datetime", "gpstime", "recordtime", "unixtime", "epoch"), ("ts", "t", "date")
-ZONE = (("zone", "zoneid", "locationid"),)
-USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
+_LON, _LAT = (("lon", "lng", "long", "longitude"), ("x",)), (("lat", "latitude"), ("y",))
+_TIME = ("time", "timestamp", "datetime", "gpstime", "recordtime", "unixtime", "epoch"), ("ts", "t", "date")
+_ZONE = (("zone", "zoneid", "locationid"),)
+_USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "vehicle": (
         ("vehicle", "vehicleid", "taxi", "taxiid", "cab", "cabid", "medallion", "plate", "licenseplate"),
         ("car", "carid", "device", "deviceid", "imei", "driver", "driverid", "hacklicense"),
         ("id", "uid", "objectid"),
     ),
-    "time": TIME,
-    "lon": LON,
-    "lat": LAT,
-    OCCUPIED: (("occupied", "occupancy", "hired", "busy", "passenger"),),
+    "time": _TIME,
+    "lon": _LON,
+    "lat": _LAT,
+    _OCCUPIED: (("occupied", "occupancy", "hired", "busy", "passenger"),),
 }
 for _end, _starts in (
     ("pickup", ("pickup", "tpeppickup", "lpeppickup", "trippickup", "start", "pu")),
     ("dropoff", ("dropoff", "tpepdropoff", "lpepdropoff", "tripdropoff", "end", "do")),
 ):
-    for _what, _groups in (("time", TIME), ("lon", LON), ("lat", LAT), ("zone", ZONE)):
-        USUAL_NAMES[f"{_end}_{_what}"] = tuple(tuple(s + name for s in _starts for name in group) for group in _groups)
+    for _what, _groups in (("time", _TIME), ("lon", _LON), ("lat", _LAT), ("zone", _ZONE)):
+        _USUAL_NAMES[f"{_end}_{_what}"] = tuple(tuple(s + name for s in _starts for name in group) for group in _groups)
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """The kind of a table's records, and the position of the column of each of its fields."""
 
     kind: type[Records]
     columns: dict[str, int]
 
 
-def find_columns(names: Sequence[str], city: City, path: str) -> Layout:
+def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
     """Which columns make which kind of records: those that the city's feed names, the others by usual names.
 
     Raises InputError where columns are missing or several could be the same, with what to write in the configuration.
@@ -63,16 +63,16 @@ def find_columns(names: Sequence[str], city: City, path: str) -> Layout:
                 f"{_listed(names)}"
             )
     taken = {i for places in found.values() for i in places}
-    found |= {field: _usual_columns(names, field, taken) for field in USUAL_NAMES if field not in found}
-    kinds = [kind for kind in KINDS if set(named) <= {*KINDS[kind], *_may_be_missing(kind)}] or list(KINDS)
-    kind = max(kinds, key=lambda kind: sum(map(bool, map(found.__getitem__, KINDS[kind]))) / len(KINDS[kind]))
-    missing = [field for field in KINDS[kind] if not found[field]]
+    found |= {field: _usual_columns(names, field, taken) for field in _USUAL_NAMES if field not in found}
+    kinds = [kind for kind in _KINDS if set(named) <= {*_KINDS[kind], *_may_be_missing(kind)}] or list(_KINDS)
+    kind = max(kinds, key=lambda kind: sum(map(bool, map(found.__getitem__, _KINDS[kind]))) / len(_KINDS[kind]))
+    missing = [field for field in _KINDS[kind] if not found[field]]
     if missing:
         raise InputError(
             f"{path} has no column known as its {' or '.join(missing)}; its columns are {_listed(names)}: name those "
             f'meant under {_table(city)}, such as {missing[0]} = "NAME"'
         )
-    fields = [*KINDS[kind], *(field for field in _may_be_missing(kind) if found[field])]
+    fields = [*_KINDS[kind], *(field for field in _may_be_missing(kind) if found[field])]
     for field in fields:
         if len(found[field]) > 1:
             several = [names[i] for i in found[field]]
@@ -80,26 +80,26 @@ def find_columns(names: Sequence[str], city: City, path: str) -> Layout:
                 f"{path} has several columns that could be its {field}: {_listed(several)}; name the one meant under "
                 f'{_table(city)}, such as {field} = "{several[0]}", or rename those that have one name'
             )
-    return Layout(kind, {field: found[field][0] for field in fields})
+    return _Layout(kind, {field: found[field][0] for field in fields})
 
 
-def has_usual_columns(names: Sequence[str], kinds: Iterable[type[Records]] = tuple(KINDS)) -> bool:
+def _has_usual_columns(names: Sequence[str], kinds: Iterable[type[Records]] = tuple(_KINDS)) -> bool:
     """Whether columns of these names make records of one of the kinds without any configuration."""
-    return any(all(_usual_columns(names, field, set()) for field in KINDS[kind]) for kind in kinds)
+    return any(all(_usual_columns(names, field, set()) for field in _KINDS[kind]) for kind in kinds)
 
 
-def plain_name(name: str) -> str:
+def _plain_name(name: str) -> str:
     """A column's name without blanks, underscores, dashes and capitals."""
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def _may_be_missing(kind: type[Records]) -> tuple[str, ...]:
-    return (OCCUPIED,) if kind is Points else ()
+    return (_OCCUPIED,) if kind is Points else ()
 
 
 def _usual_columns(names: Sequence[str], field: str, taken: set[int]) -> list[int]:
-    plain = [plain_name(name) for name in names]
-    for group in USUAL_NAMES[field]:
+    plain = [_plain_name(name) for name in names]
+    for group in _USUAL_NAMES[field]:
         if places := [i for i, name in enumerate(plain) if name in group and i not in taken]:
             return places
     return []

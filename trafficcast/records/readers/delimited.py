@@ -17,18 +17,18 @@ from pyarrow import csv as arrow_csv
 from trafficcast.errors import InputError
 from trafficcast.records.sources import Source, reading
 
-BLOCK_BYTES = 1 << 23
-LINE_BYTES = 1 << 26  # a longer line is none
-HEAD_BYTES = 1 << 16
-SAMPLE_ROWS = 100
-DELIMITERS = ",;\t|"
-NEWLINE = re.compile(rb"\r\n|\n|\r")
-LINES_OF_A_ROW = 100
-TRIES = 3
+_BLOCK_BYTES = 1 << 23
+_LINE_BYTES = 1 << 26  # a longer line is none
+_HEAD_BYTES = 1 << 16
+_SAMPLE_ROWS = 100
+_DELIMITERS = ",;\t|"
+_NEWLINE = re.compile(rb"\r\n|\n|\r")
+_LINES_OF_A_ROW = 100
+_TRIES = 3
 
 
 @dataclass(frozen=True)
-class Dialect:
+class _Dialect:
     """How a CSV file is written: `names` of its columns, the bytes before its first row, and some of its rows.
 
     Columns beyond the header, which are empty where lines end with delimiters, have no names.
@@ -45,7 +45,7 @@ class Dialect:
         return len(row) >= named and not "".join(row[named:]).strip()
 
 
-def csv_dialect(head: bytes) -> Dialect:
+def _csv_dialect(head: bytes) -> _Dialect:
     """How a CSV text that begins so is written: with the delimiter that most rows agree on, and a header."""
     lines = head.splitlines(keepends=True)
     if len(lines) > 1 and len(head) >= 4096:
@@ -54,9 +54,9 @@ def csv_dialect(head: bytes) -> Dialect:
     text[:1] = [line.removeprefix("\ufeff") for line in text[:1]]
     blank = next((i for i, line in enumerate(text) if line.strip()), len(text))
     found = []
-    for delimiter in DELIMITERS:
+    for delimiter in _DELIMITERS:
         names, taken, sample = _sample(text[blank:], delimiter)
-        dialect = Dialect(delimiter, names, sum(map(len, lines[: blank + taken])), sample)
+        dialect = _Dialect(delimiter, names, sum(map(len, lines[: blank + taken])), sample)
         widths = Counter(len(row) for row in sample if dialect.fits(row))
         width = max(widths, key=lambda width: widths[width], default=len(names))
         names.extend([""] * (width - len(names)))
@@ -64,11 +64,11 @@ def csv_dialect(head: bytes) -> Dialect:
     return max(found, key=lambda one: one[:2])[2]
 
 
-def without_header(dialect: Dialect, head: bytes) -> Dialect:
+def _without_header(dialect: _Dialect, head: bytes) -> _Dialect:
     """The dialect of a text whose first row is no header; its columns are named "0", "1", ..."""
     start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     names = [str(i) for i in range(len(dialect.names))]
-    return Dialect(dialect.delimiter, names, start, [dialect.names, *dialect.sample])
+    return _Dialect(dialect.delimiter, names, start, [dialect.names, *dialect.sample])
 
 
 def _sample(text: list[str], delimiter: str) -> tuple[list[str], int, list[list[str]]]:
@@ -80,7 +80,7 @@ def _sample(text: list[str], delimiter: str) -> tuple[list[str], int, list[list[
     try:
         names = [name.strip() for name in next(rows, [])]
         taken = rows.line_num
-        while len(sample) < SAMPLE_ROWS:
+        while len(sample) < _SAMPLE_ROWS:
             if row := next(rows):
                 sample.append(row)
     except (StopIteration, csv.Error):  # csv.Error: no CSV from here on, as the reader will tell
@@ -88,8 +88,8 @@ def _sample(text: list[str], delimiter: str) -> tuple[list[str], int, list[list[
     return names, taken, sample
 
 
-def csv_tables(
-    source: Source, dialect: Dialect, columns: dict[str, int], types: dict[str, pa.DataType] | None = None
+def _csv_tables(
+    source: Source, dialect: _Dialect, columns: dict[str, int], types: dict[str, pa.DataType] | None = None
 ) -> Iterator[tuple[pa.Table, int]]:
     """Columns of a CSV file, by their positions, block by block, and how many rows of each have not the right fields.
 
@@ -100,9 +100,9 @@ def csv_tables(
     plain = {str(i): pa.string() for i in columns.values()}
     hexadecimal = typed is not None and pa.int64() in typed.values()  # would be read by Arrow
     failures = 0
-    for block in map(_as_utf8, text_blocks(source, dialect.start, quotes=True)):
+    for block in map(_as_utf8, _text_blocks(source, dialect.start, quotes=True)):
         found = None
-        if typed is not None and failures < TRIES and not (hexadecimal and (b"0x" in block or b"0X" in block)):
+        if typed is not None and failures < _TRIES and not (hexadecimal and (b"0x" in block or b"0X" in block)):
             found = _parse(block, dialect, typed)
             failures = 0 if found else failures + 1
         found = found or _parse(block, dialect, plain)
@@ -115,17 +115,17 @@ def csv_tables(
         yield table.select([str(i) for i in columns.values()]).rename_columns(list(columns)), bad
 
 
-def _parse(block: bytes, dialect: Dialect, types: dict[str, pa.DataType]) -> tuple[pa.Table, int] | None:
+def _parse(block: bytes, dialect: _Dialect, types: dict[str, pa.DataType]) -> tuple[pa.Table, int] | None:
     """As `_read`; None where a cell cannot be read as its type, or lines are lost in quotes that are never closed."""
     try:
         table, bad = _read(block, dialect, types)
     except pa.ArrowInvalid:
         return None
-    lost_lines = b'"' in block and table.num_rows + bad < len(NEWLINE.findall(block))
+    lost_lines = b'"' in block and table.num_rows + bad < len(_NEWLINE.findall(block))
     return None if lost_lines else (table, bad)
 
 
-def _read(block: bytes, dialect: Dialect, types: dict[str, pa.DataType]) -> tuple[pa.Table, int]:
+def _read(block: bytes, dialect: _Dialect, types: dict[str, pa.DataType]) -> tuple[pa.Table, int]:
     """The columns of these names (positions) and types, and how many rows have too few or too many fields."""
     odd: list[str] = []
 
@@ -158,15 +158,15 @@ def _as_utf8(block: bytes) -> bytes:
     return block
 
 
-def _mend(block: bytes, dialect: Dialect) -> tuple[bytes, int]:
+def _mend(block: bytes, dialect: _Dialect) -> tuple[bytes, int]:
     """A block without the lines whose quotes make no row, neither alone nor with lines after them, and their number."""
-    lines = [line for line in NEWLINE.split(block) if line]
+    lines = [line for line in _NEWLINE.split(block) if line]
     good: list[bytes] = []
     bad = i = 0
     while i < len(lines):
         end, quotes = i + 1, lines[i].count(b'"')
         has_quotes = quotes > 0
-        while quotes % 2 and end < min(len(lines), i + LINES_OF_A_ROW):
+        while quotes % 2 and end < min(len(lines), i + _LINES_OF_A_ROW):
             quotes += lines[end].count(b'"')
             end += 1
         text = [line.decode() + "\n" for line in lines[i:end]] if has_quotes else []
@@ -179,7 +179,7 @@ def _mend(block: bytes, dialect: Dialect) -> tuple[bytes, int]:
     return b"\n".join(good), bad
 
 
-def _fields(lines: list[str], dialect: Dialect) -> list[str]:
+def _fields(lines: list[str], dialect: _Dialect) -> list[str]:
     """The fields of the one row that lines make; none where they make no row, or several."""
     try:
         rows = list(csv.reader(lines, delimiter=dialect.delimiter, strict=True))
@@ -188,7 +188,7 @@ def _fields(lines: list[str], dialect: Dialect) -> list[str]:
     return rows[0] if len(rows) == 1 else []
 
 
-def text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterator[bytes]:
+def _text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterator[bytes]:
     """A text from a byte on in blocks of whole lines, not cut within `quotes` where that can be helped.
 
     Raises InputError where it cannot be read, and for a line that no text has.
@@ -196,18 +196,18 @@ def text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterato
     with source.open() as stream:
         stream.read(start)
         rest = b""
-        while more := stream.read(BLOCK_BYTES):
+        while more := stream.read(_BLOCK_BYTES):
             block = rest + more
             cut = last = _last_break(block, len(block))
             if quotes and block.count(b'"', 0, last) % 2:
                 cut = _break_outside_quotes(block, last)
-                if not cut and len(block) > 2 * BLOCK_BYTES:  # the quote seems never to be closed
+                if not cut and len(block) > 2 * _BLOCK_BYTES:  # the quote seems never to be closed
                     cut = last
             if cut:
                 yield block[:cut]
             rest = block[cut:]
-            if len(rest) > LINE_BYTES:
-                raise InputError(f"{source.path} has a line of more than {LINE_BYTES >> 20} MB: is it text?")
+            if len(rest) > _LINE_BYTES:
+                raise InputError(f"{source.path} has a line of more than {_LINE_BYTES >> 20} MB: is it text?")
         if rest:
             yield rest
 
@@ -215,7 +215,7 @@ def text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterato
 def _break_outside_quotes(block: bytes, last: int) -> int:
     """The end of a line, not far before the `last`, before which quotes are even; 0 where there is none."""
     end = last
-    for _ in range(LINES_OF_A_ROW):
+    for _ in range(_LINES_OF_A_ROW):
         end = _last_break(block, max(block.rfind(b'"', 0, end), 0))
         if block.count(b'"', 0, end) % 2 == 0:
             return end

@@ -11,18 +11,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from trafficcast.records.readers.delimited import NEWLINE, text_blocks
+from trafficcast.records.readers.delimited import _NEWLINE, _text_blocks
 from trafficcast.records.sources import Source
 
 
-def json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataType]) -> Iterator[tuple[pa.Table, int]]:
+def _json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataType]) -> Iterator[tuple[pa.Table, int]]:
     """Values by the names of `keys`, block by block, and how many lines of each are no objects.
 
     They have `types` in the blocks where every value can be read so, and in the others are text.
     """
     schema = pa.schema({key: types[name] for name, key in keys.items()})
-    for block in text_blocks(source):
-        lines = json_rows(block)
+    for block in _text_blocks(source):
+        lines = _json_rows(block)
         if not lines:
             continue
         table, bad = _parse_json(block, len(lines), schema) or _parse_objects(lines, schema)
@@ -45,17 +45,17 @@ def _parse_json(block: bytes, rows: int, schema: pa.Schema) -> tuple[pa.Table, i
 
 def _parse_objects(lines: list[bytes], schema: pa.Schema) -> tuple[pa.Table, int]:
     """The plain way, line by line, to text."""
-    objects = [found for line in lines if (found := json_object(line)) is not None]
+    objects = [found for line in lines if (found := _json_object(line)) is not None]
     columns = [pa.array([_as_text(found.get(name)) for found in objects], pa.string()) for name in schema.names]
     return pa.table(columns, names=schema.names), len(lines) - len(objects)
 
 
-def json_rows(text: bytes) -> list[bytes]:
+def _json_rows(text: bytes) -> list[bytes]:
     """The lines of a text that are not blank."""
-    return [line for line in NEWLINE.split(text.removeprefix(codecs.BOM_UTF8)) if line.strip()]
+    return [line for line in _NEWLINE.split(text.removeprefix(codecs.BOM_UTF8)) if line.strip()]
 
 
-def json_object(line: bytes) -> dict[str, Any] | None:
+def _json_object(line: bytes) -> dict[str, Any] | None:
     """The object that a line is, None where it is none."""
     try:
         found = json.loads(line)

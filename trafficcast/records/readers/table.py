@@ -23,102 +23,102 @@ import pyarrow.types as pt
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.cell_values import (
-    best_unit,
-    count_units,
-    decoded,
-    is_number,
-    is_text,
-    shown,
-    texts,
-    to_batch,
+    _best_unit,
+    _count_units,
+    _decoded,
+    _is_number,
+    _is_text,
+    _shown,
+    _texts,
+    _to_batch,
 )
-from trafficcast.records.readers.columns import OCCUPIED, TIMES, Layout, find_columns, has_usual_columns
+from trafficcast.records.readers.columns import _OCCUPIED, _TIMES, _find_columns, _has_usual_columns, _Layout
 from trafficcast.records.readers.delimited import (
-    HEAD_BYTES,
-    NEWLINE,
-    SAMPLE_ROWS,
-    Dialect,
-    csv_dialect,
-    csv_tables,
-    without_header,
+    _HEAD_BYTES,
+    _NEWLINE,
+    _SAMPLE_ROWS,
+    _csv_dialect,
+    _csv_tables,
+    _Dialect,
+    _without_header,
 )
-from trafficcast.records.readers.json_lines import json_object, json_rows, json_tables
+from trafficcast.records.readers.json_lines import _json_object, _json_rows, _json_tables
 from trafficcast.records.records import Batch
 from trafficcast.records.sources import SPOOL_BYTES, Source, reading
 
-BATCH_ROWS = 250_000
-PARQUET = b"PAR1"
-WITH_OFFSET = re.compile(r".*\d(Z|[+-]\d\d:?\d\d)\s*")
-NANOSECONDS = re.compile(r".*\.\d{7,9}\s*(Z|[+-]\d\d:?\d\d)?\s*")
-SHOWN = 100  # characters of a bad row
+_BATCH_ROWS = 250_000
+_PARQUET = b"PAR1"
+_WITH_OFFSET = re.compile(r".*\d(Z|[+-]\d\d:?\d\d)\s*")
+_NANOSECONDS = re.compile(r".*\.\d{7,9}\s*(Z|[+-]\d\d:?\d\d)?\s*")
+_SHOWN = 100  # characters of a bad row
 
 
-def recognise_csv(source: Source, head: bytes) -> bool:
+def _recognise_csv(source: Source, head: bytes) -> bool:
     """Whether a text has a header of usual names, or rows of as many fields, three or more, two of them numbers."""
-    if b"\0" in head or head.startswith(PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
+    if b"\0" in head or head.startswith(_PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
         return False
-    dialect = csv_dialect(head)
-    if has_usual_columns(dialect.names):
+    dialect = _csv_dialect(head)
+    if _has_usual_columns(dialect.names):
         return True
-    alike = [row for row in dialect.sample if dialect.fits(row) and sum(map(is_number, row)) >= 2]
+    alike = [row for row in dialect.sample if dialect.fits(row) and sum(map(_is_number, row)) >= 2]
     return len(dialect.names) >= 3 and len(alike) > len(dialect.sample) // 2
 
 
-def read_csv(source: Source, city: City) -> Iterator[Batch]:
+def _read_csv(source: Source, city: City) -> Iterator[Batch]:
     """Read a CSV file with a header, or without one where the feed names columns by position, "0" the first.
 
     Raises InputError where it cannot be read, columns are not found, or no row is a record.
     """
-    head = text_head(source)
-    dialect = csv_dialect(head)
+    head = _text_head(source)
+    dialect = _csv_dialect(head)
     if _positions_are_named(city, dialect.names):
-        dialect = without_header(dialect, head)
+        dialect = _without_header(dialect, head)
     try:
-        layout = find_columns(dialect.names, city, source.path)
+        layout = _find_columns(dialect.names, city, source.path)
     except InputError as error:
-        if not any(map(is_number, dialect.names)):
+        if not any(map(_is_number, dialect.names)):
             raise
         raise InputError(f'{error}; where there is no header, name columns by position, "0" the first') from None
-    yield from read_csv_columns(source, dialect, layout, time_zone(city))
+    yield from _read_csv_columns(source, dialect, layout, _time_zone(city))
 
 
-def text_head(source: Source) -> bytes:
+def _text_head(source: Source) -> bytes:
     """The first bytes of a text. Raises InputError where they are binary."""
-    head = source.head(HEAD_BYTES)
+    head = source.head(_HEAD_BYTES)
     if b"\0" in head:
         raise InputError(f"{source.path} is no text: it is binary, or UTF-16, of which UTF-8 has to be made")
     return head
 
 
-def read_csv_columns(source: Source, dialect: Dialect, layout: Layout, zone: ZoneInfo) -> Iterator[Batch]:
+def _read_csv_columns(source: Source, dialect: _Dialect, layout: _Layout, zone: ZoneInfo) -> Iterator[Batch]:
     """Read the records that columns of a CSV file make. Raises InputError where it cannot be read or no row is one."""
     columns = layout.columns
     samples = {field: [row[i] for row in dialect.sample if i < len(row)] for field, i in columns.items()}
     types = {field: _type_of_text(field, cells) for field, cells in samples.items()}
-    epochs = {field: columns[field] for field in TIMES if mostly_numbers(samples.get(field, ()))}
-    units = _units(epochs, (table for table, _ in csv_tables(source, dialect, epochs, types)))
+    epochs = {field: columns[field] for field in _TIMES if _mostly_numbers(samples.get(field, ()))}
+    units = _units(epochs, (table for table, _ in _csv_tables(source, dialect, epochs, types)))
     rows = lost = 0
-    for table, bad in csv_tables(source, dialect, columns, types):
-        batch = to_batch(layout.kind, dict(zip(columns, table.columns, strict=True)), zone, units, bad)
+    for table, bad in _csv_tables(source, dialect, columns, types):
+        batch = _to_batch(layout.kind, dict(zip(columns, table.columns, strict=True)), zone, units, bad)
         rows += batch.rows
         lost += batch.dropped["unparsable"]
         yield batch
-    check_some_parsed(source, rows, lost, dialect)
+    _check_some_parsed(source, rows, lost, dialect)
 
 
-def check_some_parsed(source: Source, rows: int, lost: int, dialect: Dialect) -> None:
+def _check_some_parsed(source: Source, rows: int, lost: int, dialect: _Dialect) -> None:
     """Raise InputError, with the first row, where a CSV file has rows and all were lost."""
     if rows and rows == lost:
-        head = source.head(HEAD_BYTES)
-        lines = NEWLINE.split(head[dialect.start :])
+        head = source.head(_HEAD_BYTES)
+        lines = _NEWLINE.split(head[dialect.start :])
         blank = next((i for i, line in enumerate(lines) if line.strip()), 0)
-        number = len(NEWLINE.split(head[: dialect.start])) + blank
+        number = len(_NEWLINE.split(head[: dialect.start])) + blank
         raise _no_record(source, number, lines[blank].decode("utf-8", "backslashreplace"))
 
 
 def _no_record(source: Source, number: int, line: str) -> InputError:
     return InputError(
-        f"{source.path}: not one row is a record; line {number} is {line[:SHOWN]!r}{'...' if line[SHOWN:] else ''}: "
+        f"{source.path}: not one row is a record; line {number} is {line[:_SHOWN]!r}{'...' if line[_SHOWN:] else ''}: "
         "check the format, and under [cities.NAME.feed.columns] which columns hold what"
     )
 
@@ -135,21 +135,21 @@ def _type_of_text(field: str, cells: Sequence[str]) -> pa.DataType:
     """The type to try first on a column of text, by some of its cells; text where none is quicker."""
     if field == "vehicle":
         return pa.dictionary(pa.int32(), pa.string())
-    if field == OCCUPIED:
+    if field == _OCCUPIED:
         return pa.int8() if all(cell.strip() in ("0", "1") for cell in cells) else pa.string()
-    if field not in TIMES:
+    if field not in _TIMES:
         return pa.float64()
-    if mostly_numbers(cells):
+    if _mostly_numbers(cells):
         return pa.int64() if all(cell.strip().isdecimal() for cell in cells) else pa.string()
     first = next((cell for cell in cells if cell.strip()), "")
-    return pa.timestamp("ns" if NANOSECONDS.match(first) else "us", "UTC" if WITH_OFFSET.match(first) else None)
+    return pa.timestamp("ns" if _NANOSECONDS.match(first) else "us", "UTC" if _WITH_OFFSET.match(first) else None)
 
 
-def mostly_numbers(cells: Iterable[Any]) -> bool:
+def _mostly_numbers(cells: Iterable[Any]) -> bool:
     """Whether most cells, text or not, are numbers, but for those of nothing."""
     text = [str(cell) for cell in cells if cell is not None]
     text = [cell for cell in text if cell.strip()]
-    return sum(map(is_number, text)) > len(text) / 2
+    return sum(map(_is_number, text)) > len(text) / 2
 
 
 def _units(fields: Iterable[str], tables: Iterable[pa.Table | pa.RecordBatch]) -> dict[str, str]:
@@ -157,21 +157,21 @@ def _units(fields: Iterable[str], tables: Iterable[pa.Table | pa.RecordBatch]) -
     counts = {field: Counter[str]() for field in fields}
     for table in tables if counts else ():
         for field, count in counts.items():
-            count.update(count_units(table.column(field)))
-    return {field: best_unit(count) for field, count in counts.items()}
+            count.update(_count_units(table.column(field)))
+    return {field: _best_unit(count) for field, count in counts.items()}
 
 
-def time_zone(city: City) -> ZoneInfo:
+def _time_zone(city: City) -> ZoneInfo:
     """The zone of times without an offset."""
     return ZoneInfo(city.feed.timezone or city.timezone)
 
 
-def recognise_parquet(source: Source, head: bytes) -> bool:
+def _recognise_parquet(source: Source, head: bytes) -> bool:
     """Whether a file begins as Parquet does."""
-    return head.startswith(PARQUET)
+    return head.startswith(_PARQUET)
 
 
-def read_parquet(source: Source, city: City) -> Iterator[Batch]:
+def _read_parquet(source: Source, city: City) -> Iterator[Batch]:
     """Read the needed columns of a Parquet file.
 
     Raises InputError where it cannot be read, columns are not found or cannot be what they are named, or no row is a
@@ -179,12 +179,12 @@ def read_parquet(source: Source, city: City) -> Iterator[Batch]:
     """
     with _parquet(source) as file:
         schema = file.schema_arrow
-        layout = find_columns(schema.names, city, source.path)
+        layout = _find_columns(schema.names, city, source.path)
         columns = {field: schema.field(i) for field, i in layout.columns.items()}
         for field, column in columns.items():
             _check_type(source, field, column)
         epochs = {
-            field: column.name for field, column in columns.items() if field in TIMES and _are_epochs(file, column)
+            field: column.name for field, column in columns.items() if field in _TIMES and _are_epochs(file, column)
         }
         renamed = (part.select([*epochs.values()]).rename_columns([*epochs]) for part in _parts(file, epochs.values()))
         units = _units(epochs, renamed)
@@ -192,16 +192,16 @@ def read_parquet(source: Source, city: City) -> Iterator[Batch]:
         first: dict[str, pa.Array] = {}
         for part in _parts(file, [column.name for column in columns.values()]):
             cells = {field: part.column(column.name) for field, column in columns.items()}
-            batch = to_batch(layout.kind, cells, time_zone(city), units)
+            batch = _to_batch(layout.kind, cells, _time_zone(city), units)
             first = first or {field: column.slice(0, 1) for field, column in cells.items()}
             rows += batch.rows
             lost += batch.dropped["unparsable"]
             yield batch
         if rows and rows == lost:
-            raise _no_record(source, 1, str({field: shown(cell) for field, cell in first.items()}))
+            raise _no_record(source, 1, str({field: _shown(cell) for field, cell in first.items()}))
 
 
-def parquet_names(source: Source) -> list[str]:
+def _parquet_names(source: Source) -> list[str]:
     """The names of a Parquet file's columns. Raises InputError where it cannot be read."""
     with _parquet(source) as file:
         return list(file.schema_arrow.names)
@@ -212,71 +212,71 @@ def _parquet(source: Source) -> Iterator[pq.ParquetFile]:
     """A Parquet file whose text is read with its dictionary."""
     with reading(source.path), source.open_raw() as raw, tempfile.SpooledTemporaryFile(SPOOL_BYTES) as unpacked:
         file: Any = raw
-        if raw.read(len(PARQUET)) != PARQUET:  # compressed as a whole
+        if raw.read(len(_PARQUET)) != _PARQUET:  # compressed as a whole
             file = unpacked
             with source.open() as stream:
                 shutil.copyfileobj(stream, file)
         file.seek(0)
         metadata = pq.read_metadata(file)
-        text = [field.name for field in metadata.schema.to_arrow_schema() if is_text(field.type)]
+        text = [field.name for field in metadata.schema.to_arrow_schema() if _is_text(field.type)]
         file.seek(0)
         yield pq.ParquetFile(file, metadata=metadata, read_dictionary=text, pre_buffer=False)
 
 
 def _parts(file: pq.ParquetFile, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
-    parts = file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns)), use_threads=False)
+    parts = file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(columns)), use_threads=False)
     return (part for part in parts if part.num_rows)
 
 
 def _check_type(source: Source, field: str, column: pa.Field) -> None:
     kind = _cell_type(column)
-    may_be = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or is_text(kind) or pt.is_null(kind)
-    if field in TIMES:
+    may_be = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or _is_text(kind) or pt.is_null(kind)
+    if field in _TIMES:
         may_be = may_be or pt.is_timestamp(kind) or pt.is_date(kind)
-    if not may_be and not (field == OCCUPIED and pt.is_boolean(kind)):
+    if not may_be and not (field == _OCCUPIED and pt.is_boolean(kind)):
         raise InputError(f"{source.path}: column '{column.name}' is of type {column.type}, which cannot be the {field}")
 
 
 def _are_epochs(file: pq.ParquetFile, column: pa.Field) -> bool:
     """Whether a column's times are numbers, as such or, by its first cells, as text."""
     kind = _cell_type(column)
-    if not is_text(kind):
+    if not _is_text(kind):
         return not (pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_null(kind))
     part = next(_parts(file, [column.name]), None)
-    return part is not None and mostly_numbers(texts(decoded(part.column(0).slice(0, SAMPLE_ROWS))).to_pylist())
+    return part is not None and _mostly_numbers(_texts(_decoded(part.column(0).slice(0, _SAMPLE_ROWS))).to_pylist())
 
 
 def _cell_type(column: pa.Field) -> pa.DataType:
     return column.type.value_type if pt.is_dictionary(column.type) else column.type
 
 
-def recognise_jsonl(source: Source, head: bytes) -> bool:
+def _recognise_jsonl(source: Source, head: bytes) -> bool:
     """Whether a text begins with a line that is a JSON object of three or more plain values, two of them numbers."""
-    lines = json_rows(head)
-    values = [*((json_object(lines[0]) if lines else None) or {}).values()]
+    lines = _json_rows(head)
+    values = [*((_json_object(lines[0]) if lines else None) or {}).values()]
     plain = [str(value) for value in values if isinstance(value, str | int | float)]
-    return len(plain) >= 3 and sum(map(is_number, plain)) >= 2
+    return len(plain) >= 3 and sum(map(_is_number, plain)) >= 2
 
 
-def read_jsonl(source: Source, city: City) -> Iterator[Batch]:
+def _read_jsonl(source: Source, city: City) -> Iterator[Batch]:
     """Read a file of one JSON object a line.
 
     Raises InputError where it cannot be read, keys are not found, or no line is a record.
     """
-    lines = json_rows(text_head(source))
-    objects = [found for line in lines[:SAMPLE_ROWS] if (found := json_object(line)) is not None]
+    lines = _json_rows(_text_head(source))
+    objects = [found for line in lines[:_SAMPLE_ROWS] if (found := _json_object(line)) is not None]
     names = list(dict.fromkeys(name for found in objects for name in found))
     if not names:
         raise InputError(f"{source.path} has no JSON lines: none of its first lines is an object such as {{...}}")
-    layout = find_columns(names, city, source.path)
+    layout = _find_columns(names, city, source.path)
     keys = {field: names[i] for field, i in layout.columns.items()}
     samples = {field: [found[key] for found in objects if found.get(key) is not None] for field, key in keys.items()}
     types = {field: _type_of_json(field, values) for field, values in samples.items()}
-    epochs = {field: keys[field] for field in TIMES if mostly_numbers(samples.get(field, ()))}
-    units = _units(epochs, (table for table, _ in json_tables(source, epochs, types)))
+    epochs = {field: keys[field] for field in _TIMES if _mostly_numbers(samples.get(field, ()))}
+    units = _units(epochs, (table for table, _ in _json_tables(source, epochs, types)))
     rows = lost = 0
-    for table, bad in json_tables(source, keys, types):
-        batch = to_batch(layout.kind, dict(zip(keys, table.columns, strict=True)), time_zone(city), units, bad)
+    for table, bad in _json_tables(source, keys, types):
+        batch = _to_batch(layout.kind, dict(zip(keys, table.columns, strict=True)), _time_zone(city), units, bad)
         rows += batch.rows
         lost += batch.dropped["unparsable"]
         yield batch
@@ -287,7 +287,7 @@ def read_jsonl(source: Source, city: City) -> Iterator[Batch]:
 def _type_of_json(field: str, values: Sequence[Any]) -> pa.DataType:
     """The type to try first on a key's values, by some of them."""
     kinds = {type(value) for value in values}
-    if field == OCCUPIED and kinds == {bool}:
+    if field == _OCCUPIED and kinds == {bool}:
         return pa.bool_()
     if kinds == {int} and not field.endswith(("lon", "lat")):
         return pa.int64()

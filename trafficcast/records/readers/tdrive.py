@@ -7,22 +7,22 @@ import re
 from collections.abc import Iterator
 
 from trafficcast.config.city import City
-from trafficcast.records.readers.columns import Layout
-from trafficcast.records.readers.delimited import Dialect
-from trafficcast.records.readers.table import read_csv_columns, time_zone
+from trafficcast.records.readers.columns import _Layout
+from trafficcast.records.readers.delimited import _Dialect
+from trafficcast.records.readers.table import _read_csv_columns, _time_zone
 from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import Source
 
-LAYOUT = Layout(Points, {"vehicle": 0, "time": 1, "lon": 2, "lat": 3})
-TIME, DEGREES = rb"\s*\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[^,]*", rb"\s*([+-]?\d{1,3}(?:\.\d*)?)\s*"
-ROW = re.compile(rb"[^,]+,%b,%b,%b" % (TIME, DEGREES, DEGREES))
-NUMBER = re.compile(rb'(^|,)["\s]*[+-]?\d')
+_LAYOUT = _Layout(Points, {"vehicle": 0, "time": 1, "lon": 2, "lat": 3})
+_TIME, _DEGREES = rb"\s*\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[^,]*", rb"\s*([+-]?\d{1,3}(?:\.\d*)?)\s*"
+_ROW = re.compile(rb"[^,]+,%b,%b,%b" % (_TIME, _DEGREES, _DEGREES))
+_NUMBER = re.compile(rb'(^|,)["\s]*[+-]?\d')
 
 
 def recognise(source: Source, head: bytes) -> bool:
     """Whether a text has such a row and does not begin with a header, in which no field begins as a number does."""
     lines = [line for line in head.removeprefix(codecs.BOM_UTF8).splitlines() if line.strip()]
-    return bool(lines and NUMBER.search(lines[0])) and any(map(_is_row, lines))
+    return bool(lines and _NUMBER.search(lines[0])) and any(map(_is_row, lines))
 
 
 def read(source: Source, city: City) -> Iterator[Batch]:
@@ -32,11 +32,11 @@ def read(source: Source, city: City) -> Iterator[Batch]:
     """
     mark = len(codecs.BOM_UTF8)
     start = mark if source.head(mark) == codecs.BOM_UTF8 else 0
-    dialect = Dialect(",", list(LAYOUT.columns), start, [])
-    yield from read_csv_columns(source, dialect, LAYOUT, time_zone(city))
+    dialect = _Dialect(",", list(_LAYOUT.columns), start, [])
+    yield from _read_csv_columns(source, dialect, _LAYOUT, _time_zone(city))
 
 
 def _is_row(line: bytes) -> bool:
-    found = ROW.fullmatch(line)
+    found = _ROW.fullmatch(line)
     # Rows of latitude, longitude, which people make of these, are not for this reader: their columns must be named.
     return found is not None and abs(float(found[1])) <= 180 and abs(float(found[2])) <= 90
