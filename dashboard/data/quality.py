@@ -38,7 +38,7 @@ class _Gap(BaseModel):
 
 
 class _Quality(BaseModel):
-    """What a page shows of a quality report (see trafficcast/ingest/quality_report.py); counters that are not there are unknown."""
+    """The fields of a quality report that a page shows (see `quality_report`); a counter that is missing is unknown."""
 
     kind: str | None = None
     files: int | None = None

@@ -13,7 +13,7 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.ingest.record_store import RecordStore
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import Slots, read_slots, flow_store
+from trafficcast.stores.flows import Slots, flow_store, read_slots
 
 
 def _slots_between(config: Config, city: City, first: np.datetime64, last: np.datetime64) -> Slots:

@@ -11,7 +11,7 @@ from dashboard.page.view import View
 from trafficcast.config.settings import Config
 
 _LAST = "last view"
-# What pages' own choices are called (see dashboard/page/choices.py). Other pages leave them in the address: one that took
+# Names of the choices of single pages (see page/choices.py). Other pages leave them in the address: one that took
 # them out would be a step back of its own in the browser.
 _Choice = Literal["third", "of", "model", "period", "show", "error", "ahead", "days", "against"]
 _OWN = get_args(_Choice)

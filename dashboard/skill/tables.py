@@ -1,7 +1,7 @@
 """What stored scores say together: errors by lead, day, hour and weekday, intervals, and the published metrics.
 
-Scores are those of `score_dataset` (trafficcast/stores/scores.py). A score that is not a number, of a slot never observed,
-is left out; a forecaster's errors are over the slots that it was scored on.
+Scores are those of `score_dataset`. A score that is not a number, of a slot never observed, is left out; a
+forecaster's errors are over the slots that it was scored on.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from dashboard.data.slots import _DAY, _slot_table, _table_of_days
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.stores.flows import Slots, read_slots, flow_store
+from trafficcast.stores.flows import Slots, flow_store, read_slots
 
 HALF_HOUR = np.timedelta64(30, "m")
 
