@@ -23,7 +23,8 @@ def _slot_table(
         start, end: the period.
         records: records of a slot by its number since 1970; None where they are unknown.
 
-    Returns:
+    Returns
+    -------
         time (naive UTC), day (local), hour (local, 0 up to 24), until (where it ends, at most 24), part and parts (1 of
         2 and 2 of 2 of an hour that the clocks repeat, 0 of 1 otherwise), state, coverage (0 to 1), vehicles, records
         (not a number where unknown or missing) and label (start in the city's zone).

@@ -32,7 +32,8 @@ def _hottest_cells(
         areas: named areas, whose flow is that of their cells together.
         most: rows at most.
 
-    Returns:
+    Returns
+    -------
         place, slot, vehicles, typical, unusual (see `unusual`), row and col (of an area its busiest cell); only places
         above typical.
     """

@@ -1,5 +1,6 @@
 """The benchmark's ingest suite: this package beside DuckDB and pandas on the same points and grid, each in a process
-of its own, so that time and memory are those of a whole run."""
+of its own, so that time and memory are those of a whole run.
+"""
 
 from __future__ import annotations
 

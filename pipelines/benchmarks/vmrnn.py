@@ -1,5 +1,6 @@
 """The benchmark's vmrnn suite: scan, training step and forecast beside their naive counterparts, and how time grows
-with the tokens. Every measurement is a process of its own, so that its peak memory is its own too."""
+with the tokens. Every measurement is a process of its own, so that its peak memory is its own too.
+"""
 
 from __future__ import annotations
 

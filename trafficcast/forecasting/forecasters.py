@@ -28,7 +28,8 @@ class Forecaster(Protocol):
             history: (n, HISTORY, flow kind, row, col) float32, vehicles per slot, the slots just before.
             init_times: (n) datetime64, naive UTC, starts of the first slots forecast.
 
-        Returns:
+        Returns
+        -------
             (n, HORIZON, flow kind, row, col) float32, vehicles per slot.
         """
         ...

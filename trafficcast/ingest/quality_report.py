@@ -27,7 +27,8 @@ DAY = np.timedelta64(1, "D")
 @dataclass(frozen=True)
 class SlotSeries:
     """The slots that have a record, in order, (slot) each: number since 1970, inflow, outflow, records (of trips:
-    their ends), distinct vehicles, coverage, and whether the slot is observed; UNKNOWN (-1) is unknown."""
+    their ends), distinct vehicles, coverage, and whether the slot is observed; UNKNOWN (-1) is unknown.
+    """
 
     number: np.ndarray
     inflow: np.ndarray

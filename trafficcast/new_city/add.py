@@ -1,5 +1,6 @@
 """Cities of the configuration. To list them; and to add one: records -> a box, grid, slot length and time zone that fit
--> the table at the end of `config.toml`."""
+-> the table at the end of `config.toml`.
+"""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ class _CrossScan(torch.autograd.Function):
 
 def _arrays(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> tuple[Any, ...]:
     """What the kernels read, filled up with zeros to whole blocks and lanes: x (B, L, I), dt, b, c, bias, the rates of
-    a power of two (K, I / BLOCK, N, BLOCK), D and the orders (K, L)."""
+    a power of two (K, I / BLOCK, N, BLOCK), D and the orders (K, L).
+    """
     batch, rows, cols, inner = x.shape
     channels, states = -inner % _BLOCK, -A.shape[2] % _LANES
     rates = _padded(_padded(A * _LOG2_E, states).transpose(1, 2), channels)  # (K, N, I)
@@ -159,7 +160,7 @@ def _exp2(t: np.float32) -> np.float32:
 
 @_compile(fastmath={"contract"})
 def _softplus(raw: np.ndarray, bias: np.ndarray, delta: np.ndarray, slope: np.ndarray) -> None:
-    """delta = ln(1 + e^v) and its slope 1 / (1 + e^-v) for v = raw + bias."""
+    """Delta = ln(1 + e^v) and its slope 1 / (1 + e^-v) for v = raw + bias."""
     for i in range(_BLOCK):
         v = raw[i] + bias[i]
         t = _exp2(np.float32(-_LOG2_E) * abs(v))  # e^-|v|
@@ -272,7 +273,8 @@ def _retreat(
     dc: np.ndarray,
 ) -> None:
     """One token backwards. `grad` (N, n) comes in as what later tokens ask of its states, goes out as what it asks of
-    the states before; d_inflow, d_delta (n), d_rates (N, n) are added to; db, dc (N) are set."""
+    the states before; d_inflow, d_delta (n), d_rates (N, n) are added to; db, dc (N) are set.
+    """
     for j in range(len(b)):
         bj, cj = b[j], c[j]
         g, s, t, a, r, dr = grad[j], before[j], after[j], decay[j], rates[j], d_rates[j]

@@ -157,7 +157,7 @@ def _launch(x: Tensor, A: Tensor) -> tuple[tuple[int, int, int], dict[str, int]]
 
 
 def _contiguous_rows(tensor: Tensor) -> Tensor:
-    """b and c are usually slices of one projection: the kernels read such views in place."""
+    """B and c are usually slices of one projection: the kernels read such views in place."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
