@@ -46,7 +46,8 @@ from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
 from trafficcast.quality.point_density import MUCH_OUTSIDE
-from trafficcast.stores.flows import Slots, flow_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import Slots
 
 _CALENDAR_HEIGHT, _CHART_HEIGHT, _TABLE_HEIGHT, _ROW_HEIGHT = 290, 140, 470, 31
 _PICTURE_WIDTH = 520
@@ -58,7 +59,7 @@ _SECTIONS = (_CALENDAR, _QUALITY, _PLACES, _QUARANTINE)
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    city, store = view.city, flow_store(config.paths.data, view.city)
+    city, store = view.city, CityStores.of(config, view.city).flows
     rerun_when_changed(lambda: (stamp(store), records_stamp(config, city)))
     section = st.segmented_control(
         "What of the data",

@@ -12,13 +12,14 @@ from dashboard.reads.stores import identity
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.ingest.record_store import RecordStore
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import Slots, flow_store, read_slots
+from trafficcast.stores.flows import Slots, read_slots
 
 
 def _slots_between(config: Config, city: City, first: np.datetime64, last: np.datetime64) -> Slots:
     """What is known of the slots of the local days from the first to the last (see `_read_slots`)."""
-    store = flow_store(config.paths.data, city)
+    store = CityStores.of(config, city).flows
     days = tuple(day for day in store.days() if first <= day <= last)
     names = {f"{day}.nc" for day in days}
     state = tuple(entry for entry in stamp(store) if entry[0] in names)

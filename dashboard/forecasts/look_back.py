@@ -41,8 +41,7 @@ from dashboard.reads.stores import (
 )
 from trafficcast.config.city import HORIZON, City
 from trafficcast.config.settings import Config
-from trafficcast.stores.flows import flow_store
-from trafficcast.stores.forecasts import forecast_store
+from trafficcast.stores.city_stores import CityStores
 
 _PAGE = "look back"
 _MAP_HEIGHT, _CHART_HEIGHT, _TABLE_HEIGHT = 330, 260, 320
@@ -74,8 +73,8 @@ def draw(config: Config, view: View) -> None:
     """The page."""
     city = view.city
     champions = registry_of(config, city).champions()
-    stores = [forecast_store(config.paths.data, city, version) for version in champions]
-    days = _known_days([flow_store(config.paths.data, city), *stores])
+    stores = [CityStores.of(config, city).forecasts(version) for version in champions]
+    days = _known_days([CityStores.of(config, city).flows, *stores])
     if not len(days):
         st.info(plain(what_is_missing(config, city)))
         return

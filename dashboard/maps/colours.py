@@ -9,8 +9,8 @@ from dashboard.reads.stamps import sample_flows, stamp
 from dashboard.reads.stores import identity
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import flow_store
 
 # Days read to find where the colour scale ends: two weeks of them say what a city's flows are.
 _SCALE_DAYS = 14
@@ -109,7 +109,7 @@ def _hex(rgb: np.ndarray, opacity: np.ndarray) -> list[str]:
 
 def colour_limit(config: Config, city: City) -> float:
     """Where the colour scale of a city's flows ends, vehicles per slot: the same for every slot of a day."""
-    store = flow_store(config.paths.data, city)
+    store = CityStores.of(config, city).flows
     days = tuple(str(day) for day in store.days())
     return _limit(identity(store), str(days) if len(days) >= _SCALE_SETTLED else str(stamp(store)), store)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
-from trafficcast.stores.flows import flow_store
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.registry import Registry
 
 
 def what_is_missing(config: Config, city: City) -> str:
     """The one sentence that says what to do before there is a forecast."""
     name = city.name
-    if not flow_store(config.paths.data, city).days():
+    if not CityStores.of(config, city).flows.days():
         return (
             f"No data of {name} yet: run trafficcast ingest PATH --city {name} with its GPS points or trips, or name "
             f"an inbox under [cities.{name}.feed] and run trafficcast schedule."

@@ -13,12 +13,12 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, read_climatology
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import flow_store, last_observed
-from trafficcast.stores.forecasts import forecast_store
+from trafficcast.stores.flows import last_observed
 from trafficcast.stores.published import latest_forecast, published
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import ScoreDay, as_datasets, joined, read_score_day, score_store
+from trafficcast.stores.scores import ScoreDay, as_datasets, joined, read_score_day
 
 Forecasts = list[tuple[str, xr.Dataset]]
 
@@ -46,13 +46,13 @@ def forecasts_between(config: Config, city: City, start: np.datetime64, end: np.
 
 def flows_between(config: Config, city: City, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
     """The flows of the slots in [start, end)."""
-    store = flow_store(config.paths.data, city)
+    store = CityStores.of(config, city).flows
     return _flows(identity(store), stamp(store, start, end), str(start), str(end), store)
 
 
 def newest_observed(config: Config, city: City) -> np.datetime64 | None:
     """The newest observed slot's start."""
-    store = flow_store(config.paths.data, city)
+    store = CityStores.of(config, city).flows
     return _observed(identity(store), _folder_stamp(store), store)
 
 
@@ -60,7 +60,7 @@ def scores_between(
     config: Config, city: City, version: str, start: np.datetime64 | None, end: np.datetime64
 ) -> xr.Dataset | None:
     """A model's scores with init times in [start, end), from the first one without `start`."""
-    store = score_store(config.paths.data, city, version)
+    store = CityStores.of(config, city).scores(version)
     first = "" if start is None else str(city.local_days(np.array([start]))[0] - DAY)
     days = tuple((name, changed) for name, changed in stamp(store) if name >= first)
     return _scores(identity(store), days, str(start or ""), str(end), store)
@@ -84,21 +84,21 @@ def identity(store: DayStore) -> str:
 def _forecast_stores(config: Config, city: City) -> list[tuple[str, DayStore]]:
     """Each champion's version and forecasts, the newest champion first."""
     versions = registry_of(config, city).champions()
-    return [(version, forecast_store(config.paths.data, city, version)) for version in versions]
+    return [(version, CityStores.of(config, city).forecasts(version)) for version in versions]
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _newest(
     identity: str, stamps: tuple[tuple[str, Stamp], ...], _data: Path, _config: Config, _city: City
 ) -> tuple[str, xr.Dataset] | None:
-    return latest_forecast(_data, registry_of(_config, _city))
+    return latest_forecast(CityStores.of(_config, _city))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _published(
     identity: str, stamps: tuple[tuple[str, Stamp], ...], start: str, end: str, _config: Config, _city: City
 ) -> Forecasts:
-    return published(_config.paths.data, registry_of(_config, _city), np.datetime64(start), np.datetime64(end))
+    return published(CityStores.of(_config, _city), np.datetime64(start), np.datetime64(end))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -16,16 +16,14 @@ from dashboard.skill.error_map import _CellErrors, _errors_by_cell, _together
 from trafficcast.config.city import HORIZON, City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore, last_stored
-from trafficcast.stores.flows import flow_store
-from trafficcast.stores.forecasts import forecast_store
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import score_store
 
 
 def _newest_score(config: Config, city: City, version: str) -> np.datetime64 | None:
     """The newest init time of a model's scores; None without any."""
-    store = score_store(config.paths.data, city, version)
+    store = CityStores.of(config, city).scores(version)
     return _newest_time(identity(store), newest_stamp(store), store)
 
 
@@ -36,7 +34,7 @@ def _cell_errors_between(
 
     What is typical is the model's own word.
     """
-    forecasts, flows = forecast_store(config.paths.data, city, version), flow_store(config.paths.data, city)
+    forecasts, flows = CityStores.of(config, city).forecasts(version), CityStores.of(config, city).flows
     made, seen = dict(stamp(forecasts)), dict(stamp(flows))
     first, last = city.local_days(np.array([start, end]))
     parts = []

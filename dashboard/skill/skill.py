@@ -45,7 +45,8 @@ from dashboard.skill.tables import (
 )
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
-from trafficcast.stores.scores import score_store, skill
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.scores import skill
 
 _CHART_HEIGHT, _MAP_HEIGHT, _MODEL_WIDTH = 390, 350, 200
 _SECTIONS = ("By lead", "Over time", "By hour and weekday", "On the map", "Intervals", "Published metrics")
@@ -61,7 +62,7 @@ def draw(config: Config, view: View) -> None:
         version = choice(st.selectbox, "Model", list(versions), "model", width=_MODEL_WIDTH)
         period = choice(st.segmented_control, "Period", list(_PERIODS), "period", "week", required=True)
         section = choice(st.segmented_control, "Show", _SECTIONS, "show", required=True)
-    store = score_store(config.paths.data, view.city, version)
+    store = CityStores.of(config, view.city).scores(version)
     rerun_when_changed(lambda: stamp(store))
     end = versions[version] + view.city.slot
     reach = _PERIODS[period]

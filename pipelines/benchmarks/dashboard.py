@@ -20,11 +20,12 @@ import xarray as xr
 from streamlit.testing.v1 import AppTest
 
 from dashboard.__main__ import import_before
-from trafficcast.config.city import FLOW_KINDS, HORIZON, City
+from trafficcast.config.city import FLOW_KINDS, HORIZON
 from trafficcast.config.settings import load_config
 from trafficcast.forecasting.intervals import Intervals
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import forecast_dataset, forecast_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import flows_dataset
+from trafficcast.stores.forecasts import forecast_dataset
 
 _START = np.datetime64("2023-12-31T23:00", "us")  # local midnight
 _DAYS = 365
@@ -145,7 +146,8 @@ def _row(what: str, seconds: list[float], memory: float | None) -> _Row:
 def _fill(file: Path) -> None:
     """A year of flows and of forecasts with intervals; a champion's pointer and card."""
     config = load_config(file)
-    city, data = config.city("one"), config.paths.data
+    city = config.city("one")
+    stores = CityStores.of(config, city)
     shape = (city.slots_per_day, len(FLOW_KINDS), city.rows, city.cols)
     wave = 8 + 6 * np.sin(np.arange(city.slots_per_day) * 2 * np.pi / city.slots_per_day)
     counts = np.broadcast_to(wave[:, None, None, None], shape).astype(np.int32)
@@ -154,23 +156,23 @@ def _fill(file: Path) -> None:
     card = {"version": _VERSION, "architecture": {"name": "vmrnn-c"}, "city": "one", "created": "2024-01-01"}
     for day in range(_DAYS):
         times = _START + np.timedelta64(day, "D") + city.slot * np.arange(city.slots_per_day)
-        flow_store(data, city).write(flows_dataset(city, times, counts, np.full(len(times), 500), np.ones(len(times))))
-        _forecast_day(city, data, card, times, counts, intervals)
-    folder = config.paths.models / "one" / _VERSION
+        stores.flows.write(flows_dataset(city, times, counts, np.full(len(times), 500), np.ones(len(times))))
+        _forecast_day(stores, card, times, counts, intervals)
+    folder = stores.registry.root / _VERSION
     folder.mkdir(parents=True)
     (folder / "card.json").write_text('{"version": "vmrnn-c-1", "created": "2024-01-01"}', encoding="utf-8")
     (folder.parent / "champion").write_text(_VERSION + "\n", encoding="utf-8")
 
 
 def _forecast_day(
-    city: City, data: Path, card: dict[str, Any], times: np.ndarray, counts: np.ndarray, intervals: Intervals
+    stores: CityStores, card: dict[str, Any], times: np.ndarray, counts: np.ndarray, intervals: Intervals
 ) -> None:
     made = [
-        forecast_dataset(city, card, time_, np.repeat(counts[i : i + 1], HORIZON, axis=0), time_, intervals)
+        forecast_dataset(stores.city, card, time_, np.repeat(counts[i : i + 1], HORIZON, axis=0), time_, intervals)
         for i, time_ in enumerate(times)
     ]
     whole = xr.concat(made, "init_time", data_vars="minimal", coords="minimal", compat="override")
-    forecast_store(data, city, _VERSION).write(whole)
+    stores.forecasts(_VERSION).write(whole)
 
 
 def _memory() -> float:

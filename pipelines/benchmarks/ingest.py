@@ -28,7 +28,7 @@ from trafficcast.errors import JobError
 from trafficcast.progress import gauge
 from trafficcast.records.records import DAY_US, SECOND_US
 from trafficcast.simulator.simulator import simulate
-from trafficcast.stores.flows import flow_store
+from trafficcast.stores.city_stores import CityStores
 
 _CONFIG = """
 [cities.benchmark]
@@ -156,7 +156,7 @@ def _ingest_rows() -> list[dict[str, Any]]:
         runs.ingest("compiling what is compiled once", points)
         runs.rows.clear()
         runs.ingest(f"{n:,} points in the order of time, zstd Parquet", points)
-        moves = _moves(runs.data, city)
+        moves = _moves(CityStores(city, runs.data, runs.data.parent / "models"))
         progress(0.2)
         for peer in _PEERS:
             out = folder / f"{peer}.npy"
@@ -188,9 +188,9 @@ def _ingest_rows() -> list[dict[str, Any]]:
     return runs.rows
 
 
-def _moves(data: Path, city: City) -> np.ndarray:
+def _moves(stores: CityStores) -> np.ndarray:
     """The flows of a store as the peers give them: slot since 1970, flow kind, cell, number."""
-    flows = flow_store(data, city).read()
+    city, flows = stores.city, stores.flows.read()
     assert flows is not None
     values = flows["flow"].values.reshape(-1, 2, city.rows * city.cols)
     slot, kind, cell = np.nonzero(values)

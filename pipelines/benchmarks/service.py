@@ -31,7 +31,8 @@ from trafficcast.forecasting.model import Model, build, publish_model
 from trafficcast.forecasting.windows import window_starts
 from trafficcast.ingest.ingest import ingest
 from trafficcast.progress import track
-from trafficcast.stores.flows import flow_store, flows_dataset
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import flows_dataset
 from trafficcast.stores.forecasts import COMPLETE
 from trafficcast.stores.registry import Registry
 
@@ -58,7 +59,7 @@ def _week() -> list[_Row]:
     """A week of cycles, each a forecast, a verification and their stores; memory after a day and after the week."""
     with tempfile.TemporaryDirectory() as folder:
         service = _service(Path(folder), "one", _WEEK_DAYS)
-        city, seconds, memory = service.city, [], []
+        city, seconds, memory = service.stores.city, [], []
         for number in range(_WEEK_DAYS * city.slots_per_day):
             began = time.perf_counter()
             (made,) = run_cycle(service, _first(city) + number * city.slot)
@@ -77,11 +78,11 @@ def _cold() -> list[_Row]:
     with tempfile.TemporaryDirectory() as folder:
         service = _service(Path(folder), "one", _WEEK_DAYS)
         config = Path(folder) / "config.toml"
-        lines = [f"{key} = {_toml(value)}" for key, value in service.city.grid().items()]
+        lines = [f"{key} = {_toml(value)}" for key, value in service.stores.city.grid().items()]
         config.write_text("\n".join(["[cities.one]", *lines, ""]), encoding="utf-8")
         seconds = []
         for number in range(_COLD_RUNS):
-            init_time = str(_first(service.city) + number * service.city.slot) + "Z"
+            init_time = str(_first(service.stores.city) + number * service.stores.city.slot) + "Z"
             command = [
                 sys.executable,
                 "-m",
@@ -103,14 +104,14 @@ def _from_records() -> list[_Row]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         service = _service(root, "one", 0, flows=False)
-        city = service.city
+        city = service.stores.city
         ingested, published = [], []
         for number in range(_RECORD_SLOTS):
             slot = _first(city) + number * city.slot
             file = root / f"{number}.parquet"
             _records(city, slot, number).to_parquet(file)
             began = time.perf_counter()
-            ingest(str(file), None, city, service.data)
+            ingest(str(file), service.stores)
             ingested.append(time.perf_counter() - began)
             if number >= 3:
                 (made,) = run_cycle(service, slot + city.slot)
@@ -127,12 +128,12 @@ def _cities() -> list[_Row]:
     """Fifty cities in one process, two threads: all their forecasts of one slot, the models in memory from before."""
     with tempfile.TemporaryDirectory() as folder:
         services = [_service(Path(folder), f"city-{number}", 1) for number in range(_CITIES)]
-        first = _first(services[0].city)
+        first = _first(services[0].stores.city)
         seconds: list[float] = []
         rounds: list[float] = []
         with ThreadPoolExecutor(2) as pool:
             for number in range(3):
-                now, began = first + number * services[0].city.slot, time.perf_counter()
+                now, began = first + number * services[0].stores.city.slot, time.perf_counter()
 
                 def cycle(service: CityService, now: np.datetime64 = now, began: float = began) -> float:
                     run_cycle(service, now)
@@ -180,7 +181,9 @@ def _service(root: Path, name: str, days: int, flows: bool = True) -> CityServic
     made = flows_dataset(city, time_, counts, np.full(len(time_), _VEHICLES), np.ones(len(time_)))
     if flows:
         # Of many days only those that a cycle reads.
-        flow_store(root / "data", city).write(made.isel(time=time_ >= _first(city) - np.timedelta64(8, "D")))
+        CityStores(city, root / "data", root / "models").flows.write(
+            made.isel(time=time_ >= _first(city) - np.timedelta64(8, "D"))
+        )
     fitted = made.isel(time=time_ < _first(city))
     torch.manual_seed(0)
     architecture = {"name": "vmrnn-c", "rows": city.rows, "cols": city.cols, "channels": len(FLOW_KINDS)}
@@ -197,7 +200,7 @@ def _service(root: Path, name: str, days: int, flows: bool = True) -> CityServic
     intervals = Intervals.fit(np.full(errors.shape, 6.0), (6 + errors).clip(0))
     model = Model(card, build(architecture), Climatology.fit(city, fitted), anomaly, None, intervals)
     publish_model(Registry(root / "models" / name, city), model, lambda folder: None)
-    return CityService(city, root / "data", root / "models", Service(), torch.device("cpu"))
+    return CityService(CityStores(city, root / "data", root / "models"), Service(), torch.device("cpu"))
 
 
 def _records(city: City, slot: np.datetime64, seed: int) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Doctor: versions, device, scan, write access and configuration, with what to do about what is wrong."""
+"""Commands about this machine: benchmark, doctor."""
 
 from __future__ import annotations
 
@@ -6,17 +6,58 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from pipelines.cli.options import CONFIG, ConfigOption, JsonOption
+from pipelines.cli.printing import print_json, print_object, print_rows
 from trafficcast import __version__
-from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError
 
 _PACKAGES = ("torch", "numpy", "numba", "pandas", "pyarrow", "xarray", "h5py", "streamlit", "folium", "mamba-ssm")
 
 
-def _doctor(config: Path) -> dict[str, Any]:
-    """What this installation is; `problems` lists sentences about what keeps it from working."""
+def benchmark(
+    file: Annotated[
+        Path | None, typer.Argument(help="Write the JSON object to this file, and the tables on stdout.")
+    ] = None,
+    suite: Annotated[
+        str, typer.Option("--suite", help="ingest, vmrnn, service, dashboard or gpu; default: the first two.")
+    ] = "all",
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw how time grows with the number of tokens (vmrnn) to this PNG file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine: ingests beside DuckDB and pandas, the network beside naive ones, the service, a GPU."""
+    from pipelines.benchmarks.suites import benchmark as run
+    from trafficcast.files import write_json
+
+    results = {name: run(name, picture) for name in (("ingest", "vmrnn") if suite == "all" else (suite,))}
+    if file is not None:
+        write_json(file, results)
+    elif as_json:
+        print_json(results)
+        return
+    for name, rows in results.items():
+        print_rows(rows, f"{name}, this machine")
+
+
+def doctor(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
+    """Check this installation: versions, device, which scan is used, write access, configuration."""
+    result = _examined(config)
+    if as_json:
+        print_json(result)
+    else:
+        print_object(result, "trafficcast doctor")
+    if result["problems"]:
+        raise typer.Exit(1)
+
+
+def _examined(config: Path) -> dict[str, Any]:
+    """Return facts about this installation, and a sentence for each of its `problems`."""
+    from trafficcast.config.settings import load_config
     from trafficcast.forecasting.inference import pick_device
     from trafficcast.nn import scan_backend
 

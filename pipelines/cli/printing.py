@@ -13,36 +13,33 @@ from trafficcast.files import json_text
 
 _MOST_SHOWN = 10  # items of a list; --json has them all
 # Where nobody looks at a terminal, tables are wide enough not to be folded.
-_out = Console() if sys.stdout.isatty() else Console(width=140)
+out = Console() if sys.stdout.isatty() else Console(width=140)
 
 
-def _print_json(values: dict[str, Any]) -> None:
+def print_json(values: dict[str, Any]) -> None:
     """One JSON object; null for what is not a number."""
     print(json_text(values))
 
 
-def _print_object(values: dict[str, Any], as_json: bool, title: str) -> None:
-    """Keys and values, one a line."""
-    if as_json:
-        _print_json(values)
-        return
+def print_object(values: dict[str, Any], title: str) -> None:
+    """Print keys and values, one a line."""
     table = Table("", "", title=title, show_header=False)
     for key, value in values.items():
         table.add_row(key.replace("_", " "), _plain(value))
-    _out.print(table)
+    out.print(table)
 
 
-def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
+def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     """A table of rows with the same keys; the first column to the left, numbers to the right."""
     table = Table(title=title)
     for number, heading in enumerate(rows[0]):
         table.add_column(heading.replace("_", " "), justify="right" if number else "left")
     for row in rows:
         table.add_row(*(_plain(value) for value in row.values()))
-    _out.print(table)
+    out.print(table)
 
 
-def _print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
+def print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
     """Forecasters' scores (see `metrics.scores`), all leads together and lead by lead."""
     from trafficcast.training.card import (
         score_rows,  # not at the top: plotting is slow to import, and --help is asked often
@@ -52,7 +49,7 @@ def _print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
     _print_by_lead(score_rows(scores, slot_minutes), title)
 
 
-def _print_coverage(coverage: dict[str, Any], slot_minutes: int) -> None:
+def print_coverage(coverage: dict[str, Any], slot_minutes: int) -> None:
     """How often the truth lay inside prediction intervals (see `Intervals.coverage`), by level and lead."""
     from trafficcast.training.card import coverage_rows
 
@@ -66,7 +63,7 @@ def _print_by_lead(rows: list[list[str]], title: str) -> None:
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row, style="bold" if row[1] == "all" else "")
-    _out.print(table)
+    out.print(table)
 
 
 def _plain(value: Any) -> str:
@@ -83,16 +80,16 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "-" if value is None else escape(str(value))
 
 
-def _print_status(told: dict[str, Any]) -> None:
+def print_status(told: dict[str, Any]) -> None:
     """For people: a table a city."""
     print(f"The service {'runs' if told['running'] else 'does not run'}. {told['time']}")
     for name, values in told["cities"].items():
         if "error" in values:
-            _print_object({"error": values["error"]}, False, name)
+            print_object({"error": values["error"]}, name)
             continue
         jobs = {f"job {job}": _told(run) for job, run in values.pop("jobs").items()}
         alerts = [f"since {alert['raised']}: {alert['message']}" for alert in values.pop("alerts")]
-        _print_object(values | jobs | {"alerts": alerts}, False, name)
+        print_object(values | jobs | {"alerts": alerts}, name)
 
 
 def _told(run: dict[str, Any]) -> str:

@@ -1,9 +1,16 @@
-"""How the pages are started: Streamlit (see __main__.py) in its own process, with every setting on its command line."""
+"""Commands that serve pages: dashboard, api."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import CONFIG, AddressOption, CityOption, ConfigOption, PortOption, choose
+from pipelines.cli.printing import out
 
 _SETTINGS = {
     # Leaflet lies in static/ beside the script.
@@ -20,8 +27,41 @@ _SETTINGS = {
 }
 
 
-def _command(config: Path, city: str | None, port: int, address: str = "127.0.0.1") -> list[str]:
-    """The argument vector that serves the pages for a configuration file; `city` is the one shown first."""
+def dashboard(
+    port: PortOption = 8501,
+    address: AddressOption = "127.0.0.1",
+    config: ConfigOption = CONFIG,
+    city: CityOption = None,
+) -> None:
+    """Serve the dashboard: predicted beside observed flows on the city's map."""
+    chosen = choose(config, city).city
+    out.print(f"The dashboard of {chosen.name} is at http://{address}:{port} (stop with Ctrl-C)")
+    words = _streamlit(config, chosen.name, port, address)
+    sys.stdout.flush()
+    os.execv(words[0], words)  # the server takes this process's place, so that signals reach it
+
+
+def api(
+    port: PortOption = 8600,
+    address: AddressOption = "127.0.0.1",
+    cors: Annotated[
+        list[str] | None,
+        typer.Option("--cors", metavar="ORIGIN", help="Pages of this origin may read the answers; may be repeated."),
+    ] = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Serve the read-only HTTP API of all cities; needs the extra [api].
+
+    Requests must show the token of the environment variable TRAFFICCAST_API_TOKEN where it is set.
+    """
+    from trafficcast.api.server import serve
+    from trafficcast.config.settings import load_config
+
+    serve(load_config(config), address, port, tuple(cors or ()))
+
+
+def _streamlit(config: Path, city: str | None, port: int, address: str = "127.0.0.1") -> list[str]:
+    """Return the argument vector that serves the pages of a configuration file; `city` is the one shown first."""
     flags = [f"--{key}={value}" for key, value in _SETTINGS.items()]
     where = [f"--server.address={address}", f"--server.port={port}"]
     shown = ["--config", str(config)] + (["--city", city] if city else [])

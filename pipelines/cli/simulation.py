@@ -1,30 +1,62 @@
-"""Simulate: a city's taxi records and their true flows, with progress."""
+"""Commands that simulate a city: simulate, demo."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import typer
 
-from pipelines.service.replay import replay
-from trafficcast.config.city import City
-from trafficcast.ingest.ingest import ingest
-from trafficcast.progress import gauge
-from trafficcast.simulator.files import FILES_OF_TRIPS
-from trafficcast.simulator.simulator import simulate as run
-from trafficcast.simulator.simulator import truth_file
-from trafficcast.stores.flows import flow_store
+from pipelines.cli.options import CONFIG, Chosen, ConfigOption, PortOption, choose, for_city
+from pipelines.cli.printing import print_object
+from pipelines.cli.serving import dashboard
+
+if TYPE_CHECKING:
+    from trafficcast.config.city import City
+    from trafficcast.stores.city_stores import CityStores
 
 _CITY = "demo"
 _VEHICLES, _DAYS = 400, 21
 _SEED = 0  # the shipped model was trained on seed 1, so it has never seen these days
 
 
-def _simulate(
+@for_city
+def simulate(
+    chosen: Chosen,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the records; must not hold anything yet.")],
+    vehicles: Annotated[int, typer.Option(min=1, help="Taxis.")] = 400,
+    days: Annotated[int, typer.Option(min=1, help="Local days.")] = 21,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    file_format: Annotated[
+        str, typer.Option("--format", help="cabspotting, tdrive, parquet, csv, porto or tlc.")
+    ] = "cabspotting",
+) -> None:
+    """Simulate a city's taxi records, and write the true flows beside them, to OUT.truth.nc."""
+    result = _simulated(chosen.city, folder, vehicles, days, seed, file_format)
+    chosen.print(result, f"Simulated records of {chosen.city.name}")
+
+
+def demo(
+    serve: Annotated[bool, typer.Option("--dashboard/--no-dashboard", help="Serve the dashboard at the end.")] = True,
+    port: PortOption = 8501,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Three simulated weeks of a small city: simulate, ingest, replay the last day, look at it."""
+    print_object(_demonstrate(choose(config, _CITY).stores), "Demo")
+    if serve:
+        dashboard(port=port, config=config, city=_CITY)
+
+
+def _simulated(
     city: City, out: Path, vehicles: int, days: int, seed: int, file_format: str = "cabspotting"
 ) -> dict[str, Any]:
-    """Write simulated records to `out` (see `simulator.simulate`) and say what they are."""
+    """Write simulated records to a folder, showing progress, and return their facts."""
+    from trafficcast.progress import gauge
+    from trafficcast.simulator.files import FILES_OF_TRIPS
+    from trafficcast.simulator.simulator import simulate as run
+    from trafficcast.simulator.simulator import truth_file
+
     with gauge(f"simulating {vehicles} taxis, {days} days") as progress:
         summary = run(city, out, vehicles, days, seed, progress=progress, file_format=file_format)
     return {
@@ -47,11 +79,14 @@ def _simulate(
     }
 
 
-def _demo(city: City, data: Path, models: Path) -> dict[str, Any]:
-    """Run the demo up to the dashboard; a second run simulates nothing anew. Returns the replay's summary."""
-    records = data / city.name / "simulated"
+def _demonstrate(stores: CityStores) -> dict[str, Any]:
+    """Run the demo up to the dashboard and return the replay's summary; a second run simulates nothing anew."""
+    from pipelines.service.replay import replay
+    from trafficcast.ingest.ingest import ingest
+
+    city, records = stores.city, stores.folder / "simulated"
     if not records.exists():
-        _simulate(city, records, _VEHICLES, _DAYS, _SEED)
-    ingest(str(records), "cabspotting", city, data)
-    last_day = flow_store(data, city).days()[-1]
-    return replay(city, data, models, city.midnight(last_day), city.midnight(last_day + np.timedelta64(1, "D")))
+        _simulated(city, records, _VEHICLES, _DAYS, _SEED)
+    ingest(str(records), stores, "cabspotting")
+    last_day = stores.flows.days()[-1]
+    return replay(stores, city.midnight(last_day), city.midnight(last_day + np.timedelta64(1, "D")))

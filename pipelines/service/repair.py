@@ -12,38 +12,37 @@ from pathlib import Path
 import numpy as np
 from filelock import Timeout
 
-from trafficcast.config.city import City
 from trafficcast.files import remove_temporaries, writer_lock
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
 from trafficcast.ingest.ingest import rebuild_day
 from trafficcast.ingest.record_store import RecordStore
 from trafficcast.progress import log
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DamagedFile
-from trafficcast.stores.ledger import Ledger
 
 
-def _repair(city: City, data: Path, damage: DamagedFile) -> Path:
+def _repair(stores: CityStores, damage: DamagedFile) -> Path:
     """Set a damaged file of the city's stores aside and return where it lies now.
 
     Flows are counted again from the records at once. Forecasts and scores are noted as lost: the next cycles make
     those of the last hours again.
     """
-    file = damage.file
+    city, file = stores.city, damage.file
     aside = _set_aside(file)
     log.error("%s; it now lies at %s", damage, aside)
     day = np.datetime64(file.stem, "D")
-    store, *version = file.relative_to(data / city.name).parts[:-1]
+    store, *version = file.relative_to(stores.folder).parts[:-1]
     if store == "flows":
-        if RecordStore(data / city.name / "records").exists():
-            rebuild_day(city, data, day)
+        if RecordStore(stores.records).exists():
+            rebuild_day(stores, day)
             log.info("the flows of %s were made again from the records", day)
         else:
             log.error("the flows of %s are lost, there are no records to make them from", day)
     else:
         job = JOB if store == "forecasts" else VERIFY
         start, end = city.midnight(day), city.midnight(day + np.timedelta64(1, "D"))
-        Ledger(data / "ledger.sqlite").lose(job, city.name, version[0], start, end)
+        stores.ledger.lose(job, city.name, version[0], start, end)
     return aside
 
 

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines.service.cycle import CityService, _verify_recent, run_cycle
 from pipelines.service.repair import _remove_leftovers
-from trafficcast.config.city import City
 from trafficcast.config.service import Service
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.progress import track
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
-from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, forecast_store
-from trafficcast.stores.scores import score_store
+from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED
 
 
 def replay(
-    city: City,
-    data: Path,
-    models: Path,
-    start: np.datetime64,
-    end: np.datetime64,
+    stores: CityStores,
+    start: str | np.datetime64,
+    end: str | np.datetime64,
     settings: Service | None = None,
     speed: float | None = None,
     device: str = "auto",
@@ -35,12 +31,14 @@ def replay(
     `speed`: how many times faster than the clock, at most; without it as fast as can be. A slot that was forecast in
     an earlier replay is not forecast again. Raises InputError where there is no model or no flow in the period.
     """
+    city = stores.city
+    start, end = city.as_time(start), city.as_time(end)
     city.check_period(start, end)
     settings = settings or Service()
-    service = CityService(city, data, models, settings, pick_device(device))
+    service = CityService(stores, settings, pick_device(device))
     model = service.champion()[0]
-    flows = read_flows(data, city, start, end)
-    for store in (forecast_store(data, city, model.version), score_store(data, city, model.version)):
+    flows = read_flows(stores, start, end)
+    for store in (stores.forecasts(model.version), stores.scores(model.version)):
         _remove_leftovers(store.root)
     slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
     init_times = city.slot_start(start) + city.slot * np.arange(slots)
@@ -54,9 +52,9 @@ def replay(
             if run_cycle(service, now, catch_up=False):
                 break
     _verify_recent(service, flows["time"].values[-1] + city.slot)
-    made = forecast_store(data, city, model.version).read(init_times[0], end)
+    made = stores.forecasts(model.version).read(init_times[0], end)
     states = [] if made is None else [str(state) for state in made["state"].values]
-    scores = score_store(data, city, model.version).read(start, end)
+    scores = stores.scores(model.version).read(start, end)
     return {
         "city": city.name,
         "model": model.version,

@@ -45,11 +45,11 @@ from trafficcast.forecasting.publish import JOB
 from trafficcast.geography.areas import city_areas
 from trafficcast.ingest.inbox import take_inbox
 from trafficcast.progress import log
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DamagedFile
 from trafficcast.stores.latest_files import write_latest
 from trafficcast.stores.ledger import FAILED, Ledger
 from trafficcast.stores.published import latest_forecast
-from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import recent_scores, skill
 
 _TICK_SECONDS = 5.0  # from one look whether a forecast is due to the next
@@ -81,7 +81,7 @@ class _Service:
     def __init__(self, config: Config, cities: list[City], device: str) -> None:
         self.config, self.cities = config, cities
         chosen, paths = pick_device(device), config.paths
-        self.services = [CityService(city, paths.data, paths.models, config.service, chosen) for city in cities]
+        self.services = [CityService(CityStores.of(config, city), config.service, chosen) for city in cities]
         self.ledger = Ledger(paths.data / "ledger.sqlite")
         self.stop = threading.Event()
         self.began = time.monotonic()
@@ -107,7 +107,7 @@ class _Service:
             signal.signal(number, lambda *_: self.stop.set())
         server = _serve(self.config.service, self.metrics, self.status)
         for service in self.services:
-            root = service.data / service.city.name
+            root = service.stores.folder
             for folder in (root, root / "flows", *root.glob("forecasts/*"), *root.glob("scores/*")):
                 _remove_leftovers(folder)
             self._add_jobs(service)
@@ -137,7 +137,7 @@ class _Service:
         return self._told[1]
 
     def _add_jobs(self, service: CityService) -> None:
-        city, settings = service.city, self.config
+        city, settings = service.stores.city, self.config
         first = datetime.now(UTC)
 
         def add(job: str, work: Callable[[], str | None], trigger: Any, executor: str, **more: Any) -> None:
@@ -169,7 +169,7 @@ class _Service:
 
     def _look(self, service: CityService) -> None:
         """A cycle and then, whatever became of it, the alerts: that there is no forecast is one of them."""
-        city, result = service.city, None
+        city, result = service.stores.city, None
         try:
             result = self._run(JOB, city, partial(self._cycle, service))
         finally:
@@ -205,7 +205,7 @@ class _Service:
             return (None, "") if detail is None else (_DONE, detail)
         except DamagedFile as damage:
             try:
-                aside = _repair(city, self.config.paths.data, damage)
+                aside = _repair(CityStores.of(self.config, city), damage)
             except (InputError, JobError, OSError, sqlite3.Error) as error:
                 log.error("%s; and it could not be repaired: %s", damage, error)
                 return FAILED, str(damage)
@@ -218,53 +218,55 @@ class _Service:
         self.metrics.ran(job, city.name, result, seconds)
         if job == JOB and result == _DONE:
             return  # each forecast has noted itself
-        model = Registry(self.config.paths.models / city.name, city).champion() if job == _RETRAIN else ""
+        model = CityStores.of(self.config, city).registry.champion() if job == _RETRAIN else ""
         try:
             self.ledger.record(job, city.name, model or "", slot, result, detail, seconds)
         except (OSError, sqlite3.Error) as error:
             log.error("the ledger cannot be written: %s", error)
 
     def _ingest(self, service: CityService) -> str:
-        city = service.city
+        city = service.stores.city
         if city.feed.inbox is None:
             raise InputError(f"cities.{city.name}.feed has no inbox")
-        look = take_inbox(city.feed.inbox, city, service.data, _WORKERS)
+        look = take_inbox(city.feed.inbox, service.stores, _WORKERS)
         if look.taken:  # a forecast may have waited for them
             self._at_once(f"{JOB} {city.name}")
         return f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
 
     def _cycle(self, service: CityService) -> str | None:
         """What is due, with the files for other systems."""
-        if not service.registry.champions() or not self._is_taken_in(service):
+        if not service.stores.registry.champions() or not self._is_taken_in(service):
             return None
-        if service.city.name not in self.written:  # a crash or a full disk may have come between forecast and files
-            latest = latest_forecast(service.data, service.registry)
+        if (
+            service.stores.city.name not in self.written
+        ):  # a crash or a full disk may have come between forecast and files
+            latest = latest_forecast(service.stores)
             if latest is not None:
                 self._write_latest(service, latest[1])
         now = _now()
         made = run_cycle(service, now, on_made=partial(self._write_latest, service))
         if not made and _due(service, now):  # it failed, and has said why
-            self.last[f"{JOB} {service.city.name}"] = time.monotonic()
+            self.last[f"{JOB} {service.stores.city.name}"] = time.monotonic()
         return f"{len(made)} forecasts" if made else None
 
     def _write_latest(self, service: CityService, forecast: xr.Dataset) -> None:
         """Write a forecast for other systems, unless a newer one is; where that fails the next cycle does it."""
         init_time = forecast["init_time"].values[0]
-        newest = max(self.written.pop(service.city.name, init_time), init_time)
+        newest = max(self.written.pop(service.stores.city.name, init_time), init_time)
         if init_time == newest:
-            write_latest(service.city, service.data, forecast)
-        self.written[service.city.name] = newest
+            write_latest(service.stores, forecast)
+        self.written[service.stores.city.name] = newest
 
     def _alerts(self, service: CityService) -> None:
-        if service.registry.champions():
-            alerts, areas = self.config.alerts, self.areas[service.city.name]
-            check_alerts(alerts, service.data, _situation(service, alerts.rules, areas, _now()), notify=True)
+        if service.stores.registry.champions():
+            alerts, areas = self.config.alerts, self.areas[service.stores.city.name]
+            check_alerts(alerts, service.stores.data, _situation(service, alerts.rules, areas, _now()), notify=True)
 
     def _is_taken_in(self, service: CityService) -> bool:
         """Whether what waited in the inbox at the start is counted, or has been waited for long enough."""
-        first = f"{_INGEST} {service.city.name}"
+        first = f"{_INGEST} {service.stores.city.name}"
         waited = time.monotonic() - self.began > _FIRST_INGEST_SECONDS
-        return service.city.feed.inbox is None or first in self.last or waited
+        return service.stores.city.feed.inbox is None or first in self.last or waited
 
     def _is_time(self, key: str, every: float) -> bool:
         """Whether something was not done for so many seconds; then it counts as done now."""
@@ -281,17 +283,16 @@ class _Service:
             log.error("alerts could not be delivered: %s", error)
 
     def _prune(self, service: CityService) -> str:
-        paths = self.config.paths
-        removed = prune(service.city, paths.data, paths.models, self.config.retention, _now())
+        removed = prune(service.stores, self.config.retention, _now())
         return ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in removed.items())
 
     def _retrain(self, service: CityService, why: str) -> str:
-        return f"{why}: {self.retraining.run(service.city)}"
+        return f"{why}: {self.retraining.run(service.stores.city)}"
 
     def _retrain_if_worse(self, service: CityService) -> str | None:
         """Retrain where over the last day the best baseline was better by more than the configuration allows."""
         now = _now()
-        scored = recent_scores(service.data, service.registry, now - _DAY, now)
+        scored = recent_scores(service.stores, now - _DAY, now)
         found = None if scored is None else skill(*scored)
         if found is None or found.best_baseline is None:
             return None

@@ -10,7 +10,7 @@ from pipelines.service.cycle import CityService
 from trafficcast.alerts.findings import Situation, scores_from
 from trafficcast.config.alert_rules import Rule
 from trafficcast.geography.areas import Area
-from trafficcast.stores.flows import flow_store, last_observed
+from trafficcast.stores.flows import last_observed
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.scores import recent_scores
 
@@ -20,9 +20,9 @@ def _situation(service: CityService, rules: Iterable[Rule], areas: Mapping[str, 
 
     Raises InputError where a store cannot be read.
     """
-    city = service.city
-    latest = latest_forecast(service.data, service.registry)
-    scored = recent_scores(service.data, service.registry, scores_from(rules, city, now), now)
+    city = service.stores.city
+    latest = latest_forecast(service.stores)
+    scored = recent_scores(service.stores, scores_from(rules, city, now), now)
     forecast = None if latest is None else latest[1].isel(init_time=0)
     typical = None
     if forecast is not None:
@@ -33,7 +33,7 @@ def _situation(service: CityService, rules: Iterable[Rule], areas: Mapping[str, 
         city=city,
         now=now,
         newest_init=None if latest is None else latest[1]["init_time"].values[0],
-        newest_observed=last_observed(flow_store(service.data, city)),
+        newest_observed=last_observed(service.stores.flows),
         forecast=forecast,
         typical=typical,
         scores=None if scored is None else scored[1],

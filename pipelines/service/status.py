@@ -18,10 +18,10 @@ from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
-from trafficcast.stores.flows import flow_store, last_observed
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import last_observed
 from trafficcast.stores.ledger import Ledger, Run
 from trafficcast.stores.published import latest_forecast
-from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import recent_scores, skill
 
 _INGEST, _RETRAIN, _PRUNE = "ingest", "retrain", "prune"
@@ -46,13 +46,13 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
     `overdue` is None where there is nothing to forecast with: no model, or no flows yet. Raises InputError where a
     store cannot be read, JobError, OSError and sqlite3.Error where it cannot be now, or the ledger is damaged.
     """
-    data = config.paths.data
-    registry = Registry(config.paths.models / city.name, city)
-    observed = last_observed(flow_store(data, city))
-    latest = latest_forecast(data, registry)
+    stores = CityStores.of(config, city)
+    registry = stores.registry
+    observed = last_observed(stores.flows)
+    latest = latest_forecast(stores)
     made = None if latest is None else latest[1]
     init_time = None if made is None else made["init_time"].values[0]
-    scored = recent_scores(data, registry, now - _DAY, now)
+    scored = recent_scores(stores, now - _DAY, now)
     ready = registry.champion() is not None and (observed is not None or init_time is not None)
     return {
         "champion": registry.champion(),
@@ -77,7 +77,7 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
         "skill": None if scored is None else vars(skill(*scored)),
         "alerts": [
             {"raised": city.isoformat(alert.raised), "kind": alert.finding.kind, "message": alert.finding.message}
-            for alert in AlertBook(data / "alerts.sqlite").open(city.name, now)
+            for alert in AlertBook(stores.alerts).open(city.name, now)
         ],
     }
 

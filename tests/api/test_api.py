@@ -25,10 +25,11 @@ from trafficcast.api.app import _create_app
 from trafficcast.api.server import _TOKEN, _listen, _read_token, _server
 from trafficcast.config.settings import Config, _Paths, load_config
 from trafficcast.errors import InputError
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import Provenance, forecast_dataset, forecast_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import flows_dataset
+from trafficcast.stores.forecasts import Provenance, forecast_dataset
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.scores import score_dataset
 
 CONFIG = """
 [cities.testville]
@@ -95,7 +96,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     coverage = np.where(time == DOWN, 0.1, 1.0)
     vehicles = np.where(time == START, -1, 9)
     flow = np.stack([observed_flow(slot) for slot in range(22)])
-    flow_store(data, city).write(flows_dataset(city, time, flow, vehicles, coverage))
+    CityStores(city, data, data.parent / "models").flows.write(flows_dataset(city, time, flow, vehicles, coverage))
 
     registry = Registry(settings.paths.models / city.name, city)
     for version, rmse in ((OLD, 4.5), (NEW, float("nan"))):
@@ -111,7 +112,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         12: Provenance("scaled_climatology", "baseline", "no data", True),
     }
     for version, slots in ((OLD, range(2, 10)), (NEW, range(8, 21))):
-        store, described = forecast_store(data, city, version), {"version": version, "architecture": {"name": "vmrnn"}}
+        store, described = (
+            CityStores(city, data, data.parent / "models").forecasts(version),
+            {"version": version, "architecture": {"name": "vmrnn"}},
+        )
         made = []
         for slot in slots:
             intervals: Any = Stepped() if version == NEW and slot != 12 else None
@@ -132,7 +136,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             forecast = store.read(START + slot * SLOT, START + (slot + 1) * SLOT)
             assert forecast is not None
             bounds = forecast.isel(init_time=0) if version == NEW else None
-            score_store(data, city, version).write(score_dataset(city, START + slot * SLOT, compared, truth, bounds))
+            CityStores(city, data, data.parent / "models").scores(version).write(
+                score_dataset(city, START + slot * SLOT, compared, truth, bounds)
+            )
     return settings
 
 
@@ -251,7 +257,7 @@ def test_past_forecasts_are_one_series_of_two_champions(ask: Callable[..., Any])
 def test_a_forecast_of_before_forecasts_said_how_they_were_made_was_complete(config: Config, tmp_path: Path) -> None:
     city = config.city("testville")
     settings = config.model_copy(update={"paths": _Paths(data=tmp_path / "data", models=config.paths.models)})
-    store, card = forecast_store(settings.paths.data, city, NEW), {"version": NEW, "architecture": {"name": "vmrnn"}}
+    store, card = CityStores.of(settings, city).forecasts(NEW), {"version": NEW, "architecture": {"name": "vmrnn"}}
     old = forecast_dataset(city, card, START, forecast_flow(0), START)
     store.write(old.drop_vars(["forecaster", "state", "reason", "hindcast"]))
     client = TestClient(_create_app(settings, now=lambda: NOW))
@@ -569,7 +575,7 @@ def test_twenty_at_once_get_what_one_gets(
     address: str, config: Config, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     city, data = config.city("testville"), config.paths.data
-    store = forecast_store(data, city, NEW)
+    store = CityStores(city, data, data.parent / "models").forecasts(NEW)
     stored = store.read()
     assert stored is not None
     paths = [

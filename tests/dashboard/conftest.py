@@ -28,10 +28,11 @@ from trafficcast.ingest.record_store import RecordStore
 from trafficcast.ingest.threads import _threads
 from trafficcast.records.readers import find_records
 from trafficcast.records.screening import Screen
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import forecast_dataset, forecast_store
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.flows import flows_dataset
+from trafficcast.stores.forecasts import forecast_dataset
+from trafficcast.stores.scores import score_dataset
 
 CONFIG = """
 [cities.testville]
@@ -81,11 +82,11 @@ class Place:
     @property
     def flows(self) -> DayStore:
         """The flow store."""
-        return flow_store(self.config.paths.data, self.city)
+        return CityStores.of(self.config, self.city).flows
 
     def forecasts(self, version: str = "vmrnn-b-1") -> DayStore:
         """A model's forecast store."""
-        return forecast_store(self.config.paths.data, self.city, version)
+        return CityStores.of(self.config, self.city).forecasts(version)
 
     def add_flows(self) -> xr.Dataset:
         """Flows of slot of day + 100 x kind + the cell's number: a value of its own for each of them."""
@@ -110,7 +111,7 @@ class Place:
         """Scores of a forecast and of persistence, which were 1 and 2 vehicles above what came."""
         came = np.full((4, 2, self.city.rows, self.city.cols), 5.0)
         made = {version: came + 1, "persistence": came + 2}
-        score_store(self.config.paths.data, self.city, version).write(score_dataset(self.city, init_time, made, came))
+        CityStores.of(self.config, self.city).scores(version).write(score_dataset(self.city, init_time, made, came))
 
     def bounded(self, forecast: xr.Dataset) -> xr.Dataset:
         """A forecast of one init time with bounds of 2 and 3 vehicles around it, at 80 % and 95 %."""

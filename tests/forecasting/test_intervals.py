@@ -21,11 +21,11 @@ from trafficcast.forecasting.intervals import _BANDS, _FEWEST, Intervals, _save_
 from trafficcast.forecasting.model import Model, build, load_model, publish_model
 from trafficcast.forecasting.publish import _publish_forecast
 from trafficcast.forecasting.verify import verify_due
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import forecast_dataset, forecast_store, has_intervals
+from trafficcast.stores.flows import flows_dataset
+from trafficcast.stores.forecasts import forecast_dataset, has_intervals
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import score_store
 from trafficcast.training.card import _card_text
 from trafficcast.training.settings import TrainingSettings
 
@@ -270,7 +270,7 @@ def test_a_forecast_without_them_is_as_before() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> DayStore:
-    return forecast_store(tmp_path, CITY, "v1")
+    return CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("v1")
 
 
 def test_the_store_gives_them_back(store: DayStore, fitted: Intervals) -> None:
@@ -311,12 +311,16 @@ def flows() -> xr.Dataset:
 
 def test_verifying_scores_them_where_they_are(tmp_path: Path, fitted: Intervals) -> None:
     seen, later = flows(), INIT + CITY.slot
-    bounded = _publish_forecast(CITY, tmp_path, model(fitted), _Persistence(), seen, INIT)
-    _publish_forecast(CITY, tmp_path, model(None), _Persistence(), seen, later)
-    forecasts = forecast_store(tmp_path, CITY, "vmrnn-b-1").read()
+    bounded = _publish_forecast(
+        CityStores(CITY, tmp_path, tmp_path.parent / "models"), model(fitted), _Persistence(), seen, INIT
+    )
+    _publish_forecast(CityStores(CITY, tmp_path, tmp_path.parent / "models"), model(None), _Persistence(), seen, later)
+    forecasts = CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("vmrnn-b-1").read()
     assert forecasts is not None
-    assert verify_due(CITY, tmp_path, model(fitted), forecasts, seen).scored == 2
-    scores = score_store(tmp_path, CITY, "vmrnn-b-1").read()
+    assert (
+        verify_due(CityStores(CITY, tmp_path, tmp_path.parent / "models"), model(fitted), forecasts, seen).scored == 2
+    )
+    scores = CityStores(CITY, tmp_path, tmp_path.parent / "models").scores("vmrnn-b-1").read()
     assert scores is not None
     truth = seen["flow"].sel(time=INIT + CITY.slot * np.arange(4)).values
     lower, upper = bounded["lower"].values[0], bounded["upper"].values[0]
@@ -332,10 +336,12 @@ def test_verifying_scores_them_where_they_are(tmp_path: Path, fitted: Intervals)
 
 
 def test_a_forecast_made_again_is_left_and_one_that_lacks_bounds_gets_them(tmp_path: Path, fitted: Intervals) -> None:
-    seen, store = flows(), forecast_store(tmp_path, CITY, "vmrnn-b-1")
+    seen, store = flows(), CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("vmrnn-b-1")
 
     def publish(intervals: Intervals | None) -> int:
-        _publish_forecast(CITY, tmp_path, model(intervals), _Persistence(), seen, INIT)
+        _publish_forecast(
+            CityStores(CITY, tmp_path, tmp_path.parent / "models"), model(intervals), _Persistence(), seen, INIT
+        )
         return (store.root / "2024-04-08.nc").stat().st_mtime_ns
 
     first = publish(None)
@@ -349,12 +355,12 @@ def test_a_forecast_made_again_is_left_and_one_that_lacks_bounds_gets_them(tmp_p
 
 def test_a_replay_forecasts_and_scores_with_the_model_folders_intervals(tmp_path: Path, fitted: Intervals) -> None:
     seen, data, models = flows(), tmp_path / "data", tmp_path / "models"
-    flow_store(data, CITY).write(seen)
+    CityStores(CITY, data, data.parent / "models").flows.write(seen)
     publish_model(Registry(models / "small", CITY), model(fitted), lambda folder: None)
-    replayed = replay(CITY, data, models, INIT, INIT + 6 * CITY.slot, device="cpu")
+    replayed = replay(CityStores(CITY, data, models), INIT, INIT + 6 * CITY.slot, device="cpu")
     assert (replayed["forecasts"], replayed["verified"]) == (6, 3)
-    forecasts = forecast_store(data, CITY, "vmrnn-b-1").read()
-    scores = score_store(data, CITY, "vmrnn-b-1").read()
+    forecasts = CityStores(CITY, data, data.parent / "models").forecasts("vmrnn-b-1").read()
+    scores = CityStores(CITY, data, data.parent / "models").scores("vmrnn-b-1").read()
     assert forecasts is not None and scores is not None
     assert has_intervals(forecasts)
     assert (forecasts["lower"] <= forecasts["flow"]).all() and (forecasts["flow"] <= forecasts["upper"]).all()

@@ -19,7 +19,7 @@ from trafficcast.errors import InputError
 from trafficcast.ingest.ingest import ingest
 from trafficcast.ingest.record_store import RecordStore
 from trafficcast.simulator.simulator import simulate
-from trafficcast.stores.flows import flow_store
+from trafficcast.stores.city_stores import CityStores
 
 distributed = pytest.importorskip("distributed", reason="the cluster extra is not installed")
 CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=10, cols=6, timezone="Europe/Rome", name="small")
@@ -52,7 +52,7 @@ def state(data: Path) -> tuple[Any, Any, list[Any]]:
         names = [loaded.fleet.names[code] for code in points.vehicle]
         records.append(sorted(zip(names, points.time.tolist(), points.lon.tolist(), points.lat.tolist(), strict=True)))
     report = json.loads((data / CITY.name / "quality.json").read_text())
-    return flow_store(data, CITY).read(), report, records
+    return CityStores(CITY, data, data.parent / "models").flows.read(), report, records
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -64,24 +64,32 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def test_a_cluster_counts_what_one_process_does(records: Path, scheduler: Any, tmp_path: Path) -> None:
-    ingest(str(records), None, CITY, tmp_path / "alone")
-    ingest(str(records), None, CITY, tmp_path / "cluster", dask=scheduler.scheduler_address)
+    ingest(str(records), CityStores(CITY, tmp_path / "alone", (tmp_path / "alone").parent / "models"))
+    ingest(
+        str(records),
+        CityStores(CITY, tmp_path / "cluster", (tmp_path / "cluster").parent / "models"),
+        dask=scheduler.scheduler_address,
+    )
     assert_same(tmp_path / "cluster", tmp_path / "alone")
 
 
 def test_a_cluster_adds_to_what_is_stored(records: Path, scheduler: Any, tmp_path: Path) -> None:
-    ingest(str(records), None, CITY, tmp_path / "alone")
+    ingest(str(records), CityStores(CITY, tmp_path / "alone", (tmp_path / "alone").parent / "models"))
     days = sorted(records.iterdir())
     for day in (days[1], days[5]):
-        ingest(str(day), None, CITY, tmp_path / "cluster")
-    ingest(str(records), None, CITY, tmp_path / "cluster", dask=scheduler.scheduler_address)
+        ingest(str(day), CityStores(CITY, tmp_path / "cluster", (tmp_path / "cluster").parent / "models"))
+    ingest(
+        str(records),
+        CityStores(CITY, tmp_path / "cluster", (tmp_path / "cluster").parent / "models"),
+        dask=scheduler.scheduler_address,
+    )
     (flows, _, kept), (other_flows, _, other_kept) = state(tmp_path / "cluster"), state(tmp_path / "alone")
     assert flows is not None and flows.identical(other_flows)
     assert kept == other_kept
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: Path) -> None:
-    ingest(str(records), None, CITY, tmp_path / "alone")
+    ingest(str(records), CityStores(CITY, tmp_path / "alone", (tmp_path / "alone").parent / "models"))
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
@@ -95,15 +103,19 @@ def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: 
             killed.set()
 
         threading.Thread(target=kill_when_hours_are_written, daemon=True).start()
-        ingest(str(records), None, CITY, tmp_path / "cluster", dask=cluster.scheduler_address)
+        ingest(
+            str(records),
+            CityStores(CITY, tmp_path / "cluster", (tmp_path / "cluster").parent / "models"),
+            dask=cluster.scheduler_address,
+        )
     assert killed.is_set()
     assert_same(tmp_path / "cluster", tmp_path / "alone")
 
 
 def test_an_address_without_a_scheduler_is_refused(records: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no Dask scheduler at tcp://127.0.0.1:1"):
-        ingest(str(records), None, CITY, tmp_path / "data", dask="tcp://127.0.0.1:1")
-    assert not flow_store(tmp_path / "data", CITY).days()
+        ingest(str(records), CityStores(CITY, tmp_path / "data", tmp_path / "models"), dask="tcp://127.0.0.1:1")
+    assert not CityStores(CITY, tmp_path / "data", tmp_path / "models").flows.days()
 
 
 def test_a_bad_source_ends_the_ingest_with_the_stores_as_they_were(
@@ -115,6 +127,6 @@ def test_a_bad_source_ends_the_ingest_with_the_stores_as_they_were(
     (folder / "a.parquet").write_bytes(whole)
     (folder / "b.parquet").write_bytes(whole[:-100])
     with pytest.raises(InputError, match=r"b\.parquet"):
-        ingest(str(folder), None, CITY, tmp_path / "data", dask=scheduler.scheduler_address)
-    assert not flow_store(tmp_path / "data", CITY).days()
+        ingest(str(folder), CityStores(CITY, tmp_path / "data", tmp_path / "models"), dask=scheduler.scheduler_address)
+    assert not CityStores(CITY, tmp_path / "data", tmp_path / "models").flows.days()
     assert np.all([not path.name.endswith(".parquet") for path in (tmp_path / "data").rglob("*")])

@@ -21,7 +21,7 @@ from trafficcast.ingest import inbox as module
 from trafficcast.ingest.inbox import take_inbox
 from trafficcast.ingest.ingest import ingest
 from trafficcast.ingest.record_store import RecordStore
-from trafficcast.stores.flows import flow_store
+from trafficcast.stores.city_stores import CityStores
 
 CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=10, cols=6, timezone="Europe/Rome", name="small")
 NOON = 1_712_570_400
@@ -40,11 +40,11 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look(box: Path) -> module._Look:
-    return take_inbox(box, CITY, box.parent / "data", 2)
+    return take_inbox(box, CityStores(CITY, box.parent / "data", box.parent / "models"), 2)
 
 
 def flows(data: Path) -> Any:
-    return flow_store(data, CITY).read()
+    return CityStores(CITY, data, data.parent / "models").flows.read()
 
 
 def test_new_files_are_taken_once(box: Path, snapshot: Callable[[Path], dict[str, bytes]]) -> None:
@@ -56,7 +56,7 @@ def test_new_files_are_taken_once(box: Path, snapshot: Callable[[Path], dict[str
     (box / "sub").mkdir()
     (box / "sub" / "new_b.txt.gz").write_bytes(gzip.compress(rows(NOON, lat=45.5)))
     assert look(box).taken == ["sub/new_b.txt.gz"]
-    ingest(str(box), None, CITY, box.parent / "at once")
+    ingest(str(box), CityStores(CITY, box.parent / "at once", (box.parent / "at once").parent / "models"))
     assert flows(box.parent / "data").identical(flows(box.parent / "at once"))
 
 
@@ -86,7 +86,7 @@ def test_bad_files_go_to_quarantine_and_do_not_stop_the_others(box: Path) -> Non
         assert (box / "quarantine" / f"{name}.reason.txt").read_text().strip() == found.quarantined[name]
     assert "cannot read" in found.quarantined["new_cut.txt.gz"]
     assert "changed places" in found.quarantined["new_swapped.txt"]
-    ingest(str(box / "new_a.txt"), None, CITY, box.parent / "alone")
+    ingest(str(box / "new_a.txt"), CityStores(CITY, box.parent / "alone", (box.parent / "alone").parent / "models"))
     assert flows(box.parent / "data").identical(flows(box.parent / "alone"))
     assert look(box) == module._Look([], {}, [])
 
@@ -113,7 +113,7 @@ def test_a_file_that_changed_a_moment_ago_is_left(box: Path, monkeypatch: pytest
     (box / "new_a.txt").write_bytes(rows(NOON))
     os.utime(box / "new_a.txt", (1, 1))  # as a copy that keeps the time of its original would be
     assert look(box).waiting == ["new_a.txt"]
-    assert not flow_store(box.parent / "data", CITY).days()
+    assert not CityStores(CITY, box.parent / "data", box.parent / "models").flows.days()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who has a file open for writing")
@@ -152,7 +152,7 @@ def test_a_crash_after_the_records_are_stored_changes_nothing(box: Path, monkeyp
 
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder .*nowhere"):
-        take_inbox(tmp_path / "nowhere", CITY, tmp_path / "data", 1)
+        take_inbox(tmp_path / "nowhere", CityStores(CITY, tmp_path / "data", tmp_path / "models"), 1)
 
 
 def test_the_command_watches_and_survives_being_killed(config: Path, tmp_path: Path) -> None:
@@ -185,10 +185,19 @@ def test_the_command_watches_and_survives_being_killed(config: Path, tmp_path: P
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
-    ingest(str(box), None, CITY.model_copy(update={"slot_minutes": 60}), tmp_path / "at once")
-    whole = flow_store(tmp_path / "at once", CITY.model_copy(update={"slot_minutes": 60})).read()
+    ingest(
+        str(box),
+        CityStores(
+            CITY.model_copy(update={"slot_minutes": 60}), tmp_path / "at once", (tmp_path / "at once").parent / "models"
+        ),
+    )
+    whole = CityStores(
+        CITY.model_copy(update={"slot_minutes": 60}), tmp_path / "at once", (tmp_path / "at once").parent / "models"
+    ).flows.read()
     assert whole is not None
-    found = flow_store(tmp_path / "data", CITY.model_copy(update={"slot_minutes": 60})).read()
+    found = CityStores(
+        CITY.model_copy(update={"slot_minutes": 60}), tmp_path / "data", tmp_path / "models"
+    ).flows.read()
     assert whole.identical(found)
 
 

@@ -21,8 +21,8 @@ from trafficcast.config.feed import Feed
 from trafficcast.errors import InputError
 from trafficcast.ingest.ingest import ingest
 from trafficcast.ingest.record_store import RecordStore
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.export import _every_slot
-from trafficcast.stores.flows import flow_store
 
 SECOND, MINUTE, HOUR = 10**6, 60 * 10**6, 3600 * 10**6
 CELL = 1 / 128  # degrees; a power of two, so that every edge is exact in float64
@@ -62,11 +62,11 @@ def write(file: Path, pings: list[Ping]) -> Path:
 
 
 def run(file: Path, data: Path, city: City = CITY) -> dict[str, Any]:
-    return ingest(str(file), "csv", city, data)
+    return ingest(str(file), CityStores(city, data, data.parent / "models"), "csv")
 
 
 def flows_of(data: Path, city: City = CITY) -> xr.Dataset:
-    flows = flow_store(data, city).read()
+    flows = CityStores(city, data, data.parent / "models").flows.read()
     assert flows is not None
     return flows
 

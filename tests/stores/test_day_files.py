@@ -12,11 +12,12 @@ import xarray as xr
 
 from trafficcast.config.city import HORIZON, City
 from trafficcast.forecasting.intervals import Intervals
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_files import _read_day_file
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset, forecast_store
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.flows import flows_dataset
+from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset
+from trafficcast.stores.scores import score_dataset
 
 CITY = City(west=0.1, east=1, south=-0.2, north=1, rows=8, cols=8, timezone="America/New_York", name="small")
 TIME = np.datetime64("2008-06-04T04:00", "us")
@@ -40,7 +41,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
     baseline = Provenance("persistence", BASELINE, "ein Slot fehlt: 18:00 \N{LATIN SMALL LETTER U WITH DIAERESIS}")
     first = forecast_dataset(CITY, CARD, times[0], flow[0], times[0], intervals)
     second = forecast_dataset(CITY, CARD, times[1], flow[1], times[1], origin=baseline)
-    stores = flow_store(tmp_path, CITY), forecast_store(tmp_path, CITY, "v"), score_store(tmp_path, CITY, "v")
+    stores = (
+        CityStores(CITY, tmp_path, tmp_path.parent / "models").flows,
+        CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("v"),
+        CityStores(CITY, tmp_path, tmp_path.parent / "models").scores("v"),
+    )
     stores[0].write(flows)
     stores[1].write(first)
     stores[1].write(second)

@@ -14,10 +14,9 @@ import xarray as xr
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import writer_lock
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import forecast_store
-from trafficcast.stores.scores import score_store
+from trafficcast.stores.flows import flows_dataset
 
 HALF_HOUR = np.timedelta64(30, "m")
 
@@ -46,7 +45,7 @@ def ages(store: DayStore) -> dict[str, int]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> DayStore:
-    return flow_store(tmp_path, city())
+    return CityStores(city(), tmp_path, tmp_path.parent / "models").flows
 
 
 def test_an_empty_store(store: DayStore) -> None:
@@ -70,7 +69,7 @@ def test_what_is_read_is_what_was_written_with_attributes_and_types(store: DaySt
 
 
 def test_forecasts_keep_their_lead_times_and_valid_times(tmp_path: Path) -> None:
-    store = forecast_store(tmp_path, city(), "v1")
+    store = CityStores(city(), tmp_path, tmp_path.parent / "models").forecasts("v1")
     init = np.array(["2008-06-04T03:30", "2008-06-04T04:00"], "datetime64[us]")
     lead = (HALF_HOUR * np.arange(4)).astype("timedelta64[us]")
     written = xr.Dataset(
@@ -89,7 +88,10 @@ def test_scores_of_other_forecasters_keep_their_names(
     tmp_path: Path, names: tuple[str, str], later: np.timedelta64
 ) -> None:
     """In one file and in two: a baseline may be missing where its package is not installed."""
-    store, start = score_store(tmp_path, city(), "v1"), np.datetime64("2008-06-04T12:00", "us")
+    store, start = (
+        CityStores(city(), tmp_path, tmp_path.parent / "models").scores("v1"),
+        np.datetime64("2008-06-04T12:00", "us"),
+    )
     values = {"a": 1.0, "b": 2.0, "c": 3.0}
     for i, part in enumerate(names):
         rmse = ("init_time", "forecaster"), [[values[name] + 10 * i for name in part.split()]]
@@ -105,10 +107,10 @@ def test_scores_of_other_forecasters_keep_their_names(
 
 def test_the_three_stores_lie_apart(tmp_path: Path) -> None:
     roots = [
-        flow_store(tmp_path, city()).root,
-        forecast_store(tmp_path, city(), "v1").root,
-        forecast_store(tmp_path, city(), "v2").root,
-        score_store(tmp_path, city(), "v1").root,
+        CityStores(city(), tmp_path, tmp_path.parent / "models").flows.root,
+        CityStores(city(), tmp_path, tmp_path.parent / "models").forecasts("v1").root,
+        CityStores(city(), tmp_path, tmp_path.parent / "models").forecasts("v2").root,
+        CityStores(city(), tmp_path, tmp_path.parent / "models").scores("v1").root,
     ]
     assert [str(root.relative_to(tmp_path / "small")) for root in roots] == [
         "flows", "forecasts/v1", "forecasts/v2", "scores/v1",
@@ -139,7 +141,7 @@ def test_reading_from_start_up_to_end(store: DayStore) -> None:
 
 def test_times_come_in_order_where_the_clocks_go_back_over_midnight(tmp_path: Path) -> None:
     there = city("America/St_Johns")  # at 00:01 on 2008-11-02 it was 23:01 on the first again
-    store = flow_store(tmp_path, there)
+    store = CityStores(there, tmp_path, tmp_path.parent / "models").flows
     whole = flows("2008-11-01T12:00", 60, where=there)
     store.write(whole)
     assert read(store).identical(whole)

@@ -11,7 +11,8 @@ import xarray as xr
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import write_text
-from trafficcast.stores.forecasts import forecast_dataset, forecast_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.forecasts import forecast_dataset
 from trafficcast.stores.published import latest_forecast, published
 from trafficcast.stores.registry import Registry
 
@@ -33,7 +34,9 @@ def forecast(data: Path, version: str, *slots: int) -> None:
     card = {"version": version, "architecture": {"name": "vmrnn-b"}}
     for slot in slots:
         time, flow = INIT + slot * CITY.slot, np.full((4, 2, 2, 3), float(slot))
-        forecast_store(data, CITY, version).write(forecast_dataset(CITY, card, time, flow, time))
+        CityStores(CITY, data, data.parent / "models").forecasts(version).write(
+            forecast_dataset(CITY, card, time, flow, time)
+        )
 
 
 def told(found: list[tuple[str, xr.Dataset]]) -> dict[str, list[int]]:
@@ -47,9 +50,15 @@ def told(found: list[tuple[str, xr.Dataset]]) -> dict[str, list[int]]:
 
 
 def test_nothing_is_published_without_a_champion_or_a_forecast(registry: Registry, tmp_path: Path) -> None:
-    assert published(tmp_path, registry) == [] and latest_forecast(tmp_path, registry) is None
+    assert (
+        published(CityStores(registry.city, tmp_path, registry.root.parent)) == []
+        and latest_forecast(CityStores(registry.city, tmp_path, registry.root.parent)) is None
+    )
     champions(registry, "b", "a")
-    assert published(tmp_path, registry) == [] and latest_forecast(tmp_path, registry) is None
+    assert (
+        published(CityStores(registry.city, tmp_path, registry.root.parent)) == []
+        and latest_forecast(CityStores(registry.city, tmp_path, registry.root.parent)) is None
+    )
 
 
 def test_a_slot_forecast_by_two_champions_is_the_newer_one_s(registry: Registry, tmp_path: Path) -> None:
@@ -57,7 +66,7 @@ def test_a_slot_forecast_by_two_champions_is_the_newer_one_s(registry: Registry,
     forecast(tmp_path, "a", 0, 1, 2, 3)
     forecast(tmp_path, "b", 2, 4)
     forecast(tmp_path, "c", 3, 5)
-    found = published(tmp_path, registry)
+    found = published(CityStores(registry.city, tmp_path, registry.root.parent))
     assert told(found) == {"c": [3, 5], "b": [2, 4], "a": [0, 1]}
     assert [version for version, _ in found] == ["c", "b", "a"]
 
@@ -66,15 +75,15 @@ def test_one_whose_slots_all_were_forecast_by_newer_ones_has_none(registry: Regi
     champions(registry, "b", "a")
     forecast(tmp_path, "a", 1)
     forecast(tmp_path, "b", 1, 2)
-    assert told(published(tmp_path, registry)) == {"b": [1, 2]}
+    assert told(published(CityStores(registry.city, tmp_path, registry.root.parent))) == {"b": [1, 2]}
 
 
 def test_of_a_model_that_was_never_champion_nothing_is_published(registry: Registry, tmp_path: Path) -> None:
     champions(registry, "a")
     forecast(tmp_path, "a", 0)
     forecast(tmp_path, "other", 0, 1)
-    assert told(published(tmp_path, registry)) == {"a": [0]}
-    latest = latest_forecast(tmp_path, registry)
+    assert told(published(CityStores(registry.city, tmp_path, registry.root.parent))) == {"a": [0]}
+    latest = latest_forecast(CityStores(registry.city, tmp_path, registry.root.parent))
     assert latest is not None and told([latest]) == {"a": [0]}
 
 
@@ -83,26 +92,31 @@ def test_a_period_has_its_start_and_not_its_end(registry: Registry, tmp_path: Pa
     forecast(tmp_path, "a", 0, 1, 2)
     forecast(tmp_path, "b", 3, 4, 5)
     period = INIT + CITY.slot, INIT + 4 * CITY.slot
-    assert told(published(tmp_path, registry, *period)) == {"b": [3], "a": [1, 2]}
-    assert published(tmp_path, registry, INIT + 6 * CITY.slot) == []
+    assert told(published(CityStores(registry.city, tmp_path, registry.root.parent), *period)) == {
+        "b": [3],
+        "a": [1, 2],
+    }
+    assert published(CityStores(registry.city, tmp_path, registry.root.parent), INIT + 6 * CITY.slot) == []
 
 
 def test_the_latest_is_that_of_the_newest_slot_whoever_made_it(registry: Registry, tmp_path: Path) -> None:
     champions(registry, "b", "a")
     forecast(tmp_path, "b", 0, 1)
     forecast(tmp_path, "a", 0, 1, 2, 3)  # b was damaged meanwhile
-    latest = latest_forecast(tmp_path, registry)
+    latest = latest_forecast(CityStores(registry.city, tmp_path, registry.root.parent))
     assert latest is not None and told([latest]) == {"a": [3]}
     assert latest[1].sizes["init_time"] == 1
     forecast(tmp_path, "b", 3)
-    latest = latest_forecast(tmp_path, registry)
+    latest = latest_forecast(CityStores(registry.city, tmp_path, registry.root.parent))
     assert latest is not None and told([latest]) == {"b": [3]}
 
 
 def test_a_damaged_file_is_named(registry: Registry, tmp_path: Path) -> None:
     champions(registry, "a")
     forecast(tmp_path, "a", 0, 4)
-    (forecast_store(tmp_path, CITY, "a").root / "2024-04-09.nc").write_bytes(b"no grid")
+    (CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("a").root / "2024-04-09.nc").write_bytes(
+        b"no grid"
+    )
     for ask in (published, latest_forecast):
         with pytest.raises(InputError, match=r"2024-04-09\.nc"):
             ask(tmp_path, registry)

@@ -13,8 +13,9 @@ import pytest
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.ingest.ingest import ingest
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.export import export
-from trafficcast.stores.flows import flow_store, read_flows
+from trafficcast.stores.flows import read_flows
 from trafficcast.taxibj.files import _read_holidays, _read_weather, read_windows
 from trafficcast.taxibj.import_grids import import_taxibj
 
@@ -68,8 +69,8 @@ def npz(file: Path, n: int = 5) -> None:
 def test_a_whole_release(released: Path, tmp_path: Path) -> None:
     npz(released / "dataset.npz")
     data = tmp_path / "data"
-    report = import_taxibj(released, city(), data)
-    flows = read_flows(data, city())
+    report = import_taxibj(released, CityStores(city(), data, data.parent / "models"))
+    flows = read_flows(CityStores(city(), data, data.parent / "models"))
     # Nothing lies between the files' periods, and what is missing in a period is not observed.
     assert flows.sizes["time"] == 48 + 7 + 1 + 1
     assert flows["observed"].values[48:].tolist() == [True, True, False, False, False, False, True, True, True]
@@ -101,27 +102,27 @@ def test_the_same_import_twice_changes_nothing(
 ) -> None:
     npz(released / "dataset.npz")
     data = tmp_path / "data"
-    report = import_taxibj(released, city(), data)
+    report = import_taxibj(released, CityStores(city(), data, data.parent / "models"))
     before = snapshot(data)
-    assert import_taxibj(released, city(), data) == report
+    assert import_taxibj(released, CityStores(city(), data, data.parent / "models")) == report
     assert snapshot(data) == before
 
 
 def test_files_one_by_one_are_the_folder(
     released: Path, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    import_taxibj(released, city(), tmp_path / "whole")
+    import_taxibj(released, CityStores(city(), tmp_path / "whole", (tmp_path / "whole").parent / "models"))
     for file in sorted(released.glob("BJ*"), reverse=True):
-        import_taxibj(file, city(), tmp_path / "parts")
+        import_taxibj(file, CityStores(city(), tmp_path / "parts", (tmp_path / "parts").parent / "models"))
     assert snapshot(tmp_path / "parts") == snapshot(tmp_path / "whole")
 
 
 def test_a_file_says_all_of_its_period(tmp_path: Path) -> None:
     grids(tmp_path / "a.h5", "20130701", [1, 2, 3, 4])
-    import_taxibj(tmp_path / "a.h5", city(), tmp_path)
+    import_taxibj(tmp_path / "a.h5", CityStores(city(), tmp_path, tmp_path.parent / "models"))
     mended = grids(tmp_path / "b.h5", "20130701", [2, 4], seed=1)
-    import_taxibj(tmp_path / "b.h5", city(), tmp_path)
-    flows = read_flows(tmp_path, city())
+    import_taxibj(tmp_path / "b.h5", CityStores(city(), tmp_path, tmp_path.parent / "models"))
+    flows = read_flows(CityStores(city(), tmp_path, tmp_path.parent / "models"))
     assert flows["observed"].values.tolist() == [True, True, False, True]
     assert (flows["flow"].values[[1, 3]] == np.maximum(mended, 0)).all()
 
@@ -141,11 +142,15 @@ def test_import_export_import_over_a_clock_change(
         *range(7, 48),
     ]
     grids(tmp_path / "official.h5", day.replace("-", ""), slots)
-    import_taxibj(tmp_path / "official.h5", there, tmp_path / "first")
-    flows = read_flows(tmp_path / "first", there)
+    import_taxibj(
+        tmp_path / "official.h5", CityStores(there, tmp_path / "first", (tmp_path / "first").parent / "models")
+    )
+    flows = read_flows(CityStores(there, tmp_path / "first", (tmp_path / "first").parent / "models"))
     assert flows.sizes["time"] == len(slots) and flows["observed"].values.all()
     export(there, flows, "taxibj", tmp_path / "exported.h5")
-    import_taxibj(tmp_path / "exported.h5", there, tmp_path / "second")
+    import_taxibj(
+        tmp_path / "exported.h5", CityStores(there, tmp_path / "second", (tmp_path / "second").parent / "models")
+    )
     assert snapshot(tmp_path / "second") == snapshot(tmp_path / "first")
     with h5py.File(tmp_path / "official.h5") as official, h5py.File(tmp_path / "exported.h5") as exported:
         assert (official["date"][()] == exported["date"][()]).all()
@@ -195,7 +200,7 @@ def test_one_bad_file_and_nothing_is_written(
     data = tmp_path / "data"
     message = break_(released, what)
     with pytest.raises(InputError, match=message):
-        import_taxibj(released, city(), data)
+        import_taxibj(released, CityStores(city(), data, data.parent / "models"))
     assert snapshot(data) == {} if data.exists() else True
 
 
@@ -213,41 +218,43 @@ def test_a_city_counted_from_records_is_refused(
     released: Path, cabs: str, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
     data = tmp_path / "data"
-    ingest(cabs, "cabspotting", city(), data)
+    ingest(cabs, CityStores(city(), data, data.parent / "models"), "cabspotting")
     before = snapshot(data)
     with pytest.raises(InputError, match="'beijing' has flows counted from GPS records"):
-        import_taxibj(released, city(), data)
+        import_taxibj(released, CityStores(city(), data, data.parent / "models"))
     assert snapshot(data) == before
 
 
 def test_an_imported_city_takes_no_records_and_further_imports(released: Path, cabs: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    report = import_taxibj(released, city(), data)
+    report = import_taxibj(released, CityStores(city(), data, data.parent / "models"))
     with pytest.raises(InputError, match="'beijing' were not counted from the records here but imported"):
-        ingest(cabs, "cabspotting", city(), data)
-    assert import_taxibj(released, city(), data) == report
+        ingest(cabs, CityStores(city(), data, data.parent / "models"), "cabspotting")
+    assert import_taxibj(released, CityStores(city(), data, data.parent / "models")) == report
 
 
 def test_a_store_of_another_grid_is_refused(released: Path, tmp_path: Path) -> None:
-    import_taxibj(released, city(), tmp_path)
+    import_taxibj(released, CityStores(city(), tmp_path, tmp_path.parent / "models"))
     with pytest.raises(InputError, match="was made with east = 1.0, the configuration of 'beijing' says 2.0"):
-        import_taxibj(released, city().model_copy(update={"east": 2.0}), tmp_path)
+        import_taxibj(
+            released, CityStores(city().model_copy(update={"east": 2.0}), tmp_path, tmp_path.parent / "models")
+        )
 
 
 def test_a_path_without_such_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file or folder .*gone"):
-        import_taxibj(tmp_path / "gone", city(), tmp_path)
+        import_taxibj(tmp_path / "gone", CityStores(city(), tmp_path, tmp_path.parent / "models"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("20130701")
     with pytest.raises(InputError, match="empty holds no file of TaxiBJ"):
-        import_taxibj(tmp_path / "empty", city(), tmp_path)
+        import_taxibj(tmp_path / "empty", CityStores(city(), tmp_path, tmp_path.parent / "models"))
     with pytest.raises(InputError, match="notes.txt holds no file of TaxiBJ"):
-        import_taxibj(tmp_path / "empty" / "notes.txt", city(), tmp_path)
+        import_taxibj(tmp_path / "empty" / "notes.txt", CityStores(city(), tmp_path, tmp_path.parent / "models"))
 
 
 def test_windows_alone_enter_no_flow_store(tmp_path: Path) -> None:
     npz(tmp_path / "dataset.npz")
-    report = import_taxibj(tmp_path / "dataset.npz", city(), tmp_path)
+    report = import_taxibj(tmp_path / "dataset.npz", CityStores(city(), tmp_path, tmp_path.parent / "models"))
     assert report["grids"] == []
-    assert flow_store(tmp_path, city()).days() == []
+    assert CityStores(city(), tmp_path, tmp_path.parent / "models").flows.days() == []
     assert (read_windows(tmp_path, city())["test"][1] == 0.5).all()

@@ -27,7 +27,8 @@ from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError, JobError
 from trafficcast.forecasting.climatology import _FEATURES
 from trafficcast.forecasting.model import build, load_model
-from trafficcast.stores.flows import flow_store, flows_dataset
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import flows_dataset
 from trafficcast.stores.registry import Registry
 from trafficcast.training import distributed
 from trafficcast.training.dataset import _windows_of
@@ -139,7 +140,9 @@ def write_store(folder: Path) -> None:
     city = load_config(folder / "config.toml").city()
     time = np.datetime64("2024-04-08", "us") + city.slot * np.arange(48)
     flow = np.random.default_rng(0).poisson(9, (48, 2, 4, 4))
-    flow_store(folder / "data", city).write(flows_dataset(city, time, flow, np.full(48, 9), np.ones(48)))
+    CityStores(city, folder / "data", folder / "models").flows.write(
+        flows_dataset(city, time, flow, np.full(48, 9), np.ones(48))
+    )
 
 
 SPLIT = ("--train-end", "2024-04-10", "--valid-end", "2024-04-11")
@@ -261,7 +264,7 @@ def test_torchrun_publishes_one_model_like_that_of_one_process(tmp_path: Path) -
     city = config.city()
     ends = [city.parse_time(SPLIT[1]), city.parse_time(SPLIT[3])]
     settings = recipe("vmrnn-b", epochs=1, batch_size=5)
-    alone = train_and_publish(city, config.paths.data, config.paths.models, "vmrnn-b", settings, *ends, device="cpu")
+    alone = train_and_publish(CityStores.of(config, city), "vmrnn-b", settings, *ends, device="cpu")
     assert alone["version"] == "vmrnn-b-2" and alone["training"]["processes"] == 1
     assert alone["windows"] == card["windows"] and alone["data_hash"] == card["data_hash"]
     for split in ("validation", "test"):

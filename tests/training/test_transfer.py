@@ -18,7 +18,8 @@ from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.model import ARCHITECTURES, Model, build, load_model, publish_model
 from trafficcast.nn import vmrnn_b
-from trafficcast.stores.flows import flow_store, flows_dataset
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import flows_dataset
 from trafficcast.stores.registry import Registry
 from trafficcast.training.transfer import _find_starting_model, _StartingModel
 
@@ -66,7 +67,9 @@ def models(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = city(config, "home")
     time = np.datetime64("2024-04-08", "us") + home.slot * np.arange(48)
     flow = np.random.default_rng(0).poisson(9, (48, 2, 4, 8))
-    flow_store(config.parent / "data", home).write(flows_dataset(home, time, flow, np.full(48, 9), np.ones(48)))
+    CityStores(home, config.parent / "data", config.parent / "models").flows.write(
+        flows_dataset(home, time, flow, np.full(48, 9), np.ones(48))
+    )
     return models
 
 

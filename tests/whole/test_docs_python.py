@@ -11,6 +11,7 @@ from pathlib import Path
 from trafficcast.config.settings import load_config
 from trafficcast.ingest.ingest import ingest
 from trafficcast.simulator.simulator import simulate
+from trafficcast.stores.city_stores import CityStores
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "python.md"
 
@@ -31,7 +32,7 @@ def test_it_opens_trains_scores_and_draws(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(CONFIG)
     city = load_config(tmp_path / "config.toml").city()
     simulate(city, tmp_path / "gps", vehicles=20, days=7)
-    ingest(str(tmp_path / "gps"), None, city, tmp_path / "data")
+    ingest(str(tmp_path / "gps"), CityStores(city, tmp_path / "data", tmp_path / "models"))
 
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     for written, quick in (("epochs = 20\n", "epochs = 2\n"), ("city.cols)", "city.cols, depth=1)")):

@@ -17,7 +17,7 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.ingest.record_store import RecordStore
 from trafficcast.simulator.simulator import simulate
-from trafficcast.stores.flows import flow_store
+from trafficcast.stores.city_stores import CityStores
 
 # What is run in place of the command's entry: the n-th call of a function kills the process, before or after it.
 KILLER = """
@@ -84,7 +84,7 @@ def contents(folder: Path) -> tuple[Any, Any, list[Any]]:
     assert files == {"state.sqlite", *(file for file, _ in state.hours.values())}
     assert not [path for path in (folder / "data").rglob("*") if path.name.endswith(".tmp")]
     report = json.loads((folder / "data" / "small" / "quality.json").read_text())
-    return flow_store(folder / "data", city).read(), report, sorted(rows)
+    return CityStores(city, folder / "data", folder / "models").flows.read(), report, sorted(rows)
 
 
 @pytest.fixture(scope="module")

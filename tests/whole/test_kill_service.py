@@ -28,12 +28,10 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
-from trafficcast.stores.flows import flow_store
-from trafficcast.stores.forecasts import forecast_store
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import score_store
 
 MODEL = "vmrnn-c-1"
 START, END = np.datetime64("2024-04-13T04:00", "us"), np.datetime64("2024-04-13T16:00", "us")
@@ -76,9 +74,9 @@ def stores(folder: Path, city: City) -> dict[str, xr.Dataset]:
     """What the stores hold; nothing else may lie there."""
     data = folder / "data"
     found = {
-        "flows": flow_store(data, city).read(),
-        "forecasts": forecast_store(data, city, MODEL).read(),
-        "scores": score_store(data, city, MODEL).read(),
+        "flows": CityStores(city, data, data.parent / "models").flows.read(),
+        "forecasts": CityStores(city, data, data.parent / "models").forecasts(MODEL).read(),
+        "scores": CityStores(city, data, data.parent / "models").scores(MODEL).read(),
     }
     assert all(dataset is not None for dataset in found.values())
     left = [file for file in data.rglob("*") if file.name.endswith((".tmp", "-journal")) or ".damaged" in file.name]
@@ -160,7 +158,7 @@ def lines(log: Path) -> list[dict[str, str]]:
 
 def lose_slots(folder: Path, city: City) -> None:
     """One slot, and two in a row, that were never observed: then a forecast is degraded, or a baseline's."""
-    store = flow_store(folder / "data", city)
+    store = CityStores(city, folder / "data", folder / "models").flows
     flows = store.read()
     flows = flows.isel(time=np.isin(flows["time"].values, MISSING))
     for name in ("flow", "observed", "coverage", "vehicles"):
@@ -224,7 +222,7 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     assert time.monotonic() - began < 10
     messages = [line["message"] for line in lines(live / "first.log")]
     assert "files taken" not in " ".join(messages[: messages.index("stopping")])  # so it was in the middle
-    flow_store(data, city).check()
+    CityStores(city, data, data.parent / "models").flows.check()
 
     leftovers = [data / "small" / ".latest.csv.abc.tmp", data / "small" / "flows" / ".2024-04-14.nc.abc.tmp"]
     for file in leftovers:
@@ -261,7 +259,13 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     assert not any(file.exists() for file in leftovers)
     assert {line["job"] for line in lines(live / log) if "forecast for" in line["message"]} == {"forecast"}
 
-    _, made = latest_forecast(data, Registry(config.paths.models / "small", city)) or pytest.fail("no forecast")
+    _, made = latest_forecast(
+        CityStores(
+            Registry(config.paths.models / "small", city).city,
+            data,
+            Registry(config.paths.models / "small", city).root.parent,
+        )
+    ) or pytest.fail("no forecast")
     with xr.open_dataset(data / "small" / "latest.nc", engine="h5netcdf", decode_timedelta=True) as latest:
         np.testing.assert_array_equal(latest["flow"], made["flow"])
         assert (latest["created"].values == made["created"].values).all()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from trafficcast.stores.city_stores import CityStores
+
 SHARED = Path(__file__).parents[2].parent / "shared"
 BASELINES = {
     "persistence", "last_week", "climatology", "scaled_climatology", "anomaly_persistence", "pattern_persistence",
@@ -69,10 +71,7 @@ def test_a_forecast_equals_the_backtest_and_a_repeated_one_changes_nothing(
     from trafficcast.forecasting.inference import pick_device
     from trafficcast.forecasting.model import load_model
     from trafficcast.forecasting.windows import _gather, window_starts
-    from trafficcast.stores.flows import flow_store
-    from trafficcast.stores.forecasts import forecast_store
     from trafficcast.stores.registry import Registry
-    from trafficcast.stores.scores import score_store
 
     city = load_config(config).city()
     start, end = city.parse_time("2024-04-14"), city.parse_time("2024-04-15")
@@ -80,18 +79,18 @@ def test_a_forecast_equals_the_backtest_and_a_repeated_one_changes_nothing(
     assert (replayed["forecasts"], replayed["complete"]) == (24, 24)
     assert replayed["verified"] == 21
 
-    flows = flow_store(trained / "data", city).read()
+    flows = CityStores(city, trained / "data", trained / "models").flows.read()
     assert flows is not None
     starts = window_starts(flows, city, start, end)
     init_times = flows["time"].values[starts + HISTORY]
     model = load_model(Registry(trained / "models" / "small", city))
     history = _gather(flows["flow"].values, starts, HISTORY).astype(np.float32)
     batched = model.forecaster(pick_device("cpu")).forecast(history, init_times)
-    stored = forecast_store(trained / "data", city, model.version).read()
+    stored = CityStores(city, trained / "data", trained / "models").forecasts(model.version).read()
     assert stored is not None
     np.testing.assert_allclose(stored["flow"].sel(init_time=init_times).values, batched, atol=1e-4)
 
-    scores = score_store(trained / "data", city, model.version).read()
+    scores = CityStores(city, trained / "data", trained / "models").scores(model.version).read()
     assert scores is not None
     backtest = trafficcast("backtest", "--start", "2024-04-14", "--end", "2024-04-15", "--json").json["scores"]
     for name in ("persistence", "last_week", "climatology", "scaled_climatology", model.version):
@@ -108,19 +107,17 @@ def test_nothing_after_the_init_time_reaches_a_replayed_forecast(
     trained: Path, trafficcast: Callable[..., Any], config: Path
 ) -> None:
     from trafficcast.config.settings import load_config
-    from trafficcast.stores.flows import flow_store
-    from trafficcast.stores.forecasts import forecast_store
 
     city = load_config(config).city()
     trafficcast("forecast", "--init-time", "2024-04-14T12:00")
-    store = forecast_store(trained / "data", city, "vmrnn-c-1")
+    store = CityStores(city, trained / "data", trained / "models").forecasts("vmrnn-c-1")
     first = store.read()
     assert first is not None
     later = city.parse_time("2024-04-14T12:00")
-    flows = flow_store(trained / "data", city).read(later)
+    flows = CityStores(city, trained / "data", trained / "models").flows.read(later)
     assert flows is not None
     flows["flow"] += 100
-    flow_store(trained / "data", city).write(flows)
+    CityStores(city, trained / "data", trained / "models").flows.write(flows)
     trafficcast("forecast", "--init-time", "2024-04-14T12:00")
     xr.testing.assert_identical(first, store.read())
 

@@ -22,8 +22,8 @@ from trafficcast.config.settings import load_config
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
 from trafficcast.ingest.ingest import ingest
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import flow_store
 from trafficcast.stores.forecasts import forecast_store
 from trafficcast.stores.ledger import Ledger, Run
 from trafficcast.stores.scores import score_store
@@ -59,7 +59,9 @@ class Running:
 
     def take(self, records: Path) -> None:
         """The ingest job."""
-        self._service._run(_INGEST, self.city, lambda: str(ingest(str(records), None, self.city, self.data)))
+        self._service._run(
+            _INGEST, self.city, lambda: str(ingest(str(records), CityStores(self.city, self.data, self.models)))
+        )
 
     def look_from(self, first: np.datetime64, last: np.datetime64) -> None:
         """At every hour up to the last one."""
@@ -68,7 +70,7 @@ class Running:
 
     def store(self, name: str) -> DayStore:
         if name == "flows":
-            return flow_store(self.data, self.city)
+            return CityStores(self.city, self.data, self.models).flows
         return (forecast_store if name == "forecasts" else score_store)(self.data, self.city, "vmrnn-c-1")
 
     def read(self, name: str) -> xr.Dataset:

@@ -17,6 +17,7 @@ from trafficcast import __version__
 from trafficcast.alerts.book import Alert, AlertBook, _Notice
 from trafficcast.alerts.findings import Situation, _findings
 from trafficcast.config.alert_rules import Alerts
+from trafficcast.stores.city_stores import alerts_file
 
 _log = logging.getLogger("trafficcast")
 # Three attempts of 3 s and a pause of 1 s before the last: a webhook that does not answer costs 10 s.
@@ -39,7 +40,7 @@ def check_alerts(alerts: Alerts, data: Path, situation: Situation, notify: bool)
     Each is written to the log and the city's file once, and with `notify` kept for the webhook until `deliver` has
     told it. Raises as `findings` and `AlertBook` do.
     """
-    city, book = situation.city.name, AlertBook(data / "alerts.sqlite")
+    city, book = situation.city.name, AlertBook(alerts_file(data))
     tell = notify and alerts.webhook is not None
     book.update(city, _findings(alerts.rules, situation), situation.now, deliver=tell)
     with book.unwritten(city) as notices:
@@ -54,7 +55,7 @@ def deliver(alerts: Alerts, data: Path) -> int:
 
     What it did not take is sent again by the next call; a message that arrived and was not acknowledged comes twice.
     """
-    book = AlertBook(data / "alerts.sqlite")
+    book = AlertBook(alerts_file(data))
     notices = book.undelivered(_MOST) if alerts.webhook is not None else []
     if alerts.webhook is None or not notices:
         return 0

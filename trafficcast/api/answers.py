@@ -6,8 +6,6 @@ Times are naive UTC here, and a period is [start, end). All raise InputError for
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,11 @@ import xarray as xr
 
 from trafficcast.api import schema
 from trafficcast.config.city import FLOW_KINDS, HORIZON, City
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import last_stored
-from trafficcast.stores.flows import flow_store
-from trafficcast.stores.forecasts import COMPLETE, forecast_store, has_intervals
+from trafficcast.stores.forecasts import COMPLETE, has_intervals
 from trafficcast.stores.geojson import FLOW_DECIMALS, forecast_features
 from trafficcast.stores.published import latest_forecast, published
-from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import score_store
 
 UNITS = "vehicles per slot"
 MINUTE = np.timedelta64(1, "m")
@@ -29,59 +25,53 @@ DAY = np.timedelta64(1, "D")
 US = np.timedelta64(1, "us")
 
 
-@dataclass(frozen=True)
-class CityAnswers:
-    """A city with its stores below `data` and its models."""
-
-    city: City
-    data: Path
-    registry: Registry
-
-
 def city_entry(city: City) -> schema.CityEntry:
     """What the configuration says of a city."""
     return schema.CityEntry.model_validate({"name": city.name, **city.grid()})
 
 
-def city_state(place: CityAnswers, now: np.datetime64) -> schema.City:
+def city_state(stores: CityStores, now: np.datetime64) -> schema.City:
     """A city and how far its stores go."""
-    city = place.city
-    stored = [last_stored(forecast_store(place.data, city, version)) for version in place.registry.champions()]
+    city = stores.city
+    stored = [
+        last_stored(CityStores(city, stores.data, stores.models).forecasts(version))
+        for version in stores.registry.champions()
+    ]
     newest = max((time for time in stored if time is not None), default=None)
-    until = _observed_until(place, now)
+    until = _observed_until(stores, now)
     return schema.City(
         **city_entry(city).model_dump(),
         lat=city.lat.round(6).tolist(),
         lon=city.lon.round(6).tolist(),
         observed_until=None if until is None else city.isoformat(until),
         latest_forecast=None if newest is None else city.isoformat(newest),
-        champion=place.registry.champion(),
+        champion=stores.registry.champion(),
     )
 
 
-def latest(place: CityAnswers) -> tuple[str, xr.Dataset] | None:
+def latest(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     """The version and the forecast (of one init time, without that dimension) published last; None without any."""
-    found = latest_forecast(place.data, place.registry)
+    found = latest_forecast(stores)
     return None if found is None else (found[0], found[1].isel(init_time=-1))
 
 
-def forecast_at(place: CityAnswers, init_time: np.datetime64) -> tuple[str, xr.Dataset] | None:
+def forecast_at(stores: CityStores, init_time: np.datetime64) -> tuple[str, xr.Dataset] | None:
     """The version and the forecast published for an init time; None where there is none."""
-    for version, forecasts in published(place.data, place.registry, init_time, init_time + US):
+    for version, forecasts in published(stores, init_time, init_time + US):
         return version, forecasts.isel(init_time=0)
     return None
 
 
-def forecast_list(place: CityAnswers, start: np.datetime64, end: np.datetime64) -> schema.Forecasts:
+def forecast_list(stores: CityStores, start: np.datetime64, end: np.datetime64) -> schema.Forecasts:
     """The forecasts with init times in the period."""
     found = [
-        (time, schema.ForecastEntry(**_origin(place.city, version, forecasts.isel(init_time=i))))
-        for first, last in _days(place.city, start, end)
-        for version, forecasts in published(place.data, place.registry, first, last)
+        (time, schema.ForecastEntry(**_origin(stores.city, version, forecasts.isel(init_time=i))))
+        for first, last in _days(stores.city, start, end)
+        for version, forecasts in published(stores, first, last)
         for i, time in enumerate(forecasts["init_time"].values)
     ]
     return schema.Forecasts(
-        **_period(place.city, start, end), forecasts=[entry for _, entry in sorted(found, key=lambda one: one[0])]
+        **_period(stores.city, start, end), forecasts=[entry for _, entry in sorted(found, key=lambda one: one[0])]
     )
 
 
@@ -115,13 +105,13 @@ def forecast_geojson(city: City, version: str, forecast: xr.Dataset, zeros: bool
 
 
 def observations(
-    place: CityAnswers, start: np.datetime64, end: np.datetime64, now: np.datetime64
+    stores: CityStores, start: np.datetime64, end: np.datetime64, now: np.datetime64
 ) -> schema.Observations:
     """The slots that start in the period and have closed."""
     slots = []
-    for flows in _closed_flows(place, start, end, now):
+    for flows in _closed_flows(stores, start, end, now):
         grids = {kind: flows["flow"].sel(flow_kind=kind).values for kind in FLOW_KINDS}
-        for i, time in enumerate(_isoformat(place.city, flows["time"].values)):
+        for i, time in enumerate(_isoformat(stores.city, flows["time"].values)):
             observed, vehicles = bool(flows["observed"].values[i]), int(flows["vehicles"].values[i])
             slots.append(
                 schema.ObservedFrame(
@@ -132,17 +122,17 @@ def observations(
                     **{kind: grid[i].tolist() if observed else None for kind, grid in grids.items()},
                 )
             )
-    return schema.Observations(**_period(place.city, start, end), units=UNITS, slots=slots)
+    return schema.Observations(**_period(stores.city, start, end), units=UNITS, slots=slots)
 
 
 def cell_series(
-    place: CityAnswers, row: int, col: int, start: np.datetime64, end: np.datetime64, now: np.datetime64
+    stores: CityStores, row: int, col: int, start: np.datetime64, end: np.datetime64, now: np.datetime64
 ) -> schema.CellSeries:
     """A cell in the slots that start in the period: what was observed, and what had been forecast for them."""
-    city = place.city
+    city = stores.city
     times = np.arange(city.slot_start(start - US) + city.slot, end, city.slot)  # the first slot start not before start
     observed = np.full((len(FLOW_KINDS), len(times)), np.nan)
-    for flows in _closed_flows(place, start, end, now):
+    for flows in _closed_flows(stores, start, end, now):
         seen = flows["observed"].values
         at = np.searchsorted(times, flows["time"].values[seen])
         observed[:, at] = flows["flow"].sel(flow_kind=list(FLOW_KINDS)).values[seen, :, row, col].T
@@ -150,7 +140,7 @@ def cell_series(
     forecast = np.full((len(FLOW_KINDS), HORIZON, len(times)), np.nan)
     bounds: dict[str, dict[float, np.ndarray]] = {"lower": {}, "upper": {}}
     for first, last in _days(city, start - (HORIZON - 1) * city.slot, end):
-        for _, made in published(place.data, place.registry, first, last):
+        for _, made in published(stores, first, last):
             cell = made.isel(row=row, col=col).sel(flow_kind=list(FLOW_KINDS))
             inits, leads = np.nonzero((made["valid_time"].values >= start) & (made["valid_time"].values < end))
             at = np.searchsorted(times, made["valid_time"].values[inits, leads])
@@ -184,12 +174,12 @@ def cell_series(
     )
 
 
-def scores(place: CityAnswers, start: np.datetime64, end: np.datetime64) -> schema.Scores:
+def scores(stores: CityStores, start: np.datetime64, end: np.datetime64) -> schema.Scores:
     """The scores of the forecasts with init times in the period; a slot counts for the newest champion scored there."""
-    city = place.city
+    city = stores.city
     rows: dict[np.datetime64, tuple[str, xr.Dataset]] = {}
-    for version in place.registry.champions():
-        found = score_store(place.data, city, version).read(start, end)
+    for version in stores.registry.champions():
+        found = CityStores(city, stores.data, stores.models).scores(version).read(start, end)
         if found is not None:
             for i, time in enumerate(found["init_time"].values):
                 rows.setdefault(time, (version, found.isel(init_time=i)))
@@ -220,25 +210,25 @@ def scores(place: CityAnswers, start: np.datetime64, end: np.datetime64) -> sche
     )
 
 
-def model_list(place: CityAnswers) -> schema.Models:
+def model_list(stores: CityStores) -> schema.Models:
     """The city's trained models, by name and number."""
-    champion = place.registry.champion()
+    champion = stores.registry.champion()
     entries = []
-    for version in place.registry.versions():
-        card = place.registry.card(version)
+    for version in stores.registry.versions():
+        card = stores.registry.card(version)
         errors = {
             f"{split}_rmse": card.get("metrics", {}).get(split, {}).get(version, {}).get("rmse")
             for split in ("validation", "test")
         }
         entry = {"version": version, "champion": version == champion, "created": card.get("created"), **errors}
         entries.append(schema.ModelEntry(**entry))
-    return schema.Models(city=place.city.name, champion=champion, models=entries)
+    return schema.Models(city=stores.city.name, champion=champion, models=entries)
 
 
-def model_card(place: CityAnswers, version: str) -> schema.Model:
+def model_card(stores: CityStores, version: str) -> schema.Model:
     """The card of one of the city's versions."""
-    champion = version == place.registry.champion()
-    return schema.Model(city=place.city.name, champion=champion, card=place.registry.card(version))
+    champion = version == stores.registry.champion()
+    return schema.Model(city=stores.city.name, champion=champion, card=stores.registry.card(version))
 
 
 _UNKNOWN = np.full(HORIZON, np.nan)
@@ -254,23 +244,23 @@ def _days(city: City, start: np.datetime64, end: np.datetime64) -> Iterator[tupl
 
 
 def _closed_flows(
-    place: CityAnswers, start: np.datetime64, end: np.datetime64, now: np.datetime64
+    stores: CityStores, start: np.datetime64, end: np.datetime64, now: np.datetime64
 ) -> Iterator[xr.Dataset]:
     """The period's flows day by day, without the slots that have not closed."""
-    store = flow_store(place.data, place.city)
-    for first, last in _days(place.city, start, min(end, now)):
+    store = stores.flows
+    for first, last in _days(stores.city, start, min(end, now)):
         flows = store.read(first, last)
         if flows is not None:
-            yield flows.isel(time=flows["time"].values + place.city.slot <= now)
+            yield flows.isel(time=flows["time"].values + stores.city.slot <= now)
 
 
-def _observed_until(place: CityAnswers, now: np.datetime64) -> np.datetime64 | None:
+def _observed_until(stores: CityStores, now: np.datetime64) -> np.datetime64 | None:
     """The end of the newest observed slot that has closed; None where there is none."""
-    store = flow_store(place.data, place.city)
+    store = stores.flows
     for day in reversed(store.days()):
         flows = store.read_day(day)
         if flows is not None:
-            ends = flows["time"].values[flows["observed"].values] + place.city.slot
+            ends = flows["time"].values[flows["observed"].values] + stores.city.slot
             if (ends <= now).any():
                 newest: np.datetime64 = ends[ends <= now].max()
                 return newest

@@ -17,13 +17,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from trafficcast import __version__
 from trafficcast.api import answers, schema
-from trafficcast.api.answers import CityAnswers
 from trafficcast.api.middleware import _BearerToken, _Conditional
 from trafficcast.api.page import _operations_page
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
-from trafficcast.stores.registry import Registry
+from trafficcast.stores.city_stores import CityStores
 
 _GRID_DAYS, _SERIES_DAYS = 2, 31
 _EARLIEST, _LATEST = np.datetime64("1970-01-01", "us"), np.datetime64("2200-01-01", "us")
@@ -99,16 +98,16 @@ def _create_app(
     return app
 
 
-def _find_place(request: Request, city: Annotated[str, Path(description="a city's name")]) -> CityAnswers:
+def _find_city(request: Request, city: Annotated[str, Path(description="a city's name")]) -> CityStores:
     """The city of an address, looked up among those of the configuration."""
     config: Config = request.app.state.config
     if city not in config.cities:
         raise HTTPException(404, f"there is no such city; there are: {', '.join(sorted(config.cities)) or 'none'}")
     found = config.city(city)
-    return CityAnswers(found, config.paths.data, Registry(config.paths.models / found.name, found))
+    return CityStores.of(config, found)
 
 
-_Here = Annotated[CityAnswers, Depends(_find_place)]
+_Here = Annotated[CityStores, Depends(_find_city)]
 
 
 @_router.get("/cities", response_model=schema.Cities)
@@ -120,15 +119,15 @@ def cities(request: Request) -> Response:
 
 
 @_router.get("/cities/{city}", response_model=schema.City)
-def city(request: Request, place: _Here) -> Response:
+def city(request: Request, stores: _Here) -> Response:
     """A city: grid, cells, and how far its observations and forecasts go."""
-    return _json(answers.city_state(place, request.app.state.now()))
+    return _json(answers.city_state(stores, request.app.state.now()))
 
 
 @_router.get("/cities/{city}/forecasts", response_model=schema.Forecasts)
-def forecasts(place: _Here, start: _Start, end: _End) -> Response:
+def forecasts(stores: _Here, start: _Start, end: _End) -> Response:
     """The published forecasts with init times in a period of at most 31 days: when each was made, by whom and how."""
-    return _json(answers.forecast_list(place, *_period(place.city, start, end, _SERIES_DAYS)))
+    return _json(answers.forecast_list(stores, *_period(stores.city, start, end, _SERIES_DAYS)))
 
 
 _Format = Annotated[Literal["json", "geojson"], Query(description="json, or geojson: one feature a cell")]
@@ -143,72 +142,72 @@ _GEOJSON: dict[int | str, dict[str, Any]] = {
 
 
 @_router.get("/cities/{city}/forecasts/latest", response_model=schema.Forecast, responses=_GEOJSON)
-def latest(place: _Here, format: _Format = "json", skip_zeros: _SkipZeros = False) -> Response:
+def latest(stores: _Here, format: _Format = "json", skip_zeros: _SkipZeros = False) -> Response:
     """The forecast published last."""
-    found = answers.latest(place)
+    found = answers.latest(stores)
     if found is None:
-        raise HTTPException(503, f"no forecast of {place.city.name} has been published yet", {"Retry-After": "60"})
-    return _forecast(place.city, found, format, skip_zeros)
+        raise HTTPException(503, f"no forecast of {stores.city.name} has been published yet", {"Retry-After": "60"})
+    return _forecast(stores.city, found, format, skip_zeros)
 
 
 @_router.get("/cities/{city}/forecasts/{init_time}", response_model=schema.Forecast, responses=_GEOJSON)
 def forecast(
-    place: _Here,
+    stores: _Here,
     init_time: Annotated[str, Path(description="the start of the first slot forecast")],
     format: _Format = "json",
     skip_zeros: _SkipZeros = False,
 ) -> Response:
     """The forecast of an init time."""
-    time = _time(place.city, init_time)
-    found = answers.forecast_at(place, time)
+    time = _time(stores.city, init_time)
+    found = answers.forecast_at(stores, time)
     if found is None:
-        raise HTTPException(404, f"no forecast of {place.city.name} starts at {place.city.isoformat(time)}")
-    return _forecast(place.city, found, format, skip_zeros)
+        raise HTTPException(404, f"no forecast of {stores.city.name} starts at {stores.city.isoformat(time)}")
+    return _forecast(stores.city, found, format, skip_zeros)
 
 
 @_router.get("/cities/{city}/observations", response_model=schema.Observations)
-def observations(request: Request, place: _Here, start: _Start, end: _End) -> Response:
+def observations(request: Request, stores: _Here, start: _Start, end: _End) -> Response:
     """The observed grids of the closed slots that start in a period of at most 2 days."""
-    period = _period(place.city, start, end, _GRID_DAYS)
-    return _json(answers.observations(place, *period, request.app.state.now()))
+    period = _period(stores.city, start, end, _GRID_DAYS)
+    return _json(answers.observations(stores, *period, request.app.state.now()))
 
 
 @_router.get("/cities/{city}/cells/{row}/{col}", response_model=schema.CellSeries)
 def cell(
     request: Request,
-    place: _Here,
+    stores: _Here,
     row: Annotated[int, Path(description="row of the grid; row 0 is the northern one")],
     col: Annotated[int, Path(description="column of the grid; column 0 is the western one")],
     start: _Start,
     end: _End,
 ) -> Response:
     """One cell in the slots of at most 31 days: observed, and forecast for the same slots by lead, with intervals."""
-    rows, cols = place.city.rows, place.city.cols
+    rows, cols = stores.city.rows, stores.city.cols
     if not (0 <= row < rows and 0 <= col < cols):
         raise HTTPException(404, f"there is no such cell: rows run from 0 to {rows - 1}, columns from 0 to {cols - 1}")
-    period = _period(place.city, start, end, _SERIES_DAYS)
-    return _json(answers.cell_series(place, row, col, *period, request.app.state.now()))
+    period = _period(stores.city, start, end, _SERIES_DAYS)
+    return _json(answers.cell_series(stores, row, col, *period, request.app.state.now()))
 
 
 @_router.get("/cities/{city}/scores", response_model=schema.Scores)
-def scores(place: _Here, start: _Start, end: _End) -> Response:
+def scores(stores: _Here, start: _Start, end: _End) -> Response:
     """Errors of the verified forecasts with init times in a period of at most 31 days, beside every baseline's."""
-    return _json(answers.scores(place, *_period(place.city, start, end, _SERIES_DAYS)))
+    return _json(answers.scores(stores, *_period(stores.city, start, end, _SERIES_DAYS)))
 
 
 @_router.get("/cities/{city}/models", response_model=schema.Models)
-def models(place: _Here) -> Response:
+def models(stores: _Here) -> Response:
     """The city's trained models and which is in use."""
-    return _json(answers.model_list(place))
+    return _json(answers.model_list(stores))
 
 
 @_router.get("/cities/{city}/models/{version}", response_model=schema.Model)
-def model(place: _Here, version: Annotated[str, Path(description="a model's version")]) -> Response:
+def model(stores: _Here, version: Annotated[str, Path(description="a model's version")]) -> Response:
     """A model's card."""
-    known = place.registry.versions()
+    known = stores.registry.versions()
     if version not in known:
-        raise HTTPException(404, f"there is no such model; {place.city.name} has: {', '.join(known) or 'none yet'}")
-    return _json(answers.model_card(place, version))
+        raise HTTPException(404, f"there is no such model; {stores.city.name} has: {', '.join(known) or 'none yet'}")
+    return _json(answers.model_card(stores, version))
 
 
 def _forecast(city: City, found: tuple[str, Any], form: str, skip_zeros: bool) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, overload
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
@@ -149,6 +149,32 @@ class City(BaseModel):
             except (OverflowError, NotImplementedError):
                 raise InputError(f"{text} is beyond the calendar: years run from 1 to 9999") from None
         return stamp.tz_convert("UTC").tz_localize(None).to_datetime64().astype("datetime64[us]")
+
+    @overload
+    def as_time(self, time: str | np.datetime64) -> np.datetime64: ...
+
+    @overload
+    def as_time(self, time: str | np.datetime64 | None) -> np.datetime64 | None: ...
+
+    def as_time(self, time: str | np.datetime64 | None) -> np.datetime64 | None:
+        """Return a time that was given as text or as a naive UTC time, as naive UTC; None stays None.
+
+        Parameters
+        ----------
+        time
+            Text as for `parse_time`, or naive UTC.
+
+        Returns
+        -------
+        np.datetime64 | None
+            Naive UTC.
+
+        Raises
+        ------
+        InputError
+            The text is no date or time, or the city's clocks skip it.
+        """
+        return self.parse_time(time) if isinstance(time, str) else time
 
     def check_period(self, start: np.datetime64, end: np.datetime64) -> None:
         """Raise InputError where a period a person gave is empty."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from trafficcast.config.city import HISTORY, HORIZON, City
+from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.errors import InputError
 from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.inference import pick_device
@@ -17,16 +16,14 @@ from trafficcast.forecasting.metrics import scores
 from trafficcast.forecasting.model import load_model
 from trafficcast.forecasting.windows import _gather, window_starts
 from trafficcast.progress import log
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
-from trafficcast.stores.registry import Registry
 
 
 def backtest(
-    city: City,
-    data: Path,
-    models: Path,
-    start: np.datetime64,
-    end: np.datetime64,
+    stores: CityStores,
+    start: str | np.datetime64,
+    end: str | np.datetime64,
     version: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -35,10 +32,12 @@ def backtest(
     Every forecaster is scored on the scale of the model under test, and the baselines use its climatology. Raises
     InputError where there is no model, or no window of eight contiguous observed slots.
     """
+    city = stores.city
+    start, end = city.as_time(start), city.as_time(end)
     city.check_period(start, end)
     chosen_device = pick_device(device)
-    model = load_model(Registry(models / city.name, city), version)
-    flows = read_flows(data, city)
+    model = load_model(stores.registry, version)
+    flows = read_flows(stores)
     starts = window_starts(flows, city, start, end)
     if not len(starts):
         first, last = flows["time"].values[[0, -1]]

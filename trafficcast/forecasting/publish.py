@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from trafficcast.config.city import HISTORY, City
+from trafficcast.config.city import HISTORY
 from trafficcast.errors import InputError
 from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.model import Model, load_model
 from trafficcast.forecasting.windows import _history_before
-from trafficcast.stores.flows import flow_store, last_observed
-from trafficcast.stores.forecasts import Provenance, check_forecast, forecast_dataset, forecast_store
-from trafficcast.stores.ledger import Ledger
-from trafficcast.stores.registry import Registry
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import last_observed
+from trafficcast.stores.forecasts import Provenance, check_forecast, forecast_dataset
 
 JOB = "forecast"
 
 
 def forecast(
-    city: City,
-    data: Path,
-    models: Path,
-    init_time: np.datetime64 | None = None,
+    stores: CityStores,
+    init_time: str | np.datetime64 | None = None,
     version: str | None = None,
     device: str = "auto",
 ) -> xr.Dataset:
@@ -35,9 +31,10 @@ def forecast(
     Without `init_time` the forecast starts right after the last observed slot. Raises InputError where there is no
     model, where init_time is no slot start, and where a slot of the history is missing.
     """
+    city, flows = stores.city, stores.flows
+    init_time = city.as_time(init_time)
     chosen_device = pick_device(device)
-    model = load_model(Registry(models / city.name, city), version)
-    flows = flow_store(data, city)
+    model = load_model(stores.registry, version)
     if init_time is None:
         last = last_observed(flows)
         if last is None:
@@ -49,26 +46,24 @@ def forecast(
             f"{city.isoformat(city.slot_start(init_time))} and every {city.slot_minutes} minutes after"
         )
     known = flows.read(init_time - HISTORY * city.slot, init_time)
-    return _publish_forecast(city, data, model, model.forecaster(chosen_device), known, init_time)
+    return _publish_forecast(stores, model, model.forecaster(chosen_device), known, init_time)
 
 
 def _publish_forecast(
-    city: City,
-    data: Path,
+    stores: CityStores,
     model: Model,
     forecaster: Forecaster,
     flows: xr.Dataset | None,
     init_time: np.datetime64,
 ) -> xr.Dataset:
     """Forecast from `flows`, check, store and note it. A forecast that is in the store already, the same, is left."""
-    flow = forecaster.forecast(_history_before(flows, city, init_time), np.array([init_time]))[0]
+    flow = forecaster.forecast(_history_before(flows, stores.city, init_time), np.array([init_time]))[0]
     check_forecast(flow, model.scale)
-    return publish(city, data, model, init_time, flow, Provenance(model.version), np.datetime64(int(time.time()), "s"))
+    return publish(stores, model, init_time, flow, Provenance(model.version), np.datetime64(int(time.time()), "s"))
 
 
 def publish(
-    city: City,
-    data: Path,
+    stores: CityStores,
     model: Model,
     init_time: np.datetime64,
     flow: np.ndarray,
@@ -80,16 +75,15 @@ def publish(
 
     The model's prediction intervals are those of its own forecasts: a baseline's has none.
     """
+    city, store = stores.city, stores.forecasts(model.version)
     intervals = model.intervals if origin.forecaster == model.version else None
     made = forecast_dataset(city, model.card, init_time, flow, created, intervals, origin)
-    store = forecast_store(data, city, model.version)
     stored = store.read(init_time, init_time + city.slot)
     if stored is not None and _same(stored, made):
         made = stored
     else:
         store.write(made)
-    ledger = Ledger(data / "ledger.sqlite")
-    ledger.record(JOB, city.name, model.version, init_time, origin.state, origin.reason, seconds)
+    stores.ledger.record(JOB, city.name, model.version, init_time, origin.state, origin.reason, seconds)
     return made
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from trafficcast.config.city import HISTORY, HORIZON, City
+from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.errors import InputError
 from trafficcast.forecasting.baselines import WEEK
 from trafficcast.forecasting.gaps import filled_history
 from trafficcast.forecasting.model import Model, load_model
-from trafficcast.stores.flows import flow_store
-from trafficcast.stores.forecasts import forecast_store, has_intervals
-from trafficcast.stores.ledger import Ledger
-from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.forecasts import has_intervals
+from trafficcast.stores.scores import score_dataset
 
 VERIFY = "verify"
 # Slots after the last one forecast that are observed, while one of the four is not: then it is not waited for.
@@ -34,34 +31,33 @@ class _Verified:
 
 
 def verify(
-    city: City,
-    data: Path,
-    models: Path,
-    start: np.datetime64 | None = None,
-    end: np.datetime64 | None = None,
+    stores: CityStores,
+    start: str | np.datetime64 | None = None,
+    end: str | np.datetime64 | None = None,
     version: str | None = None,
 ) -> tuple[str, _Verified]:
     """Score the stored forecasts with init times in [start, end) that are not scored yet; returns the model's version.
 
     Raises InputError where the model has no forecast in the period.
     """
-    model = load_model(Registry(models / city.name, city), version)
-    forecasts = forecast_store(data, city, model.version).read(start, end)
+    city = stores.city
+    model = load_model(stores.registry, version)
+    forecasts = stores.forecasts(model.version).read(city.as_time(start), city.as_time(end))
     if forecasts is None:
         raise InputError(f"{model.version} has no forecast there: run trafficcast forecast --city {city.name}")
     first, last = forecasts["init_time"].values[[0, -1]]
-    flows = flow_store(data, city).read(first - WEEK - HISTORY * city.slot, last + HORIZON * city.slot)
-    return model.version, verify_due(city, data, model, forecasts, flows)
+    flows = stores.flows.read(first - WEEK - HISTORY * city.slot, last + HORIZON * city.slot)
+    return model.version, verify_due(stores, model, forecasts, flows)
 
 
-def unverified(city: City, data: Path, version: str, forecasts: xr.Dataset) -> xr.Dataset:
+def unverified(stores: CityStores, version: str, forecasts: xr.Dataset) -> xr.Dataset:
     """Those of `forecasts` that are not scored at every lead."""
-    done = Ledger(data / "ledger.sqlite").results(VERIFY, city.name, version)
+    done = stores.ledger.results(VERIFY, stores.city.name, version)
     keep = [done.get(init_time) != _ALL_LEADS for init_time in forecasts["init_time"].values]
     return forecasts.isel(init_time=keep)
 
 
-def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None) -> _Verified:
+def verify_due(stores: CityStores, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None) -> _Verified:
     """Score those of `forecasts` whose slots have been observed in `flows` since, and who have no such score yet.
 
     Where one of the four slots is not observed although later ones are, the others are scored, and that one is not a
@@ -69,7 +65,7 @@ def verify_due(city: City, data: Path, model: Model, forecasts: xr.Dataset, flow
     """
     if flows is None or not flows["observed"].values.any():
         return _Verified(0, len(forecasts["init_time"]))
-    ledger, store = Ledger(data / "ledger.sqlite"), score_store(data, city, model.version)
+    city, ledger, store = stores.city, stores.ledger, stores.scores(model.version)
     done = ledger.results(VERIFY, city.name, model.version)
     compared = model.baselines(flows)
     observed = flows.isel(time=flows["observed"].values)

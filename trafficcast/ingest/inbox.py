@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import write_text
 from trafficcast.ingest.ingest import _ingest_sources, _NothingToCount
@@ -23,6 +22,7 @@ from trafficcast.ingest.threads import _Found
 from trafficcast.progress import log
 from trafficcast.records.readers import find_records
 from trafficcast.records.sources import UNFINISHED, Source
+from trafficcast.stores.city_stores import CityStores
 
 _QUARANTINE = "quarantine"
 _QUIET_SECONDS = 5.0  # a file that changed since is taken to be still written
@@ -38,23 +38,23 @@ class _Look:
     report: dict[str, Any] | None = None
 
 
-def watch(inbox: Path, city: City, data: Path, every_seconds: float, workers: int) -> None:
+def watch(inbox: Path, stores: CityStores, every_seconds: float, workers: int) -> None:
     """Take in what is new, again and again. Returns never; a job that fails is logged and tried again."""
-    log.info("watching %s for %s, every %g s; stop with Ctrl-C", inbox, city.name, every_seconds)
+    log.info("watching %s for %s, every %g s; stop with Ctrl-C", inbox, stores.city.name, every_seconds)
     while True:
         began = time.monotonic()
         try:
-            take_inbox(inbox, city, data, workers)
+            take_inbox(inbox, stores, workers)
         except (JobError, OSError) as error:
             log.error("%s: %s; trying again in %g s", inbox, error, every_seconds)
         time.sleep(max(0.0, every_seconds - (time.monotonic() - began)))
 
 
-def take_inbox(inbox: Path, city: City, data: Path, workers: int) -> _Look:
+def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
     """Ingest the files of an inbox that are new and whole. Raises InputError where there is no such folder."""
     if not inbox.is_dir():
         raise InputError(f"there is no folder {inbox} to take new files from")
-    store = RecordStore(data / city.name / "records")
+    store = RecordStore(stores.records)
     seen = store.seen()
     look = _Look([], {}, [])
     found: _Found = []
@@ -69,7 +69,7 @@ def take_inbox(inbox: Path, city: City, data: Path, workers: int) -> _Look:
             look.waiting.append(name)
             continue
         try:
-            records, _ = find_records(str(file), city)
+            records, _ = find_records(str(file), stores.city)
         except InputError as error:
             _quarantine(inbox, file, error, look)
             continue
@@ -81,7 +81,7 @@ def take_inbox(inbox: Path, city: City, data: Path, workers: int) -> _Look:
         bad: dict[Path, Exception] = {}
         try:
             look.report = _ingest_sources(
-                found, city, data, workers=workers, on_bad=lambda source, why: bad.update({owner[source]: why})
+                found, stores, workers=workers, on_bad=lambda source, why: bad.update({owner[source]: why})
             )
         except _NothingToCount as nothing:
             log.warning("%s: %s", inbox, nothing)

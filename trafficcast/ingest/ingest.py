@@ -34,7 +34,7 @@ from trafficcast.records.readers import find_records
 from trafficcast.records.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
 from trafficcast.records.screening import Screen
 from trafficcast.records.sources import Source
-from trafficcast.stores.flows import flow_store
+from trafficcast.stores.city_stores import CityStores
 
 _Crew = _Threads | _Cluster
 
@@ -44,12 +44,11 @@ class _NothingToCount(InputError):
 
 
 def ingest(
-    location: str,
-    record_format: str | None,
-    city: City,
-    data: Path,
-    start: np.datetime64 | None = None,
-    end: np.datetime64 | None = None,
+    location: str | Path,
+    stores: CityStores,
+    record_format: str | None = None,
+    start: str | np.datetime64 | None = None,
+    end: str | np.datetime64 | None = None,
     workers: int = 2,
     dask: str | None = None,
 ) -> dict[str, Any]:
@@ -59,18 +58,18 @@ def ingest(
     from 2000 to a day from now) are kept. Raises InputError, and JobError where coordinates have changed places, with
     every store as it was, where a source cannot be read or nothing is left to count.
     """
-    found, passed_over = find_records(location, city, record_format)
+    found, passed_over = find_records(str(location), stores.city, record_format)
     for line in passed_over:
         log.info("passed over: %s", line)
     formats = Counter(name for _, name in found)
     log.info("found %s", ", ".join(f"{n} {name}" for name, n in formats.items()) or "no records")
-    return _ingest_sources(found, city, data, start, end, workers, dask)
+    period = stores.city.as_time(start), stores.city.as_time(end)
+    return _ingest_sources(found, stores, *period, workers, dask)
 
 
 def _ingest_sources(
     found: _Found,
-    city: City,
-    data: Path,
+    stores: CityStores,
     start: np.datetime64 | None = None,
     end: np.datetime64 | None = None,
     workers: int = 2,
@@ -80,13 +79,13 @@ def _ingest_sources(
     """`ingest` of sources that were found; one that cannot be read is left out and handed to `on_bad`, if given."""
     earliest = EARLIEST_US if start is None else _microseconds(start)
     latest = int(time.time()) * SECOND_US + DAY_US if end is None else _microseconds(end)
-    store = RecordStore(data / city.name / "records")
-    with writer_lock(data / city.name):
-        remove_temporaries(data / city.name)
-        if not store.exists() and flow_store(data, city).days():
+    city, store = stores.city, RecordStore(stores.records)
+    with writer_lock(stores.folder):
+        remove_temporaries(stores.folder)
+        if not store.exists() and stores.flows.days():
             raise InputError(
                 f"the flows of '{city.name}' were not counted from the records here but imported, or by an earlier "
-                f"version: use another city name, or move {data / city.name} away"
+                f"version: use another city name, or move {stores.folder} away"
             )
         state = store.load()
         zones = _zones(city, state)
@@ -108,12 +107,12 @@ def _ingest_sources(
         _prune(city, store, state)
         if not state.hours:
             raise _NothingToCount("there are no records to count")
-        return _publish(city, data, store, state, zones)
+        return _publish(stores, store, state, zones)
 
 
-def _publish(city: City, data: Path, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
+def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
     """Write the changed days of the flow store and the quality report, which is returned; remove what is replaced."""
-    flows = flow_store(data, city)
+    city, flows = stores.city, stores.flows
     days = store.unpublished()
     known = store.slot_facts()[:, 0]
     for day in track(days, "writing flows", len(days)):
@@ -124,18 +123,18 @@ def _publish(city: City, data: Path, store: RecordStore, state: State, zones: Zo
         flows.write(_slots_dataset(city, slots, stored, kind, zones if kind is ZoneTrips else None))
         store.published([day])
     report = quality_report(city, store, state)
-    write_json(data / city.name / "quality.json", report)
+    write_json(stores.folder / "quality.json", report)
     store.clean(state)
     return report
 
 
-def rebuild_day(city: City, data: Path, day: np.datetime64) -> None:
+def rebuild_day(stores: CityStores, day: np.datetime64) -> None:
     """Write the flows of a local day anew from the counts of its records."""
-    store = RecordStore(data / city.name / "records")
-    with writer_lock(data / city.name):
+    store = RecordStore(stores.records)
+    with writer_lock(stores.folder):
         state = store.load()
         store.commit(state, Count(), [], [day])
-        _publish(city, data, store, state, _zones(city, state))
+        _publish(stores, store, state, _zones(stores.city, state))
 
 
 def _add_new(

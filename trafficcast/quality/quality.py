@@ -24,8 +24,9 @@ from trafficcast.quality.point_density import _SIZE, Places, _add_to_raster, _ou
 from trafficcast.quality.slot_calendar import _calendar, _per_file, _per_slot
 from trafficcast.quality.suspicious_vehicles import _VehicleChecks, _window_of
 from trafficcast.records.records import HOUR_US, Points, Records
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.flows import UNKNOWN, flow_store
+from trafficcast.stores.flows import UNKNOWN
 
 _TRIES = 3
 _DAYS_AT_A_TIME = 28
@@ -44,10 +45,9 @@ class _Survey:
 
 
 def quality(
-    city: City,
-    data: Path,
-    start: np.datetime64 | None = None,
-    end: np.datetime64 | None = None,
+    stores: CityStores,
+    start: str | np.datetime64 | None = None,
+    end: str | np.datetime64 | None = None,
     html: Path | None = None,
 ) -> dict[str, Any]:
     """What a city's stores hold of the slots in [start, end) (naive UTC; by default all), and a page of it in `html`.
@@ -57,11 +57,13 @@ def quality(
     and a box to suggest. Trips belong to the period by their pick-up, their ends by their own time.
     Raises InputError where there is nothing, in the stores or in the period.
     """
+    city = stores.city
+    start, end = city.as_time(start), city.as_time(end)
     if html is not None and html.is_dir():
         raise InputError(f"{html} is a folder: name the file that the page is to be written to")
     if start is not None and end is not None:
         city.check_period(start, end)
-    store, flows = RecordStore(data / city.name / "records"), flow_store(data, city)
+    store, flows = RecordStore(stores.records), stores.flows
     survey = _Survey()
     if store.load().hours:
         report, survey = _of_records(city, store, start, end)

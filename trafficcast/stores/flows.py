@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.errors import InputError
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DamagedFile, DayStore
 
 UNKNOWN = -1
@@ -69,17 +69,14 @@ def city_attributes(city: City) -> dict[str, object]:
     return {"Conventions": "CF-1.11", "city": city.name, **city.grid()}
 
 
-def flow_store(data: Path, city: City) -> DayStore:
-    """The city's observed flows."""
-    return DayStore(data / city.name / "flows", city, "time")
-
-
 def read_flows(
-    data: Path, city: City, start: np.datetime64 | None = None, end: np.datetime64 | None = None
+    stores: CityStores, start: str | np.datetime64 | None = None, end: str | np.datetime64 | None = None
 ) -> xr.Dataset:
     """The city's observed flows in [start, end). Raises InputError, with what to do, where there are none."""
-    flows = flow_store(data, city).read(start, end)
-    if flows is None and flow_store(data, city).days():
+    city = stores.city
+    start, end = city.as_time(start), city.as_time(end)
+    flows = stores.flows.read(start, end)
+    if flows is None and stores.flows.days():
         since = "" if start is None else f" from {city.isoformat(start)}"
         until = "" if end is None else f" before {city.isoformat(end)}"
         raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import xarray as xr
 from trafficcast.config.city import HORIZON, City, target_times
 from trafficcast.errors import JobError
 from trafficcast.forecasting.intervals import Intervals
-from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import _grid_coordinates, city_attributes
 
 # How a forecast came about: by the model from four observed slots; by the model, with a slot filled in; by a baseline.
@@ -115,8 +113,3 @@ def _level(intervals: Intervals) -> tuple[str, np.ndarray, dict[str, str]]:
 
 def _lead_times(city: City) -> np.ndarray:
     return (city.slot * np.arange(HORIZON)).astype("timedelta64[us]")
-
-
-def forecast_store(data: Path, city: City, model: str) -> DayStore:
-    """The forecasts of one model version."""
-    return DayStore(data / city.name / "forecasts" / model, city, "init_time")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,18 @@ import xarray as xr
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.files import atomic, write_text
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.forecasts import has_intervals
 from trafficcast.stores.geojson import FLOW_DECIMALS, forecast_features
 
 
-def write_latest(city: City, data: Path, forecast: xr.Dataset) -> None:
+def write_latest(stores: CityStores, forecast: xr.Dataset) -> None:
     """Write one forecast (see `forecast_dataset`) as the latest, each file whole or not at all.
 
     The CSV has a row for each slot and cell, with the bounds of prediction intervals where there are any; the GeoJSON a
     feature for each cell, its flows by slot, in vehicles per slot. The last file written is the NetCDF one.
     """
-    folder, made = data / city.name, forecast.isel(init_time=0)
+    city, folder, made = stores.city, stores.folder, forecast.isel(init_time=0)
     with atomic(folder / "latest.csv") as temporary:
         _table(city, made).to_csv(temporary, index=False, lineterminator="\n", float_format=f"%.{FLOW_DECIMALS}f")
     write_text(folder / "latest.geojson", json.dumps(_collection(city, forecast), allow_nan=False) + "\n")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import xarray as xr
 
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import last_stored
-from trafficcast.stores.forecasts import forecast_store
-from trafficcast.stores.registry import Registry
 
 
 def published(
-    data: Path, registry: Registry, start: np.datetime64 | None = None, end: np.datetime64 | None = None
+    stores: CityStores, start: np.datetime64 | None = None, end: np.datetime64 | None = None
 ) -> list[tuple[str, xr.Dataset]]:
     """Each champion's version and forecasts (see `forecast_dataset`) with init times in [start, end), newest first.
 
@@ -21,8 +18,8 @@ def published(
     """
     found: list[tuple[str, xr.Dataset]] = []
     taken = np.empty(0, "datetime64[us]")
-    for version in registry.champions():
-        forecasts = forecast_store(data, registry.city, version).read(start, end)
+    for version in stores.registry.champions():
+        forecasts = stores.forecasts(version).read(start, end)
         if forecasts is not None:
             times = forecasts["init_time"].values
             new = ~np.isin(times, taken)
@@ -32,15 +29,15 @@ def published(
     return found
 
 
-def latest_forecast(data: Path, registry: Registry) -> tuple[str, xr.Dataset] | None:
+def latest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     """The version and the forecast with the newest init time (one, its dimension kept); None without any."""
     newest: tuple[np.datetime64, str] | None = None
-    for version in reversed(registry.champions()):
-        last = last_stored(forecast_store(data, registry.city, version))
+    for version in reversed(stores.registry.champions()):
+        last = last_stored(stores.forecasts(version))
         if last is not None and (newest is None or last >= newest[0]):
             newest = last, version
     if newest is None:
         return None
     init_time, version = newest
-    made = forecast_store(data, registry.city, version).read(init_time, init_time + registry.city.slot)
+    made = stores.forecasts(version).read(init_time, init_time + stores.city.slot)
     return None if made is None else (version, made)

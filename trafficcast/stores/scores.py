@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -13,10 +12,10 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.config.city import City
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import city_attributes
 from trafficcast.stores.forecasts import _lead_times
-from trafficcast.stores.registry import Registry
 
 _SECONDS, _MINUTES = "seconds since 1970-01-01", "minutes"
 _VARIABLES = {
@@ -122,12 +121,10 @@ class _Skill:
         return min(baselines.items(), key=lambda item: item[1], default=None)
 
 
-def recent_scores(
-    data: Path, registry: Registry, start: np.datetime64, end: np.datetime64
-) -> tuple[str, xr.Dataset] | None:
+def recent_scores(stores: CityStores, start: np.datetime64, end: np.datetime64) -> tuple[str, xr.Dataset] | None:
     """The newest champion that has scores with init times in [start, end), and these (see `score_dataset`)."""
-    for version in registry.champions():
-        scores = score_store(data, registry.city, version).read(start, end)
+    for version in stores.registry.champions():
+        scores = stores.scores(version).read(start, end)
         if scores is not None:
             return version, scores
     return None
@@ -187,11 +184,6 @@ def score_dataset(
         inside=(dimensions, np.where(known, inside, np.nan)[None], {"units": "1"}),
         width=(dimensions, (upper - lower).mean(cells, dtype=np.float64)[None], {"units": "1"}),
     ).assign_coords(level=bounded["level"].variable)
-
-
-def score_store(data: Path, city: City, model: str) -> DayStore:
-    """The verified forecasts' scores, of one model version and of the baselines beside it."""
-    return DayStore(data / city.name / "scores" / model, city, "init_time")
 
 
 def joined(parts: list[xr.Dataset], start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:

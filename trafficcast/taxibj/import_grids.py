@@ -10,7 +10,7 @@ from trafficcast.errors import InputError
 from trafficcast.files import writer_lock
 from trafficcast.ingest.record_store import RecordStore
 from trafficcast.progress import track
-from trafficcast.stores.flows import flow_store
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.taxibj.files import (
     _Grids,
     _is_weather,
@@ -25,13 +25,14 @@ from trafficcast.taxibj.files import (
 _HDF5 = (".h5", ".hdf5")
 
 
-def import_taxibj(path: Path, city: City, data: Path) -> dict[str, Any]:
+def import_taxibj(path: Path, stores: CityStores) -> dict[str, Any]:
     """Import a file, or all of a folder: grids, `BJ_Meteorology.h5`, `BJ_Holiday.txt`, OpenSTL's `dataset.npz`.
 
     A grid file says all there is of its period, from its first slot to its last; what the store held of other times
     stays. Returns what was found. Raises InputError, with every store as it was, where a file cannot be read or
     contradicts another or the city, and for a city whose flows are counted from records.
     """
+    city, data = stores.city, stores.data
     hdf5, holiday_files, npz = _find(path)
     weather_files = [file for file in hdf5 if _is_weather(file)]
     for files in (weather_files, holiday_files, npz):
@@ -45,9 +46,9 @@ def import_taxibj(path: Path, city: City, data: Path) -> dict[str, Any]:
             raise InputError(f"{one.file} and {next_one.file} overlap in time: import one of them")
     weather = [_read_weather_file(file, city) for file in weather_files]
     holidays = [_read_holidays_file(file) for file in holiday_files]
-    store = flow_store(data, city)
-    with writer_lock(data / city.name):
-        if RecordStore(data / city.name / "records").exists():
+    store = stores.flows
+    with writer_lock(stores.folder):
+        if RecordStore(stores.records).exists():
             raise InputError(
                 f"'{city.name}' has flows counted from GPS records, which imported grids must not mix with: "
                 "import into another city of the configuration"

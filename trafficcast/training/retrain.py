@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trafficcast.config.city import City
 from trafficcast.config.service import Retraining
 from trafficcast.errors import InputError
 from trafficcast.forecasting.evaluation import backtest
 from trafficcast.progress import log
-from trafficcast.stores.flows import flow_store, last_observed
-from trafficcast.stores.registry import Registry
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import last_observed
 from trafficcast.training.settings import recipe
 from trafficcast.training.train import train
 
 _DAY = np.timedelta64(1, "D")
 
 
-def retrain(city: City, data: Path, models: Path, settings: Retraining, device: str = "auto") -> dict[str, Any]:
+def retrain(stores: CityStores, settings: Retraining, device: str = "auto") -> dict[str, Any]:
     """Train a challenger of the champion's architecture, compare the two, and promote the better one.
 
     The last whole local days of the store compare: `test_days`, before them `validation_days` choose the challenger's
     epoch, and all before those train it. It is promoted where its RMSE is lower by more than `margin` times the
     champion's. Raises InputError where there is no champion, or the champion was trained on the days that compare.
     """
-    registry = Registry(models / city.name, city)
+    city, registry = stores.city, stores.registry
     champion = registry.champion()
     if champion is None:
         raise InputError(f"'{city.name}' has no champion to challenge: run trafficcast train --city {city.name}")
-    last = last_observed(flow_store(data, city))
+    last = last_observed(stores.flows)
     if last is None:
         raise InputError(f"'{city.name}' has no observed slot to train on")
     end = city.local_days(np.array([last + city.slot]))[0]
@@ -45,10 +43,10 @@ def retrain(city: City, data: Path, models: Path, settings: Retraining, device: 
             f"{settings.test_days} whole days after that"
         )
     architecture = card["architecture"]["name"]
-    made = train(city, data, models, architecture, recipe(architecture), train_end, test_start, test_end, device)
+    made = train(stores, architecture, recipe(architecture), train_end, test_start, test_end, device)
     challenger = made["version"]
     errors = {
-        version: backtest(city, data, models, test_start, test_end, version, device)["scores"][version]["rmse"]
+        version: backtest(stores, test_start, test_end, version, device)["scores"][version]["rmse"]
         for version in (champion, challenger)
     }
     promoted = bool(errors[challenger] < errors[champion] * (1 - settings.margin))

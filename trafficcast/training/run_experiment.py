@@ -23,6 +23,7 @@ from trafficcast.forecasting.model import Network, build, is_conditioned
 from trafficcast.forecasting.windows import VALID_SHARE, chosen_split
 from trafficcast.nn import parameter_counts
 from trafficcast.progress import log, track
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
 from trafficcast.taxibj.files import WINDOWS, read_windows
 from trafficcast.training.dataset import (
@@ -100,16 +101,15 @@ class _Trial:
 
 def experiment(
     name: str,
-    city: City,
-    data: Path,
+    stores: CityStores,
     command: str,
     out: Path | None = None,
     variants: tuple[str, ...] = (),
     seeds: int = 3,
     epochs: int | None = None,
     batch_size: int | None = None,
-    train_end: np.datetime64 | None = None,
-    valid_end: np.datetime64 | None = None,
+    train_end: str | np.datetime64 | None = None,
+    valid_end: str | np.datetime64 | None = None,
     device: str = "auto",
 ) -> tuple[list[dict[str, Any]], str]:
     """Train each variant (default: all) with as many seeds; return all rows of results in `out`, and their table.
@@ -123,8 +123,12 @@ def experiment(
     chosen_device = pick_device(device)
     if name == "taxibj" and (train_end is not None or valid_end is not None):
         raise InputError("the experiment taxibj has its own splits: leave --train-end and --valid-end out")
-    material = _taxibj_material(city, data) if name == "taxibj" else _city_material(city, data, train_end, valid_end)
-    folder = out or data / city.name / "experiments" / name
+    material = (
+        _taxibj_material(stores)
+        if name == "taxibj"
+        else _city_material(stores, *map(stores.city.as_time, (train_end, valid_end)))
+    )
+    city, folder = stores.city, out or stores.folder / "experiments" / name
 
     def run_of(key: str, seed: int) -> _Trial:
         variant = known[key]
@@ -212,11 +216,9 @@ def _forecasts_and_truth(network: Network, splits: _Splits, device: torch.device
     return forecast * splits.unit, frames[:, HISTORY:].numpy() * splits.unit
 
 
-def _city_material(
-    city: City, data: Path, train_end: np.datetime64 | None, valid_end: np.datetime64 | None
-) -> _Material:
+def _city_material(stores: CityStores, train_end: np.datetime64 | None, valid_end: np.datetime64 | None) -> _Material:
     """A city's training and validation slots; validation is what is scored."""
-    flows = read_flows(data, city)
+    city, flows = stores.city, read_flows(stores)
     split = chosen_split(city, flows["time"].values, train_end, valid_end, None)
     flows = _flows_before(flows, split.valid_end)  # what comes later is for nobody here
     starts = _starts_by_split(flows, city, split)
@@ -240,14 +242,16 @@ def _city_material(
     return _Material(splits, _hash_of(flows, f"{city.grid()} {split.train_end}"))
 
 
-def _taxibj_material(city: City, data: Path) -> _Material:
+def _taxibj_material(stores: CityStores) -> _Material:
     """OpenSTL's ready windows of TaxiBJ; test is what is scored."""
-    whole, test = (_ready(*windows) for windows in read_windows(data, city).values())
+    whole, test = (_ready(*windows) for windows in read_windows(stores.data, stores.city).values())
     held_out = round(VALID_SHARE * len(whole.starts))
     # Windows overlap: between the two are those that would share a slot with validation.
     training, validation = whole.starts[: -held_out - _LENGTH + 1], whole.starts[-held_out:]
     if not (held_out and len(training)):
-        raise InputError(f"'{city.name}' has {len(whole.starts)} training windows, too few to hold a tenth of them out")
+        raise InputError(
+            f"'{stores.city.name}' has {len(whole.starts)} training windows, too few to hold a tenth of them out"
+        )
 
     def splits(variant: _Variant, network: Network) -> _Splits:
         if variant.chosen_by == "test":
@@ -255,7 +259,7 @@ def _taxibj_material(city: City, data: Path) -> _Material:
         held = _Windows(whole.frames, training), _Windows(whole.frames, validation)
         return _Splits(*held, test, _TAXIBJ_SCALE, _TAXIBJ_SCALE)
 
-    with open(data / city.name / WINDOWS, "rb") as file:
+    with open(stores.folder / WINDOWS, "rb") as file:
         return _Material(splits, hashlib.file_digest(file, "sha256").hexdigest())
 
 

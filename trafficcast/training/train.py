@@ -28,8 +28,8 @@ from trafficcast.forecasting.model import Model, architecture_function, build, i
 from trafficcast.forecasting.windows import Split, chosen_split, window_starts
 from trafficcast.nn import parameter_counts
 from trafficcast.progress import log, track
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
-from trafficcast.stores.registry import Registry
 from trafficcast.training.card import _card_text, _write_curve
 from trafficcast.training.dataset import (
     _flows_before,
@@ -51,14 +51,12 @@ _CALIBRATION_SHARE = 0.25
 
 
 def train(
-    city: City,
-    data: Path,
-    models: Path,
+    stores: CityStores,
     architecture: str = "vmrnn-c",
     settings: TrainingSettings | None = None,
-    train_end: np.datetime64 | None = None,
-    valid_end: np.datetime64 | None = None,
-    test_end: np.datetime64 | None = None,
+    train_end: str | np.datetime64 | None = None,
+    valid_end: str | np.datetime64 | None = None,
+    test_end: str | np.datetime64 | None = None,
     device: str = "auto",
     resume: bool = False,
     transfer: str | None = None,
@@ -71,19 +69,19 @@ def train(
     whose weights the training starts. Of several processes (see `distributed`) all train, and the first does all else;
     the others return an empty card. Raises InputError where there are no flows, or too few for a window of each split.
     """
+    city, registry = stores.city, stores.registry
     chosen_device = _own_device(pick_device(device))
     architecture_function(architecture)
     settings = settings or _RECIPES[architecture]
-    origin = None if transfer is None else _find_starting_model(models, city, architecture, transfer)
-    flows = read_flows(data, city)
-    split = chosen_split(city, flows["time"].values, train_end, valid_end, test_end)
+    origin = None if transfer is None else _find_starting_model(stores, architecture, transfer)
+    flows = read_flows(stores)
+    split = chosen_split(city, flows["time"].values, *map(city.as_time, (train_end, valid_end, test_end)))
     starts = _starts_by_split(flows, city, split)
     transferred = origin.card(city) if origin else None
     if origin and origin.has_seen(split.train_end):
         log.warning("validation and test are not all new to the weights that training starts from: %s", transferred)
     described = {"name": architecture, "rows": city.rows, "cols": city.cols, "channels": len(FLOW_KINDS)}
-    registry = Registry(models / city.name, city)
-    work = data / city.name / "training" / architecture
+    work = stores.folder / "training" / architecture
     log.info("training %s on %s: %s windows", architecture, chosen_device, {k: len(v) for k, v in starts.items()})
     with writer_lock(work) if rank() == 0 else nullcontext():
         _agree("folder", str(work))  # once the first process has the lock

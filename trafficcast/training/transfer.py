@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from torch import nn
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.stores.registry import VERSION, Registry
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.registry import VERSION
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,17 @@ class _StartingModel:
         network.load_state_dict(weights)
 
 
-def _find_starting_model(models: Path, city: City, architecture: str, reference: str) -> _StartingModel:
-    """The model that a person named as VERSION, of this city, or CITY/VERSION, below the folder `models`.
+def _find_starting_model(stores: CityStores, architecture: str, reference: str) -> _StartingModel:
+    """The model that a person named as VERSION, of this city, or CITY/VERSION.
 
     Raises InputError where there is none, where its file is damaged, and where it is of another architecture.
     """
+    city = stores.city
     owner, _, version = reference.rpartition("/")
     owner = owner or city.name
     if not (VERSION.fullmatch(owner) and VERSION.fullmatch(version)):
         raise InputError(f"--transfer '{reference}' is neither VERSION nor CITY/VERSION, such as {city.name}/vmrnn-c-1")
-    registry = Registry(models / owner, city.model_copy(update={"name": owner}))
+    registry = replace(stores, city=city.model_copy(update={"name": owner})).registry
     card = registry.card(version)
     file = registry.root / version / "model.safetensors"
     try:

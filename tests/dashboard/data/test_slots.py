@@ -12,7 +12,8 @@ import pytest
 from dashboard.data.slots import _DAY, _slot_table, _table_of_days
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.stores.flows import Slots, flow_store, read_slots
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import Slots, read_slots
 
 HALF_HOUR = np.timedelta64(30, "m")
 
@@ -51,7 +52,7 @@ def test_a_file_in_other_units_is_read_by_the_store(place: Any) -> None:
 
 def test_another_grid_is_refused(place: Any) -> None:
     place.add_flows()
-    other = flow_store(place.config.paths.data, place.city.model_copy(update={"rows": 6}))
+    other = CityStores.of(place.config, place.city.model_copy(update={"rows": 6})).flows
     with pytest.raises(InputError, match="rows"):
         read_slots(other, other.days())
 

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 from streamlit.testing.v1 import AppTest
 
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.scores import score_dataset
 
 HOUR = np.timedelta64(60, "m")
 
@@ -144,7 +145,7 @@ def test_the_days_forecasts_are_told_with_their_errors(filled: Any) -> None:
     place, made = filled
     truth = made + 1
     scores = score_dataset(place.city, place.newest - HOUR, {"vmrnn-b-1": made}, truth)
-    score_store(place.config.paths.data, place.city, "vmrnn-b-1").write(scores)
+    CityStores.of(place.config, place.city).scores("vmrnn-b-1").write(scores)
     table = page(place).dataframe[-1].value
     assert table["start"].tolist() == ["08:00 CEST", "09:00 CEST"]
     assert table["RMSE +90 min"].iloc[0] == pytest.approx(1, rel=1e-5) and np.isnan(table["RMSE +0 min"].iloc[1])

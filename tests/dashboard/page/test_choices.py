@@ -10,7 +10,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.page.choices import _in_address
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.scores import score_dataset
 
 
 def script(file: str, name: str, clicked: tuple[int, int] | None) -> None:
@@ -64,7 +65,7 @@ def filled(place: Any) -> Any:
         file = place.config.paths.models / "testville" / version / "card.json"
         file.write_text(json.dumps(card), encoding="utf-8")
         made = score_dataset(place.city, place.start, {version: truth + 1, "persistence": truth}, truth)
-        score_store(place.config.paths.data, place.city, version).write(made)
+        CityStores.of(place.config, place.city).scores(version).write(made)
     return place
 
 

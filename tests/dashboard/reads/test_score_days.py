@@ -8,8 +8,9 @@ import xarray as xr
 from dashboard.reads.stores import scores_between
 from dashboard.skill.reads import _newest_score
 from trafficcast.errors import InputError
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.scores import as_datasets, read_score_day, score_dataset, score_store
+from trafficcast.stores.scores import as_datasets, read_score_day, score_dataset
 
 SLOT = np.timedelta64(30, "m")
 
@@ -18,7 +19,7 @@ DAY = np.datetime64("2024-05-07")
 
 def filled(place: Any, days: int = 1) -> DayStore:
     """A store with two scores a day, the first with intervals."""
-    store = score_store(place.config.paths.data, place.city, "vmrnn-b-1")
+    store = CityStores.of(place.config, place.city).scores("vmrnn-b-1")
     truth = np.full((4, 2, 5, 7), 3.0)
     bounds = ("level", "lead_time", "flow_kind", "row", "col")
     bounded = xr.Dataset(

@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 from dashboard.page.choices import _in_address
 from dashboard.skill.models import _SECTIONS as MODEL_SECTIONS
 from dashboard.skill.skill import _SECTIONS as SKILL_SECTIONS
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.scores import score_dataset
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -37,7 +38,7 @@ def fill(place: Any) -> None:
     """A model, forecasts, flows and scores of a day, one slot of them never observed."""
     place.add_flows()
     place.add_model()
-    store = score_store(place.config.paths.data, place.city, "vmrnn-b-1")
+    store = CityStores.of(place.config, place.city).scores("vmrnn-b-1")
     shape = (4, 2, place.city.rows, place.city.cols)
     for number in range(4):
         init_time = place.start + number * place.city.slot
@@ -63,7 +64,7 @@ def test_skill_beside_a_baseline_without_error(place: Any) -> None:
     place.add_model()
     truth = np.full((4, 2, 5, 7), 3.0)
     made = score_dataset(place.city, place.start, {"vmrnn-b-1": truth + 1, "persistence": truth}, truth)
-    score_store(place.config.paths.data, place.city, "vmrnn-b-1").write(made)
+    CityStores.of(place.config, place.city).scores("vmrnn-b-1").write(made)
     app = page(place, "skill").run()
     assert not app.exception and "RMSE 1\\.000" in app.caption[0].value
 
@@ -79,7 +80,7 @@ def test_skill_says_what_to_do_without_data_model_and_scores(place: Any) -> None
 def test_skill_where_nothing_was_observed(place: Any) -> None:
     place.add_model()
     truth = np.full((4, 2, 5, 7), np.nan)
-    store = score_store(place.config.paths.data, place.city, "vmrnn-b-1")
+    store = CityStores.of(place.config, place.city).scores("vmrnn-b-1")
     store.write(score_dataset(place.city, place.start, {"vmrnn-b-1": truth}, truth))
     for section in SKILL_SECTIONS:
         app = page(place, "skill")

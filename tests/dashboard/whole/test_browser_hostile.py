@@ -17,8 +17,9 @@ from dashboard.alerts.reads import _alert_file
 from dashboard.data.quality import _quality_file
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.forecasts import DEGRADED, Provenance, forecast_dataset
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.scores import score_dataset
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -141,7 +142,7 @@ def add_forecasts(place: Any) -> None:
         made = forecast_dataset(place.city, card, init_time, frames, init_time, None, origin)
         place.forecasts().write(made)
         scores = score_dataset(place.city, init_time, {VERSION: frames, TEXT: frames + 1}, frames + 2)
-        score_store(place.config.paths.data, place.city, VERSION).write(scores)
+        CityStores.of(place.config, place.city).scores(VERSION).write(scores)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from streamlit.testing.v1 import AppTest
 
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.ledger import Ledger
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.scores import score_dataset
 
 PAGES = ("now", "look_back", "skill", "models", "data", "alerts")
 SECONDS = 10.0  # one on an idle machine; a writer would be waited for 30
@@ -104,7 +105,7 @@ def filled(place: Any) -> Any:
         place.add_forecast(init_time)
         truth = np.full((4, 2, place.city.rows, place.city.cols), 5.0)
         scores = score_dataset(place.city, init_time, {"vmrnn-b-1": truth + 1}, truth)
-        score_store(place.config.paths.data, place.city, "vmrnn-b-1").write(scores)
+        CityStores.of(place.config, place.city).scores("vmrnn-b-1").write(scores)
     finding = Finding("flow above=5.0", "flow", "critical", "much", 7.0, 5.0, "row 1, column 4", 10.45, 45.35)
     AlertBook(place.config.paths.data / "alerts.sqlite").update("testville", [finding], place.newest)
     Ledger(place.config.paths.data / "ledger.sqlite").record("forecast", "testville", "", place.newest, "done")

@@ -28,6 +28,7 @@ from trafficcast.errors import InputError
 from trafficcast.ingest.ingest import ingest
 from trafficcast.nn import vmrnn_b, vmrnn_c
 from trafficcast.nn.cross_scan import cross_scan
+from trafficcast.stores.city_stores import CityStores
 
 CITY = City(
     west=-122.52, east=-122.36, south=37.70, north=37.82, timezone="America/Los_Angeles", name="small", rows=8, cols=8
@@ -156,7 +157,7 @@ def test_a_peer_counts_what_we_count(peer: str, tmp_path: Path) -> None:
     if peer == "DuckDB":
         pytest.importorskip("duckdb", reason="DuckDB is not installed")
     n = _write_points(tmp_path / "points.parquet", CITY, 20, 1)
-    report = ingest(str(tmp_path / "points.parquet"), None, CITY, tmp_path / "data")
+    report = ingest(str(tmp_path / "points.parquet"), CityStores(CITY, tmp_path / "data", tmp_path / "models"))
     assert report["points_kept"] == n and report["points_outside"] > 0 and report["transitions"] > 1_000
     assert np.array_equal(_PEERS[peer](tmp_path / "points.parquet", CITY), _moves(tmp_path / "data", CITY))
 

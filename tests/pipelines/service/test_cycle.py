@@ -19,12 +19,12 @@ from trafficcast.forecasting.baselines import _ScaledClimatology
 from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.model import Model, build, load_model, publish_model
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DamagedFile
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import forecast_store
+from trafficcast.stores.flows import flows_dataset
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import recent_scores, score_store, skill
+from trafficcast.stores.scores import recent_scores, skill
 
 CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=8, timezone="America/New_York", name="small")
 SLOT = CITY.slot
@@ -72,7 +72,7 @@ def model(version: str = "vmrnn-b-1") -> Model:
 @pytest.fixture
 def service(tmp_path: Path) -> CityService:
     """A city with a champion and no data."""
-    made = CityService(CITY, tmp_path / "data", tmp_path / "models", Service(), torch.device("cpu"))
+    made = CityService(CityStores(CITY, tmp_path / "data", tmp_path / "models"), Service(), torch.device("cpu"))
     publish_model(made.registry, model(), lambda folder: None)
     return made
 
@@ -97,18 +97,18 @@ def observe(service: CityService, flows: xr.Dataset, missing: tuple[int, ...] = 
     flows["observed"][list(missing)] = False
     flows["flow"][list(missing)] = 0
     flows["coverage"][list(missing)] = 0.1
-    flow_store(service.data, CITY).write(flows)
+    service.stores.flows.write(flows)
     return flows
 
 
 def stored(service: CityService, version: str = "vmrnn-b-1") -> xr.Dataset:
-    found = forecast_store(service.data, CITY, version).read()
+    found = service.stores.forecasts(version).read()
     assert found is not None
     return found
 
 
 def scored(service: CityService, init_time: np.datetime64 = INIT, version: str = "vmrnn-b-1") -> xr.Dataset:
-    found = score_store(service.data, CITY, version).read()
+    found = service.stores.scores(version).read()
     assert found is not None
     return found.sel(init_time=init_time)
 
@@ -259,7 +259,7 @@ def test_a_bug_of_our_own_is_no_forecast_and_no_baseline(service: CityService, n
     network.answer = lambda history: history[7]
     with pytest.raises(IndexError):
         run_cycle(service, INIT)
-    assert forecast_store(service.data, CITY, "vmrnn-b-1").read() is None
+    assert service.stores.forecasts("vmrnn-b-1").read() is None
     assert service.ledger.last("forecast", "small") is None
 
 
@@ -286,7 +286,7 @@ def test_where_there_is_no_traffic_at_all_the_forecast_may_repeat(service: CityS
 def two_champions(service: CityService) -> CityService:
     publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
     service.registry.promote("vmrnn-b-2")
-    return CityService(CITY, service.data, service.models, service.settings, service.device)
+    return CityService(service.stores, service.settings, service.device)
 
 
 def damage(service: CityService, version: str) -> Path:
@@ -334,7 +334,7 @@ def test_without_any_readable_model_the_run_failed_and_says_why(
 
 def test_a_damaged_flow_file_is_no_gap_but_to_be_repaired(service: CityService) -> None:
     observe(service, counts(INIT - 4 * SLOT, 4))
-    (file,) = flow_store(service.data, CITY).root.glob("*.nc")
+    (file,) = service.stores.flows.root.glob("*.nc")
     file.write_bytes(b"no grid")
     with pytest.raises(DamagedFile) as raised:
         run_cycle(service, INIT)
@@ -343,7 +343,7 @@ def test_a_damaged_flow_file_is_no_gap_but_to_be_repaired(service: CityService) 
 
 
 def test_a_city_without_model_has_nothing_due(service: CityService, tmp_path: Path) -> None:
-    bare = CityService(CITY, service.data, tmp_path / "other", service.settings, service.device)
+    bare = CityService(service.stores, service.settings, service.device)
     observe(service, counts(INIT - 4 * SLOT, 4))
     assert _due(bare, INIT) == run_cycle(bare, INIT) == []
 
@@ -359,7 +359,7 @@ def test_a_forecast_waits_for_its_data_as_long_as_the_configuration_says(
     else:
         assert _due(service, INIT) == [INIT]
     assert _due(service, INIT + WAIT) == [INIT]
-    patient = CityService(CITY, service.data, service.models, Service(wait_minutes=20), service.device)
+    patient = CityService(service.stores, Service(wait_minutes=20), service.device)
     assert _due(patient, INIT + WAIT) == ([] if missing else [INIT])
     assert _due(patient, INIT + 2 * WAIT) == [INIT]
 
@@ -373,10 +373,10 @@ def test_a_slot_that_is_not_covered_to_its_end_waits_for_later_data(service: Cit
     begun = counts(INIT, 1)
     begun["vehicles"][:] = 0
     begun["observed"][:] = False
-    flow_store(service.data, CITY).write(begun)
+    service.stores.flows.write(begun)
     assert _due(service, now) == []
     begun["vehicles"][:] = 3  # of the slot that is open: the feed has come so far
-    flow_store(service.data, CITY).write(begun)
+    service.stores.flows.write(begun)
     assert _due(service, now) == [INIT]
 
 
@@ -400,7 +400,9 @@ def test_what_was_missed_is_made_afterwards_as_it_would_have_been(
     assert {str(forecast["created"].values[0])[:19] for forecast in made} == {"2024-04-08T15:30:00"}
     assert _due(service, back) == []
 
-    undisturbed = CityService(CITY, tmp_path / "undisturbed", service.models, service.settings, service.device)
+    undisturbed = CityService(
+        CityStores(CITY, tmp_path / "undisturbed", service.models), service.settings, service.device
+    )
     flows = counts(INIT - 4 * SLOT, 8)
     for i in range(4):
         observe(undisturbed, flows.isel(time=slice(0, 4 + i)))
@@ -422,7 +424,7 @@ def test_a_hindcast_of_a_gap_fills_it_though_the_slots_after_it_are_known(
 
 
 def test_what_lies_further_back_than_the_configuration_says_is_left(service: CityService) -> None:
-    brief = CityService(CITY, service.data, service.models, Service(catch_up_hours=2), service.device)
+    brief = CityService(service.stores, Service(catch_up_hours=2), service.device)
     service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
     service.ledger.record("forecast", "small", "vmrnn-b-1", INIT + 6 * SLOT, "complete")
     now = INIT + 8 * SLOT + WAIT
@@ -431,7 +433,7 @@ def test_what_lies_further_back_than_the_configuration_says_is_left(service: Cit
 
 
 def test_after_a_stop_longer_than_that_the_last_hours_are_made(service: CityService) -> None:
-    brief = CityService(CITY, service.data, service.models, Service(catch_up_hours=2), service.device)
+    brief = CityService(service.stores, Service(catch_up_hours=2), service.device)
     service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
     assert _due(brief, INIT + 8 * SLOT + WAIT) == [INIT + i * SLOT for i in (8, 4, 5, 6, 7)]
 
@@ -461,7 +463,7 @@ def test_a_failure_ends_the_cycle_and_the_next_one_goes_on(service: CityService,
     observe(service, counts(INIT - 4 * SLOT, 8))
     one_cycle(service)
     good = damage(service, "vmrnn-b-1").parent
-    fresh = CityService(CITY, service.data, service.models, service.settings, service.device)
+    fresh = CityService(service.stores, service.settings, service.device)
     now = INIT + 3 * SLOT
     assert run_cycle(fresh, now) == []
     runs = {run.slot: (run.result, run.attempts) for run in service.ledger.runs("forecast", "small", INIT)}
@@ -544,7 +546,7 @@ def test_a_slot_that_is_never_observed_is_no_number_once_patience_is_over(
         False, False, True, False,
     ]  # fmt: skip
     assert _verify_recent(service, INIT + 9 * SLOT) == 0
-    found = recent_scores(service.data, service.registry, INIT, INIT + SLOT)
+    found = recent_scores(service.stores, INIT, INIT + SLOT)
     assert found is not None
     told = skill(*found)
     assert np.isfinite([*told.rmse.values(), *told.inside.values()]).all()
@@ -562,7 +564,7 @@ def test_a_forecast_of_which_no_slot_was_observed_waits(service: CityService, ne
     one_cycle(service)
     observe(service, counts(INIT, 20), missing=(0, 1, 2, 3))
     assert _verify_recent(service, INIT + 20 * SLOT) == 0
-    assert score_store(service.data, CITY, "vmrnn-b-1").read() is None
+    assert service.stores.scores("vmrnn-b-1").read() is None
 
 
 def test_what_comes_after_two_days_is_left_for_the_command(service: CityService, network: Network) -> None:
@@ -594,7 +596,7 @@ def test_a_damaged_champion_s_old_forecasts_do_not_keep_others_from_being_verifi
     observe(service, counts(INIT - 4 * SLOT, 4))
     one_cycle(service)
     damage(service, "vmrnn-b-2")
-    fresh = CityService(CITY, service.data, service.models, service.settings, service.device)
+    fresh = CityService(service.stores, service.settings, service.device)
     for i in range(1, 6):
         observe(service, counts(INIT + (i - 1) * SLOT, 1))
         assert said(one_cycle(fresh, INIT + i * SLOT), "forecaster") == "vmrnn-b-1"
@@ -634,7 +636,7 @@ def crash(*arguments: object) -> None:
 def test_a_replay_waits_where_data_are_missing_and_sums_up(service: CityService, network: Network) -> None:
     missing = (5, 9, 10)
     observe(service, counts(INIT - 4 * SLOT, 12), missing)
-    told = replay(CITY, service.data, service.models, INIT, INIT + 8 * SLOT, device="cpu")
+    told = replay(service.stores, INIT, INIT + 8 * SLOT, device="cpu")
     made = stored(service)
     late = (made["created"] - made["init_time"]).values / np.timedelta64(1, "m")
     # Those whose last slot was observed did not wait.
@@ -647,9 +649,9 @@ def test_a_replay_waits_where_data_are_missing_and_sums_up(service: CityService,
 
 def test_a_second_replay_makes_nothing_again(service: CityService, network: Network) -> None:
     observe(service, counts(INIT - 4 * SLOT, 7))
-    first = replay(CITY, service.data, service.models, INIT, INIT + 3 * SLOT, device="cpu")
+    first = replay(service.stores, INIT, INIT + 3 * SLOT, device="cpu")
     asked = len(network.histories)
-    assert replay(CITY, service.data, service.models, INIT, INIT + 3 * SLOT, device="cpu") == first
+    assert replay(service.stores, INIT, INIT + 3 * SLOT, device="cpu") == first
     assert (first["forecasts"], asked, len(network.histories)) == (3, 3, 3)
 
 

@@ -29,11 +29,10 @@ from trafficcast.errors import InputError, JobError
 from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.model import Model, build, publish_model
 from trafficcast.forecasting.publish import JOB
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import forecast_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import flows_dataset
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import score_store
 from trafficcast.training import retrain as retrain_module
 from trafficcast.training.retrain import retrain
 
@@ -69,7 +68,7 @@ def service(tmp_path: Path) -> CityService:
     }
     table = np.random.default_rng(1).uniform(1, 5, (2, CITY.slots_per_day, 2, 8, 8)).astype(np.float32)
     settings = Service(catch_up_hours=2)
-    made = CityService(CITY, tmp_path / "data", tmp_path / "models", settings, torch.device("cpu"))
+    made = CityService(CityStores(CITY, tmp_path / "data", tmp_path / "models"), settings, torch.device("cpu"))
     publish_model(made.registry, Model(card, build(described), Climatology(CITY, table)), lambda folder: None)
     return made
 
@@ -79,11 +78,11 @@ def observe(service: CityService, start: np.datetime64, end: np.datetime64) -> N
     time = np.arange(start, end, SLOT)
     flow = np.random.default_rng(2).poisson(4, (len(time), 2, 8, 8))
     made = flows_dataset(CITY, time, flow, np.full(len(time), 9), np.ones(len(time)))
-    flow_store(service.data, CITY).write(made)
+    service.stores.flows.write(made)
 
 
 def forecasts(service: CityService) -> xr.Dataset:
-    found = forecast_store(service.data, CITY, "vmrnn-b-1").read()
+    found = service.stores.forecasts("vmrnn-b-1").read()
     assert found is not None
     return found
 
@@ -158,10 +157,10 @@ def test_over_a_clock_change_every_slot_is_forecast_once(change: str, service: C
     np.testing.assert_array_equal(made["init_time"].values, cycles)
     np.testing.assert_array_equal(made["valid_time"].values, cycles[:, None] + SLOT * np.arange(4))
     assert set(made["state"].values.tolist()) == {"complete"} and not made["hindcast"].any()
-    store = forecast_store(service.data, CITY, "vmrnn-b-1")
+    store = service.stores.forecasts("vmrnn-b-1")
     assert store.days() == [day - DAY, day]
     assert [len(store.read_day(one)["init_time"]) for one in store.days()] == [4, CHANGES[change]]
-    scores = score_store(service.data, CITY, "vmrnn-b-1").read()
+    scores = service.stores.scores("vmrnn-b-1").read()
     assert scores is not None
     np.testing.assert_array_equal(scores["init_time"].values, cycles[:-4])
     runs = Ledger(service.data / "ledger.sqlite").runs(JOB, "small", start)
@@ -252,7 +251,7 @@ def test_a_challenger_is_promoted_when_it_is_better_by_the_margin(
 
     monkeypatch.setattr(retrain_module, "train", train)
     monkeypatch.setattr(retrain_module, "backtest", backtest)
-    told = retrain(CITY, service.data, service.models, Retraining(), "cpu")
+    told = retrain(service.stores, Retraining(), "cpu")
     assert (told["promoted"], registry.champion()) == (promoted, "vmrnn-b-2" if promoted else "vmrnn-b-1")
     assert [CITY.isoformat(asked[name])[:10] for name in ("train_end", "valid_end", "end")] == [
         "2024-04-03", "2024-04-05", "2024-04-08",
@@ -264,7 +263,7 @@ def test_a_challenger_is_promoted_when_it_is_better_by_the_margin(
 def test_no_challenge_on_days_that_the_champion_was_made_with(service: CityService) -> None:
     observe(service, NOON - 8 * DAY, NOON - 5 * DAY)
     with pytest.raises(InputError, match="no challenge before there are 3 whole days after that"):
-        retrain(CITY, service.data, service.models, Retraining(), "cpu")
+        retrain(service.stores, Retraining(), "cpu")
     assert service.registry.versions() == ["vmrnn-b-1"]
 
 

@@ -24,11 +24,12 @@ from trafficcast.config.service import Service
 from trafficcast.config.settings import Config, load_config
 from trafficcast.errors import InputError
 from trafficcast.files import json_text, write_json
-from trafficcast.stores.flows import flow_store, flows_dataset
-from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset, forecast_store
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import flows_dataset
+from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.scores import score_dataset, score_store
+from trafficcast.stores.scores import score_dataset
 
 NOW = np.datetime64("2024-04-08T10:20", "us")  # 12:20 in Rome; slots are hours
 NEWEST = np.datetime64("2024-04-08T10:00", "us")
@@ -56,13 +57,13 @@ def flows(settings: Config, last: np.datetime64, slots: int = 3, observed: bool 
     time = last - HOUR * np.arange(slots)[::-1]
     coverage = np.full(slots, float(observed))
     made = flows_dataset(settings.city(), time, np.ones((slots, 2, 10, 6)), np.full(slots, 3), coverage)
-    flow_store(settings.paths.data, settings.city()).write(made)
+    CityStores.of(settings, settings.city()).flows.write(made)
 
 
 def forecast(settings: Config, init_time: np.datetime64, origin: Provenance, late: int = 1) -> xr.Dataset:
     flow = np.full((4, 2, 10, 6), 2.0, np.float32)
     made = forecast_dataset(settings.city(), CARD, init_time, flow, init_time + late * MINUTE, None, origin)
-    forecast_store(settings.paths.data, settings.city(), "vmrnn-b-1").write(made)
+    CityStores.of(settings, settings.city()).forecasts("vmrnn-b-1").write(made)
     return made
 
 
@@ -72,7 +73,7 @@ def scores(settings: Config, init_time: np.datetime64, error: float) -> None:
     made = {"vmrnn-b-1": np.full(truth.shape, 2 + error), "persistence": np.full(truth.shape, 5.0)}
     one = score_dataset(settings.city(), init_time, made, truth)
     one["inside"] = ("init_time", "level", "lead_time"), np.array([[[0.7, 0.8, 0.9, np.nan]]])
-    score_store(settings.paths.data, settings.city(), "vmrnn-b-1").write(one.assign_coords(level=[0.8]))
+    CityStores.of(settings, settings.city()).scores("vmrnn-b-1").write(one.assign_coords(level=[0.8]))
 
 
 def samples(page: bytes) -> dict[tuple[str, ...], float]:
@@ -199,7 +200,7 @@ def test_a_city_that_cannot_be_read_says_why_and_the_others_go_on(config: Path) 
     )
     settings = load_config(config)
     flows(settings, NEWEST)
-    (file,) = flow_store(settings.paths.data, settings.city()).root.glob("*.nc")
+    (file,) = CityStores.of(settings, settings.city()).flows.root.glob("*.nc")
     file.write_bytes(b"no grid")
     found = status(settings, [settings.city(name) for name in ("other", "small")], NOW)["cities"]
     assert [*found["small"]] == ["error"] and file.name in found["small"]["error"]

@@ -19,6 +19,7 @@ from trafficcast.ingest.record_store import RecordStore
 from trafficcast.records.readers import find_records
 from trafficcast.simulator.files import _FORMATS
 from trafficcast.simulator.simulator import simulate, truth_file
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
 
 CITY = City(
@@ -54,8 +55,8 @@ def check_ingest(city: City, file_format: str, location: Path, truth: Path, data
     found, passed_over = find_records(str(location), city)
     assert {name for _, name in found} == {file_format}
     assert passed_over == []
-    ingest(str(location), None, city, data)
-    flows = read_flows(data, city)
+    ingest(str(location), CityStores(city, data, data.parent / "models"))
+    flows = read_flows(CityStores(city, data, data.parent / "models"))
     wanted = xr.load_dataset(truth_file(truth), engine="h5netcdf")
     assert int(wanted["flow"].sum()) > 50
     for name in ("time", "flow", "vehicles", "coverage", "observed"):

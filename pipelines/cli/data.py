@@ -1,0 +1,98 @@
+"""Commands from records to flows: ingest, quality, import-taxibj, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import CORES, Chosen, EndOption, FormatOption, StartOption, WorkersOption, for_city
+from trafficcast.errors import InputError
+
+
+@for_city
+def ingest(
+    chosen: Chosen,
+    location: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATH]", help="File, folder, glob or URL (s3://...); default: the city's inbox."),
+    ] = None,
+    record_format: FormatOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Take what is new in the folder, again and again.")] = False,
+    every: Annotated[float, typer.Option(min=1.0, help="Seconds from one look of --watch to the next.")] = 60.0,
+    workers: WorkersOption = CORES,
+    dask: Annotated[
+        str | None, typer.Option(help="A Dask scheduler's address (tcp://...) whose workers read and count instead.")
+    ] = None,
+) -> None:
+    """Read GPS points or trips, add them to the city's stores and count what they change of its flows.
+
+    Without PATH, and with --watch, a folder is an inbox: each new file is taken once it is whole, and one that cannot
+    be read moves to its quarantine/, with the reason beside it.
+    """
+    from trafficcast.ingest.inbox import take_inbox
+    from trafficcast.ingest.inbox import watch as run_watch
+    from trafficcast.ingest.ingest import ingest as run
+
+    city, stores = chosen.city, chosen.stores
+    if location is not None and not watch:
+        report = run(location, stores, record_format, start, end, workers, dask)
+        chosen.print(report, f"Quality of {city.name}")
+        return
+    if record_format or start or end or dask:
+        raise InputError("--format, --start, --end and --dask go with the PATH of records, not with an inbox")
+    inbox = Path(location) if location is not None else city.feed.inbox
+    if inbox is None:
+        raise InputError(f"name the PATH of records, or an inbox under [cities.{city.name}.feed]")
+    if watch:
+        run_watch(inbox, stores, every, workers)
+    look = vars(take_inbox(inbox, stores, workers))
+    chosen.print(look, f"Inbox of {city.name}", {**look, "report": None})
+    if look["report"] is not None and not chosen.as_json:
+        chosen.print(look["report"], f"Quality of {city.name}")
+
+
+@for_city
+def quality(
+    chosen: Chosen,
+    start: StartOption = None,
+    end: EndOption = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
+) -> None:
+    """Show what the city's stores hold: counters, calendar, gaps, suspicious vehicles and a suggested box."""
+    from trafficcast.quality.quality import quality as run
+    from trafficcast.quality.quality import summary
+
+    report = run(chosen.stores, start, end, html)
+    chosen.print(report, f"Quality of {chosen.city.name}", summary(report))
+
+
+@for_city
+def import_taxibj(
+    chosen: Chosen,
+    path: Annotated[Path, typer.Argument(help="A file of the release, OpenSTL's dataset.npz, or a folder of them.")],
+) -> None:
+    """Import the grids, weather and holidays of TaxiBJ, and OpenSTL's ready windows."""
+    from trafficcast.taxibj.import_grids import import_taxibj as run
+
+    chosen.print(run(path, chosen.stores), f"Import to {chosen.city.name}")
+
+
+@for_city
+def export(
+    chosen: Chosen,
+    file: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    export_format: Annotated[str, typer.Option("--format", help="netcdf or taxibj.")] = "netcdf",
+    start: StartOption = None,
+    end: EndOption = None,
+) -> None:
+    """Write the city's grids to one file: CF NetCDF, or the layout of the official TaxiBJ files."""
+    from trafficcast.stores.export import export as write
+    from trafficcast.stores.flows import read_flows
+
+    slots = write(chosen.city, read_flows(chosen.stores, start, end), export_format, file)
+    result = {"file": str(file), "format": export_format, "slots": slots}
+    chosen.print(result, f"Export of {chosen.city.name}")
