@@ -35,7 +35,7 @@ def text_of(document: Path) -> str:
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors of the headings that are the same in a plain view (GitHub's rule) and on the site (Python-Markdown's)."""
+    """The anchors of headings that are the same in a plain view (GitHub's rule) and on the site (Python-Markdown's)."""
     found = set()
     for heading in HEADING.findall(text_of(document)):
         letters = re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()
@@ -95,7 +95,9 @@ def test_every_command_that_is_named_exists(document: Path) -> None:
     known = commands_of_the_program()
     groups = {command.split()[0] for command in known if " " in command}
     text = document.read_text(encoding="utf-8")
-    lines = [line for _, language, block in FENCE.findall(text) if language in ("", "bash") for line in block.split("\n")]
+    lines = [
+        line for _, language, block in FENCE.findall(text) if language in ("", "bash") for line in block.split("\n")
+    ]
     unknown = []
     for piece in (*lines, *SPAN.findall(text_of(document))):
         for first, second in re.findall(
@@ -110,9 +112,9 @@ def test_every_command_that_is_named_exists(document: Path) -> None:
 def config_class() -> type[BaseModel]:
     """The class of the whole configuration."""
     package = importlib.import_module("trafficcast.config")
-    found: type[BaseModel] = getattr(package, "Config", None) or importlib.import_module(
-        "trafficcast.config.settings"
-    ).Config
+    found: type[BaseModel] = (
+        getattr(package, "Config", None) or importlib.import_module("trafficcast.config.settings").Config
+    )
     return found
 
 
@@ -165,7 +167,7 @@ def test_every_source_that_is_named_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     paths = re.findall(r"`((?:trafficcast|pipelines|dashboard|tests|models|docs)/[\w./-]+)`", text)
     modules = re.findall(r"^from ((?:trafficcast|pipelines|dashboard)[\w.]*) import", text, re.MULTILINE)
-    modules += [module for module in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)]
+    modules += re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
     absent = [path for path in paths if not (ROOT / path).exists()]
     for module in modules:
         place = ROOT / module.replace(".", "/")
