@@ -168,7 +168,7 @@ def test_every_source_that_is_named_exists(document: Path) -> None:
     paths = re.findall(r"`((?:trafficcast|pipelines|dashboard|tests|models|docs)/[\w./-]+)`", text)
     modules = re.findall(r"^from ((?:trafficcast|pipelines|dashboard)[\w.]*) import", text, re.MULTILINE)
     modules += re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
-    absent = [path for path in paths if not (ROOT / path).exists()]
+    absent = [path for path in paths if "CITY" not in path and not (ROOT / path).exists()]
     for module in modules:
         place = ROOT / module.replace(".", "/")
         if not place.is_dir() and not place.with_suffix(".py").is_file():
