@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -12,8 +13,6 @@ import click
 import pytest
 import typer
 from pydantic import BaseModel
-
-from pipelines.cli import app
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -72,6 +71,8 @@ def test_the_readme_is_short_and_names_the_targets_of_the_makefile() -> None:
 
 def commands_of_the_program() -> set[str]:
     """Every command of the program, those of a group with the group's name."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    app = importlib.import_module(scripts["trafficcast"].partition(":")[0]).app
 
     def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
         if isinstance(command, click.Group) or hasattr(command, "commands"):
