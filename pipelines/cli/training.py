@@ -55,10 +55,13 @@ def train(
     with process_group():
         if rank():  # of torchrun's processes only the first one speaks, but for errors
             logging.disable(logging.WARNING)
-        card = run(chosen.stores, model, settings, train_end, valid_end, test_end, device, resume, transfer)
-    if card and chosen.as_json:
+        made = run(chosen.stores, model, settings, train_end, valid_end, test_end, device, resume, transfer)
+        if rank():
+            return
+    card = made.card
+    if chosen.as_json:
         print_json(card)
-    elif card:
+    else:
         print_scores(card["metrics"]["test"] or card["metrics"]["validation"], chosen.city.slot_minutes)
         out.print(f"Published {card['version']}.")
 

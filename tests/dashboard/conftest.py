@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.cli.serving import _command
+from pipelines.cli.serving import _streamlit
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config, load_config
 from trafficcast.ingest.merging import _merge_hours
@@ -204,7 +204,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Any]:
         environment = os.environ | {"PYTHONPATH": project, "OMP_WAIT_POLICY": "passive", "HOME": str(folder)}
         with open(folder / "log", "w") as log:
             server = subprocess.Popen(
-                _command(config, "testville", port), cwd=folder, env=environment, stdout=log, stderr=log
+                _streamlit(config, "testville", port), cwd=folder, env=environment, stdout=log, stderr=log
             )
         try:
             _wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)

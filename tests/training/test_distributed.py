@@ -264,7 +264,7 @@ def test_torchrun_publishes_one_model_like_that_of_one_process(tmp_path: Path) -
     city = config.city()
     ends = [city.parse_time(SPLIT[1]), city.parse_time(SPLIT[3])]
     settings = recipe("vmrnn-b", epochs=1, batch_size=5)
-    alone = train_and_publish(CityStores.of(config, city), "vmrnn-b", settings, *ends, device="cpu")
+    alone = train_and_publish(CityStores.of(config, city), "vmrnn-b", settings, *ends, device="cpu").card
     assert alone["version"] == "vmrnn-b-2" and alone["training"]["processes"] == 1
     assert alone["windows"] == card["windows"] and alone["data_hash"] == card["data_hash"]
     for split in ("validation", "test"):

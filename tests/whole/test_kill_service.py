@@ -281,17 +281,17 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
 SLOW = """
 import time
 import pipelines.service.schedule as schedule
-from pipelines.cli import main
+from pipelines.cli.main import main
 from trafficcast.files import atomic
 
-def take_inbox(inbox, city, data, workers):
-    with atomic(data / city.name / "flows" / "2024-04-14.nc") as temporary:
+def take_inbox(inbox, stores, workers):
+    with atomic(stores.folder / "flows" / "2024-04-14.nc") as temporary:
         temporary.write_bytes(b"half")
         schedule.log.info("half written")
         time.sleep(60)
 
 schedule.take_inbox = take_inbox
-schedule.STOP_SECONDS = 0.5
+schedule._STOP_SECONDS = 0.5
 main()
 """
 

@@ -24,9 +24,7 @@ from trafficcast.forecasting.verify import VERIFY
 from trafficcast.ingest.ingest import ingest
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.forecasts import forecast_store
 from trafficcast.stores.ledger import Ledger, Run
-from trafficcast.stores.scores import score_store
 
 HOUR = np.timedelta64(1, "h")
 NOON = np.datetime64("2024-04-14T10:00", "us")  # in Rome
@@ -71,7 +69,8 @@ class Running:
     def store(self, name: str) -> DayStore:
         if name == "flows":
             return CityStores(self.city, self.data, self.models).flows
-        return (forecast_store if name == "forecasts" else score_store)(self.data, self.city, "vmrnn-c-1")
+        stores = CityStores(self.city, self.data, self.data.parent / "models")
+        return (stores.forecasts if name == "forecasts" else stores.scores)("vmrnn-c-1")
 
     def read(self, name: str) -> xr.Dataset:
         dataset = self.store(name).read()

@@ -44,7 +44,7 @@ def retrain(stores: CityStores, settings: Retraining, device: str = "auto") -> d
         )
     architecture = card["architecture"]["name"]
     made = train(stores, architecture, recipe(architecture), train_end, test_start, test_end, device)
-    challenger = made["version"]
+    challenger = made.version
     errors = {
         version: backtest(stores, test_start, test_end, version, device)["scores"][version]["rmse"]
         for version in (champion, challenger)

@@ -60,8 +60,8 @@ def train(
     device: str = "auto",
     resume: bool = False,
     transfer: str | None = None,
-) -> dict[str, Any]:
-    """Train a network on the city's flow store, publish it in the registry and return its card.
+) -> Model:
+    """Train a network on the city's flow store, publish it in the registry and return the model.
 
     The three ends choose the split (see `windows.chosen_split`). Only the training split fits baselines and network;
     validation chooses the epoch; test is read once, for the card. Prediction intervals are calibrated on the last
@@ -89,7 +89,7 @@ def train(
         model, trained = _fit(setup, origin, settings, split.train_end, starts["training"], starts["validation"])
         intervals, calibration = _calibrate(setup, origin, settings, trained.best_epoch, split)
         if rank():
-            return {}
+            return model
         trees = _trees(city, flows, split, starts["training"], model.anomaly)
         card: dict[str, Any] = {
             "version": registry.next_version(architecture),
@@ -123,7 +123,7 @@ def train(
         for checkpoint in work.glob("*.safetensors"):
             checkpoint.unlink()
     log.info("published %s", registry.root / model.version)
-    return card
+    return model
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipelines.cli.serving import _command
+from pipelines.cli.serving import _streamlit
 
 
 def test_the_command_serves_this_packages_page_and_keeps_to_itself() -> None:
-    words = _command(Path("some/config.toml"), "testville", 8123)
+    words = _streamlit(Path("some/config.toml"), "testville", 8123)
     assert words[:4] == [sys.executable, "-P", "-m", "dashboard"]
     assert {
         "--server.enableStaticServing=true",
@@ -22,5 +22,5 @@ def test_the_command_serves_this_packages_page_and_keeps_to_itself() -> None:
 
 
 def test_no_city_no_flag() -> None:
-    words = _command(Path("config.toml"), None, 8123, "0.0.0.0")
+    words = _streamlit(Path("config.toml"), None, 8123, "0.0.0.0")
     assert "--city" not in words and "--server.address=0.0.0.0" in words

@@ -73,7 +73,7 @@ def model(version: str = "vmrnn-b-1") -> Model:
 def service(tmp_path: Path) -> CityService:
     """A city with a champion and no data."""
     made = CityService(CityStores(CITY, tmp_path / "data", tmp_path / "models"), Service(), torch.device("cpu"))
-    publish_model(made.registry, model(), lambda folder: None)
+    publish_model(made.stores.registry, model(), lambda folder: None)
     return made
 
 
@@ -126,7 +126,7 @@ def test_from_four_observed_slots_the_forecast_is_complete_and_the_network_s_own
     seen = observe(service, counts(INIT - 6 * SLOT, 6))
     told: list[xr.Dataset] = []
     (made,) = run_cycle(service, INIT, on_made=told.append)
-    loaded = load_model(service.registry)
+    loaded = load_model(service.stores.registry)
     history = seen["flow"].values[None, 2:].astype(np.float32)
     expected = loaded.forecaster(torch.device("cpu")).forecast(history, np.array([INIT]))[0]
     np.testing.assert_array_equal(made["flow"].values[0], expected)
@@ -136,7 +136,7 @@ def test_from_four_observed_slots_the_forecast_is_complete_and_the_network_s_own
     assert np.isfinite(made["lower"].values).all()
     assert told == [made]
     xr.testing.assert_identical(stored(service), made)
-    run = service.ledger.last("forecast", "small")
+    run = service.stores.ledger.last("forecast", "small")
     assert run is not None
     assert (run.slot, run.model, run.result, run.detail, run.attempts) == (INIT, "vmrnn-b-1", "complete", "", 1)
     assert run_cycle(service, INIT + SLOT - np.timedelta64(1, "s")) == []
@@ -159,7 +159,7 @@ def test_one_missing_slot_is_filled_from_scaled_climatology(
     local = f"2024-04-08T{8 + absent // 2:02d}:{30 * (absent % 2):02d}:00-04:00"
     assert said(made, "reason") == f"not observed, filled from scaled climatology: {local}"
     assert np.isfinite(made["lower"].values).all()
-    run = service.ledger.last("forecast", "small")
+    run = service.stores.ledger.last("forecast", "small")
     assert run is not None and (run.result, run.detail) == ("degraded", said(made, "reason"))
 
 
@@ -195,8 +195,8 @@ def test_the_best_baseline_is_the_card_s(service: CityService) -> None:
 
 def test_last_week_as_the_best_baseline_finds_last_week(service: CityService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ERRORS, "last_week", 0.5)
-    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
-    service.registry.promote("vmrnn-b-2")
+    publish_model(service.stores.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.stores.registry.promote("vmrnn-b-2")
     week = observe(service, counts(INIT - np.timedelta64(7, "D"), 4))
     observe(service, counts(INIT - SLOT, 1))
     made = one_cycle(service)
@@ -243,7 +243,7 @@ def test_a_forecast_that_must_not_be_published_makes_way_for_a_baseline(
     assert np.isfinite(made["flow"].values).all() and "lower" not in made
     loud = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(loud) == 1 and "vmrnn-b-1 failed" in loud[0].getMessage() and why in loud[0].getMessage()
-    run = service.ledger.last("forecast", "small")
+    run = service.stores.ledger.last("forecast", "small")
     assert run is not None and (run.result, run.attempts) == ("baseline", 1)
 
 
@@ -260,7 +260,7 @@ def test_a_bug_of_our_own_is_no_forecast_and_no_baseline(service: CityService, n
     with pytest.raises(IndexError):
         run_cycle(service, INIT)
     assert service.stores.forecasts("vmrnn-b-1").read() is None
-    assert service.ledger.last("forecast", "small") is None
+    assert service.stores.ledger.last("forecast", "small") is None
 
 
 def test_the_forecast_before_again_makes_way_for_a_baseline(
@@ -284,13 +284,13 @@ def test_where_there_is_no_traffic_at_all_the_forecast_may_repeat(service: CityS
 
 
 def two_champions(service: CityService) -> CityService:
-    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
-    service.registry.promote("vmrnn-b-2")
+    publish_model(service.stores.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.stores.registry.promote("vmrnn-b-2")
     return CityService(service.stores, service.settings, service.device)
 
 
 def damage(service: CityService, version: str) -> Path:
-    file = service.registry.root / version / "model.safetensors"
+    file = service.stores.registry.root / version / "model.safetensors"
     file.write_bytes(file.read_bytes()[:200])
     return file
 
@@ -323,12 +323,12 @@ def test_without_any_readable_model_the_run_failed_and_says_why(
     damage(service, "vmrnn-b-1")
     observe(service, counts(INIT - 4 * SLOT, 4))
     assert run_cycle(service, INIT) == []
-    run = service.ledger.last("forecast", "small")
+    run = service.stores.ledger.last("forecast", "small")
     assert run is not None and (run.model, run.result) == ("vmrnn-b-1", "failed")
     assert "vmrnn-b-1 is damaged" in run.detail
     assert "no forecast for 2024-04-08T10:00:00-04:00" in caplog.text
-    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
-    service.registry.promote("vmrnn-b-2")
+    publish_model(service.stores.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.stores.registry.promote("vmrnn-b-2")
     assert said(one_cycle(service, INIT + np.timedelta64(1, "m")), "forecaster") == "vmrnn-b-2"
 
 
@@ -339,7 +339,7 @@ def test_a_damaged_flow_file_is_no_gap_but_to_be_repaired(service: CityService) 
     with pytest.raises(DamagedFile) as raised:
         run_cycle(service, INIT)
     assert raised.value.file == file
-    assert service.ledger.last("forecast", "small") is None
+    assert service.stores.ledger.last("forecast", "small") is None
 
 
 def test_a_city_without_model_has_nothing_due(service: CityService, tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ def test_what_was_missed_is_made_afterwards_as_it_would_have_been(
     assert _due(service, back) == []
 
     undisturbed = CityService(
-        CityStores(CITY, tmp_path / "undisturbed", service.models), service.settings, service.device
+        CityStores(CITY, tmp_path / "undisturbed", service.stores.models), service.settings, service.device
     )
     flows = counts(INIT - 4 * SLOT, 8)
     for i in range(4):
@@ -425,8 +425,8 @@ def test_a_hindcast_of_a_gap_fills_it_though_the_slots_after_it_are_known(
 
 def test_what_lies_further_back_than_the_configuration_says_is_left(service: CityService) -> None:
     brief = CityService(service.stores, Service(catch_up_hours=2), service.device)
-    service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
-    service.ledger.record("forecast", "small", "vmrnn-b-1", INIT + 6 * SLOT, "complete")
+    service.stores.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
+    service.stores.ledger.record("forecast", "small", "vmrnn-b-1", INIT + 6 * SLOT, "complete")
     now = INIT + 8 * SLOT + WAIT
     assert _due(service, now) == [INIT + i * SLOT for i in (8, 1, 2, 3, 4, 5, 7)]
     assert _due(brief, now) == [INIT + i * SLOT for i in (8, 4, 5, 7)]
@@ -434,7 +434,7 @@ def test_what_lies_further_back_than_the_configuration_says_is_left(service: Cit
 
 def test_after_a_stop_longer_than_that_the_last_hours_are_made(service: CityService) -> None:
     brief = CityService(service.stores, Service(catch_up_hours=2), service.device)
-    service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
+    service.stores.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
     assert _due(brief, INIT + 8 * SLOT + WAIT) == [INIT + i * SLOT for i in (8, 4, 5, 6, 7)]
 
 
@@ -445,17 +445,17 @@ def test_a_service_that_never_ran_has_missed_nothing(service: CityService) -> No
 
 def test_failed_forecasts_are_tried_again_missed_ones_three_times(service: CityService) -> None:
     def failed(init_time: np.datetime64) -> None:
-        service.ledger.record("forecast", "small", "vmrnn-b-1", init_time, "failed", "why")
+        service.stores.ledger.record("forecast", "small", "vmrnn-b-1", init_time, "failed", "why")
 
     newest = INIT + 2 * SLOT
-    service.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
+    service.stores.ledger.record("forecast", "small", "vmrnn-b-1", INIT, "complete")
     for attempt in range(_ATTEMPTS):
         assert _due(service, newest + WAIT) == [newest, INIT + SLOT], attempt
         failed(INIT + SLOT)
     for _ in range(_ATTEMPTS + 2):
         assert _due(service, newest + WAIT) == [newest]
         failed(newest)
-    service.ledger.lose("forecast", "small", "vmrnn-b-1", INIT, INIT + SLOT)  # its file was damaged
+    service.stores.ledger.lose("forecast", "small", "vmrnn-b-1", INIT, INIT + SLOT)  # its file was damaged
     assert _due(service, newest + WAIT) == [newest, INIT]
 
 
@@ -466,12 +466,12 @@ def test_a_failure_ends_the_cycle_and_the_next_one_goes_on(service: CityService,
     fresh = CityService(service.stores, service.settings, service.device)
     now = INIT + 3 * SLOT
     assert run_cycle(fresh, now) == []
-    runs = {run.slot: (run.result, run.attempts) for run in service.ledger.runs("forecast", "small", INIT)}
+    runs = {run.slot: (run.result, run.attempts) for run in service.stores.ledger.runs("forecast", "small", INIT)}
     assert runs == {INIT: ("complete", 1), now: ("failed", 1)}
     for file in good.iterdir():
         file.unlink()
     good.rmdir()
-    publish_model(service.registry, model(), lambda folder: None)
+    publish_model(service.stores.registry, model(), lambda folder: None)
     assert [forecast["init_time"].values[0] for forecast in run_cycle(fresh, now)] == [
         now,
         INIT + SLOT,
@@ -485,8 +485,8 @@ def test_a_new_champion_between_two_forecasts_does_not_make_past_slots_again(
     observe(service, counts(INIT - 4 * SLOT, 8))
     for i in range(3):
         one_cycle(service, INIT + i * SLOT)
-    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
-    service.registry.promote("vmrnn-b-2")
+    publish_model(service.stores.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.stores.registry.promote("vmrnn-b-2")
     assert _due(service, INIT + 2 * SLOT + WAIT) == []
     made = one_cycle(service, INIT + 3 * SLOT)  # the same service: the champion in memory is exchanged
     assert said(made, "forecaster") == "vmrnn-b-2"
@@ -512,7 +512,7 @@ def test_a_forecast_is_scored_by_lead_when_its_slots_have_come(service: CityServ
     )
     inside = (made["lower"].values[0] <= truth) & (truth <= made["upper"].values[0])
     np.testing.assert_allclose(found["inside"].transpose("level", "lead_time"), inside.mean((2, 3, 4)))
-    run = service.ledger.last("verify", "small")
+    run = service.stores.ledger.last("verify", "small")
     assert run is not None and (run.slot, run.result) == (INIT, "4 of 4 leads")
 
 
@@ -555,7 +555,7 @@ def test_a_slot_that_is_never_observed_is_no_number_once_patience_is_over(
     observe(service, whole.isel(time=[2]))  # it arrives late after all
     assert _verify_recent(service, INIT + 12 * SLOT) == 1
     assert np.isfinite(scored(service)["rmse"].values).all()
-    run = service.ledger.last("verify", "small")
+    run = service.stores.ledger.last("verify", "small")
     assert run is not None and (run.result, run.attempts) == ("4 of 4 leads", 2)
 
 
@@ -580,8 +580,8 @@ def test_each_champion_s_forecasts_are_verified_beside_its_own_baselines(
 ) -> None:
     observe(service, counts(INIT - 4 * SLOT, 8))
     one_cycle(service)
-    publish_model(service.registry, model("vmrnn-b-2"), lambda folder: None)
-    service.registry.promote("vmrnn-b-2")
+    publish_model(service.stores.registry, model("vmrnn-b-2"), lambda folder: None)
+    service.stores.registry.promote("vmrnn-b-2")
     one_cycle(service, INIT + SLOT)
     observe(service, counts(INIT + 4 * SLOT, 1))
     assert _verify_recent(service, INIT + 5 * SLOT) == 2
@@ -626,7 +626,7 @@ def test_a_forecast_published_just_before_a_crash_is_noted_and_not_made_again(
     observe(service, counts(INIT - SLOT, 2, seed=1))  # late records change what was known
     run_cycle(service, INIT + SLOT)
     xr.testing.assert_identical(stored(service).isel(init_time=[0, 1]), published)
-    assert service.ledger.results("forecast", "small", "vmrnn-b-1")[INIT] == "complete"
+    assert service.stores.ledger.results("forecast", "small", "vmrnn-b-1")[INIT] == "complete"
 
 
 def crash(*arguments: object) -> None:
@@ -659,5 +659,5 @@ def test_registries_are_read_anew_each_cycle(service: CityService, network: Netw
     observe(service, counts(INIT - 4 * SLOT, 8))
     two_champions(service)
     one_cycle(service)
-    assert Registry(service.models / "small", CITY).rollback() == "vmrnn-b-1"
+    assert Registry(service.stores.models / "small", CITY).rollback() == "vmrnn-b-1"
     assert said(one_cycle(service, INIT + SLOT), "forecaster") == "vmrnn-b-1"

@@ -31,7 +31,6 @@ from trafficcast.forecasting.model import Model, build, publish_model
 from trafficcast.forecasting.publish import JOB
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset
-from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.registry import Registry
 from trafficcast.training import retrain as retrain_module
 from trafficcast.training.retrain import retrain
@@ -69,7 +68,7 @@ def service(tmp_path: Path) -> CityService:
     table = np.random.default_rng(1).uniform(1, 5, (2, CITY.slots_per_day, 2, 8, 8)).astype(np.float32)
     settings = Service(catch_up_hours=2)
     made = CityService(CityStores(CITY, tmp_path / "data", tmp_path / "models"), settings, torch.device("cpu"))
-    publish_model(made.registry, Model(card, build(described), Climatology(CITY, table)), lambda folder: None)
+    publish_model(made.stores.registry, Model(card, build(described), Climatology(CITY, table)), lambda folder: None)
     return made
 
 
@@ -110,7 +109,7 @@ def test_a_clock_that_jumps_ahead_and_back_makes_nothing_twice(service: CityServ
     xr.testing.assert_identical(made.sel(init_time=before["init_time"].values), before)
     xr.testing.assert_identical(made.sel(init_time=after["init_time"].values), after)
     assert set(made["init_time"].values) == {*after["init_time"].values, *again}
-    runs = service.ledger.runs(JOB, "small", NOON - DAY)
+    runs = service.stores.ledger.runs(JOB, "small", NOON - DAY)
     assert {run.slot: run.attempts for run in runs} == dict.fromkeys(made["init_time"].values, 1)
 
 
@@ -163,7 +162,7 @@ def test_over_a_clock_change_every_slot_is_forecast_once(change: str, service: C
     scores = service.stores.scores("vmrnn-b-1").read()
     assert scores is not None
     np.testing.assert_array_equal(scores["init_time"].values, cycles[:-4])
-    runs = Ledger(service.data / "ledger.sqlite").runs(JOB, "small", start)
+    runs = service.stores.ledger.runs(JOB, "small", start)
     assert [(run.slot, run.attempts) for run in runs] == [(slot, 1) for slot in cycles]
 
 
@@ -234,18 +233,16 @@ def test_a_challenger_is_promoted_when_it_is_better_by_the_margin(
     error: float, promoted: bool, service: CityService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observe(service, NOON - 8 * DAY, NOON)
-    registry, asked = service.registry, dict[str, Any]()
+    registry, asked = service.stores.registry, dict[str, Any]()
 
-    def train(city: City, data: Path, models: Path, architecture: str, settings: Any, *ends: Any) -> dict[str, Any]:
+    def train(stores: CityStores, architecture: str, settings: Any, *ends: Any) -> Any:
         asked.update(zip(("train_end", "valid_end", "end", "device"), ends, strict=True))
         registry.publish(
             "vmrnn-b-2", lambda folder: shutil.copytree(registry.root / "vmrnn-b-1", folder, dirs_exist_ok=True)
         )
-        return {"version": "vmrnn-b-2"}
+        return SimpleNamespace(version="vmrnn-b-2")
 
-    def backtest(
-        city: City, data: Path, models: Path, start: Any, end: Any, version: str, device: str
-    ) -> dict[str, Any]:
+    def backtest(stores: CityStores, start: Any, end: Any, version: str, device: str) -> dict[str, Any]:
         assert (start, end) == (asked["valid_end"], asked["end"])
         return {"scores": {version: {"rmse": {"vmrnn-b-1": 2.0, "vmrnn-b-2": error}[version]}}}
 
@@ -264,7 +261,7 @@ def test_no_challenge_on_days_that_the_champion_was_made_with(service: CityServi
     observe(service, NOON - 8 * DAY, NOON - 5 * DAY)
     with pytest.raises(InputError, match="no challenge before there are 3 whole days after that"):
         retrain(service.stores, Retraining(), "cpu")
-    assert service.registry.versions() == ["vmrnn-b-1"]
+    assert service.stores.registry.versions() == ["vmrnn-b-1"]
 
 
 # The command itself, with one epoch.
