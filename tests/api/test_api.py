@@ -27,7 +27,7 @@ from trafficcast.config.settings import Config, _Paths, load_config
 from trafficcast.errors import InputError
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset
-from trafficcast.stores.forecasts import Provenance, forecast_dataset
+from trafficcast.stores.forecasts import Bounds, Provenance, forecast_dataset
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import score_dataset
 
@@ -120,7 +120,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         for slot in slots:
             intervals: Any = Stepped() if version == NEW and slot != 12 else None
             init, origin = START + slot * SLOT, origins.get(slot) if version == NEW else None
-            made.append(forecast_dataset(city, described, init, forecast_flow(slot), init, intervals, origin))
+            flow = forecast_flow(slot)
+            bounds = intervals and Bounds(intervals.levels, *intervals.around(flow))
+            made.append(forecast_dataset(city, described, init, flow, init, bounds, origin))
         bounded = [one for one in made if "lower" in one]
         for part in ([one for one in made if "lower" not in one], bounded):
             if part:

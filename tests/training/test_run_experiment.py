@@ -63,7 +63,7 @@ def small(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[_Windows, _Windows]]:
     """The training and validation windows that each training was given."""
     given: list[tuple[_Windows, _Windows]] = []
-    train = pipeline.train
+    train = pipeline._train
 
     def recorded(network: Any, training: _Windows, validation: _Windows, *more: Any) -> Any:
         given.append((training, validation))

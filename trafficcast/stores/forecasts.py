@@ -10,7 +10,6 @@ import xarray as xr
 
 from trafficcast.config.city import HORIZON, City, target_times
 from trafficcast.errors import JobError
-from trafficcast.forecasting.intervals import Intervals
 from trafficcast.stores.flows import _grid_coordinates, city_attributes
 
 # How a forecast came about: by the model from four observed slots; by the model, with a slot filled in; by a baseline.
@@ -29,19 +28,38 @@ class Provenance:
     hindcast: bool = False
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The bounds of a forecast's prediction intervals.
+
+    Attributes
+    ----------
+    level
+        (level), the share of truths that shall lie inside each interval.
+    lower
+        (level, HORIZON, flow kind, row, col), vehicles per slot.
+    upper
+        (level, HORIZON, flow kind, row, col), vehicles per slot.
+    """
+
+    level: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
 def forecast_dataset(
     city: City,
     model: dict[str, Any],
     init_time: np.datetime64,
     flow: np.ndarray,
     created: np.datetime64,
-    intervals: Intervals | None = None,
+    bounds: Bounds | None = None,
     origin: Provenance | None = None,
 ) -> xr.Dataset:
     """One forecast: flow(init_time, lead_time, flow_kind, row, col) float32 in vehicles per slot, valid_time beside it.
 
     `init_time` is the start of the first slot forecast (naive UTC) and the data cut: nothing later was known.
-    `flow`: (HORIZON, flow kind, row, col). `model` is the model's card. With `intervals` the dataset also holds the
+    `flow`: (HORIZON, flow kind, row, col). `model` is the model's card. With `bounds` the dataset also holds the
     bounds of prediction intervals, lower and upper(init_time, level, lead_time, flow_kind, row, col) float32;
     `level` is the share of truths that shall lie inside. What `origin` says is there as well, by init time; without
     it the model made the forecast from a complete history.
@@ -78,7 +96,7 @@ def forecast_dataset(
         },
         attrs=city_attributes(city) | {"model": model["architecture"]["name"], "model_version": model["version"]},
     )
-    return made if intervals is None else made.assign(_bounds(intervals, flow)).assign_coords(level=_level(intervals))
+    return made if bounds is None else made.assign(_bounds(bounds)).assign_coords(level=_level(bounds))
 
 
 def has_intervals(forecast: xr.Dataset) -> bool:
@@ -99,16 +117,16 @@ def check_forecast(flow: np.ndarray, scale: float) -> None:
         )
 
 
-def _bounds(intervals: Intervals, flow: np.ndarray) -> dict[str, Any]:
+def _bounds(bounds: Bounds) -> dict[str, Any]:
     dimensions = ("init_time", "level", "lead_time", "flow_kind", "row", "col")
     return {
         name: (dimensions, bound[None], {"units": "1", "long_name": f"{name} bound of the prediction interval"})
-        for name, bound in zip(("lower", "upper"), intervals.around(flow), strict=True)
+        for name, bound in (("lower", bounds.lower), ("upper", bounds.upper))
     }
 
 
-def _level(intervals: Intervals) -> tuple[str, np.ndarray, dict[str, str]]:
-    return "level", intervals.levels, {"units": "1", "long_name": "share of truths that shall lie inside the interval"}
+def _level(bounds: Bounds) -> tuple[str, np.ndarray, dict[str, str]]:
+    return "level", bounds.level, {"units": "1", "long_name": "share of truths that shall lie inside the interval"}
 
 
 def _lead_times(city: City) -> np.ndarray:
