@@ -1,4 +1,4 @@
-"""Backtest: a model and every baseline on a past period, from the very windows a forecast would have seen."""
+"""Backtests: a model and every baseline on a past period, from the windows that a live forecast would have seen."""
 
 from __future__ import annotations
 
@@ -27,10 +27,41 @@ def backtest(
     version: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Score the model (default: the champion) and the baselines on forecasts whose target slots lie in [start, end).
+    """Score a model and every baseline on forecasts of a past period.
 
-    Every forecaster is scored on the scale of the model under test, and the baselines use its climatology. Raises
-    InputError where there is no model, or no window of eight contiguous observed slots.
+    Every forecaster makes its forecasts from the same windows of observed slots. The paper's metrics of all are on the
+    scale of the model under test, and the baselines were fitted on that model's training days.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        Start of the first target slot, inclusive; text in the city's time zone or naive UTC.
+    end
+        End of the last target slot, exclusive; text in the city's time zone or naive UTC.
+    version
+        The model to score; None is the champion.
+    device
+        "auto", "cpu", "cuda" or "mps".
+
+    Returns
+    -------
+    dict[str, Any]
+        Under "scores" each forecaster's RMSE and MAE, vehicles per slot, and the paper's metrics (see `scores`), all
+        leads together and by lead; under "intervals" the coverage of the model's prediction intervals; beside them
+        "city", "champion" (the model scored), "start", "end", "forecasts" (how many), "scale" and "slot_minutes".
+
+    Raises
+    ------
+    InputError
+        There is no model, or the period holds no window of eight contiguous observed slots.
+
+    Examples
+    --------
+    >>> result = tc.backtest(city, start="2024-04-24", end="2024-04-29")
+    >>> result["scores"]["climatology"]["rmse"] < result["scores"]["persistence"]["rmse"]
+    True
     """
     city = stores.city
     start, end = city.as_time(start), city.as_time(end)
@@ -70,10 +101,26 @@ def evaluate(
     scale: float,
     intervals: Intervals | None = None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Each forecaster's scores (see `metrics.scores`) over the windows at positions `starts` of `flows`.
+    """Score forecasters on the same windows.
 
-    Beside them how often the truth lay inside `intervals`, which are those of the first forecaster (see
-    `Intervals.coverage`); without intervals nothing.
+    Parameters
+    ----------
+    forecasters
+        Name -> forecaster.
+    flows
+        Flows (see `flows_dataset`).
+    starts
+        (n), the positions in `flows` at which windows begin (see `window_starts`).
+    scale
+        Vehicles per slot that count as 1 in the paper's metrics.
+    intervals
+        Prediction intervals of the first forecaster; None where it has none.
+
+    Returns
+    -------
+    tuple[dict[str, dict[str, Any]], dict[str, Any]]
+        Each forecaster's scores (see `scores`), and the coverage of the intervals (see `Intervals.coverage`), which is
+        empty without intervals.
     """
     truth, made = None, {}
     for name, forecaster in forecasters.items():
@@ -86,7 +133,22 @@ def evaluate(
 
 
 def forecasts_and_truth(forecaster: Forecaster, flows: xr.Dataset, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Forecasts and what came, both (n, HORIZON, flow kind, row, col) in vehicles per slot."""
+    """Make forecasts from the windows of past flows.
+
+    Parameters
+    ----------
+    forecaster
+        The forecaster.
+    flows
+        Flows (see `flows_dataset`).
+    starts
+        (n), the positions in `flows` at which windows begin (see `window_starts`).
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        The forecasts and the observed flows, both (n, HORIZON, flow kind, row, col), vehicles per slot.
+    """
     values = flows["flow"].values
     history = _gather(values, starts, HISTORY).astype(np.float32)
     forecast = forecaster.forecast(history, flows["time"].values[starts + HISTORY])

@@ -1,4 +1,4 @@
-"""Forecast: the last four slots and a model -> the next four slots in the forecast store."""
+"""Make a forecast from the last four slots with a model, and store it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,38 @@ def forecast(
     version: str | None = None,
     device: str = "auto",
 ) -> xr.Dataset:
-    """Make, publish and return one forecast (see `forecast_dataset`), by the champion unless told otherwise.
+    """Make one forecast, store it and return it.
 
-    Without `init_time` the forecast starts right after the last observed slot. Raises InputError where there is no
-    model, where init_time is no slot start, and where a slot of the history is missing.
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    init_time
+        Start of the first slot to forecast, text in the city's time zone or naive UTC; None is the slot after the
+        newest observed one.
+    version
+        The model that forecasts; None is the champion.
+    device
+        "auto", "cpu", "cuda" or "mps".
+
+    Returns
+    -------
+    xr.Dataset
+        The forecast: flow(init_time, lead_time, flow_kind, row, col), vehicles per slot, and bounds of prediction intervals where the
+        model has them (see `forecast_dataset`).
+
+    Raises
+    ------
+    InputError
+        There is no model or no observed slot, `init_time` is no slot start, or a slot of the history is missing.
+    JobError
+        The forecast is implausible (see `check_forecast`); nothing is stored.
+
+    Examples
+    --------
+    >>> forecast = tc.forecast(city, init_time="2024-04-28T18:00")
+    >>> forecast["flow"].sizes["lead_time"]
+    4
     """
     city, flows = stores.city, stores.flows
     init_time = city.as_time(init_time)
@@ -56,7 +84,7 @@ def _publish_forecast(
     flows: xr.Dataset | None,
     init_time: np.datetime64,
 ) -> xr.Dataset:
-    """Forecast from `flows`, check, store and note it. A forecast that is in the store already, the same, is left."""
+    """Forecast from flows, check, store and note the forecast; an equal one that is stored already is left."""
     flow = forecaster.forecast(_history_before(flows, stores.city, init_time), np.array([init_time]))[0]
     check_forecast(flow, model.scale)
     return publish(stores, model, init_time, flow, Provenance(model.version), np.datetime64(int(time.time()), "s"))
@@ -71,9 +99,31 @@ def publish(
     created: np.datetime64,
     seconds: float = 0.0,
 ) -> xr.Dataset:
-    """Store and note a checked forecast (HORIZON, flow kind, row, col) among those of `model`, vehicles per slot.
+    """Store a checked forecast among those of a model and note it in the ledger.
 
-    The model's prediction intervals are those of its own forecasts: a baseline's has none.
+    A forecast that is stored already, equal in all its values, is left as it is.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    model
+        The model; its prediction intervals are added where the model itself made the forecast.
+    init_time
+        Start of the first slot forecast, naive UTC.
+    flow
+        (HORIZON, flow kind, row, col), vehicles per slot.
+    origin
+        Who made the forecast, and how.
+    created
+        When it was made, naive UTC.
+    seconds
+        How long it took, for the ledger.
+
+    Returns
+    -------
+    xr.Dataset
+        The stored forecast (see `forecast_dataset`).
     """
     city, store = stores.city, stores.forecasts(model.version)
     bounds = None

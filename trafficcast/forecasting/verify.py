@@ -1,4 +1,4 @@
-"""Verify: stored forecasts against what then came, beside the baselines made from the same history."""
+"""Score stored forecasts against the flows observed since, beside the baselines made from the same history."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from trafficcast.stores.forecasts import has_intervals
 from trafficcast.stores.scores import score_dataset
 
 VERIFY = "verify"
-# Slots after the last one forecast that are observed, while one of the four is not: then it is not waited for.
+# If a target slot is still missing after this many later slots were observed, score the forecast without it.
 _PATIENCE = HORIZON
 _ALL_LEADS = f"{HORIZON} of {HORIZON} leads"
 
 
 @dataclass(frozen=True)
 class _Verified:
-    """How many forecasts were scored now, and how many wait for a slot that has not come or was not observed."""
+    """How many forecasts were scored, and how many wait for a target slot to be observed."""
 
     scored: int
     waiting: int
@@ -36,9 +36,28 @@ def verify(
     end: str | np.datetime64 | None = None,
     version: str | None = None,
 ) -> tuple[str, _Verified]:
-    """Score the stored forecasts with init times in [start, end) that are not scored yet; returns the model's version.
+    """Score the stored forecasts of a period whose target slots have been observed since.
 
-    Raises InputError where the model has no forecast in the period.
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        First init time, inclusive, text in the city's time zone or naive UTC; None is the first stored.
+    end
+        End of the init times, exclusive; None is the end of the last stored.
+    version
+        The model whose forecasts are scored; None is the champion.
+
+    Returns
+    -------
+    tuple[str, _Verified]
+        The model's version, and how many forecasts were scored and how many wait.
+
+    Raises
+    ------
+    InputError
+        There is no model, or it has no forecast in the period.
     """
     city = stores.city
     model = load_model(stores.registry, version)
@@ -51,17 +70,50 @@ def verify(
 
 
 def unverified(stores: CityStores, version: str, forecasts: xr.Dataset) -> xr.Dataset:
-    """Those of `forecasts` that are not scored at every lead."""
+    """Select the forecasts that are not scored at every lead yet.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    version
+        The model that made them.
+    forecasts
+        Forecasts (see `forecast_dataset`).
+
+    Returns
+    -------
+    xr.Dataset
+        Those of them that lack a score, by the ledger.
+    """
     done = stores.ledger.results(VERIFY, stores.city.name, version)
     keep = [done.get(init_time) != _ALL_LEADS for init_time in forecasts["init_time"].values]
     return forecasts.isel(init_time=keep)
 
 
 def verify_due(stores: CityStores, model: Model, forecasts: xr.Dataset, flows: xr.Dataset | None) -> _Verified:
-    """Score those of `forecasts` whose slots have been observed in `flows` since, and who have no such score yet.
+    """Score forecasts beside the baselines, made from the same history, where their target slots have been observed.
 
-    Where one of the four slots is not observed although later ones are, the others are scored, and that one is not a
-    number. A baseline's history is filled as the forecast's was (see `filled_history`).
+    A forecast whose last target slots are still to come waits. Where a target slot is missing although `_PATIENCE`
+    later slots were observed, the forecast is scored without it, and its score at that lead is not a number. The history of
+    the baselines is filled as the forecast's was (see `filled_history`).
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    model
+        The model that made the forecasts.
+    forecasts
+        Forecasts (see `forecast_dataset`).
+    flows
+        Flows (see `flows_dataset`) from a week before the first forecast to the end of the last one; None where there
+        are none.
+
+    Returns
+    -------
+    _Verified
+        How many forecasts were scored, and how many wait.
     """
     if flows is None or not flows["observed"].values.any():
         return _Verified(0, len(forecasts["init_time"]))

@@ -1,7 +1,7 @@
-"""Inbox: a folder whose new files are ingested, once each; a bad one goes to quarantine/ with the reason beside it.
+"""Inbox: a folder whose new files are ingested, once each; a bad file goes to quarantine/ with the reason beside it.
 
-Files stay where they are. What was looked at is remembered, so that a look at an inbox of a year costs no more than
-listing it.
+Good files stay where they are. The record store remembers the files that were ingested, so a look at an inbox of a
+year costs no more than listing it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _QUIET_SECONDS = 5.0  # a file that changed since is taken to be still written
 
 @dataclass
 class _Look:
-    """What came of one look at an inbox: files taken, those put into quarantine and why, those still being written."""
+    """The files of one look at an inbox: ingested, put into quarantine and why, and still being written."""
 
     taken: list[str]
     quarantined: dict[str, str]
@@ -39,7 +39,19 @@ class _Look:
 
 
 def watch(inbox: Path, stores: CityStores, every_seconds: float, workers: int) -> None:
-    """Take in what is new, again and again. Returns never; a job that fails is logged and tried again."""
+    """Ingest the new files of an inbox again and again, without end; a job that fails is logged and tried again.
+
+    Parameters
+    ----------
+    inbox
+        The folder.
+    stores
+        The city and its stores.
+    every_seconds
+        Seconds from the start of one look to the start of the next.
+    workers
+        Threads that read, count and write.
+    """
     log.info("watching %s for %s, every %g s; stop with Ctrl-C", inbox, stores.city.name, every_seconds)
     while True:
         began = time.monotonic()
@@ -51,7 +63,27 @@ def watch(inbox: Path, stores: CityStores, every_seconds: float, workers: int) -
 
 
 def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
-    """Ingest the files of an inbox that are new and whole. Raises InputError where there is no such folder."""
+    """Ingest the files of an inbox that are new and whole.
+
+    Parameters
+    ----------
+    inbox
+        The folder.
+    stores
+        The city and its stores.
+    workers
+        Threads that read, count and write.
+
+    Returns
+    -------
+    _Look
+        The files that were ingested, those put into quarantine and why, and those that are still being written.
+
+    Raises
+    ------
+    InputError
+        There is no such folder.
+    """
     if not inbox.is_dir():
         raise InputError(f"there is no folder {inbox} to take new files from")
     store = RecordStore(stores.records)

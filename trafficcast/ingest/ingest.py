@@ -1,9 +1,9 @@
-"""Ingest: sources -> staging -> record store and its counts -> flow store and quality report.
+"""Ingest: from sources to the record store, the counts, the flow store and the quality report.
 
-_take_in     reads the new sources, a batch at a time, into the staging, hour by hour
-_settle      sorts each hour, rids it of repeats, writes and counts it (settling.py); then one transaction makes
-             records and counts true
-publish      writes the changed days of the flow store from the counts, which a crash before only delays
+_stage    reads the new sources, a batch at a time, and stages their records hour by hour
+_merge    deduplicates each hour, merges it into the stored records and counts it (merging.py); then one transaction
+          makes records and counts valid
+_publish  writes the changed days of the flow store from the counts; a crash before it only delays them
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Crew = _Threads | _Cluster
 
 
 class _NothingToCount(InputError):
-    """Of the records none is left, and the stores hold none."""
+    """No record is left to count, and the stores hold none."""
 
 
 def ingest(
@@ -52,11 +52,44 @@ def ingest(
     workers: int = 2,
     dask: str | None = None,
 ) -> dict[str, Any]:
-    """Add the records at a location to the city's stores and return the quality report of all they now hold.
+    """Add records to a city's stores and count what they change of its flows.
 
-    A source whose very bytes were ingested before is passed over. Only times in [start, end) (naive UTC; by default
-    from 2000 to a day from now) are kept. Raises InputError, and JobError where coordinates have changed places, with
-    every store as it was, where a source cannot be read or nothing is left to count.
+    A source whose very bytes were ingested before is passed over, so a repeated call changes nothing.
+
+    Parameters
+    ----------
+    location
+        File, folder, glob or URL of GPS points or trips.
+    stores
+        The city and its stores.
+    record_format
+        The records' format; None recognises it from each file's content.
+    start
+        Records before this time are dropped; text in the city's time zone or naive UTC; None is the year 2000.
+    end
+        Records from this time on are dropped; None is a day from now.
+    workers
+        Threads that read, count and write.
+    dask
+        Address of a Dask scheduler whose workers read and count instead; None uses threads of this process.
+
+    Returns
+    -------
+    dict[str, Any]
+        The quality report of all records that the stores now hold (see `quality_report`).
+
+    Raises
+    ------
+    InputError
+        A source cannot be read, or no record is left to count; every store is as it was.
+    JobError
+        Longitudes and latitudes are swapped; every store is as it was.
+
+    Examples
+    --------
+    >>> report = tc.ingest("gps/", city)
+    >>> report["rows_dropped"]["duplicate"] >= 0
+    True
     """
     found, passed_over = find_records(str(location), stores.city, record_format)
     for line in passed_over:
@@ -76,7 +109,7 @@ def _ingest_sources(
     dask: str | None = None,
     on_bad: _BadSource | None = None,
 ) -> dict[str, Any]:
-    """`ingest` of sources that were found; one that cannot be read is left out and handed to `on_bad`, if given."""
+    """Ingest sources that were found; one that cannot be read is left out and handed to `on_bad`, if given."""
     earliest = EARLIEST_US if start is None else _microseconds(start)
     latest = int(time.time()) * SECOND_US + DAY_US if end is None else _microseconds(end)
     city, store = stores.city, RecordStore(stores.records)
@@ -129,7 +162,15 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
 
 
 def rebuild_day(stores: CityStores, day: np.datetime64) -> None:
-    """Write the flows of a local day anew from the counts of its records."""
+    """Write the flows of a local day anew from the counts of its records.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    day
+        The local day.
+    """
     store = RecordStore(stores.records)
     with writer_lock(stores.folder):
         state = store.load()
@@ -173,7 +214,7 @@ def _not_yet_ingested(crew: _Crew, store: RecordStore, found: _Found) -> dict[st
 def _stage(
     crew: _Crew, new: dict[str, tuple[Source, str]], screen: Screen, on_bad: _BadSource | None
 ) -> dict[int, SourceFacts]:
-    """Stage the records of new sources and say what became of the rows of each, by its number."""
+    """Stage the records of new sources and return the facts of each source, by its number."""
 
     def stop(source: Source, error: Exception) -> None:
         raise error
@@ -196,7 +237,7 @@ def _merge(
     hours: list[int],
     sources: dict[int, SourceFacts],
 ) -> None:
-    """Settle what is staged among the stored records and commit the state that this makes."""
+    """Merge the staged records into the stored ones and commit the resulting state."""
     state.generation += 1
     state.rules = _rules(city, state, zones)
     known = store.slot_facts()[:, 0]
@@ -209,7 +250,9 @@ def _merge(
 
 
 def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> None:
-    """Count every stored record anew where the rules have changed since, and publish all where only coverage has.
+    """Count all stored records anew if the counting rules have changed since.
+
+    If only `min_coverage` has changed, publish all flows anew.
 
     Raises InputError where the grid has changed, or records that would have to be counted are no longer kept.
     """
@@ -245,7 +288,7 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
 
 
 def _zones(city: City, state: State) -> Zones | None:
-    """The city's zones, where it has any. Raises InputError where the store needs them."""
+    """Return the city's zones, if it has any. Raises InputError where the store needs them."""
     if city.feed.zones is not None:
         return read_zones(city.feed.zones, city.feed.zone_id, city)
     if state.kind == "zone-trips":
@@ -257,7 +300,7 @@ def _zones(city: City, state: State) -> Zones | None:
 
 
 def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:
-    """What flows are counted by."""
+    """Return the rules that flows are counted by."""
     return {
         **city.grid(),
         "max_gap_minutes": city.max_gap_minutes,
@@ -269,7 +312,7 @@ def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:
 
 
 def _fingerprint(zones: Zones) -> str:
-    """What tells one file of zones from another."""
+    """Return a digest that differs between two files of zones."""
     digest = hashlib.sha256()
     for array in (zones.ids, zones.starts, zones.cells, zones.shares.round(QUOTA_DECIMALS)):
         digest.update(array.tobytes())
@@ -277,7 +320,7 @@ def _fingerprint(zones: Zones) -> str:
 
 
 def _prune(city: City, store: RecordStore, state: State) -> None:
-    """Forget the records that are older, compared with the newest, than those to be retained."""
+    """Forget the records that are older than `retain_days`, compared with the newest record."""
     if city.feed.retain_days is None or not state.hours:
         return
     before = (max(state.hours) + 1) * HOUR_US - city.feed.retain_days * DAY_US
@@ -286,7 +329,7 @@ def _prune(city: City, store: RecordStore, state: State) -> None:
 
 
 def _local_days(city: City, slots: Iterable[int]) -> list[np.datetime64]:
-    """The local days that slots belong to."""
+    """Return the local days that slots belong to."""
     starts = (np.array(sorted(slots), np.int64) * city.slot_us).astype("datetime64[us]")
     return list(np.unique(city.local_days(starts)))
 

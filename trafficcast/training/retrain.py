@@ -1,4 +1,4 @@
-"""Retrain: a challenger on the latest data, compared with the champion on days that neither was trained on."""
+"""Retraining: a challenger on the latest data, compared with the champion on days that neither was trained on."""
 
 from __future__ import annotations
 
@@ -19,11 +19,30 @@ _DAY = np.timedelta64(1, "D")
 
 
 def retrain(stores: CityStores, settings: Retraining, device: str = "auto") -> dict[str, Any]:
-    """Train a challenger of the champion's architecture, compare the two, and promote the better one.
+    """Train a challenger of the champion's architecture, compare the two and promote the better one.
 
-    The last whole local days of the store compare: `test_days`, before them `validation_days` choose the challenger's
-    epoch, and all before those train it. It is promoted where its RMSE is lower by more than `margin` times the
-    champion's. Raises InputError where there is no champion, or the champion was trained on the days that compare.
+    The last whole local days of the flow store compare them: `test_days`; the `validation_days` before choose the
+    challenger's epoch, and all earlier days train it. The challenger is promoted if its RMSE is lower than the
+    champion's by more than the share `margin`.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    settings
+        The table [retraining] of the configuration.
+    device
+        "auto", "cpu", "cuda" or "mps".
+
+    Returns
+    -------
+    dict[str, Any]
+        "champion", "challenger", their "rmse" (vehicles per slot), "promoted", and the period that compared them.
+
+    Raises
+    ------
+    InputError
+        There is no champion or no observed slot, or the champion was trained on the days that would compare.
     """
     city, registry = stores.city, stores.registry
     champion = registry.champion()

@@ -1,4 +1,4 @@
-"""Train: flow store -> windows -> training -> a model folder with its baselines, prediction intervals and card."""
+"""Training: from the flow store to a model folder with network, baselines, prediction intervals and card."""
 
 from __future__ import annotations
 
@@ -61,13 +61,50 @@ def train(
     resume: bool = False,
     transfer: str | None = None,
 ) -> Model:
-    """Train a network on the city's flow store, publish it in the registry and return the model.
+    """Train a network on a city's flows and publish it as a model in the registry.
 
-    The three ends choose the split (see `windows.chosen_split`). Only the training split fits baselines and network;
-    validation chooses the epoch; test is read once, for the card. Prediction intervals are calibrated on the last
-    training days, with a second network that did not see them. `transfer` names a model, VERSION or CITY/VERSION, from
-    whose weights the training starts. Of several processes (see `distributed`) all train, and the first does all else;
-    the others return an empty card. Raises InputError where there are no flows, or too few for a window of each split.
+    Only the training split fits the baselines and the network; the validation split chooses the epoch; the test split
+    is read once, for the model's card. A second network, which does not see the last training days, calibrates the
+    prediction intervals on them. Of several processes (see `process_group`) all train and the first does the rest.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    architecture
+        "vmrnn-c", "vmrnn-b" or "vmrnn-d".
+    settings
+        How to train; None is the architecture's recipe.
+    train_end
+        Training uses the slots before this time, text in the city's time zone or naive UTC. Without the three ends the
+        last 15 % of the slots are the test split and the 10 % before them validation, cut at midnights.
+    valid_end
+        End of the validation split and start of the test split.
+    test_end
+        End of the test split; None is the end of the last stored slot.
+    device
+        "auto", "cpu", "cuda" or "mps".
+    resume
+        Continue from the checkpoint of an interrupted training, with the same result.
+    transfer
+        VERSION or CITY/VERSION of a model whose weights the training starts from; None starts from random weights.
+
+    Returns
+    -------
+    Model
+        The published model; `model.card` has its version and scores. In torchrun's other processes its card
+        holds the scale alone.
+
+    Raises
+    ------
+    InputError
+        There are no flows, too few for a window of each split, or an unknown architecture, model or checkpoint.
+
+    Examples
+    --------
+    >>> model = tc.train(city, train_end="2024-04-20", valid_end="2024-04-24")
+    >>> model.version
+    'vmrnn-c-1'
     """
     city, registry = stores.city, stores.registry
     chosen_device = _own_device(pick_device(device))
@@ -128,7 +165,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Setup:
-    """What the network that is published and the one that calibrates its intervals have in common."""
+    """Inputs that the published network and the one that calibrates its intervals share."""
 
     city: City
     flows: xr.Dataset
@@ -146,7 +183,7 @@ def _fit(
     training_starts: np.ndarray,
     validation_starts: np.ndarray | None,
 ) -> tuple[Model, _Trained]:
-    """A network and what it needs, fitted to the slots before `train_end`; without validation for all epochs."""
+    """Fit a network, its climatology and its anomaly persistence to the slots before `train_end`."""
     city, flows = setup.city, setup.flows
     fitted = _flows_before(flows, train_end)
     scale = _highest_count(city, fitted)
@@ -191,9 +228,9 @@ def _fit(
 def _calibrate(
     setup: _Setup, origin: _StartingModel | None, settings: TrainingSettings, best_epoch: int, split: Split
 ) -> tuple[Intervals | None, dict[str, Any]]:
-    """Prediction intervals from the last training days, forecast by a network that saw only the days before.
+    """Calibrate prediction intervals on the last training days, forecast by a network that saw only earlier days.
 
-    These days chose nothing: the settings and the number of epochs are the first network's. Where the origin has seen
+    These days chose nothing: settings and number of epochs are the first network's. Where the starting model has seen
     them, the second network starts from random weights and runs all epochs. None with fewer than two training days.
     """
     city, flows = setup.city, setup.flows
@@ -233,7 +270,7 @@ def _trees(
 
 
 def _command() -> str:
-    """The command that trained."""
+    """Return the command that trained, for the card."""
     words = [word for word in sys.argv[1:] if word != "--resume"]
     if _processes() == 1:
         return shlex.join(["trafficcast", *words])
