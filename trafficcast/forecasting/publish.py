@@ -43,8 +43,8 @@ def forecast(
     Returns
     -------
     xr.Dataset
-        The forecast: flow(init_time, lead_time, flow_kind, row, col), vehicles per slot, and bounds of prediction intervals where the
-        model has them (see `forecast_dataset`).
+        The forecast: flow(init_time, lead_time, flow_kind, row, col), vehicles per slot, and the bounds of prediction
+        intervals where the model has them (see `forecast_dataset`).
 
     Raises
     ------

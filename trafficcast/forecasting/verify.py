@@ -95,8 +95,8 @@ def verify_due(stores: CityStores, model: Model, forecasts: xr.Dataset, flows: x
     """Score forecasts beside the baselines, made from the same history, where their target slots have been observed.
 
     A forecast whose last target slots are still to come waits. Where a target slot is missing although `_PATIENCE`
-    later slots were observed, the forecast is scored without it, and its score at that lead is not a number. The history of
-    the baselines is filled as the forecast's was (see `filled_history`).
+    later slots were observed, the forecast is scored without it, and its score at that lead is not a number. The
+    history of the baselines is filled as the forecast's was (see `filled_history`).
 
     Parameters
     ----------

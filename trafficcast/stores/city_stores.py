@@ -150,7 +150,7 @@ def open_city(name: str | None = None, config: str | Path = "config.toml") -> Ci
     Examples
     --------
     >>> import trafficcast as tc
-    >>> city = tc.open_city("demo", config="config.toml")  # doctest: +SKIP
+    >>> city = tc.open_city("demo", config="config.toml")
     """
     settings = load_config(Path(config))
     return CityStores.of(settings, settings.city(name))

@@ -72,7 +72,34 @@ def city_attributes(city: City) -> dict[str, object]:
 def read_flows(
     stores: CityStores, start: str | np.datetime64 | None = None, end: str | np.datetime64 | None = None
 ) -> xr.Dataset:
-    """The city's observed flows in [start, end). Raises InputError, with what to do, where there are none."""
+    """Read a city's observed flows of a period.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        Start of the first slot, inclusive, text in the city's time zone or naive UTC; None is the first stored slot.
+    end
+        End of the last slot, exclusive; None is the end of the last stored slot.
+
+    Returns
+    -------
+    xr.Dataset
+        The flows: flow(time, flow_kind, row, col), vehicles per slot; time is the slot's start, naive UTC (see
+        `flows_dataset`).
+
+    Raises
+    ------
+    InputError
+        The city has no flows in the period, or a day's file is damaged.
+
+    Examples
+    --------
+    >>> flows = tc.read_flows(city, start="2024-04-15", end="2024-04-16")
+    >>> dict(flows["flow"].sizes)
+    {'time': 24, 'flow_kind': 2, 'row': 8, 'col': 8}
+    """
     city = stores.city
     start, end = city.as_time(start), city.as_time(end)
     flows = stores.flows.read(start, end)
