@@ -4,6 +4,7 @@ DASHBOARD ?= 1
 PORT ?= 8501
 VENV := .venv
 BIN := $(VENV)/bin
+SOURCES = $(shell git ls-files 'trafficcast/*.py' 'pipelines/*.py' 'dashboard/*.py')
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
 .PHONY: demo test lint docs clean
@@ -12,12 +13,15 @@ demo: $(VENV)/installed
 	$(BIN)/trafficcast demo --port $(PORT) $(if $(filter 0,$(DASHBOARD)),--no-dashboard)
 
 test: $(VENV)/installed-test
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/numpydoc lint $(SOURCES)
+	$(BIN)/pydoclint --quiet trafficcast pipelines dashboard
 
 docs: $(VENV)/installed-docs
 	$(BIN)/mkdocs build --strict

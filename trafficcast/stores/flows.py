@@ -97,8 +97,8 @@ def read_flows(
     Examples
     --------
     >>> flows = tc.read_flows(city, start="2024-04-15", end="2024-04-16")
-    >>> dict(flows["flow"].sizes)
-    {'time': 24, 'flow_kind': 2, 'row': 8, 'col': 8}
+    >>> flows["flow"].dims
+    ('time', 'flow_kind', 'row', 'col')
     """
     city = stores.city
     start, end = city.as_time(start), city.as_time(end)
