@@ -430,12 +430,16 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the city's grids to one file: CF NetCDF, or the layout of the official TaxiBJ files."""
-    from trafficcast.stores.export import export as write
+    from trafficcast.stores.export import export as write_netcdf
     from trafficcast.stores.flows import read_flows
+    from trafficcast.taxibj.files import export_taxibj
 
+    writers = {"netcdf": write_netcdf, "taxibj": export_taxibj}
+    if export_format not in writers:
+        raise InputError(f"unknown format '{export_format}'; known are: {', '.join(writers)}")
     settings, place = _open(config, city)
     flows = read_flows(settings.paths.data, place, _time(place, start), _time(place, end))
-    result = {"file": str(file), "format": export_format, "slots": write(place, flows, export_format, file)}
+    result = {"file": str(file), "format": export_format, "slots": writers[export_format](place, flows, file)}
     _print_object(result, as_json, f"Export of {place.name}")
 
 

@@ -59,7 +59,10 @@ def _days_in_a_row(city: City, here: SlotSeries, slots: SlotSeries, days: np.nda
 
 
 def _per_slot(city: City, slots: SlotSeries) -> dict[str, list[Any]]:
-    """Return columns of the slots with a record: start in the city's zone, flows, records, vehicles, coverage."""
+    """Return columns of the slots with a record: start in the city's time zone, flows, records, vehicles and coverage.
+
+    Unknown numbers of records and vehicles are None.
+    """
     return {
         "start": [time.isoformat() for time in city.local(slots.starts(city))],
         "inflow": slots.inflow.tolist(),
