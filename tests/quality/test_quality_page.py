@@ -206,7 +206,7 @@ def test_a_stray_record_of_long_ago_does_not_blow_up_the_page() -> None:
 def test_of_many_years_the_last_days_are_drawn() -> None:
     day = "o" * 48
     report = report_of(slots_of(day * 1000, "2021-04-08"))
-    assert "270 days before are left out" in shown(report).text
+    assert "270 earlier days are left out" in shown(report).text
 
 
 def test_of_many_files_those_with_drops_and_the_largest_are_listed() -> None:

@@ -1,7 +1,7 @@
 """The files of TaxiBJ: grids and their dates, weather, holidays, and OpenSTL's ready windows.
 
 The formats are those of the data set's README (Zhang, Zheng & Qi, "Deep Spatio-Temporal Residual Networks for Citywide
-Crowd Flows Prediction", AAAI 2017). A date is `YYYYMMDDss` in local time, where ss is the slot of the day, counted from 01.
+Crowd Flows Prediction", AAAI 2017). A date is `YYYYMMDDss` in local time; ss is the slot of the day, counted from 01.
 """
 
 from __future__ import annotations
