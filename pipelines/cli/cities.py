@@ -30,7 +30,9 @@ def add(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits and single dashes.")],
     records: Annotated[str, typer.Option("--records", help="File, folder, glob or URL of GPS points or trips.")],
     record_format: FormatOption = None,
-    timezone: Annotated[str | None, typer.Option(help="The city's IANA time zone, such as Asia/Kolkata.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="IANA time zone, such as Asia/Kolkata; default: the one at the records.")
+    ] = None,
     rows: Annotated[int | None, typer.Option(min=1, max=1024, help="Rows of cells; default: what fits.")] = None,
     cols: Annotated[int | None, typer.Option(min=1, max=1024, help="Columns of cells; default: what fits.")] = None,
     slot_minutes: Annotated[

@@ -90,9 +90,13 @@ def export(
     end: EndOption = None,
 ) -> None:
     """Write the city's grids to one file: CF NetCDF, or the layout of the official TaxiBJ files."""
-    from trafficcast.stores.export import export as write
+    from trafficcast.stores.export import export as write_netcdf
     from trafficcast.stores.flows import read_flows
+    from trafficcast.taxibj.files import export_taxibj
 
-    slots = write(chosen.city, read_flows(chosen.stores, start, end), export_format, file)
+    writers = {"netcdf": write_netcdf, "taxibj": export_taxibj}
+    if export_format not in writers:
+        raise InputError(f"unknown format '{export_format}'; known are: {', '.join(writers)}")
+    slots = writers[export_format](chosen.city, read_flows(chosen.stores, start, end), file)
     result = {"file": str(file), "format": export_format, "slots": slots}
     chosen.print(result, f"Export of {chosen.city.name}")

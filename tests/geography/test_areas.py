@@ -53,6 +53,12 @@ def test_the_share_of_each_cell_that_an_area_covers(tmp_path: Path) -> None:
     assert found["Old"].share.max() <= 1
 
 
+def test_an_area_smaller_than_a_hundredth_of_a_cell_counts(tmp_path: Path) -> None:
+    found = areas(tmp_path, Stop=box(9.12, 45.32, 9.125, 45.33), Rim=box(9.0, 45.3, 9.1005, 45.4))
+    assert found["Stop"].share[0, 1] == pytest.approx(0.005) and np.count_nonzero(found["Stop"].share) == 1
+    assert found["Rim"].share[0, :2] == pytest.approx([1, 0.005])
+
+
 def test_the_point_of_an_area_lies_in_it(tmp_path: Path) -> None:
     ring = box(9.1, 45.1, 9.4, 45.3).difference(box(9.15, 45.15, 9.35, 45.25))
     area = areas(tmp_path, Ring=ring)["Ring"]

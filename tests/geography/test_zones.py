@@ -73,6 +73,14 @@ def test_shares_of_a_zone_over_cells_and_outside(tmp_path: Path) -> None:
     assert found[9] == {}
 
 
+def test_a_small_part_of_a_zone_or_of_a_cell_counts(tmp_path: Path) -> None:
+    mostly_next = box(-74.1005, 40.82, -74.0005, 40.84)  # 0.5 % in (0, 0), the rest in (0, 1)
+    tiny = box(-74.19, 40.81, -74.189, 40.811)  # a ten-thousandth of (0, 0)
+    found = shares(read(tmp_path, {1: mostly_next, 2: tiny}))
+    assert found[1] == {0: pytest.approx(0.005), 1: pytest.approx(0.995)}
+    assert found[2] == {0: pytest.approx(1)}
+
+
 def test_area_is_true_area_not_degrees(tmp_path: Path) -> None:
     there = City(west=0, east=1, south=0, north=60, rows=2, cols=1, timezone="UTC", name="tall")
     frame({1: box(0, 0, 1, 60)}).to_file(tmp_path / "z.geojson")
@@ -146,7 +154,7 @@ def test_an_id_that_is_no_whole_number(tmp_path: Path, wrong: Any) -> None:
     properties = [{"LocationID": 1}, {"LocationID": str(wrong) if wrong is not None else None}]
     features = [{"type": "Feature", "properties": p, "geometry": cell(0, 0).__geo_interface__} for p in properties]
     (tmp_path / "z.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    with pytest.raises(InputError, match="z.geojson: .* in column 'LocationID', row 2, is no whole number"):
+    with pytest.raises(InputError, match="z.geojson: .* in column 'LocationID', row 2, is not an integer"):
         read_zones(tmp_path / "z.geojson", "LocationID", HERE)
 
 
@@ -178,10 +186,10 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
 def test_without_a_coordinate_system_only_geojson_is_read(tmp_path: Path) -> None:
     frame({1: cell(0, 0)}, crs=None).to_file(tmp_path / "zones.shp")
-    with pytest.raises(InputError, match="does not say its coordinate system: .*prj.*GeoJSON"):
+    with pytest.raises(InputError, match="does not name its coordinate system: .*prj.*GeoJSON"):
         read_zones(tmp_path / "zones.shp", "LocationID", HERE)
     frame({1: cell(0, 0)}, crs='LOCAL_CS["a drawing",UNIT["metre",1]]').to_file(tmp_path / "drawing.gpkg")
-    with pytest.raises(InputError, match="coordinate system cannot be brought to longitude and latitude"):
+    with pytest.raises(InputError, match="coordinate system cannot be converted to EPSG:6933"):
         read_zones(tmp_path / "drawing.gpkg", "LocationID", HERE)
 
 

@@ -28,7 +28,7 @@ BENGALURU = 77.59, 12.97
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
-    """2,000 points of seven taxis in the middle of Bengaluru, where no zone's own city is."""
+    """2,000 points of seven taxis in the middle of Bengaluru."""
     return _write(tmp_path / "records.csv", *BENGALURU)
 
 
@@ -152,16 +152,20 @@ def test_it_says_what_was_chosen_and_what_comes_next(
         assert said in ran.out
 
 
-def test_the_zone_is_taken_where_it_is_clear_and_asked_for_elsewhere(
+def test_the_time_zone_is_the_one_where_the_records_lie(
     trafficcast: Callable[..., Any], config: Path, records: Path, tmp_path: Path
 ) -> None:
     before = config.read_bytes()
-    ran = trafficcast("city", "add", "bengaluru", "--records", records)
-    assert ran.code == 2 and "--timezone" in ran.err and "Asia/Kolkata (1,5" in ran.err and "UTC+0530" in ran.err
+    at_sea = _write(tmp_path / "sea.csv", -30.0, 30.0)
+    ran = trafficcast("city", "add", "atlantis", "--records", at_sea)
+    assert ran.code == 2 and "--timezone" in ran.err and ") lies at sea" in ran.err
     assert config.read_bytes() == before
+    added = trafficcast("city", "add", "bengaluru", "--records", records, "--json").json
+    assert added["timezone"] == "Asia/Kolkata" and "lies in Asia/Kolkata" in added["why"]["timezone"]
     rome = _write(tmp_path / "rome.csv", 12.49, 41.90)
     assert trafficcast("city", "add", "rome", "--records", rome, "--json").json["timezone"] == "Europe/Rome"
-    assert trafficcast("city", "add", "universal", "--records", rome, "--timezone", "UTC").code == 0
+    added = trafficcast("city", "add", "universal", "--records", rome, "--timezone", "UTC", "--json").json
+    assert added["timezone"] == "UTC" and "lies in Europe/Rome, not in UTC" in added["notes"][-1]
     assert load_config(config).city("rome").holidays == "IT" and load_config(config).city("universal").holidays is None
 
 
@@ -197,8 +201,8 @@ def test_records_that_make_no_city_are_refused(trafficcast: Callable[..., Any], 
     empty.write_text("vehicle,time,lon,lat\n")
     files = {
         zones: "trips between zones",
-        empty: "0 records say too little",
-        _write(tmp_path / "few.csv", *BENGALURU, n=999): "999 records say too little",
+        empty: "0 records are too few",
+        _write(tmp_path / "few.csv", *BENGALURU, n=999): "999 records are too few",
         _write(tmp_path / "odd.csv", *BENGALURU, header="taxi,when,x,y"): "--feed columns.time=NAME",
         _write(tmp_path / "swapped.csv", *BENGALURU[::-1]): "seem to have changed places",
         _write(tmp_path / "off.csv", 37.75, -122.45): "longitude and latitude have changed places",

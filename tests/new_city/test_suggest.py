@@ -12,10 +12,8 @@ from trafficcast.new_city.suggest import (
     _fitting_slot,
     _RecordSample,
     _sides_km,
-    _smallest_box,
     _suggest,
 )
-from trafficcast.quality.point_density import Places
 from trafficcast.records.records import SECOND_US, Points, Trips, ZoneTrips
 
 START_US = 1_712_514_600 * SECOND_US
@@ -26,57 +24,12 @@ def _points(lon: np.ndarray, lat: np.ndarray, seconds: np.ndarray, vehicle: np.n
     return Points(code, START_US + seconds.astype(np.int64) * SECOND_US, lon, lat, np.full(len(lon), -1, np.int8))
 
 
-def _places(lon: np.ndarray, lat: np.ndarray) -> Places:
-    places = Places()
-    places.add(lon, lat)
-    return places
-
-
-def _seen(n: int = 20_000, every_s: int = 60, spread: float = 0.02) -> _RecordSample:
+def _sample(n: int = 20_000, every_s: int = 60, spread: float = 0.02) -> _RecordSample:
     rng = np.random.default_rng(0)
-    seen = _RecordSample()
+    sample = _RecordSample()
     lon, lat = 9.18 + spread * rng.standard_normal(n), 45.47 + spread * rng.standard_normal(n)
-    seen.add(_points(lon, lat, every_s * np.arange(n), rng.integers(0, 50, n)), [f"t{i}" for i in range(50)])
-    return seen
-
-
-def test_the_box_is_the_smallest_that_holds_the_share() -> None:
-    rng = np.random.default_rng(1)
-    lon, lat = rng.uniform(9.101, 9.199, 5000), rng.uniform(45.401, 45.499, 5000)
-    assert _smallest_box(_places(lon, lat), share=1.0) == (9.10, 9.20, 45.40, 45.50)
-    # What is sparse at the edge is left out: 2 % of all in a strip as wide as the rest.
-    more = np.concatenate([lon, rng.uniform(9.201, 9.299, 100)]), np.concatenate([lat, lat[:100]])
-    assert _smallest_box(_places(*more), share=0.97) == (9.10, 9.20, 45.40, 45.50)
-    assert _smallest_box(_places(*more), share=1.0) == (9.10, 9.30, 45.40, 45.50)
-
-
-def test_no_smaller_box_of_hundredths_holds_the_share() -> None:
-    rng = np.random.default_rng(2)
-    lon, lat = -122.4 + 0.03 * rng.standard_normal(3000), 37.7 + 0.02 * rng.standard_t(2, 3000)
-    places = _places(lon, lat)
-    west, east, south, north = _smallest_box(places)
-    assert places.share_in((west, east, south, north)) >= 0.97
-    area = (east - west) * (north - south)
-    for w in np.arange(-122.50, -122.30, 0.01):
-        for s in np.arange(37.50, 37.80, 0.01):
-            for width in np.arange(0.02, 0.25, 0.01):
-                height = 0.01 * np.floor((area - 1e-6) / width / 0.01)
-                assert places.share_in((w, w + width, s, s + height)) < 0.97
-
-
-@pytest.mark.parametrize("outlier", [(0.001, 0.001), (-179.9, 89.0), (9.18, -45.0), (179.99, 45.47)])
-def test_outliers_do_not_move_the_box(outlier: tuple[float, float]) -> None:
-    rng = np.random.default_rng(3)
-    lon, lat = rng.uniform(9.101, 9.199, 5000), rng.uniform(45.401, 45.499, 5000)
-    with_outliers = np.append(lon, [outlier[0]] * 60), np.append(lat, [outlier[1]] * 60)
-    before, after = _smallest_box(_places(lon, lat)), _smallest_box(_places(*with_outliers))
-    assert np.allclose(before, after, atol=0.0101)
-
-
-def test_vehicles_that_never_move_get_a_box_of_two_kilometres() -> None:
-    west, east, south, north = _smallest_box(_places(np.full(10, 9.1851), np.full(10, 45.4651)))
-    assert west < 9.185 < east and south < 45.465 < north
-    assert east - west == pytest.approx(0.02) and north - south == pytest.approx(0.02)
+    sample.add(_points(lon, lat, every_s * np.arange(n), rng.integers(0, 50, n)), [f"t{i}" for i in range(50)])
+    return sample
 
 
 def test_sides_are_those_of_the_globe() -> None:
@@ -107,22 +60,22 @@ def test_the_slot_is_the_shortest_that_fills_the_cells(flow: float, minutes: int
 
 
 def test_what_is_given_is_kept() -> None:
-    seen = _seen()
-    chosen = _suggest(seen)
-    given = _suggest(seen, rows=10, slot_minutes=15)
+    sample = _sample()
+    chosen = _suggest(sample)
+    given = _suggest(sample, rows=10, slot_minutes=15)
     assert (given.rows, given.cols, given.slot_minutes) == (10, chosen.cols, 15)
     assert given.box == chosen.box and given.cell_m[0] > chosen.cell_m[0]
 
 
 def test_reporting_more_often_is_not_more_traffic() -> None:
-    """A vehicle that crosses the city, seen every minute or every ten seconds."""
+    """A vehicle that crosses the city, sample every minute or every ten seconds."""
     flows = []
     for every in (60, 10):
         seconds = np.arange(0, 10 * 86400, every)
         lon = 9.10 + 0.08 * (1 + np.sin(seconds / 600))
-        seen = _RecordSample()
-        seen.add(_points(lon, np.full(len(lon), 45.47), seconds), ["t"])
-        flows.append(seen.flow(0.5))
+        sample = _RecordSample()
+        sample.add(_points(lon, np.full(len(lon), 45.47), seconds), ["t"])
+        flows.append(sample.flow(0.5))
     assert flows[0] == pytest.approx(flows[1], rel=0.15)
 
 
@@ -131,16 +84,16 @@ def test_the_flow_of_trips_is_their_number() -> None:
     rng = np.random.default_rng(4)
     time = START_US + np.sort(rng.integers(0, 86400, n)) * SECOND_US
     lon, lat = rng.uniform(9.10, 9.20, n), rng.uniform(45.40, 45.50, n)
-    seen = _RecordSample()
-    seen.add(Trips(time, lon, lat, time, lon, lat), [])
-    assert seen.flow(0.5) == seen.flow(1.0) == pytest.approx(100, rel=0.03)  # of 48 half hours, or 49
-    found = _suggest(seen)
+    sample = _RecordSample()
+    sample.add(Trips(time, lon, lat, time, lon, lat), [])
+    assert sample.flow(0.5) == sample.flow(1.0) == pytest.approx(100, rel=0.03)  # of 48 half hours, or 49
+    found = _suggest(sample)
     assert found.flow == pytest.approx(100 / (found.rows * found.cols), rel=0.03)
 
 
 def test_coverage_is_the_share_of_minutes_with_a_report() -> None:
-    assert _seen(every_s=60).coverage() == pytest.approx(1.0, abs=0.05)
-    assert _seen(every_s=120).coverage() == pytest.approx(0.5, abs=0.03)
+    assert _sample(every_s=60).coverage() == pytest.approx(1.0, abs=0.05)
+    assert _sample(every_s=120).coverage() == pytest.approx(0.5, abs=0.03)
 
 
 def test_distinct_counts_few_exactly_and_many_nearly() -> None:
@@ -155,15 +108,15 @@ def test_distinct_counts_few_exactly_and_many_nearly() -> None:
 
 
 def test_memory_does_not_grow_with_the_records() -> None:
-    seen = _seen(1000)
+    sample = _sample(1000)
     rng = np.random.default_rng(6)
     n = 100_000
     for _ in range(20):
         lon, lat = rng.uniform(-179, 179, n), rng.uniform(-89, 89, n)
-        seen.add(_points(lon, lat, rng.integers(0, 86400, n), np.arange(n)), [f"t{i}" for i in range(n)])
-    assert seen.count == 2_001_000
-    assert len(seen.places.cells()[2]) <= 2**19
-    assert len(seen.visits._smallest) <= 4096 and len(seen.half_hours) < 100
+        sample.add(_points(lon, lat, rng.integers(0, 86400, n), np.arange(n)), [f"t{i}" for i in range(n)])
+    assert sample.count == 2_001_000
+    assert len(sample.density.cells()[2]) <= 2**19
+    assert len(sample.visits._smallest) <= 4096 and len(sample.half_hours) < 100
 
 
 def test_the_order_and_the_batches_do_not_matter() -> None:
@@ -184,11 +137,11 @@ def test_the_order_and_the_batches_do_not_matter() -> None:
 
 
 def test_what_is_no_city_is_refused() -> None:
-    with pytest.raises(InputError, match="999 records say too little"):
-        _suggest(_seen(999))
+    with pytest.raises(InputError, match="999 records are too few"):
+        _suggest(_sample(999))
     with pytest.raises(InputError, match="spread over"):
-        _suggest(_seen(spread=3.0))
-    with pytest.raises(InputError, match="too little"):
+        _suggest(_sample(spread=3.0))
+    with pytest.raises(InputError, match="too few"):
         _suggest(_RecordSample())
 
 
@@ -196,6 +149,6 @@ def test_trips_between_zones_and_mixtures_are_refused() -> None:
     one = np.array([1])
     with pytest.raises(InputError, match="zones under"):
         _RecordSample().add(ZoneTrips(START_US * one, one, START_US * one, one), [])
-    seen = _seen(1000)
+    sample = _sample(1000)
     with pytest.raises(InputError, match="both GPS points and trips"):
-        seen.add(Trips(START_US * one, one * 9.1, one * 45.4, START_US * one, one * 9.1, one * 45.4), [])
+        sample.add(Trips(START_US * one, one * 9.1, one * 45.4, START_US * one, one * 9.1, one * 45.4), [])

@@ -14,7 +14,7 @@ from PIL import Image
 from trafficcast.config.city import City
 from trafficcast.ingest.counting import TOTALS
 from trafficcast.ingest.quality_report import SlotSeries, counters, slot_report
-from trafficcast.quality.point_density import Places, _add_to_raster, _suggested_box
+from trafficcast.quality.point_density import PointDensity, _add_to_raster, _suggested_box
 from trafficcast.quality.quality_page import _page
 from trafficcast.quality.slot_calendar import _calendar, _per_slot
 from trafficcast.records.records import DROP_REASONS
@@ -70,13 +70,13 @@ def file_of(name: str, rows: int, dropped: int = 0, notes: tuple[str, ...] = ())
     }
 
 
-def located() -> tuple[np.ndarray, Places]:
+def located() -> tuple[np.ndarray, PointDensity]:
     rng = np.random.default_rng(0)
     lon, lat = rng.normal(9.1, 0.05, 5000), rng.normal(45.1, 0.05, 5000)
-    raster, places = np.zeros((1024, 1024), np.int64), Places()
+    raster, density = np.zeros((1024, 1024), np.int64), PointDensity()
     _add_to_raster(raster, CITY, lon, lat)
-    places.add(lon, lat)
-    return raster, places
+    density.add(lon, lat)
+    return raster, density
 
 
 class Page(HTMLParser):
@@ -108,8 +108,8 @@ def pixels(picture: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((np.asarray(picture.convert("RGB")) == colour).all(axis=2).sum())
 
 
-def shown(report: dict[str, Any], city: City = CITY, places: bool = True) -> Page:
-    return Page(_page(city, report, *(located() if places else (np.zeros((8, 8), np.int64), Places()))))
+def shown(report: dict[str, Any], city: City = CITY, located_points: bool = True) -> Page:
+    return Page(_page(city, report, *(located() if located_points else (np.zeros((8, 8), np.int64), PointDensity()))))
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
@@ -148,7 +148,16 @@ def test_the_numbers_are_there() -> None:
     clock = {"vehicle": "taxi-7", "suspicion": "clock", "points": 4321, **moments, "evidence": evidence}
     report = report_of(slots_of("o" * 60 + "p--o", "2024-04-08"), suspects=[clock], silence_ends=4, points_kept=1234567)
     text = " ".join(shown(report).text.split())
-    for wanted in ("1,234,567", "2.0 %", "taxi-7", "43,606", "8 h behind", "heard in 17 bins", "4,321", "Europe/Rome"):
+    for wanted in (
+        "1,234,567",
+        "2.0 %",
+        "taxi-7",
+        "43,606",
+        "8 h behind",
+        "reported in 17 bins",
+        "4,321",
+        "Europe/Rome",
+    ):
         assert wanted in text
     assert "2024-04-09 06:00 +02:00 2024-04-09 07:30 +02:00 1 2" in text  # the gap
     assert "partial 1" in text and "missing 2" in text and "duplicate 3" in text
@@ -197,7 +206,7 @@ def test_a_stray_record_of_long_ago_does_not_blow_up_the_page() -> None:
 def test_of_many_years_the_last_days_are_drawn() -> None:
     day = "o" * 48
     report = report_of(slots_of(day * 1000, "2021-04-08"))
-    assert "270 days before are left out" in shown(report).text
+    assert "270 earlier days are left out" in shown(report).text
 
 
 def test_of_many_files_those_with_drops_and_the_largest_are_listed() -> None:
@@ -214,10 +223,10 @@ def test_of_many_files_those_with_drops_and_the_largest_are_listed() -> None:
 
 
 def test_a_suggested_box_is_shown_as_a_table_to_copy() -> None:
-    raster, places = located()
-    box = _suggested_box(CITY, places, 0.4)
+    raster, density = located()
+    box = _suggested_box(CITY, density, 0.4)
     report = report_of(slots_of("o" * 50, "2024-04-08"), suggested_box=box, share_outside=0.4)
-    seen = Page(_page(CITY, report, raster, places))
+    seen = Page(_page(CITY, report, raster, density))
     assert box is not None and box["toml"] in seen.text
     assert "40.0 %" in seen.text
 
@@ -231,16 +240,16 @@ def test_what_is_unknown_is_left_out(kind: str) -> None:
     report = report_of(unknown, kind=kind, vehicles=None, suspects=None, silence_ends=None)
     if kind == "grids":
         report |= {"ever": None, "files": []}
-    seen = shown(report, places=kind == "trips")
+    seen = shown(report, located_points=kind == "trips")
     assert "Suspicious" not in seen.text
     assert ("imported as grids" in seen.text) == (kind == "grids")
     assert seen.count("img") == (4 if kind == "trips" else 2)
 
 
 def test_records_that_all_lie_outside() -> None:
-    places = Places()
-    places.add(np.full(40, 20.0), np.full(40, 50.0))
+    density = PointDensity()
+    density.add(np.full(40, 20.0), np.full(40, 50.0))
     report = report_of(slots_of("o" * 50, "2024-04-08"), share_outside=1.0)
-    seen = Page(_page(CITY, report, np.zeros((1024, 1024), np.int64), places))
+    seen = Page(_page(CITY, report, np.zeros((1024, 1024), np.int64), density))
     assert "No record lies in the box" in seen.text
     assert seen.picture("in and around").width > 500

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trafficcast.config.city import City
 from trafficcast.ingest.quality_report import SlotSeries, _gaps, slot_report
 from trafficcast.ingest.record_store import SourceFacts
-from trafficcast.quality.point_density import Places, _suggested_box
+from trafficcast.quality.point_density import PointDensity, _suggested_box
 from trafficcast.quality.slot_calendar import _calendar, _per_file, _per_slot
 
 CITY = City(west=9.0, east=9.2, south=45.0, north=45.2, timezone="Europe/Rome", name="small")
@@ -144,26 +144,26 @@ def test_each_file_with_all_reasons() -> None:
     assert entry["notes"] == ["no offset"]
 
 
-def spread(lon: tuple[float, float], lat: tuple[float, float]) -> Places:
-    places = Places()
+def spread(lon: tuple[float, float], lat: tuple[float, float]) -> PointDensity:
+    density = PointDensity()
     rng = np.random.default_rng(0)
-    places.add(rng.uniform(*lon, 20_000), rng.uniform(*lat, 20_000))
-    return places
+    density.add(rng.uniform(*lon, 20_000), rng.uniform(*lat, 20_000))
+    return density
 
 
 def test_a_box_is_suggested_when_much_lies_outside_as_a_table_to_write() -> None:
-    places = spread((9.0, 9.4), (45.0, 45.4))
-    assert _suggested_box(CITY, places, 0.1) is None
-    found = _suggested_box(CITY, places, 0.75)
+    density = spread((9.001, 9.199), (45.001, 45.199))
+    assert _suggested_box(CITY, density, 0.1) is None
+    found = _suggested_box(CITY, density, 0.75)
     assert found is not None
-    assert (found["west"], found["east"], found["south"], found["north"]) == (9.0, 9.4, 45.0, 45.4)
-    assert found["share_held"] > 0.98
+    assert (found["west"], found["east"], found["south"], found["north"]) == (9.0, 9.2, 45.0, 45.2)
+    assert found["share_held"] == 1
     table: dict[str, Any] = tomllib.loads(found["toml"])["cities"]["small"]
     suggested = City(**table)
-    assert (suggested.east, suggested.rows, suggested.timezone) == (9.4, CITY.rows, "Europe/Rome")
+    assert (suggested.east, suggested.rows, suggested.timezone) == (9.2, CITY.rows, "Europe/Rome")
     odd = CITY.model_copy(update={"name": 'Nový "Jičín"'})
-    assert 'Nový "Jičín"' in tomllib.loads((_suggested_box(odd, places, 0.75) or {})["toml"])["cities"]
+    assert 'Nový "Jičín"' in tomllib.loads((_suggested_box(odd, density, 0.75) or {})["toml"])["cities"]
 
 
-def test_no_place_makes_no_suggestion() -> None:
-    assert _suggested_box(CITY, Places(), 1.0) is None
+def test_no_point_makes_no_suggestion() -> None:
+    assert _suggested_box(CITY, PointDensity(), 1.0) is None

@@ -10,7 +10,7 @@ import pytest
 from trafficcast.config.city import City
 from trafficcast.quality.suspicious_vehicles import (
     _BINS_AN_HOUR,
-    _WATCHED_CELLS,
+    _JUDGED_BINS,
     _clocks_off,
     _silences,
     _VehicleChecks,
@@ -26,7 +26,7 @@ OUTAGES = ((20.2, 21.4), (90.5, 91.3))  # hours after START
 
 
 def track(code: int, seconds: np.ndarray, east_m: np.ndarray, north_m: np.ndarray) -> Points:
-    """One vehicle's points, metres from a place in the box, seconds after START."""
+    """One vehicle's points, metres from a point in the box, seconds after START."""
     n = len(seconds)
     time = START * HOUR_US + np.round(seconds).astype(np.int64) * SECOND_US
     lon, lat = 9.1 + east_m * METRE / np.cos(np.radians(45.1)), 45.1 + north_m * METRE
@@ -38,17 +38,17 @@ def driving(code: int, seconds: np.ndarray) -> Points:
     return track(code, seconds, 2000 * np.sin(seconds / 200), 2000 * np.cos(seconds / 200))
 
 
-def suspects(*tracks: Points, city: City = CITY) -> list[dict[str, Any]]:
+def suspicious(*tracks: Points, city: City = CITY) -> list[dict[str, Any]]:
     points = Points.concatenate(tracks)
     points = points.take(np.lexsort((points.time, points.vehicle)))
     hour = points.time // HOUR_US
     records = dict(zip(*(column.tolist() for column in np.unique(hour, return_counts=True)), strict=True))
     vehicles = int(points.vehicle.max()) + 1
-    watch = _VehicleChecks(city, vehicles, _window_of(records, sorted(records), vehicles))
+    checks = _VehicleChecks(city, vehicles, _window_of(records, sorted(records), vehicles))
     for one in sorted(records):
-        watch.see(points.take(hour == one))
-    assert watch.points.tolist() == np.bincount(points.vehicle).tolist()
-    return watch.suspects(city, [f"taxi-{code}" for code in range(vehicles)])
+        checks.add(points.take(hour == one))
+    assert checks.points.tolist() == np.bincount(points.vehicle).tolist()
+    return checks.suspicious(city, [f"taxi-{code}" for code in range(vehicles)])
 
 
 def fleet(vehicles: int, seed: int, outages: tuple[tuple[float, float], ...] = OUTAGES) -> list[np.ndarray]:
@@ -77,7 +77,7 @@ def clock_hours(found: list[dict[str, Any]]) -> dict[str, int]:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_clocks_that_are_right_are_not_suspected(seed: int) -> None:
-    assert suspects(*shifted(fleet(80, seed), {})) == []
+    assert suspicious(*shifted(fleet(80, seed), {})) == []
 
 
 def telling(seconds: np.ndarray, hours: int) -> bool:
@@ -91,7 +91,7 @@ def telling(seconds: np.ndarray, hours: int) -> bool:
 def test_a_clock_off_by_whole_hours_is_found_and_by_how_many(hours: int) -> None:
     reports = fleet(80, seed=4)
     codes = [code for code, seconds in enumerate(reports) if telling(seconds, hours)][:8]
-    found = [suspects(*shifted(reports, {code: hours})) for code in codes]
+    found = [suspicious(*shifted(reports, {code: hours})) for code in codes]
     for code, one in zip(codes, found, strict=True):
         assert clock_hours(one) in ({}, {f"taxi-{code}": hours})
     told = [one[0]["evidence"] for one in found if one]
@@ -106,7 +106,7 @@ def test_several_wrong_clocks_at_once() -> None:
     wrong: dict[int, int] = {}
     for hours in (1, 7, -8, 2):
         wrong[next(c for c, seconds in enumerate(reports) if c not in wrong and telling(seconds, hours))] = hours
-    assert clock_hours(suspects(*shifted(reports, wrong))) == {f"taxi-{code}": hours for code, hours in wrong.items()}
+    assert clock_hours(suspicious(*shifted(reports, wrong))) == {f"taxi-{code}": hours for code, hours in wrong.items()}
 
 
 def test_without_a_silence_of_the_feed_no_clock_is_judged() -> None:
@@ -143,7 +143,7 @@ def test_who_never_moves() -> None:
     noise = rng.uniform(-30, 30, (2, len(seconds)))
     stray = noise.copy()
     stray[:, 100] = 5000
-    found = suspects(
+    found = suspicious(
         track(0, seconds, *noise),
         track(1, seconds, *stray),
         driving(2, seconds),
@@ -166,7 +166,7 @@ def test_two_devices_with_one_name_jump_and_a_few_wild_points_do_not() -> None:
     other = track(0, seconds + 1, np.full(len(seconds), 9000.0), np.zeros(len(seconds)))
     wild = 2000 * np.ones((2, len(seconds)))
     wild[:, ::100] = 9000
-    found = suspects(driving(0, seconds), other, track(1, seconds, *wild), driving(2, seconds))
+    found = suspicious(driving(0, seconds), other, track(1, seconds, *wild), driving(2, seconds))
     assert [(one["vehicle"], one["suspicion"]) for one in found if one["suspicion"] != "never moving"] == [
         ("taxi-0", "teleporting")
     ]
@@ -174,9 +174,11 @@ def test_two_devices_with_one_name_jump_and_a_few_wild_points_do_not() -> None:
     assert evidence["jumps"] == 2 * len(seconds) - 1 and evidence["share_of_pairs"] == 1.0
     # Noise of less than 200 m at a high rate is no jump, and a city may allow any speed.
     quick = np.arange(0, 4 * 3600, 1.0)
-    assert not [s for s in suspects(track(0, quick, 150.0 * (quick % 2), 0 * quick)) if s["suspicion"] == "teleporting"]
+    assert not [
+        s for s in suspicious(track(0, quick, 150.0 * (quick % 2), 0 * quick)) if s["suspicion"] == "teleporting"
+    ]
     anything = CITY.model_copy(update={"max_speed_kmh": float("inf")})
-    assert suspects(driving(0, seconds), other, city=anything) == []
+    assert suspicious(driving(0, seconds), other, city=anything) == []
 
 
 def test_clocks_are_judged_where_most_records_are_in_bounded_memory() -> None:
@@ -190,4 +192,4 @@ def test_clocks_are_judged_where_most_records_are_in_bounded_memory() -> None:
     assert window.bins == 28 * 24 * _BINS_AN_HOUR and window.first > 5000 * _BINS_AN_HOUR
     assert window.more_before
     for vehicles in (20_000, 1_000_000):
-        assert vehicles * _window_of(year, sorted(year), vehicles).bins <= _WATCHED_CELLS
+        assert vehicles * _window_of(year, sorted(year), vehicles).bins <= _JUDGED_BINS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,26 +10,25 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.stores.export import export
 from trafficcast.stores.flows import flows_dataset
 from trafficcast.taxibj import files as taxibj
 from trafficcast.taxibj.files import (
     _WEATHER_TYPES,
     _dates_of,
     _read_grids,
-    _read_holidays,
     _read_holidays_file,
-    _read_weather,
     _read_weather_file,
     _times_of,
     _write_holidays,
     _write_weather,
     _write_windows,
+    export_taxibj,
     read_windows,
 )
 
@@ -84,9 +84,9 @@ def test_zones_off_the_hour() -> None:
     assert _dates_of(city("Asia/Kolkata"), half_past).tolist() == [b"2008060401", b"2008060402"]
     quarter_past = np.array(["2008-06-03T18:15", "2008-06-03T18:30"], "datetime64[us]")
     assert _dates_of(city("Asia/Kathmandu", slot_minutes=15), quarter_past).tolist() == [b"2008060401", b"2008060402"]
-    with pytest.raises(InputError, match="midnight in Asia/Kathmandu is no edge of slots of 30 minutes"):
+    with pytest.raises(InputError, match="midnight in Asia/Kathmandu is not the start of a slot of 30 minutes"):
         _dates_of(city("Asia/Kathmandu"), half_past)
-    with pytest.raises(InputError, match="midnight in Asia/Kathmandu is no edge of slots of 30 minutes"):
+    with pytest.raises(InputError, match="midnight in Asia/Kathmandu is not the start of a slot of 30 minutes"):
         _times_of(city("Asia/Kathmandu"), np.array(labels("20080604", 1)), HERE)
 
 
@@ -151,7 +151,7 @@ def test_a_date_that_comes_twice_or_out_of_order(dates: list[bytes], zone: str) 
     ],
 )  # fmt: skip
 def test_what_is_no_date(wrong: bytes) -> None:
-    with pytest.raises(InputError, match="here.h5: '.*' is no date YYYYMMDDss with ss from 01 to 48"):
+    with pytest.raises(InputError, match="here.h5: '.*' is not a date YYYYMMDDss with ss from 01 to 48"):
         _times_of(city(), np.array([b"2013070101", wrong], "S"), HERE)
 
 
@@ -234,7 +234,7 @@ def test_what_is_no_file_of_grids(tmp_path: Path) -> None:
     refused(file, "cannot read .*a.h5 as HDF5")
     with h5py.File(file, "w") as hdf5:
         hdf5["flow"] = np.zeros(3)
-    refused(file, "a.h5 is no file of TaxiBJ: it has no dataset data and no date")
+    refused(file, "a.h5 is not a file of TaxiBJ: it has no dataset data and no date")
     with h5py.File(file, "w") as hdf5:
         hdf5.create_group("data")
         hdf5["date"] = np.array([b"2013070101"])
@@ -250,7 +250,7 @@ def test_what_is_no_file_of_grids(tmp_path: Path) -> None:
     grids(file, [], np.zeros((0, 2, ROWS, COLS)))
     refused(file, "a.h5 holds no slot")
     grids(file, [*labels("20130701", 1), *labels("21130701", 1)])
-    refused(file, "more than 1830 days: mend its dates")
+    refused(file, "more than 1830 days: correct its dates")
 
 
 @pytest.mark.parametrize("kept", [100, 0.5, 0.9])
@@ -273,15 +273,72 @@ def test_an_export_comes_back_as_it_was(tmp_path: Path, day: str, slots: int) ->
     observed[[0, -1]] = True
     flow = draw.integers(0, 2**31 - 1, (len(time), 2, ROWS, COLS)) * observed[:, None, None, None]
     flows = flows_dataset(there, time, flow, np.where(observed, -1, 0), observed)
-    assert export(there, flows, "taxibj", tmp_path / "a.h5") == observed.sum()
+    assert export_taxibj(there, flows, tmp_path / "a.h5") == observed.sum()
     assert _read_grids(tmp_path / "a.h5", there).flows.identical(flows)
+
+
+def counted(start: str, slots: int, cut: list[int] | None = None) -> xr.Dataset:
+    """Flows of random counts; those of `cut` are not observed."""
+    coverage = np.ones(slots)
+    coverage[cut or []] = 0.5
+    flow = np.random.default_rng(0).integers(0, 2**31 - 1, (slots, 2, ROWS, COLS))
+    return flows_dataset(city(), utc(start) + HALF_HOUR * np.arange(slots), flow, np.full(slots, 7), coverage)
+
+
+def test_an_export_holds_observed_slots_inflow_first(tmp_path: Path) -> None:
+    whole = counted("2008-06-03T16:00", 6, cut=[2, 5])
+    assert export_taxibj(city(), whole, tmp_path / "out.h5") == 4
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert set(file) == {"data", "date"}
+        assert file["data"].shape == (4, 2, 3, 2)
+        assert file["data"].dtype.kind == "i"
+        assert (file["data"][:] == whole["flow"].values[[0, 1, 3, 4]]).all()
+        assert (file["data"][:, 0] == whole["flow"].sel(flow_kind="inflow").values[[0, 1, 3, 4]]).all()
+        assert file["date"][:].tolist() == [b"2008060401", b"2008060402", b"2008060404", b"2008060405"]
+
+
+def test_an_export_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    whole = counted("2008-06-04T00:00", 4)
+    with pytest.raises(InputError, match="midnight in Asia/Kathmandu is not the start of a slot of 30 minutes"):
+        export_taxibj(city("Asia/Kathmandu"), whole, out)
+    assert not out.exists()
+    with pytest.raises(InputError, match="no folder .*gone"):
+        export_taxibj(city(), whole, tmp_path / "gone" / "out.h5")
+    with pytest.raises(InputError, match="is a folder"):
+        export_taxibj(city(), whole, tmp_path)
+
+
+def test_without_any_observed_slot_the_dates_are_still_byte_strings_or_it_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    try:
+        export_taxibj(city(), counted("2008-06-03T16:00", 2, cut=[0, 1]), out)
+    except InputError:
+        assert not out.exists()
+        return
+    with h5py.File(out) as file:
+        assert file["date"].dtype.kind == "S"
+
+
+def test_an_export_that_fails_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.write_text("precious")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(h5py.File, "create_dataset", fail)
+    with pytest.raises(OSError, match="no space left"):
+        export_taxibj(city(), counted("2008-06-03T16:00", 2), out)
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert out.read_text() == "precious"
 
 
 def test_an_official_file_comes_back_as_it_was(tmp_path: Path) -> None:
     dates = [*labels("20081101", *range(1, 49)), *labels("20081102", 1, 2, 3, 4, 3, 4, *range(5, 40))]
     data = grids(tmp_path / "official.h5", dates)
     there = city("America/New_York")
-    export(there, _read_grids(tmp_path / "official.h5", there).flows, "taxibj", tmp_path / "again.h5")
+    export_taxibj(there, _read_grids(tmp_path / "official.h5", there).flows, tmp_path / "again.h5")
     with h5py.File(tmp_path / "again.h5") as hdf5:
         assert set(hdf5) == {"data", "date"}
         assert hdf5["date"].dtype == "S10"
@@ -309,10 +366,9 @@ def weather(file: Path, dates: list[bytes], **changed: Any) -> None:
 
 def test_weather_is_kept_with_times_in_utc(tmp_path: Path) -> None:
     weather(tmp_path / "w.h5", labels("20130701", *range(1, 21)))
-    assert _read_weather(tmp_path, city()) is None
     _write_weather(tmp_path, _read_weather_file(tmp_path / "w.h5", city()), city())
-    found = _read_weather(tmp_path, city())
-    assert found is not None
+    with xr.open_dataset(tmp_path / "small" / "weather.nc", engine="h5netcdf") as stored:
+        found = stored.load()
     assert (found["time"].values == utc("2013-06-30T16:00") + HALF_HOUR * np.arange(20)).all()
     assert found["temperature"].values == pytest.approx(np.linspace(-24.6, 41, 20), rel=1e-6)
     assert found["wind_speed"].values == pytest.approx(np.linspace(0, 48.6, 20), rel=1e-6)
@@ -350,16 +406,14 @@ def test_holidays(tmp_path: Path) -> None:
     (tmp_path / "BJ_Holiday.txt").write_bytes(b"\xef\xbb\xbf20130920\r\n20130919\r\n\r\n20130919\n")
     days = _read_holidays_file(tmp_path / "BJ_Holiday.txt")
     assert days.astype(str).tolist() == ["2013-09-19", "2013-09-20"]
-    assert len(_read_holidays(tmp_path, city())) == 0
     _write_holidays(tmp_path, days, city())
-    assert (_read_holidays(tmp_path, city()) == days).all()
-    assert _read_holidays(tmp_path, city()).dtype == "datetime64[D]"
+    assert json.loads((tmp_path / "small" / "holidays.json").read_text()) == ["2013-09-19", "2013-09-20"]
 
 
 @pytest.mark.parametrize("line", ["20131301", "2013", "Monday", "2013-09-19", "201309191", "\xff"])
 def test_a_line_that_is_no_day(tmp_path: Path, line: str) -> None:
     (tmp_path / "BJ_Holiday.txt").write_text(f"20130919\n{line}\n", encoding="latin-1")
-    with pytest.raises(InputError, match="BJ_Holiday.txt, line 2: '.*' is no day YYYYMMDD"):
+    with pytest.raises(InputError, match="BJ_Holiday.txt, line 2: '.*' is not a day YYYYMMDD"):
         _read_holidays_file(tmp_path / "BJ_Holiday.txt")
 
 
@@ -411,7 +465,7 @@ def _anonymous_bytes() -> int:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"X_test": None}, "is no dataset.npz of OpenSTL's TaxiBJ: it has no array X_test"),
+        ({"X_test": None}, "is not the dataset.npz of OpenSTL's TaxiBJ: it has no array X_test"),
         ({"Y_train": scaled(9)}, "Y_train is 9 x 4 x 2 x 3 x 2 float64, .* ask for 10 x 4 x 2 x 3 x 2"),
         ({"X_train": scaled(10, length=5)}, "X_train is 10 x 5 x"),
         ({"X_train": np.zeros((10, 4, 2, 2, 3))}, "ask for 10 x 4 x 2 x 3 x 2 floats"),

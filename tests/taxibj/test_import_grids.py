@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.ingest.ingest import ingest
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.export import export
 from trafficcast.stores.flows import read_flows
-from trafficcast.taxibj.files import _read_holidays, _read_weather, read_windows
+from trafficcast.taxibj.files import export_taxibj, read_windows
 from trafficcast.taxibj.import_grids import import_taxibj
 
 HALF_HOUR = np.timedelta64(30, "m")
@@ -80,9 +81,9 @@ def test_a_whole_release(released: Path, tmp_path: Path) -> None:
     with h5py.File(released / "BJ13_M3x2_T30_InOut.h5") as hdf5:
         first = hdf5["data"][()]
     assert (flows["flow"].values[:48] == np.maximum(first, 0)).all()
-    weather = _read_weather(data, city())
-    assert weather is not None and weather["temperature"].values.tolist() == [21.5, 22.0]
-    assert _read_holidays(data, city()).astype(str).tolist() == ["2013-09-19", "2013-09-20", "2013-09-21"]
+    with xr.open_dataset(data / "beijing" / "weather.nc", engine="h5netcdf") as weather:
+        assert weather["temperature"].values.tolist() == [21.5, 22.0]
+    assert json.loads((data / "beijing" / "holidays.json").read_text()) == ["2013-09-19", "2013-09-20", "2013-09-21"]
     assert len(read_windows(data, city())["train"][0]) == 5
     assert [(one["file"], one["observed"], one["missing"]) for one in report["grids"]] == [
         ("BJ13_M3x2_T30_InOut.h5", 48, 0),
@@ -147,7 +148,7 @@ def test_import_export_import_over_a_clock_change(
     )
     flows = read_flows(CityStores(there, tmp_path / "first", (tmp_path / "first").parent / "models"))
     assert flows.sizes["time"] == len(slots) and flows["observed"].values.all()
-    export(there, flows, "taxibj", tmp_path / "exported.h5")
+    export_taxibj(there, flows, tmp_path / "exported.h5")
     import_taxibj(
         tmp_path / "exported.h5", CityStores(there, tmp_path / "second", (tmp_path / "second").parent / "models")
     )
@@ -171,7 +172,7 @@ def break_(folder: Path, what: str) -> str:
     if what == "other":
         with h5py.File(folder / "other.h5", "w") as hdf5:
             hdf5["something"] = 1
-        return "other.h5 is no file of TaxiBJ"
+        return "other.h5 is not a file of TaxiBJ"
     if what == "weather":
         with h5py.File(folder / "BJ_Meteorology.h5", "a") as hdf5:
             hdf5["Weather"][0] = 0.5

@@ -57,7 +57,9 @@ def folder(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
-    code = "import sys, trafficcast as tc; print(*(name for name in ('numpy', 'xarray', 'torch') if name in sys.modules))"
+    code = (
+        "import sys, trafficcast as tc; print(*(name for name in ('numpy', 'xarray', 'torch') if name in sys.modules))"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []
 

@@ -29,13 +29,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
-def test_it_holds_the_packages_and_leaflet(wheel: Path) -> None:
+def test_it_holds_the_packages_leaflet_and_the_template(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "trafficcast",
         "pipelines",
         "dashboard",
     }
+    assert "trafficcast/quality/quality_page.html.jinja" in names
     leaflet = {Path(name).name for name in names if name.startswith("dashboard/static/leaflet-1.9.4/")}
     assert {"leaflet.js", "leaflet.css", "LICENSE"} <= leaflet
 
@@ -62,7 +63,9 @@ def test_it_runs_from_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> 
 
     run("simulate", "--city", "demo", "--vehicles", "10", "--days", "1", "--out", "gps")
     assert '"transitions"' in run("ingest", "gps", "--city", "demo", "--json")
+    run("quality", "--city", "demo", "--html", "quality.html")
+    assert "Quality of the records of demo" in (tmp_path / "quality.html").read_text(encoding="utf-8")
     assert '"problems": []' in run("doctor", "--json")
-    where = "import trafficcast as t, pipelines as p, dashboard.launch as d; print(t.__file__, p.__file__, d.__file__)"
+    where = "import trafficcast as t, pipelines as p, dashboard as d; print(t.__file__, p.__file__, d.__file__)"
     files = subprocess.check_output([python, "-c", where], cwd=tmp_path, env=clean, text=True).split()
     assert all(file.startswith(str(site)) for file in files)

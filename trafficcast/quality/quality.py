@@ -1,4 +1,4 @@
-"""Quality: what a city's stores hold and what is wrong with it, as numbers and as a page. It changes nothing."""
+"""The quality of a city's stores, as numbers and as a page: their content, gaps and suspicious records. Read-only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trafficcast.ingest.quality_report import SlotSeries, counters, quality_repo
 from trafficcast.ingest.record_store import RecordStore, State
 from trafficcast.parallel import parallel_map
 from trafficcast.progress import track
-from trafficcast.quality.point_density import _SIZE, Places, _add_to_raster, _outside_box, _suggested_box, ends
+from trafficcast.quality.point_density import _SIZE, PointDensity, _add_to_raster, _outside_box, _suggested_box, ends
 from trafficcast.quality.slot_calendar import _calendar, _per_file, _per_slot
 from trafficcast.quality.suspicious_vehicles import _VehicleChecks, _window_of
 from trafficcast.records.records import HOUR_US, Points, Records
@@ -30,17 +30,20 @@ from trafficcast.stores.flows import UNKNOWN
 
 _TRIES = 3
 _DAYS_AT_A_TIME = 28
-_GRIDS = "grids"  # the kind of flows that were imported: their records are unknown
+_GRIDS = "grids"  # the kind of imported flows, whose records are unknown
 
 
 @dataclass
 class _Survey:
-    """What one pass over the records of a period found: (slot) records outside the box, and where all of them lie."""
+    """Statistics of the records of a period, from one pass.
+
+    `outside` (slot) counts records outside the box. `raster` counts points on pixels of the box.
+    """
 
     outside: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     raster: np.ndarray = field(default_factory=lambda: np.zeros((_SIZE, _SIZE), np.int64))
-    places: Places = field(default_factory=Places)
-    watch: _VehicleChecks | None = None
+    density: PointDensity = field(default_factory=PointDensity)
+    checks: _VehicleChecks | None = None
     totals: np.ndarray = field(default_factory=lambda: np.zeros(len(TOTALS), np.int64))
 
 
@@ -50,17 +53,36 @@ def quality(
     end: str | np.datetime64 | None = None,
     html: Path | None = None,
 ) -> dict[str, Any]:
-    """What a city's stores hold of the slots in [start, end) (naive UTC; by default all), and a page of it in `html`.
+    """Report what a city's stores hold of a period, and write the report as a page.
 
-    Rows read and dropped are of everything that was ever ingested. Of the period are: the slots with their vehicles
-    and records; and, of the records that are still kept, points, pairs and transitions within it, suspicious vehicles
-    and a box to suggest. Trips belong to the period by their pick-up, their ends by their own time.
-    Raises InputError where there is nothing, in the stores or in the period.
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        Start of the period, inclusive, text in the city's time zone or naive UTC; None is the first stored slot.
+    end
+        End of the period, exclusive; None is the end of the last stored slot.
+    html
+        The file to write the page to; None writes no page.
+
+    Returns
+    -------
+    dict[str, Any]
+        The report, ready for JSON. Files and rows count everything that was ever ingested. Slots, vehicles and records
+        are those of the period. Points, pairs, transitions, suspicious vehicles and the suggested box are those of the
+        records of the period that are still kept. A trip belongs to the period by its pick-up, its ends by their own
+        times.
+
+    Raises
+    ------
+    InputError
+        There is nothing in the stores or in the period.
     """
     city = stores.city
     start, end = city.as_time(start), city.as_time(end)
     if html is not None and html.is_dir():
-        raise InputError(f"{html} is a folder: name the file that the page is to be written to")
+        raise InputError(f"{html} is a folder: name the file to write the page to")
     if start is not None and end is not None:
         city.check_period(start, end)
     store, flows = RecordStore(stores.records), stores.flows
@@ -74,15 +96,26 @@ def quality(
     if html is not None:
         from trafficcast.quality.quality_page import _page  # here, because plotting is slow to import
 
-        write_text(html, _page(city, report, survey.raster, survey.places))
+        write_text(html, _page(city, report, survey.raster, survey.density))
     return report
 
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
-    """The few lines of a report that fit a terminal."""
+    """Shorten a report to the lines that fit a terminal.
+
+    Parameters
+    ----------
+    report
+        A report of `quality`.
+
+    Returns
+    -------
+    dict[str, Any]
+        The counters, the first ten gaps and suspicious vehicles, and the suggested box as TOML.
+    """
     period = report["period"]
     lines = {key: value for key, value in period.items() if not isinstance(value, list | dict)}
-    suspects = [f"{entry['vehicle']} ({entry['suspicion']})" for entry in period["suspects"] or []]
+    suspicious = [f"{entry['vehicle']} ({entry['suspicion']})" for entry in period["suspects"] or []]
     return {
         "city": report["city"],
         "kind": report["kind"],
@@ -91,8 +124,8 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
         "slots": period["slots"],
         "gaps": [f"{gap['start']} to {gap['end']}" for gap in period["gaps"][:10]],
         "more_gaps": max(0, len(period["gaps"]) - 10),
-        "suspects": suspects[:10],
-        "more_suspects": max(0, len(suspects) - 10),
+        "suspects": suspicious[:10],
+        "more_suspects": max(0, len(suspicious) - 10),
         "suggested_box": period["suggested_box"] and period["suggested_box"]["toml"],
     }
 
@@ -100,7 +133,7 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 def _of_records(
     city: City, store: RecordStore, start: np.datetime64 | None, end: np.datetime64 | None
 ) -> tuple[dict[str, Any], _Survey]:
-    """The report of a record store; tried again where an ingest has replaced what was being read."""
+    """Report on a record store; try again where an ingest has replaced files that were being read."""
     for _ in range(_TRIES):
         state = store.load()
         try:
@@ -114,20 +147,21 @@ def _of_records(
 def _report_records(
     city: City, store: RecordStore, state: State, start: np.datetime64 | None, end: np.datetime64 | None
 ) -> tuple[dict[str, Any], _Survey]:
+    """Report on one state of a record store, and return the survey for the page."""
     everything = start is None and end is None
     slots = _in_period(city, stored_slots(city, store, state.kind), start, end)
     survey = _survey(city, store, state, slots, everything)
-    watch = survey.watch
+    checks = survey.checks
     found: dict[str, Any] = counters(state.totals if everything else survey.totals, 0)
-    if watch is None:
+    if checks is None:
         found["vehicles"] = None
     else:
-        found["vehicles"] = state.fleet.seen() if everything else int(np.count_nonzero(watch.points))
-    found["points_per_vehicle"] = watch.points_per_vehicle() if watch else None
+        found["vehicles"] = state.fleet.seen() if everything else int(np.count_nonzero(checks.points))
+    found["points_per_vehicle"] = checks.points_per_vehicle() if checks else None
     found["share_outside"] = found["points_outside"] / max(found["points_kept"], 1)
-    found["suspects"] = watch.suspects(city, state.fleet.names) if watch else None
-    found["silence_ends"] = watch.silence_ends() if watch else None
-    found["suggested_box"] = _suggested_box(city, survey.places, found["share_outside"])
+    found["suspects"] = checks.suspicious(city, state.fleet.names) if checks else None
+    found["silence_ends"] = checks.silence_ends() if checks else None
+    found["suggested_box"] = _suggested_box(city, survey.density, found["share_outside"])
     report = _report(city, state.kind, everything, slots, found)
     report["records_kept_from"] = city.isoformat(_time(state.retained_from)) if state.retained_from else None
     report["ever"] = quality_report(city, store, state)
@@ -140,7 +174,7 @@ def _report_records(
 
 
 def _of_grids(city: City, flows: DayStore, start: np.datetime64 | None, end: np.datetime64 | None) -> dict[str, Any]:
-    """The report of flows that were imported: of their records nothing is known."""
+    """Report on imported flows, whose records are unknown."""
     first = None if start is None else city.slot_start(start)
     months = [city.midnight(day) for day in flows.days()[_DAYS_AT_A_TIME::_DAYS_AT_A_TIME]]
     months = [edge for edge in months if (first is None or first < edge) and (end is None or edge < end)]
@@ -162,6 +196,7 @@ def _of_grids(city: City, flows: DayStore, start: np.datetime64 | None, end: np.
 
 
 def _report(city: City, kind: str | None, everything: bool, slots: SlotSeries, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a report that records and imported flows share."""
     return {
         "city": city.name,
         "kind": kind,
@@ -179,7 +214,7 @@ def _report(city: City, kind: str | None, everything: bool, slots: SlotSeries, f
 
 
 def _in_period(city: City, slots: SlotSeries, start: np.datetime64 | None, end: np.datetime64 | None) -> SlotSeries:
-    """The slots that touch [start, end). Raises InputError where there is none."""
+    """Return the slots that touch [start, end); raise InputError where there is none."""
     first = slots.number[0] if start is None else _microseconds(start) // city.slot_us
     last = slots.number[-1] if end is None else -(-_microseconds(end) // city.slot_us) - 1
     within = slots.between(int(first), int(last))
@@ -190,46 +225,50 @@ def _in_period(city: City, slots: SlotSeries, start: np.datetime64 | None, end: 
 
 
 def _survey(city: City, store: RecordStore, state: State, slots: SlotSeries, everything: bool) -> _Survey:
-    """Look at every record of the period once, an hour at a time; count their transitions where not all are asked."""
+    """Read every record of the period once, an hour at a time; count transitions unless the period is everything."""
     survey = _Survey(outside=np.zeros(len(slots), np.int64))
     start, end = (int(edge) * city.slot_us for edge in (slots.number[0], slots.number[-1] + 1))
     hours = sorted(hour for hour in state.hours if start < (hour + 1) * HOUR_US and hour * HOUR_US < end)
     if state.kind == "points":
         vehicles = len(state.fleet.names)
         window = _window_of({hour: state.hours[hour][1] for hour in hours}, sorted(state.hours), vehicles)
-        survey.watch = _VehicleChecks(city, vehicles, window)
+        survey.checks = _VehicleChecks(city, vehicles, window)
     zone_ids = None
     if not everything and city.feed.zones is not None:
         zone_ids = read_zones(city.feed.zones, city.feed.zone_id, city).ids
     counted = Count()
-    for records in track(_hours(store, state, hours), "looking at records", len(hours)):
+    for records in track(_hours(store, state, hours), "reading records", len(hours)):
         records = records.take((records.time >= start) & (records.time < end))
-        _look(city, slots, survey, records)
+        _add(city, slots, survey, records)
         if not everything:
-            # Only the totals are wanted: without the slots, little is carried along.
+            # Only the totals are needed: without the slots, little is kept in memory.
             counted = replace(merge(city, counted, count(city, records, zone_ids)), slots={})
     survey.totals = counted.totals
     return survey
 
 
 def _hours(store: RecordStore, state: State, hours: list[int]) -> Iterator[Records]:
+    """Read the records of hours in order, the next hour while one is used."""
     return parallel_map(lambda hour: store.read_hour(state, hour), hours, 1)
 
 
-def _look(city: City, slots: SlotSeries, survey: _Survey, records: Records) -> None:
-    if isinstance(records, Points) and survey.watch is not None:
-        survey.watch.see(records)
+def _add(city: City, slots: SlotSeries, survey: _Survey, records: Records) -> None:
+    """Add the records of an hour to a survey."""
+    if isinstance(records, Points) and survey.checks is not None:
+        survey.checks.add(records)
     time, lon, lat = ends(records)
     _add_to_raster(survey.raster, city, lon, lat)
-    survey.places.add(lon, lat)
-    beyond = time[_outside_box(city, lon, lat)] // city.slot_us
-    beyond = beyond[(beyond >= slots.number[0]) & (beyond <= slots.number[-1])]  # a trip may end after the period
-    np.add.at(survey.outside, np.searchsorted(slots.number, beyond), 1)
+    survey.density.add(lon, lat)
+    outside = time[_outside_box(city, lon, lat)] // city.slot_us
+    outside = outside[(outside >= slots.number[0]) & (outside <= slots.number[-1])]  # a trip may end after the period
+    np.add.at(survey.outside, np.searchsorted(slots.number, outside), 1)
 
 
 def _microseconds(time: np.datetime64) -> int:
+    """Return a time as microseconds since 1970."""
     return int(time.astype("datetime64[us]").astype(np.int64))
 
 
 def _time(microseconds: int) -> np.datetime64:
+    """Return microseconds since 1970 as a time."""
     return np.datetime64(microseconds, "us")

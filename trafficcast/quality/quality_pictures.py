@@ -1,4 +1,4 @@
-"""The pictures of a quality report: its calendar, its lines over time, and where records lie."""
+"""The pictures of a quality report: its calendar, its lines over time, and a map of its records."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from matplotlib.patches import Rectangle
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.ingest.quality_report import LETTERS, MISSING, NOT_ASKED, OBSERVED, PARTIAL
-from trafficcast.quality.point_density import Box, Places, shade_levels
+from trafficcast.quality.point_density import Box, PointDensity, shade_levels
 
-# Sky blue, vermilion and black of Okabe and Ito, "Color Universal Design" (2008): told apart whatever one's colour
-# vision, and printed in grey as well.
+# Sky blue, vermilion and black of Okabe and Ito, "Color Universal Design" (2008): they can be distinguished with any
+# colour vision, and in grey print as well.
 _COLOURS = {OBSERVED: "#56B4E9", PARTIAL: "#D55E00", MISSING: "#000000"}
 _LINE, _INK, _FAINT = "#0072B2", "#262E3A", "#B8BFC9"
 _DPI = 150
 _WIDTH = 12.0  # inches
 _AREA_PIXELS = 500
-# Empty days in a row that are drawn one by one; more are a break. Days that are drawn: the last ones.
+# So many consecutive empty days are drawn one by one; more are a break. Only the last days are drawn.
 _FEW_DAYS, _MOST_DAYS = 3, 730
 _DAY_LABELS = 14
 _SEPARATED_DAYS = 62
 
 
 def _columns_of(calendar: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What is drawn side by side: days with the letters of their slots, and breaks of many empty days."""
+    """Return the columns of the calendar: days with the letters of their slots, and breaks of many empty days."""
     columns: list[dict[str, Any]] = []
     for entry in calendar:
         if entry["slots"] is None and entry["days"] <= _FEW_DAYS:
@@ -43,10 +43,10 @@ def _columns_of(calendar: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _draw_calendar(city: City, columns: list[dict[str, Any]]) -> Figure:
-    """Days to the right, the local time of day downward, a colour for each state."""
+    """Draw days to the right and the local time of day downward, with a colour for each state."""
     names = [OBSERVED, PARTIAL, MISSING]
     code = {LETTERS[name]: i + 1 for i, name in enumerate(names)} | {NOT_ASKED: 0}
-    # Two columns a day: an hour that the clocks repeat is there twice, side by side.
+    # Two columns a day: the two passes of an hour that the clocks repeat are drawn side by side.
     cells = np.zeros((city.slots_per_day, 2 * len(columns)), np.uint8)
     for i, column in enumerate(columns):
         if column["slots"] is None:
@@ -73,7 +73,7 @@ def _draw_calendar(city: City, columns: list[dict[str, Any]]) -> Figure:
 
 
 def _draw_lines(city: City, period: dict[str, Any], columns: list[dict[str, Any]]) -> Figure:
-    """Records, vehicles and the share outside the box over time, on the calendar's days."""
+    """Draw records, vehicles and the share outside the box over time, on the calendar's days."""
     per_slot = period["per_slot"]
     start = np.array([text[:19] for text in per_slot["start"]], "datetime64[s]")  # local
     day = start.astype("datetime64[D]")
@@ -107,16 +107,15 @@ def _draw_lines(city: City, period: dict[str, Any], columns: list[dict[str, Any]
     return figure
 
 
-def _draw_area(city: City, places: Places, suggested: dict[str, Any] | None) -> Figure:
-    """Where records lie within and around the box, with the box."""
+def _draw_area(city: City, density: PointDensity, suggested: dict[str, Any] | None) -> Figure:
+    """Draw the points in and around the box, with the box."""
     box: Box = (city.west, city.east, city.south, city.north)
-    usual = places.usual_box() or box
-    margin = 0.05 * max(max(usual[1], box[1]) - min(usual[0], box[0]), max(usual[3], box[3]) - min(usual[2], box[2]))
-    area = (
-        max(-180.0, min(usual[0], box[0]) - margin), min(180.0, max(usual[1], box[1]) + margin),
-        max(-90.0, min(usual[2], box[2]) - margin), min(90.0, max(usual[3], box[3]) + margin),
-    )  # fmt: skip
-    counts, edges = places.picture(area, _AREA_PIXELS)
+    points_box = density.smallest_box() or box
+    west, south = min(points_box[0], box[0]), min(points_box[2], box[2])
+    east, north = max(points_box[1], box[1]), max(points_box[3], box[3])
+    margin = 0.05 * max(east - west, north - south)
+    area = max(-180.0, west - margin), min(180.0, east + margin), max(-90.0, south - margin), min(90.0, north + margin)
+    counts, edges = density.picture(area, _AREA_PIXELS)
     figure = Figure(figsize=(_WIDTH / 2, _WIDTH / 2), layout="constrained")
     axes = figure.subplots()
     shades = ListedColormap([str(shade) for shade in np.linspace(1, 0.1, 16)])
@@ -137,6 +136,7 @@ def _draw_area(city: City, places: Places, suggested: dict[str, Any] | None) -> 
 
 
 def _outline(axes: Axes, box: Box, colour: str, style: str, label: str) -> None:
+    """Draw a box's outline."""
     west, east, south, north = box
     axes.add_patch(
         Rectangle(
@@ -147,8 +147,9 @@ def _outline(axes: Axes, box: Box, colour: str, style: str, label: str) -> None:
 
 
 def _figure(height: float, panels: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels below one another, `height` in inches."""
     figure = Figure(figsize=(_WIDTH, height))
-    # The same margins in every picture, so that a day is in the same place in all of them.
+    # The same margins in every picture, so that a day has the same position in all of them.
     figure.subplots_adjust(left=0.075, right=0.99, top=1 - 0.1 / height, bottom=0.35 / height, hspace=0.12)
     axes = list(figure.subplots(panels, squeeze=False, sharex=True)[:, 0])
     for one in axes:
@@ -157,6 +158,7 @@ def _figure(height: float, panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def _quiet(axes: Axes) -> None:
+    """Draw the frame and the labels of a panel less prominently."""
     for spine in axes.spines.values():
         spine.set_color(_FAINT)
     axes.tick_params(colors=_INK, labelsize=9)
@@ -165,7 +167,7 @@ def _quiet(axes: Axes) -> None:
 
 
 def _mark_days(axes: Axes, columns: list[dict[str, Any]], labels: bool = True) -> None:
-    """Days below; breaks are grey."""
+    """Write days below a panel, and shade its breaks grey."""
     days = [i for i, column in enumerate(columns) if column["days"] == 1]
     marked = days[:: max(1, -(-len(days) // _DAY_LABELS))]
     with_year = len({columns[i]["day"][:4] for i in days}) > 1
@@ -178,21 +180,23 @@ def _mark_days(axes: Axes, columns: list[dict[str, Any]], labels: bool = True) -
 
 
 def _short(day: str) -> str:
+    """Return an ISO day as people write it, without the year."""
     moment = date.fromisoformat(day)
     return f"{moment:%a} {moment.day} {moment:%b}"
 
 
 def _starts_of_day(city: City, day: str) -> np.ndarray:
+    """Return the starts of a local day's slots, naive UTC."""
     return (city.slots_of_day(np.datetime64(day)) * city.slot_us).astype("datetime64[us]")
 
 
 def _narrowing(city: City) -> float:
-    """How much shorter a degree of longitude is than one of latitude."""
+    """Return the length of a degree of longitude, in degrees of latitude."""
     return max(0.05, float(np.cos(np.radians((city.north + city.south) / 2))))
 
 
 def _picture_uri(figure: Figure) -> str:
-    """A figure as a PNG in a data URI."""
+    """Return a figure as a PNG in a data URI."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DPI)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""A calendar of slots: which were observed, by local day; slots and files as tables."""
+"""The states of slots by local day; slots and files as tables."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from trafficcast.stores.flows import UNKNOWN
 
 
 def _calendar(city: City, slots: SlotSeries) -> list[dict[str, Any]]:
-    """The local days from the first slot to the last: the state of each slot, a letter each in the order of time.
+    """List the local days from the first slot to the last, with a letter for the state of each slot, in order of time.
 
-    A day of 46 or 50 half hours has as many letters (LETTERS; NOT_ASKED beyond the first and the last slot). Days in a
-    row of which nothing is there at all are one entry, `days` long, with None for letters.
+    A day of 46 or 50 half hours has as many letters (LETTERS; NOT_ASKED beyond the first and the last slot).
+    Consecutive days without any slot are one entry, `days` long, with None for letters.
     """
     present, day_of = np.unique(city.local_days(slots.starts(city)), return_inverse=True)
     begins = np.flatnonzero(np.diff(present, prepend=present[0] - 2 * DAY) > DAY)
@@ -41,6 +41,7 @@ def _calendar(city: City, slots: SlotSeries) -> list[dict[str, Any]]:
 
 
 def _days_in_a_row(city: City, here: SlotSeries, slots: SlotSeries, days: np.ndarray) -> list[dict[str, Any]]:
+    """Return the entries of consecutive days, which have the slots `here`."""
     edges = city.midnight(days[0]) - CLOCK_CHANGE, city.midnight(days[-1] + DAY) + CLOCK_CHANGE
     first, last = (int(edge.astype("datetime64[us]").astype(np.int64)) // city.slot_us for edge in edges)
     number = np.arange(first, last + 1)
@@ -58,7 +59,10 @@ def _days_in_a_row(city: City, here: SlotSeries, slots: SlotSeries, days: np.nda
 
 
 def _per_slot(city: City, slots: SlotSeries) -> dict[str, list[Any]]:
-    """Each slot that has a record: start in the city's zone, flows, records, vehicles, coverage; None is unknown."""
+    """Return columns of the slots with a record: start in the city's time zone, flows, records, vehicles and coverage.
+
+    Unknown numbers of records and vehicles are None.
+    """
     return {
         "start": [time.isoformat() for time in city.local(slots.starts(city))],
         "inflow": slots.inflow.tolist(),
@@ -70,7 +74,7 @@ def _per_slot(city: City, slots: SlotSeries) -> dict[str, list[Any]]:
 
 
 def _per_file(sources: list[SourceFacts]) -> list[dict[str, Any]]:
-    """Every source's rows, and what became of them."""
+    """List the sources, each with its rows read and dropped."""
     return [
         {
             "name": source.name,

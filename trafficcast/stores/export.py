@@ -1,4 +1,4 @@
-"""Writing a city's grids for others: one CF NetCDF file, or the layout of the official TaxiBJ files."""
+"""Writing a city's flows to one file for other programs."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ import xarray as xr
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import atomic
-from trafficcast.taxibj.files import write_grids
-
-_FORMATS = ("netcdf", "taxibj")
 
 
-def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
-    """Write flows (see `flows_dataset`) to `out`, atomically, and return the number of slots written.
+def export(city: City, flows: xr.Dataset, out: Path) -> int:
+    """Write flows as one CF NetCDF file, atomically.
 
-    `netcdf`: every slot from the first to the last, with `observed`, `vehicles` and `coverage`. `taxibj`: observed
-    slots only, `data` (T, 2, rows, cols), inflow then outflow, and `date`, local `YYYYMMDDss` with ss from 01. Raises
-    InputError for another format, and for `taxibj` where midnight is no slot edge.
+    The file holds every slot from the first to the last; slots that were not stored are zero and not observed.
+
+    Parameters
+    ----------
+    city
+        The city.
+    flows
+        Flows (see `flows_dataset`).
+    out
+        The file to write.
+
+    Returns
+    -------
+    int
+        The number of slots written.
+
+    Raises
+    ------
+    InputError
+        `out` cannot be a file.
     """
-    if export_format not in _FORMATS:
-        raise InputError(f"unknown format '{export_format}'; known are: {', '.join(_FORMATS)}")
-    if not out.parent.is_dir():
-        raise InputError(f"there is no folder {out.parent} to write {out.name} to")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder: name a file to write")
-    if export_format == "taxibj":
-        write_grids(out, city, flows)
-        return int(flows["observed"].sum())
+    check_out(out)
     encoding: dict[str, dict[str, object]] = {
         "time": {"units": "seconds since 1970-01-01", "dtype": "int64"},
         "flow": {"zlib": True, "complevel": 4},
@@ -41,8 +47,27 @@ def export(city: City, flows: xr.Dataset, export_format: str, out: Path) -> int:
     return flows.sizes["time"]
 
 
+def check_out(out: Path) -> None:
+    """Check the path of a file that a person wants to have written.
+
+    Parameters
+    ----------
+    out
+        The path.
+
+    Raises
+    ------
+    InputError
+        The path is a folder, or its folder does not exist.
+    """
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder {out.parent} to write {out.name} to")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: name a file to write")
+
+
 def _every_slot(city: City, flows: xr.Dataset) -> xr.Dataset:
-    """Flows with all slots from the first to the last; one that was not stored has no record."""
+    """Return flows with all slots from the first to the last; those that were not stored have no record."""
     time = flows["time"].values
     whole = np.arange(time[0], time[-1] + city.slot, city.slot)
     nothing = {"flow": 0, "observed": False, "vehicles": 0, "coverage": 0.0}

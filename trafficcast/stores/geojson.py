@@ -10,15 +10,27 @@ import xarray as xr
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.geography.cells import cell_ring
 
-# Of flows: a thousandth of a vehicle.
+# Flows are rounded to a thousandth of a vehicle.
 FLOW_DECIMALS = 3
 
 
 def forecast_features(city: City, forecast: xr.Dataset, zeros: bool = True) -> list[dict[str, Any]]:
-    """A feature for each cell of one init time's forecast, flow(lead_time, flow_kind, row, col).
+    """Return a forecast as GeoJSON features, one a cell.
 
-    Its properties are row, col and, for each kind and lead in minutes, `inflow_0` ... `outflow_90` in vehicles per
-    slot; its id is row * cols + col. Without `zeros` the cells that round to 0 everywhere are left out.
+    Parameters
+    ----------
+    city
+        The city.
+    forecast
+        The forecast of one init time, flow(lead_time, flow_kind, row, col) in vehicles per slot.
+    zeros
+        Whether to include the cells whose flows all round to 0.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        The features; their ids are row * cols + col. Their properties are row, col and, for each flow kind and lead
+        time in minutes, `inflow_0` to `outflow_90` in vehicles per slot.
     """
     leads = (forecast["lead_time"].values // np.timedelta64(1, "m")).tolist()
     flow = forecast["flow"].sel(flow_kind=list(FLOW_KINDS)).transpose("row", "col", "flow_kind", "lead_time").values

@@ -1,4 +1,4 @@
-"""Import of TaxiBJ: the files of a released data set -> flow store, weather, holidays, ready windows."""
+"""Import of TaxiBJ: a released data set becomes a flow store, weather, holidays and ready windows."""
 
 from __future__ import annotations
 
@@ -26,11 +26,28 @@ _HDF5 = (".h5", ".hdf5")
 
 
 def import_taxibj(path: Path, stores: CityStores) -> dict[str, Any]:
-    """Import a file, or all of a folder: grids, `BJ_Meteorology.h5`, `BJ_Holiday.txt`, OpenSTL's `dataset.npz`.
+    """Import a file of TaxiBJ, or all files of a folder.
 
-    A grid file says all there is of its period, from its first slot to its last; what the store held of other times
-    stays. Returns what was found. Raises InputError, with every store as it was, where a file cannot be read or
-    contradicts another or the city, and for a city whose flows are counted from records.
+    They are grids, `BJ_Meteorology.h5`, `BJ_Holiday.txt` and OpenSTL's `dataset.npz`. A file of grids replaces all that
+    the flow store holds of its period, from its first slot to its last; other times stay.
+
+    Parameters
+    ----------
+    path
+        A file or a folder, which is searched with all folders below it.
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    dict[str, Any]
+        What was imported: files of grids with their slots, and numbers of weather slots, holidays and windows.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, or contradicts another one or the city; or the city's flows are counted from records.
+        No store is changed then.
     """
     city, data = stores.city, stores.data
     hdf5, holiday_files, npz = _find(path)
@@ -73,6 +90,7 @@ def import_taxibj(path: Path, stores: CityStores) -> dict[str, Any]:
 
 
 def _summary(city: City, grids: _Grids) -> dict[str, Any]:
+    """Return the period of a file of grids, and how many of its slots are observed."""
     time, observed = grids.flows["time"].values, grids.flows["observed"].values
     return {
         "file": grids.file.name,
@@ -84,7 +102,7 @@ def _summary(city: City, grids: _Grids) -> dict[str, Any]:
 
 
 def _find(path: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """HDF5 files, lists of holidays and .npz files at a path or anywhere below it."""
+    """Find the HDF5 files, lists of holidays and .npz files at a path or anywhere below it."""
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
     below = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
