@@ -63,7 +63,7 @@ def test_the_document_leads_from_records_to_the_dashboard(
         if "depth" in inspect.signature(function).parameters:
             monkeypatch.setitem(ARCHITECTURES, name, functools.partial(function, depth=1, embed=32))
     served: list[list[str]] = []
-    monkeypatch.setattr("pipelines.cli.main.os.execv", lambda _, words: served.append(words))
+    monkeypatch.setattr("pipelines.cli.serving.os.execv", lambda _, words: served.append(words))
     scheduled: list[str] = []
     monkeypatch.setattr(
         "pipelines.service.schedule.schedule", lambda _, cities, *more: scheduled.extend(city.name for city in cities)
