@@ -8,7 +8,13 @@ import xarray as xr
 
 from trafficcast.config.city import City, target_times
 from trafficcast.errors import InputError
-from trafficcast.forecasting.baselines import AnomalyPersistence, _anomaly, _LastWeek, _Persistence, _ScaledClimatology
+from trafficcast.forecasting.baselines import (
+    AnomalyPersistence,
+    _LastWeek,
+    _Persistence,
+    _scaled_and_anomaly,
+    _ScaledClimatology,
+)
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, climatology_of_other_days
 from trafficcast.forecasting.gradient_boosting import GradientBoosting, _features
 from trafficcast.forecasting.model import Model
@@ -236,7 +242,7 @@ def test_anomaly_persistence_beats_what_it_is_made_of() -> None:
 
 
 def test_the_busyness_of_a_city_without_normal_traffic_is_normal() -> None:
-    level, departure = _anomaly(history(1, 2, 3, 4), np.zeros((1, 8, *FRAME), np.float32))
+    level, departure = _scaled_and_anomaly(history(1, 2, 3, 4), np.zeros((1, 8, *FRAME), np.float32))
     assert (level == 0).all() and (departure == 2.5).all()
 
 
@@ -287,7 +293,7 @@ def test_there_are_23_features_and_the_first_is_anomaly_persistence() -> None:
     there, flows = pattern_city(), lasting(0.5)
     start = AnomalyPersistence.fit(there, flows, starts_of(flows))
     values, times = flows["flow"].values.astype(np.float32), flows["time"].values
-    past, normal = values[None, 40:44], start.normal.at(times[None, 40:48])
+    past, normal = values[None, 40:44], start.climatology.at(times[None, 40:48])
     found = _features(there, past, normal, times[[44]], start.weights)
     assert found.shape == (4 * 2 * 4 * 5, 23)
     np.testing.assert_allclose(found[:, 0], start.forecast(past, times[[44]]).ravel(), rtol=1e-6)

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from trafficcast.config.city import City
-from trafficcast.forecasting.climatology import _FEATURES, _SCALES, WeekdayClimatology, calendar_features
+from trafficcast.forecasting.climatology import _SCALES, WeekdayClimatology, calendar_features
 from trafficcast.stores.flows import flows_dataset
 
 MONDAY = np.datetime64("2008-05-19T00:00", "us")
@@ -128,7 +128,7 @@ def test_the_calendar_is_local() -> None:
     tokyo = city("Asia/Tokyo", "JP")
     # Monday 15:00 UTC is Tuesday 00:00 in Tokyo.
     found = calendar_features(tokyo, np.array([MONDAY + np.timedelta64(15, "h")]))
-    assert found.shape == (1, _FEATURES) and found.dtype == np.float32
+    assert found.shape == (1, 6) and found.dtype == np.float32
     assert found[0, 4:].tolist() == [0, 0]
     greenery_day = np.datetime64("2007-05-04T03:00", "us")  # a Friday
     found = calendar_features(tokyo, np.array([greenery_day]))

@@ -62,7 +62,7 @@ def small(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[_Windows, _Windows]]:
     """The training and validation windows that each training was given."""
     given: list[tuple[_Windows, _Windows]] = []
-    train = pipeline.train
+    train = pipeline._train
 
     def recorded(network: Any, training: _Windows, validation: _Windows, *more: Any) -> Any:
         given.append((training, validation))
@@ -132,12 +132,12 @@ def test_what_a_variant_is_told(
     of_all = WeekdayClimatology.fit(city, fitted).at(times)
     (usual, validation), (no_calendar, _), (own_day, _), (published, _) = told
     assert validation.context is usual.context or validation.context == usual.context
-    assert (usual.context["normal"].numpy()[:96] == climatology_of_other_days(city, fitted)).all()
-    assert (usual.context["normal"].numpy()[96:] == of_all[96:]).all()
+    assert (usual.context["climatology"].numpy()[:96] == climatology_of_other_days(city, fitted)).all()
+    assert (usual.context["climatology"].numpy()[96:] == of_all[96:]).all()
     assert (usual.context["calendar"].numpy() == calendar_features(city, times)).all()
     assert not no_calendar.context["calendar"].any()
-    assert torch.equal(no_calendar.context["normal"], usual.context["normal"])
-    assert (own_day.context["normal"].numpy() == of_all).all()
+    assert torch.equal(no_calendar.context["climatology"], usual.context["climatology"])
+    assert (own_day.context["climatology"].numpy() == of_all).all()
     assert torch.equal(own_day.context["calendar"], usual.context["calendar"])
     assert published.context == {} and float(published.frames[:96].max()) == 1.0
     # 96 slots of training hold 89 windows; those of validation have their targets in its 24 slots.
