@@ -154,7 +154,7 @@ def _ingest_rows() -> list[dict[str, Any]]:
         points, other = folder / "points.parquet", folder / "other.parquet"
         runs = _Runs(config, [])
         n = make(_write_points, points, city, _TAXIS, 1)
-        runs.ingest("compiling what is compiled once", points)
+        runs.ingest("compilation", points)  # which later runs find in the cache
         runs.rows.clear()
         runs.ingest(f"{n:,} points in the order of time, zstd Parquet", points)
         moves = _moves(runs.data, city)

@@ -1,4 +1,4 @@
-"""What is normal by hand, on a grid of one cell, and what the calendar says."""
+"""The climatology by hand, on a grid of one cell, and the calendar features."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WEEK = day(10) * 4 + day(30) + day(50) + day(70)  # a busier Friday, a weekend o
 
 
 def drawn(days: int, own: float, kind: float) -> float:
-    """What is normal on a day of the week of which there are so many, in a city of one cell."""
+    """The climatology of a day of the week of which there are so many, in a city of one cell."""
     for _, prior, _ in _SCALES:
         kind = (days * own + prior * kind) / (days + prior)
     return kind
@@ -66,8 +66,8 @@ def test_with_many_weeks_it_is_its_own_mean() -> None:
 def test_a_city_shows_sooner_than_its_cells_what_a_day_is_like() -> None:
     there = city().model_copy(update={"rows": 8, "cols": 8})
     rng = np.random.default_rng(0)
-    busy = np.where(np.arange(14) % 7 == 4, 2.0, 1.0)  # twice as busy on both Fridays, every cell in its own way
-    days = rng.poisson(5 * busy[:, None, None, None], (14, 2, 8, 8))
+    activity = np.where(np.arange(14) % 7 == 4, 2.0, 1.0)  # twice as busy on both Fridays, every cell in its own way
+    days = rng.poisson(5 * activity[:, None, None, None], (14, 2, 8, 8))
     time = MONDAY + SIX_HOURS * np.arange(56)
     dataset = flows_dataset(there, time, days.repeat(4, axis=0), np.ones(56), np.ones(56))
     friday = WeekdayClimatology.fit(there, dataset).table[4]

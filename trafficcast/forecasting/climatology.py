@@ -295,10 +295,10 @@ def _means(sums: np.ndarray, counts: np.ndarray, overall: np.ndarray) -> np.ndar
     return _ratio(sums, counts, _ratio(sums[::-1], counts[::-1], overall))
 
 
-def _ratio(sums: np.ndarray, counts: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """Return sums (..., flow kind, row, col) divided by counts (...), and `otherwise` where there are none."""
+def _ratio(sums: np.ndarray, counts: np.ndarray, fallback: np.ndarray) -> np.ndarray:
+    """Return sums (..., flow kind, row, col) divided by counts (...), and `fallback` where there are none."""
     n = counts[..., None, None, None]
-    return np.where(n > _TINY, sums / np.maximum(n, _TINY), otherwise)
+    return np.where(n > _TINY, sums / np.maximum(n, _TINY), fallback)
 
 
 def _pooled(grids: np.ndarray, parts: int | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How networks run on CUDA: in bfloat16 around the scan, and as CUDA graphs. On other devices they are called plainly.
+"""Run networks fast on CUDA: in bfloat16 except for the scan, and as CUDA graphs. Other devices call them plainly.
 
 A forecast of VMRNN-B is some five thousand operations, a training step more, and most take longer to start one by one
 than to run. A CUDA graph is such a sequence, captured once and started as a whole. A replay repeats the captured

@@ -52,9 +52,9 @@ def _published_name(name: str) -> str:
 
 def _translated(part: str, names: list[tuple[str, str]]) -> str:
     """Translate a part of a name, or raise a ValueError where the paper's networks have no such part."""
-    for ours, published in names:
+    for ours, theirs in names:
         if match := re.fullmatch(ours, part):
-            return match.expand(published)
+            return match.expand(theirs)
     raise ValueError(f"The paper's networks have no {part}, so no published weights fit this network.")
 
 
@@ -79,16 +79,16 @@ def load_published_weights(model: VMRNN, weights: str | PathLike[str] | Mapping[
         found = {name.removeprefix("weights/"): w for name, w in found.items() if name.startswith("weights/")}
     copies: list[tuple[Tensor, Tensor]] = []
     for name, current in model.named_parameters():
-        published = _published_name(name)
-        if published not in found:
-            raise ValueError(f"The weights have no parameter {published}, which the network needs.")
-        value = torch.as_tensor(found.pop(published))
-        # A_log and D are (directions, inner, ...) here and (directions * inner, ...) in the published files.
+        name_there = _published_name(name)
+        if name_there not in found:
+            raise ValueError(f"The weights have no parameter {name_there}, which the network needs.")
+        value = torch.as_tensor(found.pop(name_there))
+        # A_log and D are (directions, inner, ...) here and (directions * inner, ...) in the weight files.
         joined = name.endswith((".A_log", ".D"))
         expected = current.flatten(0, 1).shape if joined else current.shape
         if value.shape != expected:
             raise ValueError(
-                f"The parameter {published} has the shape {tuple(value.shape)} in the weights, "
+                f"The parameter {name_there} has the shape {tuple(value.shape)} in the weights, "
                 f"but the network needs {tuple(expected)}."
             )
         copies.append((current, value.reshape(current.shape)))
