@@ -1,6 +1,6 @@
-"""The benchmark's dashboard suite: a year of one city, its pages drawn by Streamlit's own test harness.
+"""The dashboard suite: a year of one city, its pages drawn by Streamlit's test harness.
 
-What is timed is the server: the script from top to bottom, with all it reads and all it sends, without the browser.
+The times are those of the server: the whole script, with all that it reads and sends, without the browser.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _Row = dict[str, Any]
 
 
 def _dashboard_rows() -> list[_Row]:
-    """One row a measurement: how many times, median and 99th percentile in milliseconds, peak memory in MB."""
+    """Measure all; a row holds the number of runs, median and 99th percentile in milliseconds and peak memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.toml"
         file.write_text(_CONFIG, encoding="utf-8")
@@ -65,7 +65,7 @@ def _dashboard_rows() -> list[_Row]:
 
 
 def _measure(what: str, config: Path) -> None:
-    """Print lists of seconds and a list of memory, MB, of one measurement; in a process of its own."""
+    """Print lists of seconds and a list of memory, MB, of one measurement; the suite runs it in its own process."""
     memory: list[float] = []
     import_before()  # as the server does before it listens
     if what == "first":
@@ -93,7 +93,7 @@ def _measure(what: str, config: Path) -> None:
 
 
 def _page(config: Path, page: str = "now") -> AppTest:
-    """A page of a new session, drawn once."""
+    """Draw a page of a new session."""
     app = AppTest.from_function(_script, default_timeout=120, args=(str(config), page))
     app.run()
     assert not app.exception and app.segmented_control, app
@@ -101,6 +101,7 @@ def _page(config: Path, page: str = "now") -> AppTest:
 
 
 def _script(config: str, page: str) -> None:
+    """Draw a page; Streamlit runs the source of this function by itself."""
     import importlib
     from pathlib import Path
 
@@ -108,11 +109,11 @@ def _script(config: str, page: str) -> None:
     from trafficcast.config.settings import load_config
 
     loaded = load_config(Path(config))
-    importlib.import_module(f"dashboard.views.{page}").draw(loaded, current_view(loaded, "one"))
+    importlib.import_module(f"dashboard.forecasts.{page}").draw(loaded, current_view(loaded, "one"))
 
 
 def _change(page: AppTest, number: int, before: np.timedelta64 = _NOTHING) -> float:
-    """Seconds for what an operator does most: another slot of that day, and now and then another kind, lead or cell."""
+    """Return the seconds to draw another slot of the day and, now and then, another flow kind, lead or cell."""
     slot = _START + np.timedelta64(_DAYS, "D") - before - (2 + 7 * number % 40) * np.timedelta64(30, "m")
     page.query_params["time"] = f"{slot}Z"
     page.query_params["kind"] = ("inflow", "outflow", "net")[number // 5 % 3]
@@ -126,14 +127,16 @@ def _change(page: AppTest, number: int, before: np.timedelta64 = _NOTHING) -> fl
 
 
 def _measured(config: Path, what: str) -> tuple[list[list[float]], list[float]]:
-    code = "import sys; from pathlib import Path; from dashboard.benchmark import measure; "
-    command = [sys.executable, "-c", code + "measure(sys.argv[1], Path(sys.argv[2]))", what, str(config)]
+    """Run `_measure` in its own process and return what it prints."""
+    code = "import sys; from pathlib import Path; from pipelines.benchmarks.dashboard import _measure; "
+    command = [sys.executable, "-c", code + "_measure(sys.argv[1], Path(sys.argv[2]))", what, str(config)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, memory = json.loads(done.stdout)
     return seconds, memory
 
 
 def _row(what: str, seconds: list[float], memory: float | None) -> _Row:
+    """Summarise the times of some runs."""
     return {
         "what": what,
         "times": len(seconds),
@@ -144,7 +147,7 @@ def _row(what: str, seconds: list[float], memory: float | None) -> _Row:
 
 
 def _fill(file: Path) -> None:
-    """A year of flows and of forecasts with intervals; a champion's pointer and card."""
+    """Write a year of flows and of forecasts with intervals, a card, and the file that names the champion."""
     config = load_config(file)
     city = config.city("one")
     stores = CityStores.of(config, city)
@@ -167,6 +170,7 @@ def _fill(file: Path) -> None:
 def _forecast_day(
     stores: CityStores, card: dict[str, Any], times: np.ndarray, counts: np.ndarray, intervals: Intervals
 ) -> None:
+    """Write the forecasts of one day."""
     made = [
         forecast_dataset(stores.city, card, time_, flow, time_, Bounds(intervals.levels, *intervals.around(flow)))
         for time_, flow in zip(times, np.repeat(counts[:, None], HORIZON, axis=1), strict=True)
@@ -176,5 +180,5 @@ def _forecast_day(
 
 
 def _memory() -> float:
-    """The most that this process ever held, MB."""
+    """Return this process's peak memory, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -1,5 +1,6 @@
-"""The benchmark's ingest suite: this package beside DuckDB and pandas on the same points and grid, each in a process
-of its own, so that time and memory are those of a whole run.
+"""The ingest suite: this package beside DuckDB and pandas on the same points and grid.
+
+Each runs in its own process, so that time and memory are those of a whole run.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ _STEP_DEGREES = 0.0012  # some 100 m between two reports
 
 
 def _write_points(file: Path, city: City, vehicles: int, days: int, seed: int = 0) -> int:
-    """Write a fleet's points to a zstd Parquet file, ordered by time, and return how many.
+    """Write points of vehicles to a zstd Parquet file, ordered by time, and return their number.
 
-    The taxis wander at random over a box somewhat larger than the city's, each reporting every TICK_S seconds.
+    The vehicles wander at random over a box somewhat larger than the city's; each reports every _TICK_S seconds.
     """
     rng = np.random.default_rng(seed)
     phase_us = np.sort(rng.integers(0, int(_TICK_S * SECOND_US), vehicles))
     size = np.array([city.east - city.west, city.north - city.south])
     corner = np.array([city.west, city.south]) - 0.05 * size
-    place = rng.random((vehicles, 2)) * 1.1
+    position = rng.random((vehicles, 2)) * 1.1
     vehicle = rng.permutation(vehicles).astype(np.int32)
     ticks = round(days * DAY_US / (_TICK_S * SECOND_US))
     ticks_a_group = max(1, 1_000_000 // vehicles)
@@ -66,9 +67,9 @@ def _write_points(file: Path, city: City, vehicles: int, days: int, seed: int = 
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for first in range(0, ticks, ticks_a_group):
             n = min(ticks_a_group, ticks - first)
-            walk = place + np.cumsum(rng.normal(0, _STEP_DEGREES, (n, vehicles, 2)) / size, axis=0)
+            walk = position + np.cumsum(rng.normal(0, _STEP_DEGREES, (n, vehicles, 2)) / size, axis=0)
             walk = 1.1 - np.abs(1.1 - np.abs(walk) % 2.2)  # reflected at the edges
-            place = walk[-1]
+            position = walk[-1]
             start_us = _MONDAY_US + np.round(np.arange(first, first + n) * _TICK_S * SECOND_US).astype(np.int64)
             lon, lat = (np.round(corner + walk * size, 5).reshape(-1, 2)).T
             columns = [np.tile(vehicle, n), (start_us[:, None] + phase_us).ravel().view("datetime64[us]"), lon, lat]
@@ -78,14 +79,14 @@ def _write_points(file: Path, city: City, vehicles: int, days: int, seed: int = 
 
 
 def _shuffle(points: Path, out: Path, seed: int = 0) -> None:
-    """The same points in any order."""
+    """Write the same points in random order."""
     table = pq.read_table(points)
     order = np.random.default_rng(seed).permutation(len(table))
     pq.write_table(table.take(pa.array(order)), out, compression="zstd", row_group_size=1_000_000)
 
 
 def _write_late_points(points: Path, out: Path) -> None:
-    """One point of each of a hundred taxis, a second after one of an hour in the middle of the day."""
+    """Write a point of each of a hundred vehicles, a second after a point in the middle of the day."""
     middle = pq.ParquetFile(points).read_row_group(pq.ParquetFile(points).num_row_groups // 2).slice(0, 100)
     later = pa.array(middle["time"].cast(pa.int64()).to_numpy() + SECOND_US).cast(middle.schema.field("time").type)
     pq.write_table(middle.set_column(1, "time", later), out)
@@ -93,25 +94,25 @@ def _write_late_points(points: Path, out: Path) -> None:
 
 @dataclass
 class _Runs:
-    """Runs of whole commands, one after the other, and what they took."""
+    """Runs of whole commands, one after the other, with time and memory."""
 
     config: Path
     rows: list[dict[str, Any]]
 
     @property
     def data(self) -> Path:
-        """Where the ingests' stores lie."""
+        """Return the folder of the stores."""
         return self.config.parent / "data"
 
     def ingest(self, what: str, records: Path, *options: str, keep: bool = False) -> None:
-        """Run `trafficcast ingest` into fresh stores, or into those that the last run left."""
+        """Run `trafficcast ingest` into new stores, or into those of the last run."""
         if not keep:
             shutil.rmtree(self.data, ignore_errors=True)
         command = [sys.executable, "-m", "pipelines", "ingest", str(records), "--config", str(self.config)]
         self.run(what, "trafficcast", [*command, *options])
 
     def run(self, what: str, who: str, command: list[str]) -> None:
-        """Run a command and note what it took, and how that compares with the first run."""
+        """Run a command and add a row with time and memory, also as multiples of the first run's."""
         began = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
@@ -134,12 +135,12 @@ class _Runs:
 
 
 def _ingest_rows() -> list[dict[str, Any]]:
-    """One row a run: what was ingested by whom, seconds and peak memory, and how that compares with the first.
+    """Measure all; a row holds what was ingested by whom, seconds and peak memory, also as multiples of the first.
 
-    Every run is a process of its own. Ours is the whole command: records kept, stores and report written. The peers'
-    counts are compared with it; one that differs raises JobError. Needs some 5 GB of disk for temporary files.
+    Our runs are whole commands, which keep records and write stores and report. Raises JobError where the counts of a
+    peer differ. Needs some 5 GB of disk for temporary files.
     """
-    # Records are made in a process of their own: the peak memory of this one would count as that of those it starts.
+    # Another process makes the records, because this one's peak memory would count as that of its children.
     maker = ProcessPoolExecutor(1, get_context("spawn"))
     with tempfile.TemporaryDirectory() as name, gauge("benchmark") as progress, maker:
 
@@ -153,7 +154,7 @@ def _ingest_rows() -> list[dict[str, Any]]:
         points, other = folder / "points.parquet", folder / "other.parquet"
         runs = _Runs(config, [])
         n = make(_write_points, points, city, _TAXIS, 1)
-        runs.ingest("compiling what is compiled once", points)
+        runs.ingest("compilation", points)  # which later runs find in the cache
         runs.rows.clear()
         runs.ingest(f"{n:,} points in the order of time, zstd Parquet", points)
         moves = _moves(CityStores(city, runs.data, runs.data.parent / "models"))
@@ -189,7 +190,7 @@ def _ingest_rows() -> list[dict[str, Any]]:
 
 
 def _moves(stores: CityStores) -> np.ndarray:
-    """The flows of a store as the peers give them: slot since 1970, flow kind, cell, number."""
+    """Return the flows of a store as the peers do: slot since 1970, flow kind, cell, number."""
     city, flows = stores.city, stores.flows.read()
     assert flows is not None
     values = flows["flow"].values.reshape(-1, 2, city.rows * city.cols)

@@ -1,7 +1,7 @@
-"""Flow counting as one would write it with DuckDB or pandas, for the benchmark to run beside this package.
+"""Plain flow counting with DuckDB and pandas, to which the ingest suite compares this package.
 
-They count the moves of a Parquet file of points without repeats, and nothing else: no repeats removed, no vehicles or
-coverage, no records kept. Run as `python -m pipelines.benchmark_peers PEER POINTS CITY OUT` in a process of its own.
+Both count the moves of a Parquet file of points without repeats, and nothing else: they remove no repeats, count no
+vehicles or coverage, and keep no records. The suite runs `python -m pipelines.benchmarks.peers PEER POINTS CITY OUT`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ SELECT p_t // {slot_us}, 1, p_cell::BIGINT, count(*) FROM counted WHERE p_cell >
 
 
 def _count_with_duckdb(points: Path, city: City) -> np.ndarray:
-    """The moves of a file of points, (n, 4) rising: slot since 1970, flow kind, cell, number."""
+    """Count the moves of a file of points, (n, 4) rising: slot since 1970, flow kind, cell, number."""
     import duckdb  # in the test extra only
 
-    # DuckDB takes 37.7 for a decimal, whose arithmetic is another.
+    # DuckDB reads 37.7 as a decimal, whose arithmetic differs.
     numbers = {**city.grid(), "max_speed_kmh": city.max_speed_kmh, "radius": EARTH_RADIUS_M}
     numbers = {name: f"({value!r})::DOUBLE" if isinstance(value, float) else value for name, value in numbers.items()}
     query = _DUCKDB_QUERY.format(**numbers, max_gap_us=round(city.max_gap_minutes * 60e6), slot_us=city.slot_us)
@@ -55,7 +55,7 @@ def _count_with_duckdb(points: Path, city: City) -> np.ndarray:
 
 
 def _count_with_pandas(points: Path, city: City) -> np.ndarray:
-    """The moves of a file of points, (n, 4) rising: slot since 1970, flow kind, cell, number."""
+    """Count the moves of a file of points, (n, 4) rising: slot since 1970, flow kind, cell, number."""
     table = pd.read_parquet(points).sort_values(["vehicle", "time"], kind="stable", ignore_index=True)
     col = np.floor((table["lon"] - city.west) / (city.east - city.west) * city.cols)
     row = np.floor((city.north - table["lat"]) / (city.north - city.south) * city.rows)
@@ -83,6 +83,7 @@ _PEERS = {"DuckDB": _count_with_duckdb, "pandas": _count_with_pandas}
 
 
 def _rising(moves: np.ndarray) -> np.ndarray:
+    """Sort moves by slot, flow kind and cell."""
     moves = moves.astype(np.int64)
     return moves[np.lexsort(moves.T[::-1])]
 

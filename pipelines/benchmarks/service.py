@@ -1,7 +1,7 @@
-"""The benchmark's service suite: cycles under an injected clock, from records to forecast, a week, and fifty cities.
+"""The service suite: cycles with a simulated clock, from records to forecast, over a week and for fifty cities.
 
-The cities are made up: 32 x 32 cells, a daily wave of Poisson counts, and VMRNN-C in its full size as it is before
-training, which costs what a trained one does. Every measurement is a process of its own, so that its memory is too.
+The cities have 32 x 32 cells, Poisson counts with a daily wave, and an untrained VMRNN-C of full size, which takes as
+long as a trained one. Every measurement runs in its own process, so that its memory is its own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _Row = dict[str, Any]
 
 
 def _service_rows() -> list[_Row]:
-    """One row a measurement: how many times, median and 99th percentile in seconds, how many a minute, memory in MB."""
+    """Measure all; a row holds the number of runs, median and 99th percentile in seconds, runs a minute and MB."""
     rows: list[_Row] = []
     plan: tuple[Callable[[], list[_Row]], ...] = (_week, _cold, _from_records, _cities)
     for measure in track(plan, "benchmark", len(plan)):
@@ -56,7 +56,7 @@ def _service_rows() -> list[_Row]:
 
 
 def _week() -> list[_Row]:
-    """A week of cycles, each a forecast, a verification and their stores; memory after a day and after the week."""
+    """Measure a week of cycles, each a forecast and a verification; memory after a day and after the week."""
     with tempfile.TemporaryDirectory() as folder:
         service = _service(Path(folder), "one", _WEEK_DAYS)
         city, seconds, memory = service.stores.city, [], []
@@ -74,7 +74,7 @@ def _week() -> list[_Row]:
 
 
 def _cold() -> list[_Row]:
-    """The naive way: a process for each forecast, as a cron table starts it."""
+    """Measure the naive implementation: a new process for each forecast, as a cron table starts it."""
     with tempfile.TemporaryDirectory() as folder:
         service = _service(Path(folder), "one", _WEEK_DAYS)
         config = Path(folder) / "config.toml"
@@ -83,24 +83,15 @@ def _cold() -> list[_Row]:
         seconds = []
         for number in range(_COLD_RUNS):
             init_time = str(_first(service.stores.city) + number * service.stores.city.slot) + "Z"
-            command = [
-                sys.executable,
-                "-m",
-                "pipelines",
-                "forecast",
-                "--init-time",
-                init_time,
-                "--device",
-                "cpu",
-            ]
+            words = f"-m pipelines forecast --init-time {init_time} --device cpu --config"
             began = time.perf_counter()
-            subprocess.run([*command, "--config", str(config)], check=True, capture_output=True)
+            subprocess.run([sys.executable, *words.split(), str(config)], check=True, capture_output=True)
             seconds.append(time.perf_counter() - began)
         return [_row("forecast without verification", "a process each", seconds, None)]
 
 
 def _from_records() -> list[_Row]:
-    """From a file with a slot's records, half of them already in the stores, to the forecast after that slot."""
+    """Measure from a file with a slot's records to the forecast after that slot."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         service = _service(root, "one", 0, flows=False)
@@ -125,7 +116,7 @@ def _from_records() -> list[_Row]:
 
 
 def _cities() -> list[_Row]:
-    """Fifty cities in one process, two threads: all their forecasts of one slot, the models in memory from before."""
+    """Measure fifty cities in one process with two threads: all forecasts of one slot, with the models in memory."""
     with tempfile.TemporaryDirectory() as folder:
         services = [_service(Path(folder), f"city-{number}", 1) for number in range(_CITIES)]
         first = _first(services[0].stores.city)
@@ -150,6 +141,7 @@ def _cities() -> list[_Row]:
 
 
 def _row(what: str, by: str, seconds: list[float], memory: float | None) -> _Row:
+    """Summarise the times of some runs."""
     return {
         "what": what,
         "by": by,
@@ -162,16 +154,17 @@ def _row(what: str, by: str, seconds: list[float], memory: float | None) -> _Row
 
 
 def _city(name: str) -> City:
+    """Return a city of 32 x 32 cells."""
     return City(west=9.10, east=9.26, south=45.42, north=45.52, timezone="Europe/Rome", name=name)
 
 
 def _first(city: City) -> np.datetime64:
-    """The first init time after the training days."""
+    """Return the first init time after the training days."""
     return _START + _TRAINING_DAYS * city.slots_per_day * city.slot
 
 
 def _service(root: Path, name: str, days: int, flows: bool = True) -> CityService:
-    """A city below `root` with a model, the flows of the training days, and of as many days after them."""
+    """Make a city below `root` with a model and the flows of the training days and of `days` days after them."""
     city = _city(name)
     time_ = _START + city.slot * np.arange((_TRAINING_DAYS + days) * city.slots_per_day)
     wave = 6 + 5 * np.sin(np.arange(len(time_)) * 2 * np.pi / city.slots_per_day)
@@ -180,7 +173,7 @@ def _service(root: Path, name: str, days: int, flows: bool = True) -> CityServic
     counts = random.poisson(wave[:, None, None, None], shape).astype(np.int32)
     made = flows_dataset(city, time_, counts, np.full(len(time_), _VEHICLES), np.ones(len(time_)))
     if flows:
-        # Of many days only those that a cycle reads.
+        # A cycle reads no earlier days.
         CityStores(city, root / "data", root / "models").flows.write(
             made.isel(time=time_ >= _first(city) - np.timedelta64(8, "D"))
         )
@@ -204,7 +197,7 @@ def _service(root: Path, name: str, days: int, flows: bool = True) -> CityServic
 
 
 def _records(city: City, slot: np.datetime64, seed: int) -> pd.DataFrame:
-    """A point a minute of every vehicle, anywhere in the box."""
+    """Return a point a minute of every vehicle, anywhere in the box."""
     random = np.random.default_rng(seed)
     minutes = np.arange(city.slot_minutes)
     times = slot + minutes * np.timedelta64(1, "m") + np.timedelta64(20, "s")
@@ -220,9 +213,10 @@ def _records(city: City, slot: np.datetime64, seed: int) -> pd.DataFrame:
 
 
 def _memory() -> float:
-    """The most that this process ever held, MB."""
+    """Return this process's peak memory, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def _toml(value: object) -> str:
+    """Write a text or a number as TOML."""
     return f'"{value}"' if isinstance(value, str) else str(value)

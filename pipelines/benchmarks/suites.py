@@ -1,4 +1,4 @@
-"""Benchmark: this machine's times and memory, each beside a peer or the naive way in one run."""
+"""The suites of `trafficcast benchmark`: times and memory on this machine, beside peers or naive implementations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,26 @@ _SUITES = ("ingest", "vmrnn", "service", "dashboard", "gpu")
 
 
 def benchmark(suite: str, picture: Path | None = None) -> list[dict[str, Any]]:
-    """The rows of a suite, one a measurement; of vmrnn also a `picture`, a PNG file.
+    """Run a suite of measurements.
 
-    Raises InputError for an unknown suite and for a picture of another one, and JobError for gpu without a GPU.
+    Parameters
+    ----------
+    suite
+        The suite: ingest, vmrnn, service, dashboard or gpu.
+    picture
+        PNG file of time by number of tokens, for the suite vmrnn alone.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        A row for each measurement.
+
+    Raises
+    ------
+    InputError
+        The suite is unknown, or it has no picture.
+    JobError
+        The suite gpu was chosen on a machine without a CUDA GPU, or a measurement failed.
     """
     if picture is not None and suite != "vmrnn":
         raise InputError("--picture goes with --suite vmrnn: it shows how the time grows with the number of tokens")

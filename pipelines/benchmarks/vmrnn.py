@@ -1,5 +1,6 @@
-"""The benchmark's vmrnn suite: scan, training step and forecast beside their naive counterparts, and how time grows
-with the tokens. Every measurement is a process of its own, so that its peak memory is its own too.
+"""The vmrnn suite: scan, training step and forecast beside naive implementations, and time by number of tokens.
+
+Every measurement runs in its own process, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.files import atomic
-from trafficcast.forecasting.inference import forecasting
+from trafficcast.forecasting.inference import forecast_function
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c
-from trafficcast.nn.cross_scan import CrossScan, cross_scan, scan_by_index
+from trafficcast.nn.cross_scan import cross_scan, scan_by_index
 from trafficcast.nn.vmrnn import SS2D
 from trafficcast.progress import track
 from trafficcast.training.loop import make_optimizer, training_step
@@ -40,21 +41,23 @@ _Job = Callable[[], object]
 
 
 def _vmrnn_rows(picture: Path | None = None) -> list[_Row]:
-    """One row a measurement: what, by whom, the shortest of some runs, the process's peak memory.
+    """Measure all; a row holds what, by whom, the shortest time of some runs and the process's peak memory.
 
-    A naive way is also given as a multiple of ours. `picture`: a PNG file of time by number of tokens.
+    The times of other implementations are also given as multiples of ours. `picture` is a PNG file of time by number of
+    tokens.
     """
     plan: list[tuple[str, str, Callable[..., _Job], tuple[Any, ...]]] = []
     size = f"batch {_BATCH}, 8 x 8 tokens, width 256, 16 states"
     for what, backward in ((f"scan forward, {size}", False), ("the same with backward", True)):
-        plan += [(what, way, _scan_job, (way, backward)) for way in (_OURS, _PLAIN, _NAIVE)]
+        plan += [(what, by, _scan_job, (by, backward)) for by in (_OURS, _PLAIN, _NAIVE)]
     for name in _NETWORKS:
         plan.append((f"{name} training step, batch {_BATCH}", _OURS, _step_job, (name, _BATCH, _OURS)))
         if name == "VMRNN-B":
             what = f"{name} training step, batch {_NAIVE_BATCH}"
-            plan += [(what, way, _step_job, (name, _NAIVE_BATCH, way)) for way in (_OURS, _NAIVE)]
-        ways = (_OURS, _NAIVE) if name == "VMRNN-B" else (_OURS,)
-        plan += [(f"{name} four-step forecast, batch 1", way, _forecast_job, (name, way)) for way in ways]
+            plan += [(what, by, _step_job, (name, _NAIVE_BATCH, by)) for by in (_OURS, _NAIVE)]
+        what = f"{name} four-step forecast, batch 1"
+        implementations = (_OURS, _NAIVE) if name == "VMRNN-B" else (_OURS,)
+        plan += [(what, by, _forecast_job, (name, by)) for by in implementations]
     tokens = {f"SS2D forward and backward, batch 1, {side} x {side} tokens": side**2 for side in _SIDES}
     plan += [(what, _OURS, _tokens_job, (side,)) for what, side in zip(tokens, _SIDES, strict=True)]
 
@@ -80,9 +83,9 @@ def _vmrnn_rows(picture: Path | None = None) -> list[_Row]:
     return rows
 
 
-def _scan_job(way: str, backward: bool) -> _Job:
-    """The cross scan of inputs as SS2D has them, in one of three ways."""
-    scan = {_OURS: cross_scan, _PLAIN: scan_by_index, _NAIVE: _naive_cross_scan}[way]
+def _scan_job(by: str, backward: bool) -> _Job:
+    """Return a job that runs one implementation of the cross scan on inputs as in SS2D."""
+    scan = {_OURS: cross_scan, _PLAIN: scan_by_index, _NAIVE: _naive_cross_scan}[by]
     inputs = _scan_inputs(_BATCH, 8, 256, 16)
     if backward:
         return lambda: torch.autograd.grad(scan(*inputs).sum(), inputs)
@@ -91,7 +94,7 @@ def _scan_job(way: str, backward: bool) -> _Job:
 
 
 def _scan_inputs(batch: int, side: int, width: int, states: int, device: str = "cpu") -> list[Tensor]:
-    """Inputs of `cross_scan` that want gradients, for a square of tokens."""
+    """Return inputs of `cross_scan` that require gradients, for a square of tokens."""
     L = side**2
     drawn = [
         torch.randn(batch, side, side, width),
@@ -105,32 +108,32 @@ def _scan_inputs(batch: int, side: int, width: int, states: int, device: str = "
     return [tensor.to(device).requires_grad_() for tensor in drawn]
 
 
-def _step_job(name: str, batch: int, way: str) -> _Job:
-    """A training step as `trafficcast train` makes it."""
+def _step_job(name: str, batch: int, by: str) -> _Job:
+    """Return a job that does a training step as in `trafficcast train`."""
     network = _NETWORKS[name]()
     settings = TrainingSettings()
     step = training_step(network, make_optimizer(network, settings, False), AveragedModel(network), settings, False)
     inputs = _network_inputs(name, batch, HISTORY + HORIZON)
-    return _in_way(way, lambda: step(weight=torch.ones(()), **inputs))
+    return _with_scan(by, lambda: step(weight=torch.ones(()), **inputs))
 
 
-def _forecast_job(name: str, way: str) -> _Job:
-    """A forecast of four slots."""
-    forecast, inputs = forecasting(_NETWORKS[name](), torch.device("cpu")), _network_inputs(name, 1, HISTORY)
-    return _in_way(way, lambda: forecast(**inputs))
+def _forecast_job(name: str, by: str) -> _Job:
+    """Return a job that forecasts four slots."""
+    forecast, inputs = forecast_function(_NETWORKS[name](), torch.device("cpu")), _network_inputs(name, 1, HISTORY)
+    return _with_scan(by, lambda: forecast(**inputs))
 
 
 def _network_inputs(name: str, batch: int, slots: int, device: str = "cpu") -> dict[str, Tensor]:
-    """Random frames of `slots` slots, and for VMRNN-C what is normal and the calendar."""
+    """Return random frames of `slots` slots, and for VMRNN-C climatology and calendar."""
     inputs = {"frames": torch.rand(batch, slots, 2, 32, 32)}
     if name == "VMRNN-C":
-        inputs["normal"] = torch.rand(batch, HISTORY + HORIZON, 2, 32, 32)
+        inputs["climatology"] = torch.rand(batch, HISTORY + HORIZON, 2, 32, 32)
         inputs["calendar"] = torch.rand(batch, HISTORY + HORIZON, 6)
     return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 def _tokens_job(side: int) -> _Job:
-    """SS2D over a square of tokens, as wide as in VMRNN-B."""
+    """Return a job that runs SS2D over a square of tokens, as wide as in VMRNN-B."""
     block: nn.Module = SS2D(embed=128, d_state=16, d_conv=3, expand=2)
     x = torch.randn(1, side, side, 128, requires_grad=True)
 
@@ -141,9 +144,9 @@ def _tokens_job(side: int) -> _Job:
 
 
 def _naive_cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
-    """The recurrence as it is written, a step a token, left to autograd; arguments as in `cross_scan`."""
-    places = torch.arange(x.shape[1] * x.shape[2]).view(x.shape[1:3])
-    both = torch.stack((places.flatten(), places.T.flatten()))
+    """Scan by the recurrence as it is written, a step a token, with autograd; arguments as in `cross_scan`."""
+    tokens = torch.arange(x.shape[1] * x.shape[2]).view(x.shape[1:3])
+    both = torch.stack((tokens.flatten(), tokens.T.flatten()))
     orders = torch.cat((both, both.flip(1)))  # (K, L): by row, by column, and both backwards
     k = torch.arange(4)[:, None]
     u = x.flatten(1, 2)[:, orders].transpose(0, 1)  # (K, B, L, I)
@@ -160,7 +163,7 @@ def _naive_cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tens
 
 
 def _draw_growth(milliseconds: dict[int, float]) -> Figure:
-    """Milliseconds by number of tokens, beside a line that is proportional to it, through the last."""
+    """Draw milliseconds by number of tokens, beside a proportional line through the last measurement."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     tokens, most = list(milliseconds), max(milliseconds)
@@ -176,20 +179,20 @@ def _draw_growth(milliseconds: dict[int, float]) -> Figure:
     return figure
 
 
-def _in_way(way: str, job: _Job) -> _Job:
-    if way == _OURS:
+def _with_scan(by: str, job: _Job) -> _Job:
+    """Return the job itself, or a job that does the same with the naive scan."""
+    if by == _OURS:
         return job
 
-    def naively() -> object:
-        scan: CrossScan = _naive_cross_scan
-        with patch("trafficcast.nn.vmrnn.cross_scan", scan):
+    def with_naive_scan() -> object:
+        with patch("trafficcast.nn.vmrnn.cross_scan", _naive_cross_scan):
             return job()
 
-    return naively
+    return with_naive_scan
 
 
 def _measure(make: Callable[..., _Job], arguments: tuple[Any, ...]) -> tuple[float, float]:
-    """The shortest of some runs in milliseconds, after one that does not count, and this process's peak MB."""
+    """Return the shortest time of some runs, milliseconds, after one to warm up, and this process's peak MB."""
     torch.manual_seed(0)
     job = make(*arguments)
     times: list[float] = []

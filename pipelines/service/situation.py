@@ -27,7 +27,7 @@ def _situation(service: CityService, rules: Iterable[Rule], areas: Mapping[str, 
     typical = None
     if forecast is not None:
         model = service.champion()[0]
-        normal = model.climatology if model.anomaly is None else model.anomaly.normal
+        normal = model.climatology if model.anomaly is None else model.anomaly.climatology
         typical = normal.at(forecast["valid_time"].values)
     return Situation(
         city=city,

@@ -8,7 +8,13 @@ import xarray as xr
 
 from trafficcast.config.city import City, target_times
 from trafficcast.errors import InputError
-from trafficcast.forecasting.baselines import AnomalyPersistence, _anomaly, _LastWeek, _Persistence, _ScaledClimatology
+from trafficcast.forecasting.baselines import (
+    AnomalyPersistence,
+    _LastWeek,
+    _Persistence,
+    _scaled_and_anomaly,
+    _ScaledClimatology,
+)
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, climatology_of_other_days
 from trafficcast.forecasting.gradient_boosting import GradientBoosting, _features
 from trafficcast.forecasting.model import Model
@@ -110,14 +116,14 @@ def test_weekends_and_slots_of_day_are_local() -> None:
 
 def test_climatology_at_times_of_any_shape() -> None:
     climatology = Climatology.fit(city(), flows(WEEK))
-    normal = climatology.at(at(0, 1, 20, 21, 2, 3).reshape(2, 3))
-    assert normal.shape == (2, 3, *FRAME)
-    assert normal[..., 0, 0, 0].tolist() == [[11, 21, 1], [2, 31, 41]]
+    means = climatology.at(at(0, 1, 20, 21, 2, 3).reshape(2, 3))
+    assert means.shape == (2, 3, *FRAME)
+    assert means[..., 0, 0, 0].tolist() == [[11, 21, 1], [2, 31, 41]]
 
 
-def test_scaled_climatology_multiplies_by_what_the_history_was_of_the_normal() -> None:
+def test_scaled_climatology_multiplies_by_the_activity_of_the_history() -> None:
     scaled = _ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
-    # History from Monday 00:00: normal is 11 + 21 + 31 + 41 = 104 a cell; seen is half of it in a single slot.
+    # From Monday 00:00 the climatology is 11 + 21 + 31 + 41 = 104 a cell; half of it is observed, in a single slot.
     assert numbers(scaled.forecast(history(0, 0, 52, 0), at(4))) == [[5.5, 10.5, 15.5, 20.5]]
     assert numbers(scaled.forecast(history(104, 104, 0, 0), at(4))) == [[22, 42, 62, 82]]
 
@@ -180,25 +186,27 @@ def test_all_baselines_by_the_names_that_scores_use() -> None:
         "persistence": [82, 82, 82, 82],
         "last_week": [15, 25, 35, 45],
         "climatology": [11, 21, 31, 41],
-        "scaled_climatology": pytest.approx([11 * 14.5, 21 * 14.5, 31 * 14.5, 41 * 14.5]),  # 145 seen, 10 normal
+        "scaled_climatology": pytest.approx(
+            [11 * 14.5, 21 * 14.5, 31 * 14.5, 41 * 14.5]
+        ),  # 145 observed, climatology 10
     }
 
 
-# A city of 4 x 5 cells whose days follow a pattern, over three weeks of hours; its departures last.
+# A city of 4 x 5 cells whose days follow a pattern, over three weeks of hours; its anomalies persist.
 def pattern_city() -> City:
     return City(west=0, east=1, south=0, north=1, rows=4, cols=5, slot_minutes=60, timezone="UTC", name="pattern")
 
 
 def lasting(persistence: float, days: int = 21, noise: float = 6.0) -> xr.Dataset:
-    """A departure of each cell that shrinks to `persistence` of itself from slot to slot, around a daily pattern."""
+    """An anomaly of each cell that shrinks to `persistence` of itself from slot to slot, around a daily pattern."""
     rng = np.random.default_rng(0)
     time = MONDAY + np.timedelta64(1, "h") * np.arange(24 * days)
     hour = np.arange(24 * days) % 24
-    normal = 60 + 30 * np.sin(2 * np.pi * hour / 24)[:, None, None, None] * np.ones((2, 4, 5))
-    departure = np.zeros((24 * days, 2, 4, 5))
+    climatology = 60 + 30 * np.sin(2 * np.pi * hour / 24)[:, None, None, None] * np.ones((2, 4, 5))
+    anomaly = np.zeros((24 * days, 2, 4, 5))
     for t in range(1, len(time)):
-        departure[t] = persistence * departure[t - 1] + rng.normal(0, noise, (2, 4, 5))
-    flow = (normal + departure).clip(0).round().astype(int)
+        anomaly[t] = persistence * anomaly[t - 1] + rng.normal(0, noise, (2, 4, 5))
+    flow = (climatology + anomaly).clip(0).round().astype(int)
     return flows_dataset(pattern_city(), time, flow, np.ones(len(time)), np.ones(len(time)))
 
 
@@ -206,7 +214,7 @@ def starts_of(flows: xr.Dataset) -> np.ndarray:
     return np.arange(len(flows["time"]) - 7)
 
 
-def test_anomaly_persistence_finds_how_long_departures_last() -> None:
+def test_anomaly_persistence_finds_how_long_anomalies_persist() -> None:
     for persistence in (0.0, 0.9):
         flows = lasting(persistence)
         weights = AnomalyPersistence.fit(pattern_city(), flows, starts_of(flows)).weights
@@ -235,12 +243,12 @@ def test_anomaly_persistence_beats_what_it_is_made_of() -> None:
     assert (fitted.forecast(past, init_times) >= 0).all()
 
 
-def test_the_busyness_of_a_city_without_normal_traffic_is_normal() -> None:
-    level, departure = _anomaly(history(1, 2, 3, 4), np.zeros((1, 8, *FRAME), np.float32))
-    assert (level == 0).all() and (departure == 2.5).all()
+def test_the_activity_is_one_where_the_climatology_is_zero() -> None:
+    scaled, anomaly = _scaled_and_anomaly(history(1, 2, 3, 4), np.zeros((1, 8, *FRAME), np.float32))
+    assert (scaled == 0).all() and (anomaly == 2.5).all()
 
 
-def test_normal_of_others_is_what_a_fit_without_the_day_says() -> None:
+def test_the_climatology_of_other_days_is_a_fit_without_the_day() -> None:
     there = pattern_city()
     flows = lasting(0.5, days=16)
     flows["observed"][30:40] = False
@@ -287,8 +295,8 @@ def test_there_are_23_features_and_the_first_is_anomaly_persistence() -> None:
     there, flows = pattern_city(), lasting(0.5)
     start = AnomalyPersistence.fit(there, flows, starts_of(flows))
     values, times = flows["flow"].values.astype(np.float32), flows["time"].values
-    past, normal = values[None, 40:44], start.normal.at(times[None, 40:48])
-    found = _features(there, past, normal, times[[44]], start.weights)
+    past, climatology = values[None, 40:44], start.climatology.at(times[None, 40:48])
+    found = _features(there, past, climatology, times[[44]], start.weights)
     assert found.shape == (4 * 2 * 4 * 5, 23)
     np.testing.assert_allclose(found[:, 0], start.forecast(past, times[[44]]).ravel(), rtol=1e-6)
     np.testing.assert_array_equal(found[:, 4].reshape(4, 2, 4, 5), np.broadcast_to(past[0, 3], (4, 2, 4, 5)))

@@ -1,4 +1,4 @@
-"""What is normal by hand, on a grid of one cell, and what the calendar says."""
+"""The climatology by hand, on a grid of one cell, and the calendar features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from trafficcast.config.city import City
-from trafficcast.forecasting.climatology import _FEATURES, _SCALES, WeekdayClimatology, calendar_features
+from trafficcast.forecasting.climatology import _SCALES, WeekdayClimatology, calendar_features
 from trafficcast.stores.flows import flows_dataset
 
 MONDAY = np.datetime64("2008-05-19T00:00", "us")
@@ -44,7 +44,7 @@ WEEK = day(10) * 4 + day(30) + day(50) + day(70)  # a busier Friday, a weekend o
 
 
 def drawn(days: int, own: float, kind: float) -> float:
-    """What is normal on a day of the week of which there are so many, in a city of one cell."""
+    """The climatology of a day of the week of which there are so many, in a city of one cell."""
     for _, prior, _ in _SCALES:
         kind = (days * own + prior * kind) / (days + prior)
     return kind
@@ -66,8 +66,8 @@ def test_with_many_weeks_it_is_its_own_mean() -> None:
 def test_a_city_shows_sooner_than_its_cells_what_a_day_is_like() -> None:
     there = city().model_copy(update={"rows": 8, "cols": 8})
     rng = np.random.default_rng(0)
-    busy = np.where(np.arange(14) % 7 == 4, 2.0, 1.0)  # twice as busy on both Fridays, every cell in its own way
-    days = rng.poisson(5 * busy[:, None, None, None], (14, 2, 8, 8))
+    activity = np.where(np.arange(14) % 7 == 4, 2.0, 1.0)  # twice as busy on both Fridays, every cell in its own way
+    days = rng.poisson(5 * activity[:, None, None, None], (14, 2, 8, 8))
     time = MONDAY + SIX_HOURS * np.arange(56)
     dataset = flows_dataset(there, time, days.repeat(4, axis=0), np.ones(56), np.ones(56))
     friday = WeekdayClimatology.fit(there, dataset).table[4]
@@ -128,7 +128,7 @@ def test_the_calendar_is_local() -> None:
     tokyo = city("Asia/Tokyo", "JP")
     # Monday 15:00 UTC is Tuesday 00:00 in Tokyo.
     found = calendar_features(tokyo, np.array([MONDAY + np.timedelta64(15, "h")]))
-    assert found.shape == (1, _FEATURES) and found.dtype == np.float32
+    assert found.shape == (1, 6) and found.dtype == np.float32
     assert found[0, 4:].tolist() == [0, 0]
     greenery_day = np.datetime64("2007-05-04T03:00", "us")  # a Friday
     found = calendar_features(tokyo, np.array([greenery_day]))

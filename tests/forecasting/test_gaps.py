@@ -1,4 +1,4 @@
-"""Histories with gaps: what is missing is what is normal then, as busy as the rest was."""
+"""Histories with gaps: missing slots have the climatology, scaled by the activity of the others."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ INIT = np.datetime64("2024-04-08T10:00", "us")  # a Monday: the history is slots
 TIMES = INIT - CITY.slot * np.arange(4, 0, -1)
 
 
-def climatology(normal: float = 10.0) -> Climatology:
-    """Slot s of a weekday is normally `normal` + s in each of its four values, of a weekend day ten times that."""
-    table = np.broadcast_to((normal + np.arange(48))[None, :, None, None, None], (2, 48, 2, 1, 2)).copy()
+def climatology(base: float = 10.0) -> Climatology:
+    """Slot s of a weekday has `base` + s in each of its four values, that of a weekend day ten times as much."""
+    table = np.broadcast_to((base + np.arange(48))[None, :, None, None, None], (2, 48, 2, 1, 2)).copy()
     table[1] *= 10
     return Climatology(CITY, table.astype(np.float32))
 
@@ -43,16 +43,16 @@ def test_what_was_observed_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("absent", range(4))
-def test_a_missing_slot_is_normal_times_how_busy_the_others_were(absent: int) -> None:
-    seen = np.array([26, 27, 28, 29]) * 3  # three times what is normal
+def test_a_missing_slot_is_the_climatology_times_the_activity_of_the_others(absent: int) -> None:
+    counts = np.array([26, 27, 28, 29]) * 3  # three times the climatology
     coverage = tuple(0.1 if slot == absent else 1.0 for slot in range(4))
-    history, filled = filled_history(flows(*seen, coverage=coverage), climatology(), INIT)
-    assert each(history) == pytest.approx(seen.tolist(), rel=1e-6)
+    history, filled = filled_history(flows(*counts, coverage=coverage), climatology(), INIT)
+    assert each(history) == pytest.approx(counts.tolist(), rel=1e-6)
     assert filled.tolist() == TIMES[[absent]].tolist()
 
 
 def test_the_ratio_is_that_of_sums() -> None:
-    # Observed 10 + 90 where 26 + 27 are normal: the others are 100 / 53 times 28 and 29.
+    # Observed 10 + 90 where the climatology is 26 + 27: the others are 100 / 53 times 28 and 29.
     history, filled = filled_history(flows(10, 90, 500, 500, coverage=(1, 1, 0, 0)), climatology(), INIT)
     assert each(history) == pytest.approx([10, 90, 28 * 100 / 53, 29 * 100 / 53], rel=1e-6)
     assert filled.tolist() == TIMES[2:].tolist()
@@ -72,7 +72,7 @@ def test_other_slots_say_nothing() -> None:
         assert filled.tolist() == TIMES.tolist()
 
 
-def test_where_nothing_is_normal_what_is_missing_is_zero() -> None:
+def test_where_the_climatology_is_zero_a_missing_slot_is_zero() -> None:
     nothing = Climatology(CITY, np.zeros((2, 48, 2, 1, 2), np.float32))
     history, filled = filled_history(flows(5, 5, 5, 5, coverage=(1, 1, 1, 0)), nothing, INIT)
     assert each(history) == [5, 5, 5, 0]
@@ -84,7 +84,7 @@ def test_without_traffic_what_is_missing_had_none_either() -> None:
     assert each(history) == [0, 0, 0, 0]
 
 
-def test_normal_is_that_of_the_local_day() -> None:
+def test_the_climatology_is_that_of_the_local_day() -> None:
     there = CITY.model_copy(update={"timezone": "America/New_York"})
     sunday = np.datetime64("2024-04-08T03:00", "us")  # 21:00 to 23:00 on Sunday: slots 42 to 45 of a weekend day
     history, _ = filled_history(None, Climatology(there, climatology().table), sunday)
@@ -92,8 +92,8 @@ def test_normal_is_that_of_the_local_day() -> None:
 
 
 def test_neither_flows_nor_climatology_are_changed() -> None:
-    known, normal = flows(1, 2, 3, 4, coverage=(1, 0, 1, 1)), climatology()
-    before, table = known.copy(deep=True), normal.table.copy()
-    filled_history(known, normal, INIT)
+    known, means = flows(1, 2, 3, 4, coverage=(1, 0, 1, 1)), climatology()
+    before, table = known.copy(deep=True), means.table.copy()
+    filled_history(known, means, INIT)
     xr.testing.assert_identical(known, before)
-    np.testing.assert_array_equal(normal.table, table)
+    np.testing.assert_array_equal(means.table, table)

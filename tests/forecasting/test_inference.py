@@ -25,7 +25,7 @@ import trafficcast.forecasting.inference
 import trafficcast.training.loop
 from trafficcast.forecasting import forecasters
 from trafficcast.forecasting.forecasters import _VmrnnForecaster
-from trafficcast.forecasting.inference import EAGER_CALLS, _Graphs, forecasting, graphed
+from trafficcast.forecasting.inference import EAGER_CALLS, _CudaGraphs, forecast_function, with_cuda_graphs
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c
 from trafficcast.nn.cross_scan import scan_by_index
 from trafficcast.training.dataset import _windows_of
@@ -115,7 +115,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     # What numba does is no operation on tensors.
     monkeypatch.setattr("trafficcast.nn.vmrnn.cross_scan", scan_by_index)
     for module in (trafficcast.forecasting.inference, trafficcast.training.loop):
-        monkeypatch.setattr(module, "graphed", _Graphs)
+        monkeypatch.setattr(module, "with_cuda_graphs", _CudaGraphs)
     return captured
 
 
@@ -137,8 +137,12 @@ NETWORKS = [published, conditioned]
 def inputs_of(network: VMRNN | VMRNNC, n: int, slots: int) -> dict[str, Tensor]:
     if isinstance(network, VMRNN):
         return {"frames": torch.rand(n, slots, 2, network.rows, network.cols)}
-    normal = 5 + 10 * torch.rand(n, 8, 2, network.rows, network.cols)
-    return {"frames": torch.poisson(normal[:, :slots]), "normal": normal, "calendar": torch.rand(n, 8, 6)}
+    climatology = 5 + 10 * torch.rand(n, 8, 2, network.rows, network.cols)
+    return {
+        "frames": torch.poisson(climatology[:, :slots]),
+        "climatology": climatology,
+        "calendar": torch.rand(n, 8, 6),
+    }
 
 
 def make_steps(network: VMRNN | VMRNNC, graph: bool, device: torch.device = CPU, steps: int = 8) -> list[float]:
@@ -146,7 +150,7 @@ def make_steps(network: VMRNN | VMRNNC, graph: bool, device: torch.device = CPU,
     network.train().to(device)
     optimizer, averaged = make_optimizer(network, SETTINGS, captured=True), AveragedModel(network, device)
     step = training_step(network, optimizer, averaged, SETTINGS, bfloat16=False)
-    step = _Graphs(step, device) if graph else step
+    step = _CudaGraphs(step, device) if graph else step
     torch.manual_seed(1)
     losses = []
     for number in range(steps):
@@ -180,7 +184,7 @@ def test_a_whole_training_with_graphs_is_one_without(
     flows = rng.integers(0, 50, (40, 2, 4, 4))
     context, unit = {}, 50.0
     if make is conditioned:
-        context, unit = {"normal": flows.astype(np.float32), "calendar": np.zeros((40, 6), np.float32)}, 1.0
+        context, unit = {"climatology": flows.astype(np.float32), "calendar": np.zeros((40, 6), np.float32)}, 1.0
     # Four full batches and one of two windows, and when validated two and one of two.
     windows = _windows_of(flows, unit, context, np.arange(18), np.arange(20, 30))
     settings = TrainingSettings(epochs=2, batch_size=4, learning_rate=3e-3, ema=0.9, clip=1.0, views=True)
@@ -189,11 +193,11 @@ def test_a_whole_training_with_graphs_is_one_without(
         rest = (CPU, tmp_path / name, "data", False, lambda items, *_: items, lambda state: None)
         return _train(make(), *windows, unit, settings, *rest)
 
-    monkeypatch.setattr(trafficcast.training, "make_optimizer", lambda *of: make_optimizer(*of[:2], captured=True))
+    monkeypatch.setattr(trafficcast.training.loop, "make_optimizer", lambda *of: make_optimizer(*of[:2], captured=True))
     captured = run("captured")
     assert len(stand_in) == 2  # a training step and a forecast of four
     for module in (trafficcast.forecasting.inference, trafficcast.training.loop):
-        monkeypatch.setattr(module, "graphed", graphed)
+        monkeypatch.setattr(module, "with_cuda_graphs", with_cuda_graphs)
     eager = run("eager")
     assert captured.history == eager.history and len(stand_in) == 2
     for name, value in eager.best.items():
@@ -216,7 +220,7 @@ def test_the_optimizer_for_graphs_is_the_other_one(make: Callable[[], VMRNN | VM
 def test_the_average_of_the_weights_forgets_its_beginning(stand_in: list[Recording]) -> None:
     network = published()
     averaged = AveragedModel(network)
-    step = _Graphs(training_step(network, make_optimizer(network, SETTINGS, True), averaged, SETTINGS, False), CPU)
+    step = _CudaGraphs(training_step(network, make_optimizer(network, SETTINGS, True), averaged, SETTINGS, False), CPU)
     expected: list[Tensor] = []
     for n in range(EAGER_CALLS + 3):
         step(weight=torch.ones(()), **inputs_of(network, 4, 8))
@@ -232,7 +236,7 @@ def test_captured_forecasts_are_the_eager_ones(
     make: Callable[[], VMRNN | VMRNNC], stand_in: list[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = make()
-    forecast = forecasting(network, CPU)
+    forecast = forecast_function(network, CPU)
     batches = [inputs_of(network, n, 4) for n in (3, 1, 3, 3, 3, 1, 3, 3)]
     forecasts = [forecast(**inputs) for inputs in batches]
     assert len(stand_in) == 1  # of three windows; batches of one came up too rarely
@@ -247,7 +251,7 @@ def test_captured_forecasts_are_the_eager_ones(
 def test_what_cannot_be_captured_is_called_as_it_is(
     stand_in: list[Recording], caplog: pytest.LogCaptureFixture
 ) -> None:
-    halves = _Graphs(lambda x: x / 2 if float(x) % 2 == 0 else x, CPU)  # `float` waits for the device
+    halves = _CudaGraphs(lambda x: x / 2 if float(x) % 2 == 0 else x, CPU)  # `float` waits for the device
     with caplog.at_level(logging.WARNING, logger="trafficcast"):
         results = [float(halves(x=torch.tensor(float(i)))) for i in range(EAGER_CALLS + 3)]
     assert results == [0.0, 1.0, 1.0, 3.0, 2.0, 5.0]
@@ -265,7 +269,7 @@ def test_memory_that_does_not_suffice_for_a_graph_is_an_error(stand_in: list[Rec
             raise torch.OutOfMemoryError("CUDA out of memory")
         return x
 
-    graphs = _Graphs(greedy, CPU)
+    graphs = _CudaGraphs(greedy, CPU)
     for _ in range(EAGER_CALLS):
         graphs(x=torch.ones(2))
     with pytest.raises(torch.OutOfMemoryError):
@@ -273,7 +277,7 @@ def test_memory_that_does_not_suffice_for_a_graph_is_an_error(stand_in: list[Rec
 
 
 def test_elsewhere_nothing_is_captured() -> None:
-    assert graphed(published, CPU) is published
+    assert with_cuda_graphs(published, CPU) is published
 
 
 def test_forecasts_come_in_batches_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +319,7 @@ def test_on_a_gpu_captured_training_steps_are_the_eager_ones(make: Callable[[], 
 @needs_cuda
 def test_on_a_gpu_every_replay_draws_new_numbers_that_the_seed_decides() -> None:
     cuda = torch.device("cuda")
-    draw = _Graphs(lambda x: torch.empty_like(x).bernoulli_(0.5), cuda)
+    draw = _CudaGraphs(lambda x: torch.empty_like(x).bernoulli_(0.5), cuda)
     ones = torch.ones(1000, device=cuda)
 
     def drawn() -> list[list[float]]:
@@ -335,7 +339,7 @@ def test_on_a_gpu_forecasts_are_those_of_the_cpu(make: Callable[[], VMRNN | VMRN
     inputs = inputs_of(network, 2, 4)
     with torch.inference_mode():
         expected = network(**inputs)[:, -4:]
-    forecast = forecasting(network, torch.device("cuda"))
+    forecast = forecast_function(network, torch.device("cuda"))
     for _ in range(EAGER_CALLS + 2):
         got = forecast(**{name: tensor.cuda() for name, tensor in inputs.items()}).cpu()
         assert (got - expected).norm() < 1e-2 * expected.norm()

@@ -1,4 +1,4 @@
-"""Patterns: found where departures last together, not where they are noise, and never from a window's own days."""
+"""Patterns: found where anomalies last explained, not where they are noise, and never from a window's own days."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from trafficcast.config.city import City
 from trafficcast.forecasting.baselines import AnomalyPersistence
 from trafficcast.forecasting.climatology import Climatology, calendar_features
 from trafficcast.forecasting.model import Model
-from trafficcast.forecasting.patterns import _BLOCKS, Patterns
+from trafficcast.forecasting.patterns import _FOLDS, Patterns
 from trafficcast.nn import vmrnn_b, vmrnn_c
-from trafficcast.nn.vmrnn_c import MOST_UNUSUAL, UNUSUAL
+from trafficcast.nn.vmrnn_c import ACTIVITY_LIMIT, ACTIVITY_UNIT
 from trafficcast.stores.flows import flows_dataset
 
 ROWS, COLS, NUMBER = 6, 5, 3
@@ -22,24 +22,24 @@ PER_DAY = 48
 
 
 def city_with_a_pattern(days: int, noise: float = 1.0, lasts: float = 0.9, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Flows, what is normal, both (slot, flow kind, row, col), and a pattern whose amount follows itself over time."""
+    """Flows, the climatology, both (slot, flow kind, row, col), and a pattern whose amount follows itself over time."""
     rng = np.random.default_rng(seed)
     slots = days * PER_DAY
     pattern = rng.normal(size=(2, ROWS, COLS))
-    pattern -= pattern.mean()  # so that it makes the city no busier
+    pattern -= pattern.mean()  # so that it makes the city no more active
     pattern /= np.linalg.norm(pattern)
     amount = np.zeros(slots)
     for t in range(1, slots):
         amount[t] = lasts * amount[t - 1] + np.sqrt(1 - lasts**2) * rng.normal(scale=10)
-    normal = np.full((slots, 2, ROWS, COLS), 99.0, np.float32)
-    departures = amount[:, None, None, None] * pattern + noise * rng.normal(size=normal.shape)
-    return (normal + 10 * departures).astype(np.float32), normal, pattern.astype(np.float32)
+    climatology = np.full((slots, 2, ROWS, COLS), 99.0, np.float32)
+    anomalies = amount[:, None, None, None] * pattern + noise * rng.normal(size=climatology.shape)
+    return (climatology + 10 * anomalies).astype(np.float32), climatology, pattern.astype(np.float32)
 
 
-def fit(flows: np.ndarray, normal: np.ndarray, number: int = NUMBER) -> tuple[Patterns, np.ndarray, np.ndarray]:
+def fit(flows: np.ndarray, climatology: np.ndarray, number: int = NUMBER) -> tuple[Patterns, np.ndarray, np.ndarray]:
     starts = np.arange(len(flows) - 7)
     days = starts // PER_DAY
-    return Patterns.fit(flows, normal, calendar_of(flows), starts, days, number), starts, days
+    return Patterns.fit(flows, climatology, calendar_of(flows), starts, days, number), starts, days
 
 
 def calendar_of(flows: np.ndarray) -> np.ndarray:
@@ -48,82 +48,86 @@ def calendar_of(flows: np.ndarray) -> np.ndarray:
 
 
 def test_a_pattern_that_lasts_is_found_and_how_long_it_lasts() -> None:
-    flows, normal, pattern = city_with_a_pattern(days=40)
-    found, _, _ = fit(flows, normal)
+    flows, climatology, pattern = city_with_a_pattern(days=40)
+    found, _, _ = fit(flows, climatology)
     assert found.basis.shape == (NUMBER, 2, ROWS, COLS) and found.basis.dtype == np.float32
     flat = found.basis.reshape(NUMBER, -1)
     np.testing.assert_allclose(flat @ flat.T, np.eye(NUMBER), atol=1e-5)
     assert abs((found.basis[0] * pattern).sum()) > 0.99
     # Most is in the last slot, and it fades by a tenth a slot; ridge draws it a little towards nothing.
-    left = found.shares[:, 0].sum(-1)
+    left = found.persistence[:, 0].sum(-1)
     assert left[0] == pytest.approx(0.85, abs=0.06)
     np.testing.assert_allclose(left[1:] / left[:-1], 0.9, atol=0.05)
     # Noise is in one slot and not in the next: the other patterns, and the cells themselves, say nothing.
-    assert abs(found.shares[:, 1:].sum(-1)).max() < 0.1
-    departure, last, patterns, _ = found.left[:, 0].T  # the coefficients of one
-    assert abs(departure).max() < 0.1 and abs(last).max() < 0.1
+    assert abs(found.persistence[:, 1:].sum(-1)).max() < 0.1
+    anomaly, last, patterns, _ = found.coefficients[:, 0].T  # the coefficients of one
+    assert abs(anomaly).max() < 0.1 and abs(last).max() < 0.1
     np.testing.assert_allclose(patterns, 1, atol=0.2)
-    assert abs(found.left[:, 1:, :3]).max() < 0.2  # at all times alike
+    assert abs(found.coefficients[:, 1:, :3]).max() < 0.2  # at all times alike
 
 
 def test_no_window_knows_a_pattern_of_its_own_days() -> None:
-    flows, normal, _ = city_with_a_pattern(days=10)
-    found, starts, days = fit(flows, normal)
-    assert found.block.tolist() == (days * _BLOCKS // 10).tolist()
-    for one in range(_BLOCKS):
-        others = found.block != one
-        alone = Patterns.fit(flows, normal, calendar_of(flows), starts[others], days[others], NUMBER)
-        signs = np.sign((alone.basis * found.of_others[one]).sum((1, 2, 3)))
-        np.testing.assert_allclose(signs[:, None, None, None] * alone.basis, found.of_others[one], atol=1e-4)
+    flows, climatology, _ = city_with_a_pattern(days=10)
+    found, starts, days = fit(flows, climatology)
+    assert found.fold.tolist() == (days * _FOLDS // 10).tolist()
+    for one in range(_FOLDS):
+        others = found.fold != one
+        alone = Patterns.fit(flows, climatology, calendar_of(flows), starts[others], days[others], NUMBER)
+        signs = np.sign((alone.basis * found.fold_basis[one]).sum((1, 2, 3)))
+        np.testing.assert_allclose(signs[:, None, None, None] * alone.basis, found.fold_basis[one], atol=1e-4)
 
 
 def test_what_is_only_noise_is_not_believed() -> None:
-    flows, normal, _ = city_with_a_pattern(days=30, lasts=0.0)
-    found, _, _ = fit(flows, normal)
-    assert abs(found.shares).max() < 0.15
-    assert abs(found.left[:, :, :2]).max() < 0.1
+    flows, climatology, _ = city_with_a_pattern(days=30, lasts=0.0)
+    found, _, _ = fit(flows, climatology)
+    assert abs(found.persistence).max() < 0.15
+    assert abs(found.coefficients[:, :, :2]).max() < 0.1
 
 
-def test_how_long_a_city_stays_busy_is_learned() -> None:
+def test_how_long_the_activity_of_a_city_lasts_is_learned() -> None:
     rng = np.random.default_rng(0)
-    normal = np.full((60 * PER_DAY, 2, ROWS, COLS), 50.0, np.float32)
-    busy = 1 + rng.uniform(-0.4, 0.4, len(normal))  # nothing of it is kept
-    found, _, _ = fit((busy[:, None, None, None] * normal).astype(np.float32), normal)
-    one, _, busier, unusual = found.left[:, :, 3].T  # of what is expected
+    climatology = np.full((60 * PER_DAY, 2, ROWS, COLS), 50.0, np.float32)
+    activity = 1 + rng.uniform(-0.4, 0.4, len(climatology))  # nothing of it is kept
+    found, _, _ = fit((activity[:, None, None, None] * climatology).astype(np.float32), climatology)
+    one, _, activity_anomaly, unusual = found.coefficients[:, :, 3].T  # of the climatology
     for units in (-2, 0, 2):
-        expected = 1 + UNUSUAL * units
-        np.testing.assert_allclose(one + units * busier + abs(units) * unusual, 1 / expected - 1, atol=0.05)
+        expected = 1 + ACTIVITY_UNIT * units
+        np.testing.assert_allclose(one + units * activity_anomaly + abs(units) * unusual, 1 / expected - 1, atol=0.05)
 
 
 def test_the_network_starts_from_them() -> None:
-    flows, normal, _ = city_with_a_pattern(days=10)
-    flows[:200] *= 1.5  # a busy city
-    found, starts, _ = fit(flows, normal)
+    flows, climatology, _ = city_with_a_pattern(days=10)
+    flows[:200] *= 1.5  # a city with much activity
+    found, starts, _ = fit(flows, climatology)
     torch.manual_seed(0)
     network = vmrnn_c(ROWS, COLS, features=1, depth=1, embed=16, patterns=NUMBER).eval()
     rng = np.random.default_rng(1)
-    found = replace(found, left=rng.uniform(-1, 1, found.left.shape).astype(np.float32))
-    network.start.set(*(torch.from_numpy(values) for values in (found.basis, found.shares, found.left)))
+    found = replace(found, coefficients=rng.uniform(-1, 1, found.coefficients.shape).astype(np.float32))
+    network.start.set_coefficients(
+        *(torch.from_numpy(values) for values in (found.basis, found.persistence, found.coefficients))
+    )
     for first in (10, 300):
-        history, usual = flows[first : first + 4], normal[first : first + 8]
+        history, of_slots = flows[first : first + 4], climatology[first : first + 8]
         calendar = rng.normal(size=(8, 1)).astype(np.float32)
-        busy = history.sum() / usual[:4].sum()
-        busier = np.clip((busy - 1) / UNUSUAL, -MOST_UNUSUAL, MOST_UNUSUAL)
-        told = np.array([1, calendar[4, 0], busier, abs(busier)])
-        departures = history - busy * usual[:4]
-        expected = busy * usual[4:]
+        activity = history.sum() / of_slots[:4].sum()
+        activity_anomaly = np.clip((activity - 1) / ACTIVITY_UNIT, -ACTIVITY_LIMIT, ACTIVITY_LIMIT)
+        regressors = np.array([1, calendar[4, 0], activity_anomaly, abs(activity_anomaly)])
+        anomalies = history - activity * of_slots[:4]
+        expected = activity * of_slots[4:]
         for lead in range(4):
-            together = np.zeros_like(expected[lead])
+            explained = np.zeros_like(expected[lead])
             for number in range(NUMBER):
                 basis = found.basis[number]
-                amounts = [(d / np.sqrt(busy * u + 1) * basis).sum() for d, u in zip(departures, usual, strict=False)]
-                of_mean, of_last = found.shares[lead, number]
-                together += (of_mean * np.mean(amounts) + of_last * amounts[-1]) * basis
-            together *= np.sqrt(expected[lead] + 1)
-            shares = told @ found.left[lead]
-            terms = departures.mean(0), departures[-1], together, expected[lead].copy()
-            expected[lead] += sum(share * term for share, term in zip(shares, terms, strict=True))
-        inputs = [torch.from_numpy(values)[None] for values in (history, usual, calendar)]
+                amplitudes = [
+                    (d / np.sqrt(activity * u + 1) * basis).sum() for d, u in zip(anomalies, of_slots, strict=False)
+                ]
+                of_mean, of_last = found.persistence[lead, number]
+                explained += (of_mean * np.mean(amplitudes) + of_last * amplitudes[-1]) * basis
+            explained *= np.sqrt(expected[lead] + 1)
+            coefficients = regressors @ found.coefficients[lead]
+            terms = anomalies.mean(0), anomalies[-1], explained, expected[lead].copy()
+            expected[lead] += sum(coefficient * term for coefficient, term in zip(coefficients, terms, strict=True))
+        inputs = [torch.from_numpy(values)[None] for values in (history, of_slots, calendar)]
         given = torch.from_numpy(found.basis)[None]
         for patterns in (None, given):
             forecast = network(*inputs, patterns=patterns)[0].detach().numpy()
@@ -150,8 +154,8 @@ def test_the_start_is_a_baseline_of_every_model_that_has_one() -> None:
     history, init = counts[None, 8:12].astype(np.float32), time[12:13]
     forecast = model.baselines(None)["pattern_persistence"].forecast(history, init)
     times = init[:, None] + city.slot * np.arange(-4, 4)
-    told = anomaly.normal.at(times), calendar_features(city, times.ravel())[None]
-    expected = network.start(*(torch.from_numpy(values) for values in (history, *told)))
+    inputs = anomaly.climatology.at(times), calendar_features(city, times.ravel())[None]
+    expected = network.start(*(torch.from_numpy(values) for values in (history, *inputs)))
     np.testing.assert_allclose(forecast, expected.clamp_min(0).numpy(), rtol=1e-5)
     assert abs(forecast - model.forecaster(torch.device("cpu")).forecast(history, init)).max() > 0.1
     assert "pattern_persistence" not in replace(model, network=vmrnn_b(ROWS, COLS, depth=1, embed=16)).baselines(None)
@@ -159,20 +163,22 @@ def test_the_start_is_a_baseline_of_every_model_that_has_one() -> None:
 
 @pytest.mark.parametrize("days", [1, 2, 7])
 def test_few_days_are_enough_to_start_with(days: int) -> None:
-    flows, normal, _ = city_with_a_pattern(days)
-    found, _, _ = fit(flows, normal)
-    assert all(np.isfinite(values).all() for values in (found.basis, found.of_others, found.shares, found.left))
+    flows, climatology, _ = city_with_a_pattern(days)
+    found, _, _ = fit(flows, climatology)
+    assert all(
+        np.isfinite(values).all() for values in (found.basis, found.fold_basis, found.persistence, found.coefficients)
+    )
     if days == 1:  # there are no others
-        assert not found.of_others[0].any() and not found.shares.any() and not found.left[:, :, 2].any()
+        assert not found.fold_basis[0].any() and not found.persistence.any() and not found.coefficients[:, :, 2].any()
 
 
-def test_fewer_cells_than_patterns_and_a_city_without_any_departure() -> None:
+def test_fewer_cells_than_patterns_and_a_city_without_any_anomaly() -> None:
     flows = np.full((100, 2, 1, 1), 7, np.float32)
     still, _, _ = fit(flows, flows, 16)
-    assert not still.basis.any() and not still.shares.any() and abs(still.left).max() < 1e-5
+    assert not still.basis.any() and not still.persistence.any() and abs(still.coefficients).max() < 1e-5
     rng = np.random.default_rng(0)
     found, _, _ = fit(rng.poisson(7, flows.shape).astype(np.float32), flows, 16)
-    assert found.basis.shape == (16, 2, 1, 1) and np.isfinite(found.shares).all()
+    assert found.basis.shape == (16, 2, 1, 1) and np.isfinite(found.persistence).all()
     assert not found.basis[1:].any()
     none, _, _ = fit(flows, flows, 0)
-    assert none.basis.shape == (0, 2, 1, 1) and none.shares.shape == (4, 0, 2)
+    assert none.basis.shape == (0, 2, 1, 1) and none.persistence.shape == (4, 0, 2)

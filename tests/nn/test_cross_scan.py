@@ -78,24 +78,24 @@ def test_the_plain_way_is_the_recurrence() -> None:
 def test_the_compiled_scan_agrees_to_1e_6(sizes: tuple[int, ...]) -> None:
     inputs = make_inputs(*sizes)
     dy = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
-    found = gradients(cpu_scan.cross_scan, inputs, dy)
+    found = gradients(cpu_scan._cross_scan, inputs, dy)
     assert all(tensor.dtype == torch.float32 for tensor in found)
     check(found, gradients(scan_by_index, [tensor.double() for tensor in inputs], dy), 1e-6)
 
 
 def test_tokens_beyond_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, cols = 2 * cpu_scan.CHUNK // 8 + 1, 8
+    rows, cols = 2 * cpu_scan._CHUNK // 8 + 1, 8
     inputs = make_inputs(1, rows, cols, 8, 4)
     dy = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
     wanted = gradients(scan_by_index, [tensor.double() for tensor in inputs], dy)
-    check(gradients(cpu_scan.cross_scan, inputs, dy), wanted, 1e-6)
+    check(gradients(cpu_scan._cross_scan, inputs, dy), wanted, 1e-6)
 
 
 def test_extreme_step_sizes_stay_finite() -> None:
     inputs = make_inputs(1, 4, 4, 8, 4)
     inputs[1][:] = torch.tensor([-200.0, -20.0, 0.0, 20.0, 60.0, 87.0, -87.0, 500.0])
     dy = torch.ones_like(inputs[0])
-    found = gradients(cpu_scan.cross_scan, inputs, dy)
+    found = gradients(cpu_scan._cross_scan, inputs, dy)
     assert all(torch.isfinite(tensor).all() for tensor in found)
     check(found, gradients(scan_by_index, [tensor.double() for tensor in inputs], dy), 1e-6)
 
@@ -104,7 +104,7 @@ def test_what_is_not_finite_shows() -> None:
     for place in (0, 1, 2):
         inputs = make_inputs(1, 4, 4, 8, 4)
         inputs[place].view(-1)[5] = torch.nan
-        assert cpu_scan.cross_scan(*inputs).isnan().any(), NAMES[place]
+        assert cpu_scan._cross_scan(*inputs).isnan().any(), NAMES[place]
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
@@ -115,7 +115,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(gradients(cpu_scan.cross_scan, inputs, dy))
+            results.append(gradients(cpu_scan._cross_scan, inputs, dy))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -124,10 +124,10 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 def test_many_threads_may_scan_at_once() -> None:
     inputs = make_inputs(2, 8, 8, 128, 16)
-    wanted = cpu_scan.cross_scan(*inputs)
+    wanted = cpu_scan._cross_scan(*inputs)
     equal: list[bool] = []
     threads = [
-        threading.Thread(target=lambda: equal.append(torch.equal(cpu_scan.cross_scan(*inputs), wanted)))
+        threading.Thread(target=lambda: equal.append(torch.equal(cpu_scan._cross_scan(*inputs), wanted)))
         for _ in range(8)
     ]
     for thread in threads:

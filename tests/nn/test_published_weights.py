@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trafficcast.nn import VMRNN, load_published, vmrnn_b
+from trafficcast.nn import VMRNN, load_published_weights, vmrnn_b
 from trafficcast.nn.published_weights import _published_name
 
 VECTORS = Path(__file__).parents[2].parent / "shared" / "vectors" / "vmrnn_b_small.npz"
@@ -38,7 +38,7 @@ def same(a: VMRNN, b: VMRNN) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_reproduces_the_published_network(dtype: torch.dtype) -> None:
     model = vmrnn_b(16, 16, depth=2, embed=16, drop_path=0.0)
-    load_published(model, VECTORS)
+    load_published_weights(model, VECTORS)
     model.to(dtype)
     with np.load(VECTORS, allow_pickle=False) as vectors:
         frames = torch.as_tensor(vectors["frames"]).to(dtype)
@@ -72,14 +72,14 @@ def test_reads_a_mapping_a_safetensors_file_and_npz_files(tmp_path: Path) -> Non
     for given in [weights, arrays, *files, str(files[0])]:
         model = small(2)
         assert not same(model, source)
-        load_published(model, given)
+        load_published_weights(model, given)
         assert same(model, source)
 
 
 def test_unused_projections_may_be_missing() -> None:
     source, model = small(1), small(2)
     weights = {n: w for n, w in published_weights(source).items() if "VSBs.1.linear" not in n}
-    load_published(model, weights)
+    load_published_weights(model, weights)
     assert same(model, source)
 
 
@@ -102,7 +102,7 @@ def test_a_missing_unexpected_or_misshaped_parameter_is_named_and_nothing_is_cop
     weights = {name: value for name, value in weights.items() if value is not None}
     model = small(2)
     with pytest.raises(ValueError, match=named):
-        load_published(model, weights)
+        load_published_weights(model, weights)
     assert same(model, small(2))
 
 
@@ -110,12 +110,12 @@ def test_a_missing_unexpected_or_misshaped_parameter_is_named_and_nothing_is_cop
 def test_pickles_are_refused(name: str, tmp_path: Path) -> None:
     torch.save(published_weights(small(1)), tmp_path / name)
     with pytest.raises(ValueError, match="convert it to .safetensors"):
-        load_published(small(2), tmp_path / name)
+        load_published_weights(small(2), tmp_path / name)
 
 
 def test_other_files_and_pickled_arrays_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="weights.csv"):
-        load_published(small(), tmp_path / "weights.csv")
+        load_published_weights(small(), tmp_path / "weights.csv")
     np.savez(tmp_path / "objects.npz", **{"ST.patch_embed.proj.bias": np.array([{}], dtype=object)})
     with pytest.raises(ValueError, match="pickle"):
-        load_published(small(), tmp_path / "objects.npz")
+        load_published_weights(small(), tmp_path / "objects.npz")

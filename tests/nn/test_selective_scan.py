@@ -92,7 +92,7 @@ def test_training_saves_no_state_for_every_token() -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         y = selective_scan(*inputs)
     assert y.grad_fn is not None and sizes
-    assert max(sizes) <= K * batch * N * channels * L // scan_module.CHUNK
+    assert max(sizes) <= K * batch * N * channels * L // scan_module._CHUNK
     all_states = K * batch * N * channels * L
     assert sum(sizes) < all_states / 2
 

@@ -102,7 +102,7 @@ def assert_equals_reference(scan: ModuleType, inputs: list[Tensor], tolerance: f
 def test_output_and_gradients_equal_the_plain_loop(
     scan: ModuleType, monkeypatch: pytest.MonkeyPatch, schedulers: int, sizes: tuple[int, int, int, int, int]
 ) -> None:
-    monkeypatch.setattr(scan, "SCHEDULERS", schedulers)
+    monkeypatch.setattr(scan, "_SCHEDULERS", schedulers)
     assert_equals_reference(scan, make_inputs(*sizes), 1e-5)
 
 
@@ -176,7 +176,7 @@ def test_the_kernels_compile_for_a_hopper_gpu(
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    constants = {"H": 8, "W": 8, "N": 16, "STATES": 16, "BLOCK": 32, "TOKENS": scan.CHUNK, **switches}
+    constants = {"H": 8, "W": 8, "N": 16, "STATES": 16, "BLOCK": 32, "TOKENS": scan._CHUNK, **switches}
     if switches.get("STORE") is False:
         constants["states_ptr"] = None
     function = getattr(scan, kernel)

@@ -85,7 +85,7 @@ def test_scan_reads_four_directions() -> None:
             delta = torch.nn.functional.softplus(dt @ layer.dt_weight[k].T + layer.dt_bias[k])[..., None]
             state = torch.exp(-delta * layer.A_log[k].exp()) * state + delta * b[:, None] * u[..., None]
             expected[:, i, j] += ((state * c[:, None]).sum(-1) + layer.D[k] * u).detach()
-    torch.testing.assert_close(layer.scan(x).detach(), expected)
+    torch.testing.assert_close(layer._scan(x).detach(), expected)
 
 
 def test_initial_values() -> None:

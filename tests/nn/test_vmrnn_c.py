@@ -19,9 +19,9 @@ def network(**changes: int) -> VMRNNC:
 
 def inputs(batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(1)
-    normal = 20 * torch.rand(batch, 8, 2, ROWS, COLS, generator=g)
-    frames = normal[:, :4] * 1.5 + torch.rand(batch, 4, 2, ROWS, COLS, generator=g)
-    return frames, normal, torch.rand(batch, 8, FEATURES, generator=g)
+    climatology = 20 * torch.rand(batch, 8, 2, ROWS, COLS, generator=g)
+    frames = climatology[:, :4] * 1.5 + torch.rand(batch, 4, 2, ROWS, COLS, generator=g)
+    return frames, climatology, torch.rand(batch, 8, FEATURES, generator=g)
 
 
 def trained(model: VMRNNC) -> VMRNNC:
@@ -36,34 +36,34 @@ def trained(model: VMRNNC) -> VMRNNC:
 
 
 def test_untrained_it_is_anomaly_persistence() -> None:
-    frames, normal, calendar = inputs()
-    busy = (frames.sum((1, 2, 3, 4)) / normal[:, :4].sum((1, 2, 3, 4)))[:, None, None, None, None]
-    departure = (frames - busy * normal[:, :4]).mean(1, keepdim=True)
-    expected = busy * normal[:, 4:] + 0.4 * departure
-    torch.testing.assert_close(network()(frames, normal, calendar), expected)
+    frames, climatology, calendar = inputs()
+    activity = (frames.sum((1, 2, 3, 4)) / climatology[:, :4].sum((1, 2, 3, 4)))[:, None, None, None, None]
+    anomaly = (frames - activity * climatology[:, :4]).mean(1, keepdim=True)
+    expected = activity * climatology[:, 4:] + 0.4 * anomaly
+    torch.testing.assert_close(network()(frames, climatology, calendar), expected)
 
 
 def test_a_peak_above_anything_seen_can_be_forecast() -> None:
-    frames, normal, calendar = inputs()
-    forecast = network()(100 * frames, normal, calendar)
+    frames, climatology, calendar = inputs()
+    forecast = network()(100 * frames, climatology, calendar)
     assert forecast.max() > 10 * frames.max()
 
 
 def test_samples_do_not_touch_each_other() -> None:
-    frames, normal, calendar = inputs()
+    frames, climatology, calendar = inputs()
     model = trained(network())
-    together = model(frames, normal, calendar)
-    alone = torch.cat([model(*(x[[i]] for x in (frames, normal, calendar))) for i in (0, 1)])
+    together = model(frames, climatology, calendar)
+    alone = torch.cat([model(*(x[[i]] for x in (frames, climatology, calendar))) for i in (0, 1)])
     torch.testing.assert_close(together, alone)
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_a_shorter_horizon_is_the_beginning_of_a_longer_one(horizon: int) -> None:
-    frames, normal, calendar = inputs()
+    frames, climatology, calendar = inputs()
     model = trained(network())
-    expected = model(frames, normal, calendar)[:, :horizon]
+    expected = model(frames, climatology, calendar)[:, :horizon]
     slots = 4 + horizon
-    torch.testing.assert_close(model(frames, normal[:, :slots], calendar[:, :slots], horizon=horizon), expected)
+    torch.testing.assert_close(model(frames, climatology[:, :slots], calendar[:, :slots], horizon=horizon), expected)
 
 
 def test_every_input_matters() -> None:
@@ -76,12 +76,12 @@ def test_every_input_matters() -> None:
         assert not torch.allclose(model(*changed), expected)
 
 
-def test_every_parameter_learns_and_a_nowhere_normal_city_does_not_break_it() -> None:
+def test_every_parameter_learns_and_a_city_without_traffic_does_not_break_it() -> None:
     model = trained(network()).train()
-    frames, normal, calendar = inputs()
-    normal[0] = 0
+    frames, climatology, calendar = inputs()
+    climatology[0] = 0
     frames[0] = 0
-    loss = model(frames, normal, calendar).square().mean()
+    loss = model(frames, climatology, calendar).square().mean()
     loss.backward()
     assert torch.isfinite(loss)
     for name, parameter in model.named_parameters():
@@ -91,26 +91,26 @@ def test_every_parameter_learns_and_a_nowhere_normal_city_does_not_break_it() ->
 
 def test_rows_and_columns_that_no_patch_divides() -> None:
     model = trained(vmrnn_c(7, 9, features=FEATURES, depth=1, embed=16).eval())
-    frames, normal, calendar = inputs()
-    assert model(frames[..., :7, :9], normal[..., :7, :9], calendar).shape == (2, 4, 2, 7, 9)
+    frames, climatology, calendar = inputs()
+    assert model(frames[..., :7, :9], climatology[..., :7, :9], calendar).shape == (2, 4, 2, 7, 9)
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
-    frames, normal, calendar = inputs()
-    with pytest.raises(ValueError, match="what is normal and the calendar of all 8 slots"):
-        network()(frames, normal[:, :7], calendar)
+    frames, climatology, calendar = inputs()
+    with pytest.raises(ValueError, match="the climatology and the calendar of all 8 slots"):
+        network()(frames, climatology[:, :7], calendar)
     with pytest.raises(ValueError, match="built for frames of"):
-        network()(frames[..., :4], normal[..., :4], calendar)
+        network()(frames[..., :4], climatology[..., :4], calendar)
     with pytest.raises(ValueError, match="horizon must be 1 to 4"):
-        network()(frames, normal, calendar, horizon=5)
+        network()(frames, climatology, calendar, horizon=5)
     with pytest.raises(ValueError, match="patterns must be 0 or more, but it is -1"):
         network(patterns=-1)
 
 
 def test_without_patterns_it_knows_none() -> None:
-    frames, normal, calendar = inputs()
+    frames, climatology, calendar = inputs()
     model = trained(network(patterns=0))
-    assert model(frames, normal, calendar).shape == (2, 4, 2, ROWS, COLS)
+    assert model(frames, climatology, calendar).shape == (2, 4, 2, ROWS, COLS)
     assert model.start.patterns.numel() == model.start.shares.numel() == 0
 
 

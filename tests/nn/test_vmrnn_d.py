@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from trafficcast.forecasting.model import ARCHITECTURES
-from trafficcast.nn import VMRNN, load_published, parameter_counts, vmrnn_d
+from trafficcast.nn import VMRNN, load_published_weights, parameter_counts, vmrnn_d
 from trafficcast.nn.published_weights import _published_name
 from trafficcast.nn.vmrnn_d import _PatchExpanding, _PatchMerging
 
@@ -26,7 +26,7 @@ def small(rows: int = 16, cols: int = 16, seed: int = 0, **changes: object) -> V
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_reproduces_the_published_network(dtype: torch.dtype) -> None:
     model = small()
-    load_published(model, VECTORS)
+    load_published_weights(model, VECTORS)
     model.to(dtype)
     with np.load(VECTORS, allow_pickle=False) as vectors:
         frames = torch.as_tensor(vectors["frames"]).to(dtype)
@@ -64,11 +64,11 @@ def test_reads_published_files_with_and_without_what_is_never_used(tmp_path: Pat
     save_file(weights, tmp_path / "all.safetensors")
     for file in ("live.safetensors", "all.safetensors"):
         model = small(seed=2)
-        load_published(model, tmp_path / file)
+        load_published_weights(model, tmp_path / file)
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in source.state_dict().items())
     for unknown in ("Upsample.layers.0.VSBs.1.linear.bias", "ST.layer.VSBs.1.linear.bias"):
         with pytest.raises(ValueError, match=unknown.replace(".", r"\.")):
-            load_published(model, {**weights, unknown: torch.zeros(64)})
+            load_published_weights(model, {**weights, unknown: torch.zeros(64)})
 
 
 def test_a_parameter_that_no_published_network_has_is_named() -> None:
@@ -136,14 +136,14 @@ def test_every_cell_keeps_its_own_state() -> None:
     state, outputs = None, []
     with torch.no_grad():
         for t in range(3):
-            output, state = model.step(frames[:, t], state)
+            output, state = model._step(frames[:, t], state)
             outputs.append(output)
         assert torch.equal(torch.stack(outputs, dim=1), model(frames, horizon=1))
         shapes = [(2, 8, 8, 16), (2, 4, 4, 32), (2, 2, 2, 64), (2, 4, 4, 32)]
         assert [(hidden.shape, cell.shape) for hidden, cell in state] == [(shape, shape) for shape in shapes]
         for i in range(4):
             forgotten = [(torch.zeros_like(h), c) if i == j else (h, c) for j, (h, c) in enumerate(state)]
-            assert not torch.equal(model.step(frames[:, 0], forgotten)[0], model.step(frames[:, 0], state)[0])
+            assert not torch.equal(model._step(frames[:, 0], forgotten)[0], model._step(frames[:, 0], state)[0])
 
 
 def test_drop_path_rises_on_the_way_down_and_is_the_same_on_the_way_up() -> None:

@@ -25,7 +25,6 @@ import trafficcast.training.loop
 from pipelines.cli.main import main as command_line
 from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError, JobError
-from trafficcast.forecasting.climatology import _FEATURES
 from trafficcast.forecasting.model import build, load_model
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset
@@ -61,8 +60,8 @@ def trained(name: str, settings: TrainingSettings, checkpoint: Path, **options: 
         with torch.no_grad():
             for parameter in network.parameters():  # some start at zero, where others get no gradient at first
                 parameter += 0.01
-        calendar = rng.random((30, _FEATURES)).astype(np.float32)
-        context, unit = {"normal": (flows + rng.random(flows.shape)).astype(np.float32), "calendar": calendar}, 1.0
+        calendar = rng.random((30, 6)).astype(np.float32)
+        context, unit = {"climatology": (flows + rng.random(flows.shape)).astype(np.float32), "calendar": calendar}, 1.0
     windows = _windows_of(flows, unit, context, np.arange(11), np.arange(15, 20))
     given: dict[str, Any] = {"resume": False, "progress": lambda items, *_: items, **options}
     state = _train(

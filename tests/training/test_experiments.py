@@ -15,13 +15,13 @@ from trafficcast.nn import parameter_counts, vmrnn_b
 from trafficcast.nn.vmrnn import CONVOLUTIONS, SS2D
 from trafficcast.training.experiments import (
     _EXPERIMENTS,
-    _PUBLISHED_TRAINING,
+    _PAPER_TRAINING,
     _RESULTS,
     _SCORES,
     _find_experiment,
-    _markdown,
     _picture,
     _read_table,
+    _results_text,
     _Variant,
     _write_table,
 )
@@ -89,7 +89,7 @@ def test_every_choice_is_left_out_alone() -> None:
 
 
 def test_taxibj_is_trained_as_published() -> None:
-    settings = _PUBLISHED_TRAINING
+    settings = _PAPER_TRAINING
     assert (settings.epochs, settings.batch_size, settings.seed, settings.weight_decay) == (200, 16, 42, 0.0)
     assert (settings.ema, settings.clip, settings.views) == (0.0, 0.0, False)
     rates = [_learning_rate(settings, step, 200 * 10) for step in range(200 * 10)]
@@ -103,7 +103,7 @@ def test_taxibj_is_trained_as_published() -> None:
 
 
 def test_the_published_figures_of_vmrnn() -> None:
-    assert _EXPERIMENTS["taxibj"].published["VMRNN (arXiv 2403.16536)"] == {
+    assert _EXPERIMENTS["taxibj"].papers["VMRNN (arXiv 2403.16536)"] == {
         "mse": 0.2887,
         "mae_sum": 14.69,
         "ssim_openstl": 0.9858,
@@ -134,10 +134,10 @@ def test_a_squared_loss_weighs_all_cells_alike() -> None:
     def network(history: torch.Tensor, horizon: int, **_: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(history), horizon, 2, 2, 2)
 
-    frames, normal = torch.ones(1, 8, 2, 2, 2), torch.zeros(1, 8, 2, 2, 2)
-    busy = normal.clone()
+    frames, climatology = torch.ones(1, 8, 2, 2, 2), torch.zeros(1, 8, 2, 2, 2)
+    busy = climatology.clone()
     busy[..., 0, 0] = 99.0
-    contexts = {"quiet": {"normal": normal}, "busy": {"normal": busy}}
+    contexts = {"quiet": {"climatology": climatology}, "busy": {"climatology": busy}}
     losses = {
         (loss, name): float(_forecast_loss(network, frames, context, loss))  # type: ignore[arg-type]
         for loss in ("counts", "squared")
@@ -182,7 +182,7 @@ def test_the_table_has_mean_spread_and_the_difference_seed_by_seed() -> None:
         row("plain", 43, 5.7, best_epoch=3, seconds_per_epoch=float("nan")),
         row("dilated", 44, 9.0),
     ]
-    text = _markdown("convolution", rows, 20, "trafficcast experiment convolution")
+    text = _results_text("convolution", rows, 20, "trafficcast experiment convolution")
     lines = text.splitlines()
     assert "`trafficcast experiment convolution`" in lines
     header = next(line for line in lines if line.startswith("| variant"))
@@ -197,7 +197,7 @@ def test_the_table_has_mean_spread_and_the_difference_seed_by_seed() -> None:
 
 
 def test_the_table_of_taxibj_stands_beside_what_is_published() -> None:
-    text = _markdown("taxibj", [row("chosen-by-test", 42, 9.0, mse=0.3, mae_sum=15, ssim_openstl=0.98)], 30, "c")
+    text = _results_text("taxibj", [row("chosen-by-test", 42, 9.0, mse=0.3, mae_sum=15, ssim_openstl=0.98)], 30, "c")
     assert "| chosen-by-test | 1,234 | 1 | 2 of 5 | 1.5 | 0.3000 | 15.00 | 0.9800 | 1.00 | 9.00 |" in text
     assert "| VMRNN (arXiv 2403.16536), published |  |  |  |  | 0.2887 | 14.69 | 0.9858 |  |  |" in text
 

@@ -17,11 +17,11 @@ from trafficcast.forecasting.inference import pick_device
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c
 from trafficcast.training.dataset import _windows_of
 from trafficcast.training.loop import (
-    _decayed_or_not,
+    _augment,
     _forecast_loss,
     _learning_rate,
+    _parameter_groups,
     _Progress,
-    _seen_otherwise,
     _train,
     _Trained,
 )
@@ -53,8 +53,8 @@ def run(
     flows = rng.integers(0, 50, (40, 2, 8, 8))
     context, unit = {}, SCALE
     if isinstance(model, VMRNNC):
-        normal = flows + rng.normal(0, 3, flows.shape).clip(0)
-        context, unit = {"normal": normal.astype(np.float32), "calendar": np.zeros((40, 6), np.float32)}, 1.0
+        climatology = flows + rng.normal(0, 3, flows.shape).clip(0)
+        context, unit = {"climatology": climatology.astype(np.float32), "calendar": np.zeros((40, 6), np.float32)}, 1.0
     training, validation = _windows_of(flows, unit, context, np.arange(0, 18), np.arange(20, 30))
     device = torch.device("cpu")
     return _train(model, training, validation, unit, settings, device, checkpoint, identity, resume, progress, on_epoch)
@@ -235,7 +235,7 @@ def test_any_other_failure_of_torch_stays_what_it_is(tmp_path: Path) -> None:
 def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     model = conditioned()
     flows = np.random.default_rng(0).integers(0, 50, (20, 2, 8, 8))
-    context = {"normal": flows.astype(np.float32), "calendar": np.zeros((20, 6), np.float32)}
+    context = {"climatology": flows.astype(np.float32), "calendar": np.zeros((20, 6), np.float32)}
     (training,) = _windows_of(flows, 1.0, context, np.arange(0, 12))
     device, checkpoint = torch.device("cpu"), tmp_path / "c.safetensors"
     trained = _train(model, training, None, 1.0, SETTINGS, device, checkpoint, "data", False, quiet, lambda state: None)
@@ -255,24 +255,24 @@ def test_the_average_of_the_weights_is_what_is_kept(tmp_path: Path) -> None:
     assert 0 < averaged.best[name].norm() < plain.best[name].norm()  # from zero the average lags behind
 
 
-def test_another_view_turns_frames_and_what_is_normal_alike() -> None:
-    frames, normal = torch.rand(2, 8, 2, 4, 4), torch.rand(2, 8, 2, 4, 4)
+def test_augmentation_moves_frames_and_climatology_alike() -> None:
+    frames, climatology = torch.rand(2, 8, 2, 4, 4), torch.rand(2, 8, 2, 4, 4)
     calendar = torch.rand(2, 8, 6)
-    context = {"normal": normal, "calendar": calendar}
-    seen, told = _seen_otherwise(frames, context, 0.5, 0.4, 0.9, 0.0, 0.0)
-    assert torch.equal(seen, frames.flip(-1).transpose(-1, -2))
-    assert torch.equal(told["normal"], normal.flip(-1).transpose(-1, -2))
-    assert torch.equal(told["calendar"], calendar)
-    oblong, _ = _seen_otherwise(frames[..., :3], {}, 0.0, 0.99, 0.99, 0.0, 0.0)
+    context = {"climatology": climatology, "calendar": calendar}
+    moved, inputs = _augment(frames, context, 0.5, 0.4, 0.9, 0.0, 0.0)
+    assert torch.equal(moved, frames.flip(-1).transpose(-1, -2))
+    assert torch.equal(inputs["climatology"], climatology.flip(-1).transpose(-1, -2))
+    assert torch.equal(inputs["calendar"], calendar)
+    oblong, _ = _augment(frames[..., :3], {}, 0.0, 0.99, 0.99, 0.0, 0.0)
     assert torch.equal(oblong, frames[..., :3].flip(-2))
-    shifted, told = _seen_otherwise(frames, context, 0.0, 0.0, 0.0, 0.25, 0.75)
+    shifted, inputs = _augment(frames, context, 0.0, 0.0, 0.0, 0.25, 0.75)
     assert torch.equal(shifted[..., 1, 3], frames[..., 0, 0]) and torch.equal(shifted[..., 0, 0], frames[..., 3, 1])
-    assert torch.equal(told["normal"], normal.roll((1, 3), (-2, -1)))
+    assert torch.equal(inputs["climatology"], climatology.roll((1, 3), (-2, -1)))
 
 
 def test_weight_decay_is_for_matrices_alone() -> None:
     model = network()
-    decayed, others = (group["params"] for group in _decayed_or_not(model, 0.1))
+    decayed, others = (group["params"] for group in _parameter_groups(model, 0.1))
     names = {id(p): name for name, p in model.named_parameters()}
     assert {id(p) for p in decayed} | {id(p) for p in others} == set(names) and not set(map(id, decayed)) & set(
         map(id, others)

@@ -60,7 +60,7 @@ def small(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[_Windows, _Windows]]:
+def windows_of_trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[_Windows, _Windows]]:
     """The training and validation windows that each training was given."""
     given: list[tuple[_Windows, _Windows]] = []
     train = pipeline._train
@@ -123,8 +123,8 @@ def test_its_training_is_that_of_the_train_command(
         assert row["rmse"] == pytest.approx(float(epoch["valid_rmse"]), rel=1e-5)
 
 
-def test_what_a_variant_is_told(
-    trafficcast: Callable[..., Any], small: Path, config: Path, told: list[tuple[_Windows, _Windows]]
+def test_the_inputs_of_a_variant(
+    trafficcast: Callable[..., Any], small: Path, config: Path, windows_of_trainings: list[tuple[_Windows, _Windows]]
 ) -> None:
     assert trafficcast("experiment", "choices", "--seeds", 1, "--epochs", 1, "--device", "cpu", *ENDS).code == 0
     city = load_config(config).city("small")
@@ -135,14 +135,14 @@ def test_what_a_variant_is_told(
     )
     fitted, times = flows.isel(time=slice(96)), flows["time"].values
     of_all = WeekdayClimatology.fit(city, fitted).at(times)
-    (usual, validation), (no_calendar, _), (own_day, _), (published, _) = told
+    (usual, validation), (no_calendar, _), (own_day, _), (published, _) = windows_of_trainings
     assert validation.context is usual.context or validation.context == usual.context
-    assert (usual.context["normal"].numpy()[:96] == climatology_of_other_days(city, fitted)).all()
-    assert (usual.context["normal"].numpy()[96:] == of_all[96:]).all()
+    assert (usual.context["climatology"].numpy()[:96] == climatology_of_other_days(city, fitted)).all()
+    assert (usual.context["climatology"].numpy()[96:] == of_all[96:]).all()
     assert (usual.context["calendar"].numpy() == calendar_features(city, times)).all()
     assert not no_calendar.context["calendar"].any()
-    assert torch.equal(no_calendar.context["normal"], usual.context["normal"])
-    assert (own_day.context["normal"].numpy() == of_all).all()
+    assert torch.equal(no_calendar.context["climatology"], usual.context["climatology"])
+    assert (own_day.context["climatology"].numpy() == of_all).all()
     assert torch.equal(own_day.context["calendar"], usual.context["calendar"])
     assert published.context == {} and float(published.frames[:96].max()) == 1.0
     # 96 slots of training hold 89 windows; those of validation have their targets in its 24 slots.
@@ -246,7 +246,7 @@ def windows(config: Path, monkeypatch: pytest.MonkeyPatch, trafficcast: Callable
 def test_taxibj_chosen_by_test_as_published_and_by_validation(
     trafficcast: Callable[..., Any],
     windows: dict[str, np.ndarray],
-    told: list[tuple[_Windows, _Windows]],
+    windows_of_trainings: list[tuple[_Windows, _Windows]],
     config: Path,
 ) -> None:
     ran = trafficcast("experiment", "taxibj", "--epochs", 2, "--seeds", 1, "--device", "cpu")
@@ -258,7 +258,7 @@ def test_taxibj_chosen_by_test_as_published_and_by_validation(
     for row in (by_test, by_validation):  # the published MSE is a sum over 2 x 8 x 8 values in [0, 1]
         assert float(row["mse"]) == pytest.approx(128 * (float(row["rmse"]) / 1292) ** 2, rel=1e-5)
 
-    (whole, test), (training, validation) = told
+    (whole, test), (training, validation) = windows_of_trainings
 
     def seen(given: _Windows) -> np.ndarray:
         return given.batch(torch.arange(len(given.starts)))[0].numpy()

@@ -183,8 +183,11 @@ def test_weights_fit_every_grid(name: str) -> None:
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        ({"depth": 2}, r"cell\.blocks\.1\.norm\.weight has no place there and the shape \(16,\) in this network"),
-        ({"channels": 3}, r"embedding\.proj\.weight has the shape \(16, 2, 4, 4\) there and the shape \(16, 3, 4, 4\)"),
+        ({"depth": 2}, r"cell\.blocks\.1\.norm\.weight is missing there and has the shape \(16,\) in this network"),
+        (
+            {"channels": 3},
+            r"embedding\.proj\.weight has the shape \(16, 2, 4, 4\) there and has the shape \(16, 3, 4, 4\)",
+        ),
         ({"d_state": 8}, r"cell\.blocks\.0\.ss2d\."),
     ],
 )

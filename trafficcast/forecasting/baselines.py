@@ -1,4 +1,4 @@
-"""The baselines that every forecast is scored beside, weak and strong."""
+"""The baselines beside which every forecast is scored."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import xarray as xr
 
 from trafficcast.config.city import HISTORY, HORIZON, City, target_times
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, climatology_of_other_days
-from trafficcast.forecasting.windows import _gather
+from trafficcast.forecasting.windows import _gather, _window_times
 
 WEEK = np.timedelta64(168, "h")
 
 
 class _Persistence:
-    """The last observed slot again."""
+    """Forecasts the last observed slot again."""
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
         """See Forecaster."""
@@ -25,22 +25,19 @@ class _Persistence:
 
 @dataclass(frozen=True)
 class _ScaledClimatology:
-    """Climatology times the ratio of the history's sum, both flow kinds, to the same sum of its climatology."""
+    """Forecasts the climatology times the activity of the history."""
 
     climatology: Climatology
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
-        """See Forecaster. Where climatology knows no traffic at all the ratio is 1."""
-        city, axes = self.climatology.city, (1, 2, 3, 4)
-        past = init_times[:, None] - city.slot * np.arange(history.shape[1], 0, -1)
-        seen, normal = history.sum(axes, dtype=np.float64), self.climatology.at(past).sum(axes, dtype=np.float64)
-        ratio = np.divide(seen, normal, out=np.ones_like(seen), where=normal > 0)
-        return (self.climatology.forecast(history, init_times) * ratio[:, None, None, None, None]).astype(np.float32)
+        """See Forecaster."""
+        climatology = self.climatology.at(_window_times(self.climatology.city, init_times))
+        return (climatology[:, HISTORY:] * _activity(history, climatology)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _LastWeek:
-    """The slot 168 hours earlier; climatology where that slot was not observed."""
+    """Forecasts the slot 168 hours earlier; climatology where that slot was not observed."""
 
     flows: xr.Dataset
     climatology: Climatology
@@ -57,50 +54,83 @@ class _LastWeek:
 
 @dataclass(frozen=True)
 class AnomalyPersistence:
-    """What is normal there and then, as busy as the history was, plus a share of how the history's cells differed.
+    """The strongest baseline that forecasts each cell from the cell itself and the city's activity.
 
-    `weights`: (lead), that share. The strongest baseline that looks at one cell at a time.
+    Anomaly persistence: climatology scaled by the history's activity, plus a fitted share of each cell's mean anomaly.
+
+    Attributes
+    ----------
+    climatology
+        The climatology by day of the week.
+    weights
+        Shares (lead) of the mean anomaly, between 0 and 1.
     """
 
-    normal: WeekdayClimatology
+    climatology: WeekdayClimatology
     weights: np.ndarray
 
     @classmethod
     def fit(cls, city: City, flows: xr.Dataset, starts: np.ndarray) -> Self:
-        """Least squares over the windows at positions `starts` of training flows; normal is what the other days say."""
+        """Fit the weights by least squares, with the climatology of other days.
+
+        Parameters
+        ----------
+        city
+            The city.
+        flows
+            Its training flows.
+        starts
+            Positions (n) of windows in `flows`.
+
+        Returns
+        -------
+        Self
+            The baseline.
+        """
         values = flows["flow"].values.astype(np.float32)
-        windows, normal = _gather(values, starts), _gather(climatology_of_other_days(city, flows), starts)
-        level, departure = _anomaly(windows[:, :HISTORY], normal)
-        missing = windows[:, HISTORY:] - level
+        windows, climatology = _gather(values, starts), _gather(climatology_of_other_days(city, flows), starts)
+        scaled, anomaly = _scaled_and_anomaly(windows[:, :HISTORY], climatology)
+        later_anomaly = windows[:, HISTORY:] - scaled
         axes = (0, 2, 3, 4)
-        weights = (departure * missing).sum(axes) / np.maximum((departure**2).sum(axes), 1e-9)
+        weights = (anomaly * later_anomaly).sum(axes) / np.maximum((anomaly**2).sum(axes), 1e-9)
         return cls(WeekdayClimatology.fit(city, flows), weights.clip(0, 1).astype(np.float32))
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
-        """See Forecaster."""
-        city = self.normal.city
-        times = np.asarray(init_times)[:, None] + city.slot * np.arange(-HISTORY, HORIZON)
-        level, departure = _anomaly(history, self.normal.at(times))
-        return (level + self.weights[:, None, None, None] * departure).clip(min=0)
+        """Forecast the slots after a history; see Forecaster.
+
+        Parameters
+        ----------
+        history
+            Flows (n, HISTORY, flow kind, row, col), vehicles per slot.
+        init_times
+            Init times (n), naive UTC.
+
+        Returns
+        -------
+        np.ndarray
+            Forecasts (n, HORIZON, flow kind, row, col), vehicles per slot.
+        """
+        climatology = self.climatology.at(_window_times(self.climatology.city, init_times))
+        scaled, anomaly = _scaled_and_anomaly(history, climatology)
+        return (scaled + self.weights[:, None, None, None] * anomaly).clip(min=0)
 
 
-def _anomaly(history: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From history and what is normal, (n, slot, flow kind, row, col), vehicles per slot, of the same slots and later.
+def _scaled_and_anomaly(history: np.ndarray, climatology: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the later slots' climatology times the activity, (n, HORIZON, ...), and the mean anomaly, (n, 1, ...).
 
-    Normal in the later slots times how busy the history was: (n, HORIZON, ...); the history's mean departure from the
-    same: (n, 1, ...).
+    The mean anomaly is that of the history (n, HISTORY, flow kind, row, col) from its climatology times the activity;
+    `climatology` is of the history's slots and of the later ones.
     """
-    before, after = normal[:, :HISTORY], normal[:, HISTORY:]
-    busy = _activity(history, normal)
-    return busy * after, (history - busy * before).mean(axis=1, keepdims=True)
+    activity = _activity(history, climatology).astype(np.float32)
+    anomaly = (history - activity * climatology[:, :HISTORY]).mean(axis=1, keepdims=True)
+    return activity * climatology[:, HISTORY:], anomaly
 
 
-def _activity(history: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """All of a history over all that is normal in its slots, 1 where nothing is: (n, 1, 1, 1, 1).
+def _activity(history: np.ndarray, climatology: np.ndarray) -> np.ndarray:
+    """Return the history's sum over that of its climatology, (n, 1, 1, 1, 1) float64; 1 where the latter is 0.
 
-    From history and what is normal, (n, slot, flow kind, row, col), of the same slots and maybe later.
+    Both are (n, slot, flow kind, row, col); `climatology` may go on after the history.
     """
     axes = (1, 2, 3, 4)
-    seen, expected = history.sum(axes, dtype=np.float64), normal[:, :HISTORY].sum(axes, dtype=np.float64)
-    busy = np.divide(seen, expected, out=np.ones_like(seen), where=expected > 0).astype(np.float32)
-    return busy[:, None, None, None, None]
+    total, expected = (x[:, :HISTORY].sum(axes, dtype=np.float64, keepdims=True) for x in (history, climatology))
+    return np.divide(total, expected, out=np.ones_like(total), where=expected > 0)

@@ -1,4 +1,4 @@
-"""Forecasters: history in, four frames out, in vehicles per slot; here the protocol and the networks behind it."""
+"""The protocol of all forecasters, and the networks as forecasters."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ import numpy as np
 import torch
 from torch import nn
 
-from trafficcast.config.city import HORIZON
 from trafficcast.forecasting.climatology import WeekdayClimatology, calendar_features
-from trafficcast.forecasting.inference import Function, forecasting
+from trafficcast.forecasting.inference import Function, forecast_function
+from trafficcast.forecasting.windows import _window_times
 
 _INFERENCE_BATCH = 16
 _CUDA_INFERENCE_BATCH = 256
 
 
 class Forecaster(Protocol):
-    """What every model and every baseline can do."""
+    """A model or a baseline: forecasts the slots after a history."""
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
-        """The HORIZON slots from each init time on.
+        """Forecast the HORIZON slots from each init time on.
 
-        Args:
-            history: (n, HISTORY, flow kind, row, col) float32, vehicles per slot, the slots just before.
-            init_times: (n) datetime64, naive UTC, starts of the first slots forecast.
+        Parameters
+        ----------
+        history
+            Flows (n, HISTORY, flow kind, row, col) float32 of the slots just before, vehicles per slot.
+        init_times
+            Init times (n), the starts of the first slots forecast, naive UTC.
 
         Returns
         -------
-            (n, HORIZON, flow kind, row, col) float32, vehicles per slot.
+        np.ndarray
+            Forecasts (n, HORIZON, flow kind, row, col) float32, vehicles per slot.
         """
         ...
 
 
 @dataclass(frozen=True)
 class _VmrnnForecaster:
-    """A trained published network. `scale`: the training maximum, vehicles per slot; it knows frames / scale."""
+    """VMRNN-B or VMRNN-D, which reads frames divided by `scale`, the training maximum, vehicles per slot."""
 
     network: nn.Module
     scale: float
@@ -50,32 +54,50 @@ class _VmrnnForecaster:
 
     @cached_property
     def _network(self) -> Function:
-        return forecasting(self.network, self.device)
+        return forecast_function(self.network, self.device)
 
 
 @dataclass(frozen=True)
 class _ConditionedForecaster:
-    """A trained network that knows vehicles per slot, what is normal and the calendar."""
+    """VMRNN-C or its linear forecast, which reads vehicles per slot, the climatology and the calendar."""
 
     network: nn.Module
-    normal: WeekdayClimatology
+    climatology: WeekdayClimatology
     device: torch.device
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
-        """See Forecaster. What the network forecasts below zero is zero."""
-        city = self.normal.city
-        times = init_times[:, None] + city.slot * np.arange(-history.shape[1], HORIZON)
-        calendar = calendar_features(city, times.ravel()).reshape(*times.shape, -1)
-        inputs = {"frames": np.asarray(history, np.float32), "normal": self.normal.at(times), "calendar": calendar}
+        """See Forecaster. Negative outputs of the network become zero."""
+        city = self.climatology.city
+        times = _window_times(city, init_times)
+        inputs = {
+            "frames": np.asarray(history, np.float32),
+            "climatology": self.climatology.at(times),
+            "calendar": calendar_features(city, times.ravel()).reshape(*times.shape, -1),
+        }
         return in_batches(self._network, self.device, inputs).clip(min=0)
 
     @cached_property
     def _network(self) -> Function:
-        return forecasting(self.network, self.device)
+        return forecast_function(self.network, self.device)
 
 
 def in_batches(forecast: Function, device: torch.device, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Forecasts (n, HORIZON, flow kind, row, col) of inputs (n, ...) by name, on their scale (see `forecasting`)."""
+    """Run a network over inputs, batch by batch.
+
+    Parameters
+    ----------
+    forecast
+        The network, see `forecast_function`.
+    device
+        Its device.
+    inputs
+        Inputs (n, ...) by name, `frames` among them.
+
+    Returns
+    -------
+    np.ndarray
+        Forecasts (n, HORIZON, flow kind, row, col), in the unit of `frames`.
+    """
     size = _CUDA_INFERENCE_BATCH if device.type == "cuda" else _INFERENCE_BATCH
     tensors = {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
     batches = [

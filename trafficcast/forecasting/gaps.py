@@ -1,4 +1,4 @@
-"""Histories with gaps: what was not observed is filled with what is normal then, as busy as the rest was."""
+"""Fill unobserved slots of a history with the climatology, scaled by the activity of the observed slots."""
 
 from __future__ import annotations
 
@@ -12,20 +12,32 @@ from trafficcast.forecasting.climatology import Climatology
 def filled_history(
     flows: xr.Dataset | None, climatology: Climatology, init_time: np.ndarray | np.datetime64
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The four slots before `init_time`, (1, HISTORY, flow kind, row, col) float32, vehicles per slot.
+    """Read the slots before an init time and fill those that were not observed.
 
-    A slot that `flows` does not hold, or not as observed, is filled from climatology times the ratio of the observed
-    slots' sum to that of their climatology, 1 without any. Beside it the starts of the slots that were filled.
+    Parameters
+    ----------
+    flows
+        The city's flows; None where there are none.
+    climatology
+        The city's climatology.
+    init_time
+        The init time, naive UTC.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        The history (1, HISTORY, flow kind, row, col) float32, vehicles per slot; and the starts (n) of the filled
+        slots, naive UTC. Without any observed slot the activity is 1.
     """
     city = climatology.city
     times = (init_time - city.slot * np.arange(HISTORY, 0, -1)).astype("datetime64[us]")
     history = climatology.at(times).astype(np.float32)
-    seen = np.zeros(HISTORY, bool)
+    known = np.zeros(HISTORY, bool)
     if flows is not None:
         observed = flows.isel(time=flows["observed"].values & np.isin(flows["time"].values, times))
-        seen = np.isin(times, observed["time"].values)
+        known = np.isin(times, observed["time"].values)
         counts = observed["flow"].values.astype(np.float32)
-        normal = history[seen].sum(dtype=np.float64)
-        history *= np.float32(counts.sum(dtype=np.float64) / normal if normal > 0 else 1.0)
-        history[seen] = counts
-    return history[None], times[~seen]
+        expected = history[known].sum(dtype=np.float64)
+        history *= np.float32(counts.sum(dtype=np.float64) / expected if expected > 0 else 1.0)
+        history[known] = counts
+    return history[None], times[~known]

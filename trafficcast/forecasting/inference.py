@@ -1,9 +1,9 @@
-"""How networks run on CUDA: in bfloat16 around the scan, and as CUDA graphs. Elsewhere they are just called.
+"""Run networks fast on CUDA: in bfloat16 except for the scan, and as CUDA graphs. Other devices call them plainly.
 
 A forecast of VMRNN-B is some five thousand operations, a training step more, and most take longer to start one by one
-than to run. A CUDA graph is such a sequence captured once and started as a whole. A replay does what was captured, at
-the addresses of then: so the inputs are copied to where they were, what stays (weights, moments) is changed in place,
-and nothing in the sequence may wait for the device or depend on a value that only the host knows.
+than to run. A CUDA graph is such a sequence, captured once and started as a whole. A replay repeats the captured
+operations at the same addresses: so inputs are copied to the addresses of the capture, weights and moments are changed
+in place, and nothing in the sequence may wait for the device or depend on a value that only the host knows.
 """
 
 from __future__ import annotations
@@ -20,53 +20,92 @@ from trafficcast.config.city import HORIZON
 from trafficcast.errors import InputError
 
 _log = logging.getLogger("trafficcast")
-# Calls of one shape before its graph is captured: kernels are compiled and the optimizer's moments made in the first,
-# and who asks for a forecast or two need not wait for a capture.
+# Calls of one shape before its graph is captured: the first call compiles kernels and makes the optimizer's moments,
+# and a command that makes a forecast or two need not wait for a capture.
 EAGER_CALLS = 3
 
 Function = Callable[..., Tensor]
 
 
-def graphed(function: Function, device: torch.device) -> Function:
-    """`function` of named tensors as CUDA graphs (see `Graphs`), on another device as it is."""
-    return _Graphs(function, device) if device.type == "cuda" else function
+def with_cuda_graphs(function: Function, device: torch.device) -> Function:
+    """Run a function as CUDA graphs where the device is a CUDA GPU.
+
+    Parameters
+    ----------
+    function
+        A function of named tensors.
+    device
+        The device of the tensors.
+
+    Returns
+    -------
+    Function
+        The function with CUDA graphs; on another device the function itself.
+    """
+    return _CudaGraphs(function, device) if device.type == "cuda" else function
 
 
-def fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products shall be in bfloat16 there: on CUDA from compute capability 8.0 on."""
+def uses_bfloat16(device: torch.device) -> bool:
+    """Tell whether matrix products are computed in bfloat16 on a device.
+
+    Parameters
+    ----------
+    device
+        The device.
+
+    Returns
+    -------
+    bool
+        Whether it is a CUDA GPU of compute capability 8.0 or higher.
+    """
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def forecasting(network: nn.Module, device: torch.device) -> Function:
-    """A function of `frames` (n, HISTORY, flow kind, row, col) and context, by name, on the device.
+def forecast_function(network: nn.Module, device: torch.device) -> Function:
+    """Make a function that forecasts with a network, and move the network to the device.
 
-    It returns the network's forecasts, (n, HORIZON, flow kind, row, col) float32. Later changes of the weights count.
+    Later changes of the network's weights change the function's forecasts.
+
+    Parameters
+    ----------
+    network
+        The network.
+    device
+        The device on which it runs.
+
+    Returns
+    -------
+    Function
+        A function of `frames` (n, HISTORY, flow kind, row, col) and the network's other inputs, by name, on the
+        device. It returns forecasts (n, HORIZON, flow kind, row, col) float32.
     """
     network.to(device)
-    bfloat16 = fast_in_bfloat16(device)
+    bfloat16 = uses_bfloat16(device)
 
-    def forecast(frames: Tensor, **context: Tensor) -> Tensor:
+    def _forecast(frames: Tensor, **context: Tensor) -> Tensor:
         network.eval()
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             outputs: Tensor = network(frames, horizon=HORIZON, **context)
             return outputs[:, -HORIZON:].float()
 
-    return graphed(forecast, device)
+    return with_cuda_graphs(_forecast, device)
 
 
 @dataclass(frozen=True)
 class _Captured:
+    """A CUDA graph with the tensors that it reads and writes."""
+
     graph: torch.cuda.CUDAGraph
     inputs: dict[str, Tensor]
     output: Tensor
 
 
 @dataclass
-class _Graphs:
-    """A function of named tensors, captured as a CUDA graph for every shape of theirs that comes up again and again.
+class _CudaGraphs:
+    """A function of named tensors, captured as a CUDA graph for every combination of shapes that repeats.
 
-    Random numbers are new in every replay, for the device's own generator is registered with every graph. Where a
-    function cannot be captured it is called as it is, which is slower and gives the same.
+    Random numbers are new in every replay, because the device's own generator is registered with every graph. A
+    function that cannot be captured is called plainly, which is slower and has the same result.
     """
 
     function: Function
@@ -76,12 +115,12 @@ class _Graphs:
     _possible: bool = True
 
     def __post_init__(self) -> None:
-        # Capturing needs a stream of its own, on which the eager calls before it have run.
+        # A capture needs a stream of its own, on which the eager calls before it have run.
         self._stream = torch.cuda.Stream(self.device)
-        self._pool = torch.cuda.graph_pool_handle()  # graphs that never run at once share their memory
+        self._pool = torch.cuda.graph_pool_handle()  # CUDA graphs that never run at once share their memory
 
     def __call__(self, **inputs: Tensor) -> Tensor:
-        """The function's result, a tensor of the caller's own."""
+        """Return the function's result, a tensor that no later call overwrites."""
         shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in inputs.items())
         if self._possible and shapes not in self._captured and self._calls[shapes] >= EAGER_CALLS:
             self._capture(shapes, inputs)
@@ -95,6 +134,7 @@ class _Graphs:
         return captured.output.clone()
 
     def _eagerly(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Call the function without a CUDA graph, on the stream of the captures."""
         here = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream):
@@ -103,11 +143,11 @@ class _Graphs:
         return output
 
     def _capture(self, shapes: tuple[object, ...], inputs: dict[str, Tensor]) -> None:
-        """Record what the function does; nothing of it is done yet."""
+        """Capture the function's operations without running them."""
         static = {name: torch.empty_like(tensor) for name, tensor in inputs.items()}
         graph = torch.cuda.CUDAGraph()
         try:
-            # `thread_local`: other threads, such as the one that watches over NCCL, go on as they are.
+            # `thread_local` does not disturb other threads, such as NCCL's watchdog.
             # The outer context is for a capture that fails, after which the inner one does not restore the stream.
             with (
                 torch.cuda.stream(self._stream),
@@ -124,11 +164,26 @@ class _Graphs:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, else MPS, else the CPU. Raises InputError for a device this machine does not have."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """Choose a device by name.
+
+    Parameters
+    ----------
+    name
+        A device such as `cuda`, `cuda:1`, `mps` or `cpu`; `auto` is the first of these kinds that the machine has.
+
+    Returns
+    -------
+    torch.device
+        The device.
+
+    Raises
+    ------
+    InputError
+        This machine does not have the device.
+    """
+    available = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available.get(name.split(":")[0], False):
-        there = ", ".join(kind for kind, there in available.items() if there)
-        raise InputError(f"this machine has no device '{name}'; it has: {there}")
+        return torch.device(available[0])
+    if name.split(":")[0] not in available:
+        raise InputError(f"this machine has no device '{name}'; it has: {', '.join(available)}")
     return torch.device(name)

@@ -1,9 +1,9 @@
-"""Prediction intervals by split conformal prediction: how far truths lay from forecasts made without knowing them.
+"""Prediction intervals by split conformal prediction: bounds from the residuals of earlier forecasts.
 
-Residuals of forecasts that chose nothing are grouped by lead, flow kind and activity level, a level of the PREDICTED
-flow, which is known when a forecast is made. A group's quantiles bound the next truth (Lei et al. 2018, arXiv
-1604.04173; groups: Vovk 2012, arXiv 1209.2673): of exchangeable truths at least the nominal share lies inside. See
-docs/intervals.md.
+The residuals are those of forecasts that chose nothing. They are grouped by lead, flow kind and activity level, which
+is a level of the PREDICTED flow, because that is known when a forecast is made. A group's quantiles bound the next
+truth (Lei et al. 2018, arXiv 1604.04173; groups: Vovk 2012, arXiv 1209.2673): of exchangeable truths at least the
+nominal share lies inside. See docs/intervals.md.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from trafficcast.errors import InputError
 from trafficcast.files import atomic
 
 _LEVELS = (0.80, 0.95)
-# Shares of the predictions below each activity level: every fourth level halves what lies above, so that the few busy
-# cells have levels of their own.
+# Shares of the predictions below each activity level: every fourth level halves the share above, so that the few cells
+# with much traffic have levels of their own.
 _SHARES = 1 - 2 ** (-np.arange(1, 41) / 4)
 # The fewest residuals of a group: 95 % needs 39, and a quantile out of few is a noisy one.
 _FEWEST = 500
@@ -34,11 +34,17 @@ _BANDS = (0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 @dataclass(frozen=True)
 class Intervals:
-    """Quantiles of the score (truth - prediction) / sqrt(prediction + 1), as counts vary with the root of their mean.
+    """Quantiles of the score (truth - prediction) / sqrt(prediction + 1); counts vary with the root of their mean.
 
-    `levels`: (level) float64, rising, the nominal shares of truths inside. `edges`: (activity - 1) float32, rising, the
-    predicted vehicles per slot at which an activity level ends and the next one begins. `scores`: (level, bound =
-    lower or upper, lead, flow kind, activity) float32; a lower one of -inf means that the lower bound is 0.
+    Attributes
+    ----------
+    levels
+        Nominal shares (level) float64 of truths inside, rising.
+    edges
+        Predicted vehicles per slot, (activity level - 1) float32, rising, at which an activity level ends.
+    scores
+        Quantiles (level, bound = lower or upper, lead, flow kind, activity level) float32; a lower one of -inf means
+        that the lower bound is 0.
     """
 
     levels: np.ndarray
@@ -47,12 +53,28 @@ class Intervals:
 
     @classmethod
     def fit(cls, prediction: np.ndarray, truth: np.ndarray, levels: tuple[float, ...] = _LEVELS) -> Self:
-        """Calibrate on forecasts and what came, both (n, lead, flow kind, row, col), vehicles per slot.
+        """Calibrate on forecasts and their truths, which had no part in training nor in any choice.
 
-        The forecasts must have had no part in what made their forecaster, nor in any choice. Fewer than about 40
-        values a lead and kind cannot bound 95 %: then the extreme residuals are the bounds. Raises InputError where
-        there is nothing, where the shapes differ, where a value is not finite or negative, and for levels that
-        do not rise between 0 and 1.
+        Fewer than about 40 values a lead and kind cannot bound 95 %: then the extreme residuals are the bounds.
+
+        Parameters
+        ----------
+        prediction
+            Forecasts (n, lead, flow kind, row, col), vehicles per slot.
+        truth
+            Observed flows of the same shape, vehicles per slot.
+        levels
+            Nominal shares of truths inside, rising between 0 and 1.
+
+        Returns
+        -------
+        Self
+            The intervals.
+
+        Raises
+        ------
+        InputError
+            There is no forecast, the shapes differ, a value is negative or not finite, or the levels do not rise.
         """
         prediction, truth = _checked(prediction, truth)
         if not levels or not np.all(np.diff([0, *levels, 1]) > 0):
@@ -71,10 +93,23 @@ class Intervals:
         return cls(np.array(levels, np.float64), edges, scores)
 
     def around(self, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds of a forecast `flow` (..., lead, flow kind, row, col), vehicles per slot.
+        """Compute the bounds of a forecast.
 
-        Both (level, ..., lead, flow kind, row, col) float32: 0 <= lower <= flow <= upper, and a higher level holds a
-        lower one. Raises InputError for a flow of other leads or kinds, not finite or negative.
+        Parameters
+        ----------
+        flow
+            Forecast (..., lead, flow kind, row, col), vehicles per slot.
+
+        Returns
+        -------
+        tuple[np.ndarray, np.ndarray]
+            Lower and upper bounds (level, ..., lead, flow kind, row, col) float32: 0 <= lower <= flow <= upper, and
+            the interval of a higher level contains that of a lower one.
+
+        Raises
+        ------
+        InputError
+            The forecast has other leads or kinds, or a value is negative or not finite.
         """
         flow = _valid("forecast", flow)
         groups = self.scores.shape[2:4]
@@ -88,12 +123,26 @@ class Intervals:
         return np.clip(lower, 0, flow), np.maximum(upper, flow)
 
     def coverage(self, prediction: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-        """What a card tells: the share of truths inside and the mean width, vehicles per slot, of each level.
+        """Compute the share of truths inside and the mean width of each level, as a card holds them.
 
-        `prediction` and `truth`: (n, lead, flow kind, row, col), vehicles per slot. Each of `levels` (its name as in
-        "0.8") has `inside` and `width`: over all, by lead, by flow kind, and by activity, between the BANDS of the
-        predicted flow; `bands` says where these begin and which share of the predictions they hold, those that hold
-        none left out. Raises InputError as `fit` and `around` do.
+        Parameters
+        ----------
+        prediction
+            Forecasts (n, lead, flow kind, row, col), vehicles per slot.
+        truth
+            Observed flows of the same shape, vehicles per slot.
+
+        Returns
+        -------
+        dict[str, Any]
+            `forecasts`, their number. `levels`, by name such as "0.8", with `inside` (share) and `width` (vehicles per
+            slot): over all, by lead, by flow kind, and by band of the predicted flow. `bands`: the start of each band
+            that has a prediction, vehicles per slot, and its share of the predictions.
+
+        Raises
+        ------
+        InputError
+            The shapes differ or do not fit, there is no forecast, or a value is negative or not finite.
         """
         prediction, truth = _checked(prediction, truth)
         lower, upper = self.around(prediction)
@@ -102,7 +151,7 @@ class Intervals:
         counts = np.bincount(band.ravel(), minlength=len(_BANDS))
         shown = np.flatnonzero(counts)
 
-        def means(values: np.ndarray) -> dict[str, Any]:
+        def _means(values: np.ndarray) -> dict[str, Any]:
             sums = np.bincount(band.ravel(), values.ravel(), minlength=len(_BANDS))
             return {
                 "all": float(values.mean(dtype=np.float64)),
@@ -115,7 +164,7 @@ class Intervals:
             "forecasts": len(prediction),
             "bands": {"from": [_BANDS[i] for i in shown], "share": (counts[shown] / counts.sum()).tolist()},
             "levels": {
-                f"{level:g}": {"inside": means(inside[i]), "width": means(width[i])}
+                f"{level:g}": {"inside": _means(inside[i]), "width": _means(width[i])}
                 for i, level in enumerate(self.levels)
             },
         }
@@ -128,10 +177,7 @@ def _save_intervals(path: Path, intervals: Intervals) -> None:
 
 
 def _load_intervals(path: Path, leads: int, kinds: int) -> Intervals | None:
-    """Intervals from their file; None where there is none.
-
-    Raises InputError for a damaged file and for one of other leads or flow kinds.
-    """
+    """Read intervals; None where there is no file. Raises InputError where it is damaged or of other leads or kinds."""
     if not path.exists():
         return None
     try:
@@ -145,9 +191,9 @@ def _load_intervals(path: Path, leads: int, kinds: int) -> Intervals | None:
 
 
 def _edges(predicted: np.ndarray) -> np.ndarray:
-    """Where activity levels begin, for all leads and kinds; each level holds FEWEST predictions of each, or is merged.
+    """Return the edges of the activity levels of predictions (lead, flow kind, n).
 
-    `predicted`: (lead, flow kind, n).
+    A level with fewer than _FEWEST predictions of a lead and kind is merged with the next one.
     """
     candidates = np.unique(np.quantile(predicted, _SHARES).astype(np.float32))
     # (candidate, lead, flow kind)
@@ -161,10 +207,10 @@ def _edges(predicted: np.ndarray) -> np.ndarray:
 
 
 def _quantiles(score: np.ndarray, truth: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
-    """Lower and upper quantiles of one group's scores: (level, bound), by their ranks from 1 on.
+    """Return lower and upper quantiles of one group's scores, (level, bound), by their ranks from 1 on.
 
-    Where a truth of 0 is likely enough to be the lower bound, nothing can be missed below it, and all that may be
-    missed is missed above.
+    Where truths of 0 are frequent enough for a lower bound of 0, no truth lies below it, and the whole share of truths
+    that may be missed lies above the upper bound.
     """
     ordered, zeros, n = np.sort(score), int((truth == 0).sum()), len(score)
     bounds = np.empty((len(levels), 2))
@@ -175,16 +221,17 @@ def _quantiles(score: np.ndarray, truth: np.ndarray, levels: tuple[float, ...]) 
             bounds[i] = -np.inf, ordered[min(n, math.ceil((n + 1) * level)) - 1]
         else:
             bounds[i] = ordered[below - 1], ordered[min(n, above) - 1]
-    # A level whose missing is all above may end below the upper bound of a lower level that misses on both sides.
+    # A level that misses truths only above may end below the upper bound of a lower level that misses on both sides.
     return np.stack([bounds[:, 0], np.maximum.accumulate(bounds[:, 1])], axis=1)
 
 
 def _spread(flow: np.ndarray) -> np.ndarray:
-    """How far truths scatter around a prediction, but for a factor; vehicles per slot."""
+    """Return the standard deviation of truths around a prediction up to a factor, vehicles per slot."""
     return np.sqrt(flow + 1)
 
 
 def _checked(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as float32, or raise an InputError where they do not fit together."""
     if prediction.ndim != 5 or prediction.shape != truth.shape:
         raise InputError(
             f"forecasts {prediction.shape} and truths {truth.shape} must both be (n, lead, flow kind, row, col)"
@@ -194,9 +241,10 @@ def _checked(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
     return _valid("forecast", prediction), _valid("truth", truth)
 
 
-def _valid(what: str, flow: np.ndarray) -> np.ndarray:
+def _valid(name: str, flow: np.ndarray) -> np.ndarray:
+    """Return flows as float32, or raise an InputError where a value is negative or not finite."""
     if not np.isfinite(flow).all() or (flow < 0).any():
         raise InputError(
-            f"a {what} holds values that are negative or not finite: prediction intervals need vehicles per slot"
+            f"a {name} holds values that are negative or not finite: prediction intervals need vehicles per slot"
         )
     return np.asarray(flow, np.float32)

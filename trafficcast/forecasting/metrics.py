@@ -1,4 +1,4 @@
-"""Metrics: vehicles per slot, and those published for TaxiBJ as OpenSTL computes them."""
+"""Metrics in vehicles per slot, and those that papers give for TaxiBJ, as OpenSTL computes them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,30 @@ _K1, _K2 = 0.01, 0.03
 
 
 def scores(prediction: np.ndarray, truth: np.ndarray, scale: float) -> dict[str, Any]:
-    """All metrics over (n, lead, flow kind, row, col) in vehicles per slot; frames are divided by `scale`.
+    """Compute all metrics of forecasts.
 
-    `rmse` and `mae` are vehicles per slot over all cells, kinds and leads; `mse` and `mae_sum` the sum over kind,
-    row and column of scaled frames, averaged over samples and leads, not clipped; `ssim` has data range 1,
-    `ssim_openstl` the published 2; `psnr` in dB. `by_lead` holds each as a list.
+    Parameters
+    ----------
+    prediction
+        Forecasts (n, lead, flow kind, row, col), vehicles per slot.
+    truth
+        Observed flows of the same shape, vehicles per slot.
+    scale
+        Vehicles per slot by which frames are divided for all metrics but `rmse` and `mae`.
+
+    Returns
+    -------
+    dict[str, Any]
+        `rmse` and `mae` over all cells, kinds and leads, vehicles per slot; `mse` and `mae_sum`, the sum over kind, row
+        and column of scaled frames, averaged over samples and leads, not clipped; `ssim` with data range 1,
+        `ssim_openstl` with data range 2, as papers give it; `psnr` in dB; `by_lead`, each of them as a list.
     """
     leads = [_scores(prediction[:, [lead]], truth[:, [lead]], scale) for lead in range(prediction.shape[1])]
     return _scores(prediction, truth, scale) | {"by_lead": {name: [lead[name] for lead in leads] for name in leads[0]}}
 
 
 def _scores(prediction: np.ndarray, truth: np.ndarray, scale: float) -> dict[str, float]:
+    """Compute all metrics over all leads together; see `scores`."""
     error = prediction.astype(np.float64) - truth
     frame_mse = np.square(error / scale).mean(axis=(-3, -2, -1))
     cells = float(np.prod(error.shape[-3:]))
@@ -42,10 +55,10 @@ def _scores(prediction: np.ndarray, truth: np.ndarray, scale: float) -> dict[str
 
 
 def _ssim(prediction: np.ndarray, truth: np.ndarray, data_range: float) -> float:
-    """Structural similarity (Wang et al. 2004, eq. 13) of frames (..., row, col) in [0, 1], averaged.
+    """Return the mean structural similarity (Wang et al. 2004, eq. 13) of frames (..., row, col) in [0, 1].
 
-    Prediction clipped to [0, 1]; 7 x 7 uniform window, sample covariance, a border of 3 cells cropped. NaN where a
-    side is shorter than the window.
+    The prediction is clipped to [0, 1]; the window is uniform, 7 x 7, with sample covariance; a border of 3 cells is
+    cropped. NaN where a side is shorter than the window.
     """
     rows, cols = truth.shape[-2:]
     if min(rows, cols) < _WINDOW:

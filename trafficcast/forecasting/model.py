@@ -1,4 +1,4 @@
-"""A trained model: its network, the climatology of its training split and its card, in a folder of the registry."""
+"""A trained model: its network, baselines, prediction intervals and card, in a folder of the registry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,23 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {"vmrnn-b": vmrnn_b, "vmrnn-c
 
 @dataclass(frozen=True)
 class Model:
-    """`card` is what card.json holds: architecture, scale, grid, split, training, metrics (see `pipelines.train`)."""
+    """A trained model.
+
+    Attributes
+    ----------
+    card
+        The content of card.json: architecture, scale, grid, split, training, metrics and more.
+    network
+        The network.
+    climatology
+        The climatology of the training split by weekday and weekend.
+    anomaly
+        Anomaly persistence with the climatology by day of the week; None in models of early versions.
+    trees
+        The baseline of gradient-boosted trees; None where it was not trained or LightGBM is not installed.
+    intervals
+        The prediction intervals; None where there are none.
+    """
 
     card: dict[str, Any]
     network: Network
@@ -44,45 +60,92 @@ class Model:
 
     @property
     def version(self) -> str:
-        """The folder's name, for instance vmrnn-b-1."""
+        """The name of the model's folder.
+
+        Returns
+        -------
+        str
+            The version, for instance vmrnn-b-1.
+        """
         return str(self.card["version"])
 
     @property
     def scale(self) -> float:
-        """The training split's maximum over both kinds, vehicles per slot."""
+        """The training split's maximum.
+
+        Returns
+        -------
+        float
+            The highest count of a cell and slot over both flow kinds, vehicles per slot.
+        """
         return float(self.card["scale"])
 
     def forecaster(self, device: torch.device) -> Forecaster:
-        """The network behind the Forecaster protocol."""
+        """Make a forecaster of the network.
+
+        Parameters
+        ----------
+        device
+            The device on which it runs.
+
+        Returns
+        -------
+        Forecaster
+            The forecaster.
+        """
         if self.anomaly is not None and is_conditioned(self.network):
-            return _ConditionedForecaster(self.network, self.anomaly.normal, device)
+            return _ConditionedForecaster(self.network, self.anomaly.climatology, device)
         return _VmrnnForecaster(self.network, self.scale, device)
 
     def baselines(self, flows: xr.Dataset | None) -> dict[str, Forecaster]:
-        """All baselines by the names that scores use. `flows` is where `last_week`, absent without, looks things up.
+        """Return the model's baselines.
 
-        `pattern_persistence` is where a conditioned network starts.
+        Parameters
+        ----------
+        flows
+            The city's flows, for the baseline `last_week`; without them that baseline is left out.
+
+        Returns
+        -------
+        dict[str, Forecaster]
+            The baselines by the names that scores use; `pattern_persistence` is the linear forecast of VMRNN-C.
         """
-        start = None
+        linear = None
         if self.anomaly is not None and is_conditioned(self.network):
-            # A copy: the network's own goes to its device.
-            start = _ConditionedForecaster(deepcopy(self.network.start), self.anomaly.normal, torch.device("cpu"))
+            # A copy, because the network's own is moved to its device.
+            start = deepcopy(self.network.start)
+            linear = _ConditionedForecaster(start, self.anomaly.climatology, torch.device("cpu"))
         named: dict[str, Forecaster | None] = {
             "persistence": _Persistence(),
             "last_week": None if flows is None else _LastWeek(flows, self.climatology),
             "climatology": self.climatology,
             "scaled_climatology": _ScaledClimatology(self.climatology),
             "anomaly_persistence": self.anomaly,
-            "pattern_persistence": start,
+            "pattern_persistence": linear,
             "lightgbm": self.trees,
         }
         return {name: forecaster for name, forecaster in named.items() if forecaster is not None}
 
 
 def load_model(registry: Registry, version: str | None = None) -> Model:
-    """A model ready to forecast; without a version the champion.
+    """Load a model.
 
-    Raises InputError where there is none, where it was trained for another city or grid, and where a file is damaged.
+    Parameters
+    ----------
+    registry
+        The city's models.
+    version
+        The model; None is the champion.
+
+    Returns
+    -------
+    Model
+        The model.
+
+    Raises
+    ------
+    InputError
+        There is no such model, it was trained for another city or grid, or a file of it is damaged.
     """
     city = registry.city
     version = version or registry.champion()
@@ -90,17 +153,13 @@ def load_model(registry: Registry, version: str | None = None) -> Model:
         raise InputError(f"'{city.name}' has no model yet: run trafficcast train --city {city.name}")
     card = registry.card(version)
     folder = registry.root / version
-    instead = (
-        f"start a training from it: trafficcast train --city {city.name} --transfer {registry.root.name}/{version}"
-    )
+    advice = f"start a training from it: trafficcast train --city {city.name} --transfer {registry.root.name}/{version}"
     if card.get("city", city.name) != city.name:
-        raise InputError(f"model {version} was trained for '{card['city']}', not for '{city.name}': {instead}")
+        raise InputError(f"model {version} was trained for '{card['city']}', not for '{city.name}': {advice}")
     for key, value in city.grid().items():
         trained = card.get("grid", {}).get(key)
         if trained != value:
-            raise InputError(
-                f"model {version} was trained with {key} = {trained}, '{city.name}' has {value}: {instead}"
-            )
+            raise InputError(f"model {version} was trained with {key} = {trained}, '{city.name}' has {value}: {advice}")
     try:
         network = build(card["architecture"])
         weights = load_file(folder / "model.safetensors")
@@ -122,16 +181,26 @@ def load_model(registry: Registry, version: str | None = None) -> Model:
 
 
 def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None]) -> None:
-    """Put a model into the registry; `extra` adds what is for people to its folder."""
+    """Put a model into the registry.
 
-    def fill(folder: Path) -> None:
+    Parameters
+    ----------
+    registry
+        The city's models.
+    model
+        The model, whose card names a version that is not there yet.
+    extra
+        Called with the model's folder before it is published, to add other files.
+    """
+
+    def _fill(folder: Path) -> None:
         tensors = {key: value.detach().cpu().contiguous() for key, value in model.network.state_dict().items()}
-        # Through `atomic` for its permissions: safetensors lets nobody but the writer read.
+        # `atomic` gives the usual permissions; safetensors makes files that only their writer can read.
         with atomic(folder / "model.safetensors") as temporary:
             save_file(tensors, temporary)
         tables = {"table": model.climatology.table}
         if model.anomaly is not None:
-            tables |= {"normal": model.anomaly.normal.table, "persistence": model.anomaly.weights}
+            tables |= {"normal": model.anomaly.climatology.table, "persistence": model.anomaly.weights}
         if model.trees is not None:
             model.trees.save(folder)
         with atomic(folder / "climatology.safetensors") as temporary:
@@ -141,22 +210,60 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
         write_json(folder / "card.json", model.card)
         extra(folder)
 
-    registry.publish(model.version, fill)
+    registry.publish(model.version, _fill)
 
 
 def is_conditioned(network: Network) -> TypeGuard[VMRNNC]:
-    """Whether it reads vehicles per slot, what is normal and the calendar, and not frames in [0, 1] alone."""
+    """Tell whether a network reads climatology and calendar.
+
+    Parameters
+    ----------
+    network
+        The network.
+
+    Returns
+    -------
+    TypeGuard[VMRNNC]
+        True where it reads vehicles per slot, climatology and calendar; False where it reads frames in [0, 1] alone.
+    """
     return isinstance(network, VMRNNC)
 
 
 def build(architecture: dict[str, Any]) -> Network:
-    """An untrained network from a card's `architecture`: `name` and the arguments of its function."""
+    """Build an untrained network.
+
+    Parameters
+    ----------
+    architecture
+        A card's `architecture`: the name and the sizes.
+
+    Returns
+    -------
+    Network
+        The network with random weights.
+    """
     arguments = dict(architecture)
     return architecture_function(arguments.pop("name"))(**arguments)
 
 
 def architecture_function(name: str) -> Callable[..., Network]:
-    """The function that builds a network of that architecture. Raises InputError for an unknown one."""
+    """Find the function that builds networks of an architecture.
+
+    Parameters
+    ----------
+    name
+        The architecture's name, such as vmrnn-c.
+
+    Returns
+    -------
+    Callable[..., Network]
+        The function; its arguments are the sizes.
+
+    Raises
+    ------
+    InputError
+        There is no such architecture.
+    """
     if name not in ARCHITECTURES:
         raise InputError(f"unknown model '{name}'; known are: {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[name]

@@ -1,4 +1,4 @@
-"""Windows of contiguous observed slots, and the split of time into training, validation and test."""
+"""Windows of contiguous observed slots, and the split of a period into training, validation and test."""
 
 from __future__ import annotations
 
@@ -12,11 +12,29 @@ from trafficcast.errors import InputError
 
 _TEST_SHARE = 0.15
 VALID_SHARE = 0.10
+_LENGTH = HISTORY + HORIZON  # slots of a window
 
 
 @dataclass(frozen=True)
 class Split:
-    """Boundaries, naive UTC: training [start, train_end), validation up to `valid_end`, test up to `test_end`."""
+    """Boundaries of training, validation and test, naive UTC; each begins where the one before it ends.
+
+    Attributes
+    ----------
+    start
+        Start of the first training slot.
+    train_end
+        End of training.
+    valid_end
+        End of validation.
+    test_end
+        End of test.
+
+    Raises
+    ------
+    InputError
+        The boundaries are not in order.
+    """
 
     start: np.datetime64
     train_end: np.datetime64
@@ -32,7 +50,7 @@ class Split:
 
 
 def _default_split(city: City, time: np.ndarray) -> Split:
-    """The last 15 % of the slots are test, the 10 % before them validation, cut at the nearest local midnights."""
+    """Split slots: the last 15 % are test, the 10 % before them validation, cut at the nearest local midnights."""
     end = time[-1] + city.slot
     valid_end, train_end = (
         _nearest_midnight(city, time[min(round(len(time) * share), len(time) - 1)])
@@ -55,9 +73,32 @@ def chosen_split(
     valid_end: np.datetime64 | None,
     test_end: np.datetime64 | None,
 ) -> Split:
-    """The split of slots `time` (naive UTC) at the ends a person gave; the default one where none was given.
+    """Split slots at given ends, or by default.
 
-    Without `test_end` test runs to the last slot. Raises InputError where only part is given, or out of order.
+    Without any end the last 15 % of the slots are test and the 10 % before them validation, cut at local midnights.
+
+    Parameters
+    ----------
+    city
+        The city.
+    time
+        Starts of its slots (n), naive UTC, rising.
+    train_end
+        End of training, naive UTC; None only where the other ends are None too.
+    valid_end
+        End of validation, naive UTC; None only where the other ends are None too.
+    test_end
+        End of test, naive UTC; None is the end of the last slot.
+
+    Returns
+    -------
+    Split
+        The boundaries.
+
+    Raises
+    ------
+    InputError
+        Only a part of the ends is given, or they are not in order, or there are too few slots.
     """
     if train_end is None and valid_end is None and test_end is None:
         return _default_split(city, time)
@@ -67,36 +108,60 @@ def chosen_split(
 
 
 def window_starts(flows: xr.Dataset, city: City, start: np.datetime64, end: np.datetime64) -> np.ndarray:
-    """Positions in `flows` of the windows whose four target slots lie in [start, end).
+    """Find the windows whose target slots lie in a period.
 
-    A window is HISTORY + HORIZON contiguous observed slots; its history may lie before `start`.
+    A window is HISTORY + HORIZON contiguous observed slots; its history may lie before the period.
+
+    Parameters
+    ----------
+    flows
+        The city's flows.
+    city
+        The city.
+    start
+        Start of the period, naive UTC, inclusive.
+    end
+        End of the period, naive UTC, exclusive.
+
+    Returns
+    -------
+    np.ndarray
+        Positions (n) in `flows` of the windows' first slots.
     """
     time, observed = flows["time"].values, flows["observed"].values
-    length = HISTORY + HORIZON
-    if len(time) < length:
+    if len(time) < _LENGTH:
         return np.empty(0, np.int64)
-    spans = np.lib.stride_tricks.sliding_window_view
-    contiguous = time[length - 1 :] - time[: 1 - length] == (length - 1) * city.slot
-    whole = contiguous & spans(observed, length).all(axis=1)
-    first, last = time[HISTORY : len(time) - HORIZON + 1], time[length - 1 :]
+    contiguous = time[_LENGTH - 1 :] - time[: 1 - _LENGTH] == (_LENGTH - 1) * city.slot
+    whole = contiguous & np.lib.stride_tricks.sliding_window_view(observed, _LENGTH).all(axis=1)
+    first, last = time[HISTORY : len(time) - HORIZON + 1], time[_LENGTH - 1 :]
     return np.flatnonzero(whole & (first >= start) & (last < end))
 
 
-def _gather(flows: np.ndarray, starts: np.ndarray, length: int = HISTORY + HORIZON) -> np.ndarray:
-    """Windows (n, length, flow kind, row, col) of flows (time, flow kind, row, col)."""
+def _gather(flows: np.ndarray, starts: np.ndarray, length: int = _LENGTH) -> np.ndarray:
+    """Return windows (n, length, flow kind, row, col) of flows (time, flow kind, row, col)."""
     return flows[starts[:, None] + np.arange(length)]
 
 
-def _history_before(flows: xr.Dataset | None, city: City, init_time: np.datetime64) -> np.ndarray:
-    """The four observed slots before `init_time`: (1, HISTORY, flow kind, row, col), vehicles per slot.
+def _window_times(city: City, init_times: np.ndarray) -> np.ndarray:
+    """Return the slot starts (n, HISTORY + HORIZON) of windows, naive UTC, from their init times (n)."""
+    return np.asarray(init_times)[:, None] + city.slot * np.arange(-HISTORY, HORIZON)
 
-    Raises InputError that names the slots missing or not observed.
+
+def _evenly(number: int, most: int) -> np.ndarray:
+    """Return at most so many positions, evenly spread from 0 to number - 1; one at least."""
+    return np.linspace(0, number - 1, min(max(1, most), number)).round().astype(int)
+
+
+def _history_before(flows: xr.Dataset | None, city: City, init_time: np.datetime64) -> np.ndarray:
+    """Return the history (1, HISTORY, flow kind, row, col) before an init time, vehicles per slot.
+
+    Raises an InputError that names the slots that are missing or not observed.
     """
     wanted = init_time - city.slot * np.arange(HISTORY, 0, -1)
     if flows is not None:
         flows = flows.isel(time=flows["observed"].values & np.isin(flows["time"].values, wanted))
-    have = np.empty(0, "datetime64[us]") if flows is None else flows["time"].values
-    absent = [city.isoformat(t) for t in np.setdiff1d(wanted, have)]
+    observed = np.empty(0, "datetime64[us]") if flows is None else flows["time"].values
+    absent = [city.isoformat(t) for t in np.setdiff1d(wanted, observed)]
     if absent or flows is None:
         raise InputError(
             f"a forecast for {city.isoformat(init_time)} needs the {HISTORY} observed slots before it; "
@@ -106,6 +171,7 @@ def _history_before(flows: xr.Dataset | None, city: City, init_time: np.datetime
 
 
 def _nearest_midnight(city: City, time: np.datetime64) -> np.datetime64:
+    """Return the local midnight that is nearest to a time, naive UTC."""
     day = city.local_days(np.array([time]))[0]
     midnights = [city.midnight(day), city.midnight(day + np.timedelta64(1, "D"))]
     return min(midnights, key=lambda midnight: abs(midnight - time))

@@ -1,11 +1,14 @@
-"""The cross scan on a CPU: compiled by numba, several threads, forward and backward, no states kept between the two.
+"""The cross scan on a CPU, compiled by numba, in several threads, forward and backward.
+
+The states are not kept between forward and backward; the backward computes them again.
 
 Sources: VMamba (arXiv 2401.10166, section 4.2) for the four directions; Mamba (arXiv 2312.00752, section 3.3.2) for
 recomputing the states in the backward.
 
 Dimensions throughout this file: K = 4 scan directions, B batch, L tokens, I inner channels, N states per channel.
-The channels stand last everywhere and are what the vector units work on. A task is one sample's block of channels, all
-four directions: no two tasks write to the same place, so that the result does not depend on the number of threads.
+The channels are the last dimension everywhere, and the vector units work on them. A task is one sample's block of
+channels in all four directions: no two tasks write to the same elements, so that the result does not depend on the
+number of threads.
 """
 
 from __future__ import annotations
@@ -28,18 +31,20 @@ from torch.autograd.function import once_differentiable
 _BLOCK = 128
 # Tokens whose states the backward holds at once; longer sequences are walked twice.
 _CHUNK = 64
-_LANES = 4  # states worked on together; others are filled up with states that stay zero
+_LANES = 4  # states worked on together; the number of states is padded to a multiple with states that stay zero
 _LOG2_E = math.log2(math.e)
 _LN_2 = math.log(2.0)
 
 
 def _cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
-    """See `trafficcast.nn.cross_scan`; float32 on the CPU."""
+    """Do the same as `trafficcast.nn.cross_scan`, in float32 on the CPU."""
     y: Tensor = _CrossScan.apply(x, dt, b, c, dt_bias, A, D)
     return y
 
 
 class _CrossScan(torch.autograd.Function):
+    """The cross scan with its gradient."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
         ctx.save_for_backward(x, dt, b, c, dt_bias, A, D)
@@ -56,7 +61,7 @@ class _CrossScan(torch.autograd.Function):
         batch, tokens, inner = arrays[0].shape
         directions, blocks, padded = arrays[5].shape[:3]
         dx, ddt = np.zeros_like(arrays[0]), np.empty_like(arrays[1])
-        # What several tasks add to is kept apart for each and summed afterwards, in the same order every time.
+        # Gradients to which several tasks contribute are kept per task and summed afterwards, always in the same order.
         db, dc = np.empty((2, blocks, directions, batch, tokens, padded), np.float32)
         dA = np.empty((batch, directions, blocks, padded, _BLOCK), np.float32)
         dbias, dD = np.empty((2, batch, directions, inner), np.float32)
@@ -75,8 +80,10 @@ class _CrossScan(torch.autograd.Function):
 
 
 def _arrays(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> tuple[Any, ...]:
-    """What the kernels read, filled up with zeros to whole blocks and lanes: x (B, L, I), dt, b, c, bias, the rates of
-    a power of two (K, I / BLOCK, N, BLOCK), D and the orders (K, L).
+    """Return the kernels' inputs, padded with zeros to whole blocks and lanes.
+
+    They are x (B, L, I), dt, b, c, bias, the rates as exponents of two (K, I / BLOCK, N, BLOCK), D and the orders
+    (K, L).
     """
     batch, rows, cols, inner = x.shape
     channels, states = -inner % _BLOCK, -A.shape[2] % _LANES
@@ -94,22 +101,24 @@ def _arrays(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Ten
 
 
 def _padded(tensor: Tensor, n: int) -> Tensor:
+    """Append n zeros to the last dimension."""
     return torch.nn.functional.pad(tensor, (0, n)) if n else tensor
 
 
 @functools.lru_cache(maxsize=16)
 def _scan_orders(rows: int, cols: int) -> np.ndarray:
-    """(K, L): the place in the row-major image of each direction's tokens: by row, by column, and both backwards."""
-    places = np.arange(rows * cols).reshape(rows, cols)
-    both = np.stack([places.ravel(), places.T.ravel()])
+    """Return the row-major indices (K, L) of each direction's tokens: by row, by column, and both backwards."""
+    tokens = np.arange(rows * cols).reshape(rows, cols)
+    both = np.stack([tokens.ravel(), tokens.T.ravel()])
     return np.ascontiguousarray(np.concatenate([both, both[:, ::-1]]))
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Threads. Each takes the next task as it becomes free, so that a core which other processes use takes fewer.
+# Threads. Each takes the next task when it is free, so that a core which other processes use takes fewer tasks.
 
 
 def _run(kernel: Callable[..., None], shape: tuple[int, ...], *arrays: np.ndarray) -> None:
+    """Run a kernel over all tasks of an image of padded shape (B, L, I)."""
     tasks = shape[0] * (shape[2] // _BLOCK)
     threads = min(torch.get_num_threads(), tasks)
     if threads == 1:
@@ -130,7 +139,7 @@ def _run(kernel: Callable[..., None], shape: tuple[int, ...], *arrays: np.ndarra
 
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """The threads of this process: a fork has none of its parent's."""
+    """Return the threads of this process; a forked process does not have its parent's."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="scan")
 
 
@@ -143,9 +152,9 @@ _compile = functools.partial(numba.njit, nogil=True, cache=True, error_model="nu
 
 @_compile(fastmath={"contract"})
 def _exp2(t: np.float32) -> np.float32:
-    """2^t for t <= 0, relative error 2e-7: 2^k from the exponent's bits, 2^f for |f| <= 1/2 from a polynomial."""
+    """Compute 2^t for t <= 0, relative error 2e-7: 2^k by the exponent's bits, 2^f for |f| <= 1/2 by a polynomial."""
     t = max(t, np.float32(-126.0))
-    shifted = t + np.float32(12582912.0)  # 1.5 * 2^23: what is left of the mantissa is k
+    shifted = t + np.float32(12582912.0)  # 1.5 * 2^23: the mantissa's last bits are k
     f = t - (shifted - np.float32(12582912.0))
     p = np.float32(1.5403530e-4)
     p = p * f + np.float32(1.3333558e-3)
@@ -160,7 +169,7 @@ def _exp2(t: np.float32) -> np.float32:
 
 @_compile(fastmath={"contract"})
 def _softplus(raw: np.ndarray, bias: np.ndarray, delta: np.ndarray, slope: np.ndarray) -> None:
-    """Delta = ln(1 + e^v) and its slope 1 / (1 + e^-v) for v = raw + bias."""
+    """Compute delta = ln(1 + e^v) and its slope 1 / (1 + e^-v) for v = raw + bias."""
     for i in range(_BLOCK):
         v = raw[i] + bias[i]
         t = _exp2(np.float32(-_LOG2_E) * abs(v))  # e^-|v|
@@ -187,7 +196,7 @@ def _advance(
     c: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """One token: state (N, n) = 2^(delta rate) state + b inflow; out (n) += c . state."""
+    """Advance by one token: state (N, n) = 2^(delta rate) state + b inflow; out (n) += c . state."""
     for j in range(0, len(b), _LANES):
         b0, b1, b2, b3 = b[j], b[j + 1], b[j + 2], b[j + 3]
         c0, c1, c2, c3 = c[j], c[j + 1], c[j + 2], c[j + 3]
@@ -217,6 +226,7 @@ def _forward(
     orders: np.ndarray,
     y: np.ndarray,
 ) -> None:
+    """Scan the tasks `first` to `last` - 1 and add the result to y."""
     blocks = x.shape[2] // _BLOCK
     state = np.empty((rates.shape[2], _BLOCK), np.float32)
     delta, slope, inflow = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
@@ -225,13 +235,13 @@ def _forward(
         start, end = block * _BLOCK, (block + 1) * _BLOCK
         for k in range(len(orders)):
             state[:] = np.float32(0.0)
-            for place in orders[k]:
-                out, u = y[sample, place, start:end], x[sample, place, start:end]
-                _softplus(dt[k, sample, place, start:end], bias[k, start:end], delta, slope)
+            for token in orders[k]:
+                out, u = y[sample, token, start:end], x[sample, token, start:end]
+                _softplus(dt[k, sample, token, start:end], bias[k, start:end], delta, slope)
                 for i in range(_BLOCK):
                     inflow[i] = delta[i] * u[i]
                     out[i] += skip[k, start + i] * u[i]
-                _advance(state, delta, inflow, rates[k, block], b[k, sample, place], c[k, sample, place], out)
+                _advance(state, delta, inflow, rates[k, block], b[k, sample, token], c[k, sample, token], out)
 
 
 @_compile(fastmath={"contract"})
@@ -244,7 +254,7 @@ def _record(
     rates: np.ndarray,
     b: np.ndarray,
 ) -> None:
-    """One token again, keeping its states after and its decays, (N, n) each."""
+    """Compute one token's states and decays, (N, n) each, again for the backward."""
     for j in range(len(b)):
         bj = b[j]
         s, t, a, r = before[j], after[j], decay[j], rates[j]
@@ -272,8 +282,10 @@ def _retreat(
     db: np.ndarray,
     dc: np.ndarray,
 ) -> None:
-    """One token backwards. `grad` (N, n) comes in as what later tokens ask of its states, goes out as what it asks of
-    the states before; d_inflow, d_delta (n), d_rates (N, n) are added to; db, dc (N) are set.
+    """Go back by one token.
+
+    `grad` (N, n) is the gradient of the token's states from later tokens and becomes that of the states before it.
+    d_inflow and d_delta (n) and d_rates (N, n) are added to; db and dc (N) are set.
     """
     for j in range(len(b)):
         bj, cj = b[j], c[j]
@@ -315,6 +327,7 @@ def _backward(
     dbias: np.ndarray,
     dD: np.ndarray,
 ) -> None:
+    """Compute the gradients of the tasks `first` to `last` - 1."""
     tokens, blocks, states = x.shape[1], x.shape[2] // _BLOCK, rates.shape[2]
     chunks = (tokens + _CHUNK - 1) // _CHUNK
     held = min(_CHUNK, tokens)
@@ -339,19 +352,19 @@ def _backward(
             starts[0] = np.float32(0.0)
             for chunk in range(chunks - 1):
                 starts[chunk + 1] = starts[chunk]
-                for place in orders[k, chunk * _CHUNK : (chunk + 1) * _CHUNK]:
-                    _step(x, dt, bias, k, sample, place, start, deltas[0], slopes[0], inflows[0])
-                    _advance(starts[chunk + 1], deltas[0], inflows[0], rate, b[k, sample, place], nothing, d_delta)
+                for token in orders[k, chunk * _CHUNK : (chunk + 1) * _CHUNK]:
+                    _step(x, dt, bias, k, sample, token, start, deltas[0], slopes[0], inflows[0])
+                    _advance(starts[chunk + 1], deltas[0], inflows[0], rate, b[k, sample, token], nothing, d_delta)
             for chunk in range(chunks - 1, -1, -1):
                 order = orders[k, chunk * _CHUNK : (chunk + 1) * _CHUNK]
                 kept[0] = starts[chunk]
                 for t in range(len(order)):
-                    place = order[t]
-                    _step(x, dt, bias, k, sample, place, start, deltas[t], slopes[t], inflows[t])
-                    _record(kept[t], kept[t + 1], decays[t], deltas[t], inflows[t], rate, b[k, sample, place])
+                    token = order[t]
+                    _step(x, dt, bias, k, sample, token, start, deltas[t], slopes[t], inflows[t])
+                    _record(kept[t], kept[t + 1], decays[t], deltas[t], inflows[t], rate, b[k, sample, token])
                 for t in range(len(order) - 1, -1, -1):
-                    place = order[t]
-                    of_y = dy[sample, place, start:end]
+                    token = order[t]
+                    of_y = dy[sample, token, start:end]
                     d_inflow[:] = np.float32(0.0)
                     d_delta[:] = np.float32(0.0)
                     _retreat(
@@ -363,19 +376,19 @@ def _backward(
                         inflows[t],
                         of_y,
                         rate,
-                        b[k, sample, place],
-                        c[k, sample, place],
+                        b[k, sample, token],
+                        c[k, sample, token],
                         d_inflow,
                         d_delta,
                         of_rate,
-                        db[block, k, sample, place],
-                        dc[block, k, sample, place],
+                        db[block, k, sample, token],
+                        dc[block, k, sample, token],
                     )
-                    u, of_u = x[sample, place, start:end], dx[sample, place, start:end]
-                    of_dt, delta, slope = ddt[k, sample, place, start:end], deltas[t], slopes[t]
+                    u, of_u = x[sample, token, start:end], dx[sample, token, start:end]
+                    of_dt, delta, slope = ddt[k, sample, token, start:end], deltas[t], slopes[t]
                     for i in range(_BLOCK):
                         of_u[i] += d_inflow[i] * delta[i] + skip[k, start + i] * of_y[i]
-                        # The rates are those of a power of two: d 2^(delta r) / d delta has the factor ln 2.
+                        # The rates are exponents of two: d 2^(delta r) / d delta has the factor ln 2.
                         of_dt[i] = (d_delta[i] * np.float32(_LN_2) + d_inflow[i] * u[i]) * slope[i]
                         of_bias[i] += of_dt[i]
                         of_skip[i] += of_y[i] * u[i]
@@ -388,13 +401,13 @@ def _step(
     bias: np.ndarray,
     k: int,
     sample: int,
-    place: int,
+    token: int,
     start: int,
     delta: np.ndarray,
     slope: np.ndarray,
     inflow: np.ndarray,
 ) -> None:
-    """A token's step sizes, their slopes and what flows into its states."""
-    _softplus(dt[k, sample, place, start : start + _BLOCK], bias[k, start : start + _BLOCK], delta, slope)
+    """Compute a token's step sizes, their slopes and the inflow of its states."""
+    _softplus(dt[k, sample, token, start : start + _BLOCK], bias[k, start : start + _BLOCK], delta, slope)
     for i in range(_BLOCK):
-        inflow[i] = delta[i] * x[sample, place, start + i]
+        inflow[i] = delta[i] * x[sample, token, start + i]

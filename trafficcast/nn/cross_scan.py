@@ -1,4 +1,4 @@
-"""The cross scan of SS2D: four selective scans over one image, merged; one interface, the fastest way there is.
+"""The cross scan of SS2D: four selective scans over one image, summed, by the fastest backend of the device.
 
     delta = softplus(dt + bias)
     s_l = exp(delta_l A) s_{l-1} + delta_l B_l u_l        y_l = C_l . s_l + D u_l        s_0 = 0
@@ -25,29 +25,57 @@ CrossScan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], T
 
 
 def cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
-    """Scan in the four directions and return their sum: (B, H, W, I), float32 (float64 for float64 inputs).
+    """Scan an image in the four directions and sum the results.
 
-    Everything is in image order (token = row * W + col); no direction's inputs are copied into its own order.
+    All inputs are in image order (token = row * W + col).
 
-    x:       (B, H, W, I) the image
-    dt:      (K, B, L, I) step sizes before bias and softplus
-    b, c:    (K, B, L, N) input and output weights, shared by the channels of a direction
-    dt_bias: (K, I)
-    A:       (K, I, N)    decay rates, negative
-    D:       (K, I)       weight of the skip connection
+    Parameters
+    ----------
+    x
+        The image (B, H, W, I).
+    dt
+        Step sizes (K, B, L, I) before bias and softplus.
+    b
+        Input weights (K, B, L, N), shared by the channels of a direction.
+    c
+        Output weights (K, B, L, N), shared by the channels of a direction.
+    dt_bias
+        Bias (K, I) of the step sizes.
+    A
+        Decay rates (K, I, N), negative.
+    D
+        Weights (K, I) of the skip connection.
+
+    Returns
+    -------
+    Tensor
+        The sum (B, H, W, I), float32; float64 where an input is float64.
     """
     inputs = (x, dt, b, c, dt_bias, A, D)
-    # The state decays over many tokens, so the scan is never run below float32, whatever autocast says.
+    # The state decays over many tokens, so the scan is never run below float32, also under autocast.
     dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in inputs) else torch.float32
     backend = scan_backend(x.device, dtype)
     with torch.autocast(x.device.type, enabled=False):
-        if backend != "triton":  # which converts what it reads as it reads it
+        if backend != "triton":  # the Triton kernels convert their inputs themselves
             x, dt, b, c, dt_bias, A, D = (tensor.to(dtype) for tensor in inputs)
         return _backends()[backend](x, dt, b, c, dt_bias, A, D)
 
 
 def scan_backend(device: torch.device | str, dtype: torch.dtype = torch.float32) -> str:
-    """Which scan runs there: "numba" on CPUs; "triton", or else "mamba-ssm", on CUDA; "pytorch" anywhere."""
+    """Name the backend of the cross scan on a device.
+
+    Parameters
+    ----------
+    device
+        The device of the inputs.
+    dtype
+        The type in which the scan computes.
+
+    Returns
+    -------
+    str
+        "numba" on CPUs; "triton", or else "mamba-ssm", on CUDA; "pytorch" where none of these is available.
+    """
     kind = torch.device(device).type
     if dtype == torch.float32:
         if kind == "cpu" and "numba" in _backends():
@@ -61,6 +89,7 @@ def scan_backend(device: torch.device | str, dtype: torch.dtype = torch.float32)
 
 @functools.cache
 def _backends() -> dict[str, CrossScan]:
+    """Return the backends that this machine has, by name."""
     backends: dict[str, CrossScan] = {"pytorch": scan_by_index, "mamba-ssm": scan_by_index}
     try:
         from trafficcast.nn import cpu_scan
@@ -79,7 +108,30 @@ def _backends() -> dict[str, CrossScan]:
 
 
 def scan_by_index(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
-    """The plain way: every direction's tokens in its own order, `selective_scan`, and back."""
+    """Scan an image in the four directions with `selective_scan`, each direction's tokens copied into its order.
+
+    Parameters
+    ----------
+    x
+        The image (B, H, W, I).
+    dt
+        Step sizes (K, B, L, I) before bias and softplus.
+    b
+        Input weights (K, B, L, N).
+    c
+        Output weights (K, B, L, N).
+    dt_bias
+        Bias (K, I) of the step sizes.
+    A
+        Decay rates (K, I, N), negative.
+    D
+        Weights (K, I) of the skip connection.
+
+    Returns
+    -------
+    Tensor
+        The sum (B, H, W, I).
+    """
     _, rows, cols, _ = x.shape
     image = x.flatten(1, 2).expand(_DIRECTIONS, -1, -1, -1)  # (K, B, L, I)
     u, dt, b, c = (_into_order(tensor, rows, cols) for tensor in (image, dt, b, c))
@@ -90,6 +142,6 @@ def scan_by_index(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, 
 
 
 def _into_order(tensor: Tensor, rows: int, cols: int) -> Tensor:
-    """(K, B, L, ...) in image order -> each direction's tokens in the order in which it reads them."""
+    """Reorder (K, B, L, ...) from image order into the order in which each direction reads its tokens."""
     by_column = tensor[1::2].unflatten(2, (rows, cols)).transpose(2, 3).flatten(2, 3)
     return torch.stack((tensor[0], by_column[0], tensor[2].flip(1), by_column[1].flip(1)))

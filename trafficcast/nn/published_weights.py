@@ -1,4 +1,4 @@
-"""Read weights under the parameter names that published VMRNN weight files use."""
+"""Read published VMRNN weights, whose parameter names are those of the paper's code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trafficcast.nn.vmrnn import VMRNN
 
-# Our name -> the published name, of what stands before a cell's blocks, of a block's parameters, and of the rest.
+# Patterns of our names -> names in the paper's code: the cells, the parameters of a cell's blocks, and all others.
 _CELLS = [
     (r"cell", r"ST.layer"),
     (r"down\.(\d+)\.cell", r"Downsample.layers.\1"),
@@ -44,47 +44,55 @@ _REST = [
 
 
 def _published_name(name: str) -> str:
-    """The published name of one of our parameters, such as `cell.blocks.0.ss2d.D`.
-
-    Raises ValueError for a parameter that no published network has.
-    """
+    """Return the name in the paper's code of one of our parameters, such as `cell.blocks.0.ss2d.D`."""
     if match := re.fullmatch(r"(.+)\.blocks\.(\d+)\.(.+)", name):
         return f"{_translated(match[1], _CELLS)}.VSBs.{match[2]}.{_translated(match[3], _BLOCK)}"
     return _translated(name, _REST)
 
 
 def _translated(part: str, names: list[tuple[str, str]]) -> str:
-    for ours, published in names:
+    """Translate a part of a name, or raise a ValueError where the paper's networks have no such part."""
+    for ours, theirs in names:
         if match := re.fullmatch(ours, part):
-            return match.expand(published)
-    raise ValueError(f"No published network has {part}, so no published weights fit this one.")
+            return match.expand(theirs)
+    raise ValueError(f"The paper's networks have no {part}, so no published weights fit this network.")
 
 
-def load_published(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any]) -> None:
-    """Copy published weights into `model`, all of them or, with a ValueError that names the parameter, none.
+def load_published_weights(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any]) -> None:
+    """Copy published weights into a network, all of them or none.
 
-    weights: a .npz file, a .safetensors file, or a mapping of name to array; the names bare, or under `weights/`
-    with whatever else beside them.
+    Parameters
+    ----------
+    model
+        The network whose weights are replaced.
+    weights
+        A .npz file, a .safetensors file, or a mapping of name to array. The names are those of the paper's code,
+        alone, or after `weights/` where other arrays are beside them.
+
+    Raises
+    ------
+    ValueError
+        A parameter is missing, has another shape, or is not one of the network's; the message names it.
     """
     found = dict(weights) if isinstance(weights, Mapping) else _read(Path(weights))
     if any(name.startswith("weights/") for name in found):
         found = {name.removeprefix("weights/"): w for name, w in found.items() if name.startswith("weights/")}
     copies: list[tuple[Tensor, Tensor]] = []
     for name, current in model.named_parameters():
-        published = _published_name(name)
-        if published not in found:
-            raise ValueError(f"The weights have no parameter {published}, which the network needs.")
-        value = torch.as_tensor(found.pop(published))
-        # A_log and D are (directions, inner, ...) here and (directions * inner, ...) in the published files.
+        name_there = _published_name(name)
+        if name_there not in found:
+            raise ValueError(f"The weights have no parameter {name_there}, which the network needs.")
+        value = torch.as_tensor(found.pop(name_there))
+        # A_log and D are (directions, inner, ...) here and (directions * inner, ...) in the weight files.
         joined = name.endswith((".A_log", ".D"))
         expected = current.flatten(0, 1).shape if joined else current.shape
         if value.shape != expected:
             raise ValueError(
-                f"The parameter {published} has the shape {tuple(value.shape)} in the weights, "
+                f"The parameter {name_there} has the shape {tuple(value.shape)} in the weights, "
                 f"but the network needs {tuple(expected)}."
             )
         copies.append((current, value.reshape(current.shape)))
-    unused = {_published_name(name) for name in model.unused_shapes()}
+    unused = {_published_name(name) for name in model._unused_shapes()}
     for name in found:
         if name not in unused:
             raise ValueError(f"The weights have a parameter {name}, which the network does not have.")
@@ -94,6 +102,7 @@ def load_published(model: VMRNN, weights: str | PathLike[str] | Mapping[str, Any
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Read the arrays of a file by name."""
     if path.suffix == ".safetensors":
         return dict(load_file(path))
     if path.suffix == ".npz":

@@ -24,16 +24,30 @@ _CHUNK = 8
 
 
 def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """Scan the tokens of every direction and return y: (K, B, L, D), float32 (float64 for float64 inputs).
+    """Scan the tokens of every direction.
 
-    u:     (K, B, L, D) inputs, in the order in which each direction reads them
-    delta: (K, B, L, D) step sizes, after softplus, positive
-    A:     (K, D, N)    decay rates, negative
-    B, C:  (K, B, L, N) input and output weights, shared by the channels of a direction
-    D:     (K, D)       weight of the skip connection
+    Parameters
+    ----------
+    u
+        Inputs (K, B, L, D), in the order in which each direction reads them.
+    delta
+        Step sizes (K, B, L, D) after softplus, positive.
+    A
+        Decay rates (K, D, N), negative.
+    B
+        Input weights (K, B, L, N), shared by the channels of a direction.
+    C
+        Output weights (K, B, L, N), shared by the channels of a direction.
+    D
+        Weights (K, D) of the skip connection.
+
+    Returns
+    -------
+    Tensor
+        Outputs (K, B, L, D), float32; float64 where an input is float64.
     """
     inputs = (u, delta, A, B, C, D)
-    # The state decays over many tokens, so the scan is never run below float32, whatever autocast says.
+    # The state decays over many tokens, so the scan is never run below float32, also under autocast.
     dtype = torch.float64 if any(x.dtype == torch.float64 for x in inputs) else torch.float32
     u, delta, A, B, C, D = (x.to(dtype) for x in inputs)
     with torch.autocast(u.device.type, enabled=False):
@@ -46,10 +60,10 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# PyTorch. What depends on one token alone is done for a chunk of tokens at once; what is left for the loop
-# over tokens is one fused multiply-add over the state (K, B, N, D). Few large operations matter because each
-# one wakes the other processor cores (40 microseconds where OpenMP's threads sleep, OMP_WAIT_POLICY=passive).
-# Channels stand last, so that every operation is contiguous and vectorised.
+# PyTorch. All that depends on one token alone is computed for a chunk of tokens at once, so that the loop over tokens
+# has only one fused multiply-add over the state (K, B, N, D). Few large operations matter because each one wakes the
+# other processor cores (40 microseconds where OpenMP's threads sleep, OMP_WAIT_POLICY=passive). Channels are the last
+# dimension, so that every operation is contiguous and vectorised.
 
 
 def _scan_forward(
@@ -78,7 +92,7 @@ def _scan_forward(
 def _run_chunk(states: Tensor, decays: Tensor, rate: Tensor, delta: Tensor, inflow: Tensor, B: Tensor) -> None:
     """Fill decays[:n] and states[1 : n + 1] from states[0].
 
-    delta and inflow: (n, K, B, D), B: (n, K, B, N), the n tokens of the chunk;
+    Inputs are delta and inflow (n, K, B, D) and B (n, K, B, N) of the n tokens of the chunk;
     decays[i] = exp(delta_i A) and states[i + 1] = decays[i] * states[i] + B_i inflow_i, each (K, B, N, D).
     """
     n = len(delta)
@@ -89,20 +103,23 @@ def _run_chunk(states: Tensor, decays: Tensor, rate: Tensor, delta: Tensor, infl
 
 
 def _new_states(u: Tensor, A: Tensor, n: int) -> Tensor:
+    """Return uninitialised states before and after n tokens."""
     K, batch, _, channels = u.shape
     return u.new_empty(n + 1, K, batch, A.shape[2], channels)  # (n + 1, K, B, N, D)
 
 
 def _channels_last(A: Tensor) -> Tensor:
+    """Return the decay rates with the channels as the last dimension."""
     return A.transpose(1, 2).contiguous()[:, None]  # (K, D, N) -> (K, 1, N, D)
 
 
 def _tokens_first(x: Tensor, tokens: slice) -> Tensor:
+    """Return a view of some tokens, with the tokens as the first dimension."""
     return x[:, :, tokens].permute(2, 0, 1, 3)  # (K, B, L, ...) -> (n, K, B, ...), a view
 
 
 class _SelectiveScan(torch.autograd.Function):
-    """Keeps L / CHUNK states; autograd through a plain loop keeps several tensors (L, K, B, N, D)."""
+    """The scan with its gradient; keeps L / CHUNK states, where autograd would keep several of (L, K, B, N, D)."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
@@ -121,7 +138,7 @@ class _SelectiveScan(torch.autograd.Function):
 def _scan_backward(
     dy: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, checkpoints: Tensor
 ) -> tuple[Tensor, ...]:
-    """Gradients of the six inputs, from dy (K, B, L, D) and the states before every chunk."""
+    """Return the gradients of the six inputs, from dy (K, B, L, D) and the states before every chunk."""
     rate, L = _channels_last(A), u.shape[2]
     inflow = delta * u  # (K, B, L, D)
     d_inflow, d_delta = torch.empty_like(inflow), torch.empty_like(inflow)
@@ -131,7 +148,7 @@ def _scan_backward(
     decays = torch.empty_like(states[1:])
     d_states = torch.empty_like(decays)  # gradients of the states after every token of the chunk
     product = torch.empty_like(decays)
-    later = torch.zeros_like(states[0])  # (K, B, N, D), what flows back from the chunk after this one
+    later = torch.zeros_like(states[0])  # (K, B, N, D), gradient from the chunk after this one
     d_rate = torch.zeros_like(states[0])  # (K, B, N, D), dA before the sum over the batch
 
     for first in reversed(range(0, L, _CHUNK)):
@@ -172,7 +189,13 @@ def _scan_backward(
 
 @functools.cache
 def mamba_kernel() -> Callable[..., Tensor] | None:
-    """mamba-ssm's scan, or None. Only for CUDA: without the CUDA libraries the package cannot be imported."""
+    """Return mamba-ssm's fused scan, which needs CUDA.
+
+    Returns
+    -------
+    Callable[..., Tensor] | None
+        The scan; None where the package or the CUDA libraries are missing.
+    """
     try:
         import selective_scan_cuda  # noqa: F401  # a release may import without its kernel and fail at the call
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -184,7 +207,7 @@ def mamba_kernel() -> Callable[..., Tensor] | None:
 def _scan_with_mamba(
     kernel: Callable[..., Tensor], u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 ) -> Tensor:
-    """The K directions as one call with K groups; arguments and result as in `selective_scan`."""
+    """Scan the K directions by one call with K groups; arguments and result as in `selective_scan`."""
     K, batch, L, channels = u.shape
     y = kernel(
         u.permute(1, 0, 3, 2).reshape(batch, K * channels, L),  # (K, B, L, D) -> (B, K * D, L)

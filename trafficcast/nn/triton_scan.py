@@ -16,9 +16,9 @@ compiler derives one layout for all: a lane holds 4 neighbouring states of every
 states and the backward over states and over channels, and either sum lies mostly within a lane (40 shuffles a token in
 the backward of 32 channels and 16 states, where a lane for each channel would need 160).
 
-What several programs contribute to is written apart and summed afterwards, never added atomically: results are
-reproducible. Nothing waits for the host and shapes alone decide every size, so both passes can be captured in a CUDA
-graph, once a first call has compiled them.
+Sums over several programs are written in parts and added afterwards, never atomically, so that results are
+reproducible. Nothing waits for the host, and shapes alone decide every size, so both passes can be captured in a CUDA
+graph once a first call has compiled them.
 """
 
 from __future__ import annotations
@@ -43,15 +43,47 @@ _LN2 = tl.constexpr(0.6931471805599453)
 
 
 def available() -> bool:
-    """Whether `cross_scan` can run on this machine's GPU; Triton needs compute capability 8.0."""
+    """Tell whether `cross_scan` can run on this machine.
+
+    Returns
+    -------
+    bool
+        Whether there is a GPU of compute capability 8.0, which Triton needs.
+    """
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
-    """See `trafficcast.nn.cross_scan`; float32, bfloat16 or float16 on the GPU.
+    """Scan an image in the four directions and sum the results, on the GPU.
 
-    y is float32 and all arithmetic is in float32; a gradient has the type of its input. ValueError if an input's shape
-    does not fit x: the kernels would read past its end.
+    Inputs are float32, bfloat16 or float16. All arithmetic is in float32; a gradient has the type of its input.
+
+    Parameters
+    ----------
+    x
+        The image (B, H, W, I).
+    dt
+        Step sizes (K, B, L, I) before bias and softplus.
+    b
+        Input weights (K, B, L, N).
+    c
+        Output weights (K, B, L, N).
+    dt_bias
+        Bias (K, I) of the step sizes.
+    A
+        Decay rates (K, I, N), negative.
+    D
+        Weights (K, I) of the skip connection.
+
+    Returns
+    -------
+    Tensor
+        The sum (B, H, W, I), float32.
+
+    Raises
+    ------
+    ValueError
+        The shape of an input does not fit x; the kernels would read past its end.
     """
     inputs = (x, dt, b, c, dt_bias, A, D)
     _check_shapes(*inputs)
@@ -62,6 +94,7 @@ def cross_scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: 
 
 
 def _check_shapes(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> None:
+    """Raise a ValueError that names the input whose shape does not fit x."""
     batch, H, W, channels = x.shape
     K, L, N = _DIRECTIONS, H * W, A.shape[-1]
     shapes: list[tuple[str, Tensor, tuple[int, ...]]] = [
@@ -78,6 +111,8 @@ def _check_shapes(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, 
 
 
 class _CrossScan(torch.autograd.Function):
+    """The cross scan with its gradient."""
+
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         y, states = _forward(True, *inputs)
@@ -114,7 +149,7 @@ def _forward(
 def _backward(
     dy: Tensor, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor, states: Tensor
 ) -> tuple[Tensor, ...]:
-    """Gradients of the seven inputs of `cross_scan`, from dy (B, H, W, I) and the states that the forward stored."""
+    """Return the gradients of the seven inputs of `cross_scan`, from dy (B, H, W, I) and the stored states."""
     inputs = (x, dt, b, c, dt_bias, A, D)
     batch, H, W, channels = x.shape
     N = A.shape[2]
@@ -140,12 +175,12 @@ def _backward(
 
 
 def _launch(x: Tensor, A: Tensor) -> tuple[tuple[int, int, int], dict[str, int]]:
-    """The grid (B, blocks of channels, parts that y and dx come in) and the sizes that the kernels are compiled for."""
+    """Return the grid (B, blocks of channels, parts of y and dx) and the sizes for which the kernels are compiled."""
     batch, H, W, channels = x.shape
     N = A.shape[2]
     states = triton.next_power_of_2(N)
     block = max(8, min(32, 512 // states))  # 16 states a lane at most, unless N itself is larger
-    # Wide blocks need the fewest instructions, but a small batch is finished sooner by more, narrower programs.
+    # Wide blocks need the fewest instructions, but more, narrower programs finish a small batch sooner.
     while block > 8 and 2 * batch * triton.cdiv(channels, block) * _DIRECTIONS <= _SCHEDULERS:
         block //= 2
     blocks = triton.cdiv(channels, block)
@@ -157,11 +192,12 @@ def _launch(x: Tensor, A: Tensor) -> tuple[tuple[int, int, int], dict[str, int]]
 
 
 def _contiguous_rows(tensor: Tensor) -> Tensor:
-    """B and c are usually slices of one projection: the kernels read such views in place."""
+    """Return a tensor with contiguous rows; b and c, slices of one projection, are read in place."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _sum_parts(parts: Tensor) -> Tensor:
+    """Sum over the first dimension."""
     return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
@@ -176,6 +212,7 @@ def _forward_kernel(
     H: tl.constexpr, W: tl.constexpr, N: tl.constexpr, STATES: tl.constexpr,
     BLOCK: tl.constexpr, TOKENS: tl.constexpr, JOINED: tl.constexpr, STORE: tl.constexpr,
 ):  # fmt: skip
+    """Scan one program's sample, direction and channels; see the module."""
     L: tl.constexpr = H * W
     CHUNKS: tl.constexpr = (L + TOKENS - 1) // TOKENS
     TILE: tl.constexpr = BLOCK * STATES
@@ -225,6 +262,7 @@ def _backward_kernel(
     H: tl.constexpr, W: tl.constexpr, N: tl.constexpr, STATES: tl.constexpr,
     BLOCK: tl.constexpr, TOKENS: tl.constexpr, JOINED: tl.constexpr,
 ):  # fmt: skip
+    """Compute the gradients of one program's sample, direction and channels; see the module."""
     L: tl.constexpr = H * W
     CHUNKS: tl.constexpr = (L + TOKENS - 1) // TOKENS
     TILE: tl.constexpr = BLOCK * STATES
@@ -248,7 +286,7 @@ def _backward_kernel(
         ddt_k = ddt_ptr + k * batch * L * channels
         db_k = dbc_ptr + ((block * 8 + k) * batch + sample) * L * N + n
         dc_k = db_k + 4 * batch * L * N
-        ds = tl.zeros((BLOCK, STATES), tl.float32)  # what the tokens after this one pass back
+        ds = tl.zeros((BLOCK, STATES), tl.float32)  # gradient from the later tokens
         dA = tl.zeros((BLOCK, STATES), tl.float32)
         dD = tl.zeros((BLOCK,), tl.float32)
         ddt_bias = tl.zeros((BLOCK,), tl.float32)
@@ -303,14 +341,14 @@ def _backward_kernel(
 
 @triton.jit
 def _token(direction, step, H: tl.constexpr, W: tl.constexpr):
-    """The place in the image of the token that a direction reads at a step of its scan."""
+    """Return the row-major index of the token that a direction reads at a step of its scan."""
     step = tl.where(direction < 2, step, H * W - 1 - step)
     return tl.where(direction % 2 == 0, step, step % H * W + step // H)
 
 
 @triton.jit
 def _read(ptr, stride, mask, direction, first, H: tl.constexpr, W: tl.constexpr, TOKENS: tl.constexpr):
-    """What stands at the tokens of TOKENS steps, from the step `first` on; zeros past the last token."""
+    """Read the tokens of TOKENS steps, from the step `first` on; zeros past the last token."""
     values = ()
     for t in tl.static_range(TOKENS):
         address = ptr + _token(direction, first + t, H, W) * stride
@@ -320,7 +358,7 @@ def _read(ptr, stride, mask, direction, first, H: tl.constexpr, W: tl.constexpr,
 
 @triton.jit
 def _read_weights(dt_bias_ptr, A_ptr, D_ptr, weight, n, has_i, has_n, N: tl.constexpr):
-    """dt_bias (BLOCK), A (BLOCK, STATES) times log2(e), for exp2 is what the GPU has, and D (BLOCK)."""
+    """Read dt_bias (BLOCK), A (BLOCK, STATES) times log2(e), since the GPU computes exp2, and D (BLOCK)."""
     dt_bias = tl.load(dt_bias_ptr + weight, has_i, 0.0).to(tl.float32)
     D = tl.load(D_ptr + weight, has_i, 0.0).to(tl.float32)
     has_A = has_i[:, None] & has_n[None, :]
@@ -330,7 +368,7 @@ def _read_weights(dt_bias_ptr, A_ptr, D_ptr, weight, n, has_i, has_n, N: tl.cons
 
 @triton.jit
 def _softplus(z):
-    """softplus(z) = max(z, 0) + log(1 + e), e = exp(-|z|), and its derivative, the logistic function."""
+    """Compute softplus(z) = max(z, 0) + log(1 + e), e = exp(-|z|), and its derivative, the logistic function."""
     e = tl.exp2(tl.abs(z) * -_LOG2E)
     # log(1 + e) = 2 artanh(r), r = e / (2 + e) <= 1/3, as a series: exact to float32 for small e too, that is for the
     # step sizes of 0.001 that training starts from.

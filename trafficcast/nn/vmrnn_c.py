@@ -1,227 +1,254 @@
-"""VMRNN-C: VMRNN-B's cell, forecasting the departure from what is normal there and then.
+"""VMRNN-C: VMRNN-B's cell, which forecasts the anomaly of the flows: their difference from the climatology.
 
-The published network sees four frames and nothing else. This one is also told what is normal for each slot and what
-the calendar says, reads and writes departures in units of their standard deviation, and starts from anomaly
-persistence and the city's patterns (see `trafficcast.patterns`), so that it has to learn only what is left.
+The paper's network reads four frames and nothing else. This one also reads the climatology of each slot and calendar
+features. It reads and writes standardised anomalies, and adds its output to a linear forecast made of anomaly
+persistence and the city's patterns (see `trafficcast.forecasting.patterns`), so that it learns only the remainder.
 
-Dimensions throughout this file: B batch, T frames observed, S = T + horizon slots, C flows, F calendar features, P
-patterns.
+Dimensions throughout this file: B batch, T observed frames, S = T + horizon slots, C flow kinds, F calendar features,
+P patterns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trafficcast.nn.vmrnn import _check_sizes, _Head, _PatchEmbedding, _VMRNNCell
+from trafficcast.config.city import HORIZON
+from trafficcast.nn.vmrnn import NetworkSizes, _Head, _PatchEmbedding, _VMRNNCell
 
-_HORIZON = 4
-# Counts vary around what is expected in proportion to it; one vehicle more keeps empty cells from dominating.
+# The variance of a count is about its mean; one vehicle more keeps empty cells from dominating.
 VARIANCE_FLOOR = 1.0
 _STEM = 32  # channels at full resolution
-# What is left of four terms: of a cell's mean departure over the history and of its last one, of the patterns and of
-# being busy. Each share is a sum over one, the calendar, how much busier than normal it is and how far from that, in
-# units of UNUSUAL and up to MOST_UNUSUAL of them.
+# The linear forecast adds four terms: the cell's mean anomaly over the history, its last anomaly, the part explained by
+# the patterns, and the climatology. The coefficient of each is a linear function of the regressors: one, the calendar
+# features of the init time, the activity anomaly and its absolute value.
 TERMS = 4
-_FEATURES_BESIDE_CALENDAR = 3
-UNUSUAL, MOST_UNUSUAL = 0.1, 3.0
+_REGRESSORS_BESIDE_CALENDAR = 3
+# The activity anomaly is activity - 1, in units of ACTIVITY_UNIT and clipped to so many of them.
+ACTIVITY_UNIT, ACTIVITY_LIMIT = 0.1, 3.0
 
 
 @dataclass(frozen=True)
-class _Started:
-    """What is known before the network says more, of S slots and of the history.
+class _LinearForecast:
+    """The linear forecast of the slots after the first, and the quantities of which it is made.
 
-    start:     (B, S - 1, C, rows, cols) the forecast to start from, vehicles per slot
-    spread:    (B, S, C, rows, cols)     the standard deviation of a count as busy as now
-    together:  (B, S - 1, C, rows, cols) what is left of the patterns, in units of that
-    departure, last: the history's mean departure from what is normal as busy as now, and its last one
-    busier:    (B, 1)                    how much busier than normal, in units of UNUSUAL
+    forecast:         (B, S - 1, C, rows, cols) vehicles per slot
+    deviation:        (B, S, C, rows, cols)     standard deviation of a count, vehicles per slot
+    pattern_anomaly:  (B, S - 1, C, rows, cols) standardised anomaly that the patterns explain
+    mean_anomaly:     (B, C, rows, cols)        mean over the history, vehicles per slot
+    last_anomaly:     (B, C, rows, cols)        of the last observed slot, vehicles per slot
+    activity_anomaly: (B, 1)                    in units of ACTIVITY_UNIT
     """
 
-    start: Tensor
-    spread: Tensor
-    together: Tensor
-    departure: Tensor
-    last: Tensor
-    busier: Tensor
+    forecast: Tensor
+    deviation: Tensor
+    pattern_anomaly: Tensor
+    mean_anomaly: Tensor
+    last_anomaly: Tensor
+    activity_anomaly: Tensor
 
 
-class _Start(nn.Module):
-    """The city's own linear forecast, fitted to it and not learned: see `trafficcast.patterns.Patterns`."""
+class _LinearStart(nn.Module):
+    """The linear forecast that the network starts from, with coefficients fitted by `Patterns` and not by training."""
 
     patterns: Tensor
     shares: Tensor
     left: Tensor
 
-    def __init__(self, rows: int, cols: int, channels: int, features: int, patterns: int) -> None:
+    def __init__(self, sizes: NetworkSizes, features: int, patterns: int) -> None:
         super().__init__()
         if patterns < 0:
             raise ValueError(f"The number of patterns must be 0 or more, but it is {patterns}.")
-        self.expected_shape = (channels, rows, cols)
-        self.register_buffer("patterns", torch.zeros(patterns, channels, rows, cols))
-        self.register_buffer("shares", torch.zeros(_HORIZON, patterns, 2))
-        self.register_buffer("left", torch.zeros(_HORIZON, features + _FEATURES_BESIDE_CALENDAR, TERMS))
-        self.left[:, 0, 0] = 0.4  # unless told otherwise, anomaly persistence
+        self.frame_shape = (sizes.channels, sizes.rows, sizes.cols)
+        # The names are those of the weight files: `shares` holds the persistence of each pattern, `left` the
+        # coefficients of the terms.
+        self.register_buffer("patterns", torch.zeros(patterns, *self.frame_shape))
+        self.register_buffer("shares", torch.zeros(HORIZON, patterns, 2))
+        self.register_buffer("left", torch.zeros(HORIZON, features + _REGRESSORS_BESIDE_CALENDAR, TERMS))
+        self.left[:, 0, 0] = 0.4  # anomaly persistence, until `set_coefficients` is called
 
-    def set(self, basis: Tensor, shares: Tensor, left: Tensor) -> None:
-        """Forecast what these patterns say."""
+    def set_coefficients(self, basis: Tensor, persistence: Tensor, coefficients: Tensor) -> None:
+        """Take over the results of `Patterns.fit`."""
         self.patterns.copy_(basis)
-        self.shares.copy_(shares)
-        self.left.copy_(left)
+        self.shares.copy_(persistence)
+        self.left.copy_(coefficients)
 
     def forward(
-        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None = None, horizon: int = _HORIZON
+        self,
+        frames: Tensor,
+        climatology: Tensor,
+        calendar: Tensor,
+        patterns: Tensor | None = None,
+        horizon: int = HORIZON,
     ) -> Tensor:
-        """See VMRNNC."""
-        return self.begin(frames, normal, calendar, patterns, horizon).start[:, -horizon:]
+        """Return the linear forecast (B, horizon, C, rows, cols), vehicles per slot; inputs as in VMRNNC."""
+        return self.predict(frames, climatology, calendar, patterns, horizon).forecast[:, -horizon:]
 
-    def begin(
-        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None, horizon: int
-    ) -> _Started:
-        """All that the network starts from (see VMRNNC); the history's slots are forecast as the first after it is."""
-        self._check(frames, normal, calendar, horizon)
+    def predict(
+        self, frames: Tensor, climatology: Tensor, calendar: Tensor, patterns: Tensor | None, horizon: int
+    ) -> _LinearForecast:
+        """Forecast all slots after the first, those of the history with the coefficients of the first lead."""
+        self._check(frames, climatology, calendar, horizon)
         T = frames.shape[1]
-        busy = frames.sum((1, 2, 3, 4)) / normal[:, :T].sum((1, 2, 3, 4)).clamp_min(1.0)
-        busier = ((busy[:, None] - 1) / UNUSUAL).clamp(-MOST_UNUSUAL, MOST_UNUSUAL)
-        expected = busy[:, None, None, None, None] * normal
-        spread = (expected + VARIANCE_FLOOR).sqrt()
-        departures = frames - expected[:, :T]
-        departure, last = departures.mean(1), departures[:, -1]
+        activity = frames.sum((1, 2, 3, 4)) / climatology[:, :T].sum((1, 2, 3, 4)).clamp_min(1.0)
+        activity_anomaly = ((activity[:, None] - 1) / ACTIVITY_UNIT).clamp(-ACTIVITY_LIMIT, ACTIVITY_LIMIT)
+        scaled = activity[:, None, None, None, None] * climatology
+        deviation = (scaled + VARIANCE_FLOOR).sqrt()
+        anomalies = frames - scaled[:, :T]
+        mean_anomaly, last_anomaly = anomalies.mean(1), anomalies[:, -1]
 
         def by_slot(leads: Tensor) -> Tensor:
-            """Of all slots after the first, from (B, HORIZON, ...)."""
+            """Repeat the first lead of (B, HORIZON, ...) for the slots of the history after the first."""
             return torch.cat((*[leads[:, :1]] * (T - 1), leads[:, :horizon]), dim=1)
 
-        together = by_slot(self._lasting(departures / spread[:, :T], patterns))
-        told = torch.cat((torch.ones_like(busier), calendar[:, T], busier, busier.abs()), dim=1)
-        left = by_slot((told[:, None, :, None] * self.left).sum(2))[..., None, None, None]
-        terms = departure[:, None], last[:, None], spread[:, 1:] * together, expected[:, 1:]
-        start = expected[:, 1:] + sum(left[:, :, i] * term for i, term in enumerate(terms))
-        return _Started(start, spread, together, departure, last, busier)
+        pattern_anomaly = by_slot(self._pattern_anomaly(anomalies / deviation[:, :T], patterns))
+        regressors = (torch.ones_like(activity_anomaly), calendar[:, T], activity_anomaly, activity_anomaly.abs())
+        coefficients = by_slot((torch.cat(regressors, dim=1)[:, None, :, None] * self.left).sum(2))
+        terms = mean_anomaly[:, None], last_anomaly[:, None], deviation[:, 1:] * pattern_anomaly, scaled[:, 1:]
+        added = sum(coefficients[:, :, i, None, None, None] * term for i, term in enumerate(terms))
+        return _LinearForecast(
+            scaled[:, 1:] + added, deviation, pattern_anomaly, mean_anomaly, last_anomaly, activity_anomaly
+        )
 
-    def _lasting(self, unusual: Tensor, patterns: Tensor | None) -> Tensor:
-        """What is left of departures (B, T, C, rows, cols) as far as they are patterns: (B, HORIZON, C, rows, cols)."""
-        # A projection sums thousands of cells.
-        with torch.autocast(unusual.device.type, enabled=False):
+    def _pattern_anomaly(self, standardised: Tensor, patterns: Tensor | None) -> Tensor:
+        """Forecast (B, HORIZON, C, rows, cols) from the patterns in standardised anomalies (B, T, C, rows, cols)."""
+        # A projection sums thousands of cells, for which bfloat16 is too coarse.
+        with torch.autocast(standardised.device.type, enabled=False):
             basis = (self.patterns[None] if patterns is None else patterns).float()
-            basis = basis.expand(len(unusual), -1, -1, -1, -1).flatten(2)  # (B, P, cells)
-            amounts = unusual.float().flatten(2) @ basis.mT  # (B, T, P)
-            seen = torch.stack((amounts.mean(1), amounts[:, -1]), dim=-1)  # (B, P, 2)
-            left = (seen[:, None] * self.shares).sum(-1)  # (B, HORIZON, P)
-            return (left @ basis).unflatten(2, unusual.shape[2:])
+            basis = basis.expand(len(standardised), -1, -1, -1, -1).flatten(2)  # (B, P, cells)
+            amplitudes = standardised.float().flatten(2) @ basis.mT  # (B, T, P)
+            predictors = torch.stack((amplitudes.mean(1), amplitudes[:, -1]), dim=-1)  # (B, P, 2)
+            later = (predictors[:, None] * self.shares).sum(-1)  # (B, HORIZON, P)
+            return (later @ basis).unflatten(2, standardised.shape[2:])
 
-    def _check(self, frames: Tensor, normal: Tensor, calendar: Tensor, horizon: int) -> None:
-        if not 1 <= horizon <= _HORIZON:
-            raise ValueError(f"The horizon must be 1 to {_HORIZON} slots, but it is {horizon}.")
-        B, slots = len(frames), frames.shape[1] + horizon
-        expected = self.expected_shape
-        if frames.shape[2:] != expected or normal.shape != (B, slots, *expected) or calendar.shape[:2] != (B, slots):
+    def _check(self, frames: Tensor, climatology: Tensor, calendar: Tensor, horizon: int) -> None:
+        """Raise a ValueError where an input does not fit the network."""
+        if not 1 <= horizon <= HORIZON:
+            raise ValueError(f"The horizon must be 1 to {HORIZON} slots, but it is {horizon}.")
+        shape = self.frame_shape
+        slots = (len(frames), frames.shape[1] + horizon)
+        if frames.shape[2:] != shape or climatology.shape != (*slots, *shape) or calendar.shape[:2] != slots:
             raise ValueError(
-                f"The network was built for frames of {expected} (channels, rows, cols) and needs what is normal and "
-                f"the calendar of all {slots} slots, but was given frames {tuple(frames.shape)}, normal "
-                f"{tuple(normal.shape)} and calendar {tuple(calendar.shape)}."
+                f"The network was built for frames of {shape} (channels, rows, cols) and needs the climatology and "
+                f"the calendar of all {slots[1]} slots, but was given frames {tuple(frames.shape)}, climatology "
+                f"{tuple(climatology.shape)} and calendar {tuple(calendar.shape)}."
             )
 
 
 class VMRNNC(nn.Module):
-    """Frames, what is normal and the calendar in; the forecast out; all in vehicles per slot, without a ceiling."""
+    """VMRNN-C: reads frames, climatology and calendar and forecasts flows, all in vehicles per slot.
 
-    def __init__(
-        self,
-        rows: int,
-        cols: int,
-        channels: int,
-        features: int,
-        patch: int,
-        depth: int,
-        embed: int,
-        d_state: int,
-        d_conv: int,
-        expand: int,
-        drop_path: float,
-        conv: str,
-        patterns: int,
-    ) -> None:
+    Parameters
+    ----------
+    sizes
+        Sizes of the network.
+    features
+        Calendar features of a slot.
+    patterns
+        Number of patterns of the linear forecast.
+    """
+
+    def __init__(self, sizes: NetworkSizes, features: int, patterns: int) -> None:
         super().__init__()
-        block = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
-        sizes = {"rows": rows, "cols": cols, "channels": channels, "depth": depth}
-        _check_sizes(patch=patch, embed=embed, drop_path=drop_path, conv=conv, **sizes, **block)
-        self.channels, self.rows, self.cols, self.patch = channels, rows, cols, patch
-        self.start = _Start(rows, cols, channels, features, patterns)
-        # What one cell and its neighbours tell is the same everywhere: it is learned once, at full resolution, and goes
-        # around the cell's patches to the output as well as through them.
+        channels, patch = sizes.channels, sizes.patch
+        self.rows, self.cols, self.patch = sizes.rows, sizes.cols, patch
+        self.start = _LinearStart(sizes, features, patterns)
+        # A cell and its neighbours mean the same everywhere, so the stem is learned once for all cells, at full
+        # resolution; its result goes both through the patches and around them to the output.
         self.stem = nn.Sequential(nn.Conv2d(7 * channels + features + 1, _STEM, 3, padding=1), nn.GELU())
-        self.embedding = _PatchEmbedding(_STEM, patch, embed)
-        self.cell = _VMRNNCell(embed, [drop_path] * depth, **block, conv=conv)
-        self.head = _Head(_STEM, patch, embed)
+        self.embedding = _PatchEmbedding(_STEM, patch, sizes.embed)
+        self.cell = _VMRNNCell(sizes, [sizes.drop_path] * sizes.depth)
+        self.head = _Head(_STEM, patch, sizes.embed)
         self.out = nn.Sequential(nn.Conv2d(2 * _STEM, _STEM, 1), nn.GELU(), nn.Conv2d(_STEM, channels, 1))
-        # At first the network adds nothing to its start.
+        # Before training the network adds nothing to the linear forecast.
         for parameter in self.out[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(
-        self, frames: Tensor, normal: Tensor, calendar: Tensor, patterns: Tensor | None = None, horizon: int = _HORIZON
+        self,
+        frames: Tensor,
+        climatology: Tensor,
+        calendar: Tensor,
+        patterns: Tensor | None = None,
+        horizon: int = HORIZON,
     ) -> Tensor:
-        """The forecast (B, horizon, C, rows, cols), vehicles per slot; may be slightly negative.
+        """Forecast the slots after the observed ones.
 
-        frames:   (B, T, C, rows, cols) observed, vehicles per slot
-        normal:   (B, S, C, rows, cols) what is normal in those slots and the `horizon` after them
-        calendar: (B, S, F)             their features
-        patterns: (B, P, C, rows, cols) in place of the city's own, in training: those of other days
+        Parameters
+        ----------
+        frames
+            Observed flows (B, T, C, rows, cols), vehicles per slot.
+        climatology
+            Climatology (B, S, C, rows, cols) of the observed slots and the `horizon` after them, vehicles per slot.
+        calendar
+            Calendar features (B, S, F) of the same slots.
+        patterns
+            Patterns (B, P, C, rows, cols) in place of the network's own: in training, patterns of other days.
+        horizon
+            Slots to forecast, at most 4.
+
+        Returns
+        -------
+        Tensor
+            Forecast (B, horizon, C, rows, cols), vehicles per slot; may be slightly negative.
         """
         T = frames.shape[1]
-        begun = self.start.begin(frames, normal, calendar, patterns, horizon)
+        linear = self.start.predict(frames, climatology, calendar, patterns, horizon)
         forecast: list[Tensor] = []
         state = None
         for t in range(T - 1 + horizon):
-            start, spread = begun.start[:, t], begun.spread[:, t + 1]
+            start, deviation = linear.forecast[:, t], linear.deviation[:, t + 1]
             frame = frames[:, t] if t < T else forecast[-1]
-            told = torch.cat((calendar[:, t + 1], begun.busier), dim=1)
+            features = torch.cat((calendar[:, t + 1], linear.activity_anomaly), dim=1)
             x = torch.cat(
                 (
-                    (frame - normal[:, t]) / begun.spread[:, t],
-                    (start - normal[:, t + 1]) / spread,
-                    begun.departure / spread,
-                    begun.last / spread,
-                    begun.together[:, t],
-                    begun.spread[:, t].log(),
-                    spread.log(),
-                    told[:, :, None, None].expand(-1, -1, self.rows, self.cols),
+                    (frame - climatology[:, t]) / linear.deviation[:, t],
+                    (start - climatology[:, t + 1]) / deviation,
+                    linear.mean_anomaly / deviation,
+                    linear.last_anomaly / deviation,
+                    linear.pattern_anomaly[:, t],
+                    linear.deviation[:, t].log(),
+                    deviation.log(),
+                    features[:, :, None, None].expand(-1, -1, self.rows, self.cols),
                 ),
                 dim=1,
             )
             x = F.pad(x, (0, -self.cols % self.patch, 0, -self.rows % self.patch))
-            near = self.stem(x)
-            state = self.cell(self.embedding(near), state)
+            local = self.stem(x)
+            state = self.cell(self.embedding(local), state)
             if t >= T - 1:
-                change = self.out(torch.cat((near, self.head(state[0])), dim=1))[:, :, : self.rows, : self.cols]
-                forecast.append(start + spread * change)
+                change = self.out(torch.cat((local, self.head(state[0])), dim=1))[:, :, : self.rows, : self.cols]
+                forecast.append(start + deviation * change)
         return torch.stack(forecast, dim=1)
-
-    def unused_shapes(self) -> dict[str, torch.Size]:
-        """Nothing: there is no published network of this kind."""
-        return {}
 
 
 def vmrnn_c(
-    rows: int = 32,
-    cols: int = 32,
-    channels: int = 2,
-    features: int = 6,
-    patch: int = 4,
-    depth: int = 12,
-    embed: int = 128,
-    d_state: int = 16,
-    d_conv: int = 3,
-    expand: int = 2,
-    drop_path: float = 0.1,
-    conv: str = "depthwise",
-    patterns: int = 16,
+    rows: int = 32, cols: int = 32, channels: int = 2, features: int = 6, patterns: int = 16, **sizes: Any
 ) -> VMRNNC:
-    """VMRNN-C; the defaults are VMRNN-B's."""
-    return VMRNNC(
-        rows, cols, channels, features, patch, depth, embed, d_state, d_conv, expand, drop_path, conv, patterns
-    )
+    """Build VMRNN-C; the defaults are VMRNN-B's.
+
+    Parameters
+    ----------
+    rows
+        Rows of the city's grid.
+    cols
+        Columns of the city's grid.
+    channels
+        Flow kinds, the channels of a frame.
+    features
+        Calendar features of a slot.
+    patterns
+        Number of patterns of the linear forecast.
+    **sizes
+        Other sizes, as in NetworkSizes.
+
+    Returns
+    -------
+    VMRNNC
+        The network with random weights; the linear forecast is anomaly persistence.
+    """
+    return VMRNNC(NetworkSizes(rows, cols, channels, **sizes), features, patterns)

@@ -1,4 +1,4 @@
-"""A model's card for people, CARD.md, and its training curve, from what `card.json` holds."""
+"""A model's card for people, CARD.md, made from card.json, and its training curve."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _COLUMNS = {
 
 
 def _card_text(card: dict[str, Any]) -> str:
-    """The card as Markdown."""
+    """Return the card as Markdown."""
     split, training, parameters = card["split"], card["training"], card["parameters"]
     lines = [
         f"# {card['version']} for {card['city']}",
         "",
         f"- Network: {card['architecture']['name']}, {card['grid']['rows']} x {card['grid']['cols']} cells, "
-        f"{parameters['live']:,} live parameters{_published(parameters)}.",
+        f"{parameters['live']:,} live parameters{_parameters_of_the_paper(parameters)}.",
         f"- Training {split['start']} to {split['train_end']} ({card['windows']['training']} windows), "
         f"validation to {split['valid_end']} ({card['windows']['validation']}), "
         f"test to {split['test_end']} ({card['windows']['test']}).",
         f"- {training['epochs']} epochs, batch {training['batch_size']}, AdamW, learning rate "
         f"{training['learning_rate']}, seed {training['seed']}, on {training['device']}. "
         f"Epoch {training['best_epoch']} was the best on validation.",
-        *_start(card.get("transfer")),
+        *_transfer_line(card.get("transfer")),
         f"- Scale (training maximum): {card['scale']:g} vehicles per slot.",
         f"- Data {card['data_hash'][:16]}, trafficcast {card['code_version']}, made {card['created']}.",
         f"- Command: `{card['command']}`",
@@ -55,22 +55,37 @@ def _card_text(card: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _published(parameters: dict[str, int]) -> str:
+def _parameters_of_the_paper(parameters: dict[str, int]) -> str:
+    """Return the number of parameters of the paper's network, in parentheses, where it has more."""
     if parameters["published"] == parameters["live"]:
         return ""
     return f" ({parameters['published']:,} as published, unused ones included)"
 
 
-def _start(transfer: dict[str, Any] | None) -> list[str]:
+def _transfer_line(transfer: dict[str, Any] | None) -> list[str]:
+    """Return the line about the model from which the training started, if any."""
     if transfer is None:
         return []
-    seen = f", which has seen this place until {transfer['seen_until']}" if transfer["seen_until"] else ""
+    seen = f", which was trained on this city until {transfer['seen_until']}" if transfer["seen_until"] else ""
     hashed = transfer["weights_sha256"][:16]
     return [f"- Started from the weights of {transfer['version']} for {transfer['city']} ({hashed}){seen}."]
 
 
 def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:
-    """A table's rows, its header first: for each forecaster all leads together, then lead by lead."""
+    """Make a table of scores: for each forecaster all leads together, then lead by lead.
+
+    Parameters
+    ----------
+    scores
+        Metrics of each forecaster by name, as `trafficcast.forecasting.metrics.scores` returns them.
+    slot_minutes
+        Slot length, minutes.
+
+    Returns
+    -------
+    list[list[str]]
+        The table's rows, its header first.
+    """
     rows = [["forecaster", "lead", *(heading for heading, _ in _COLUMNS.values())]]
     for name, values in scores.items():
         rows.append([name, "all", *(_number(values[key], digits) for key, (_, digits) in _COLUMNS.items())])
@@ -81,7 +96,20 @@ def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:
 
 
 def coverage_rows(coverage: dict[str, Any], slot_minutes: int) -> list[list[str]]:
-    """A table's rows, its header first, of `Intervals.coverage`: for each level all leads together, then by lead."""
+    """Make a table of the coverage of prediction intervals: for each level all leads together, then lead by lead.
+
+    Parameters
+    ----------
+    coverage
+        Coverage, as `Intervals.coverage` returns it.
+    slot_minutes
+        Slot length, minutes.
+
+    Returns
+    -------
+    list[list[str]]
+        The table's rows, its header first.
+    """
     rows = [["interval", "lead", "truths inside", "mean width"]]
     for level, values in coverage["levels"].items():
         inside, width = values["inside"], values["width"]
@@ -92,7 +120,7 @@ def coverage_rows(coverage: dict[str, Any], slot_minutes: int) -> list[list[str]
 
 
 def _activity_rows(coverage: dict[str, Any]) -> list[list[str]]:
-    """A table's rows, its header first, of `Intervals.coverage` by the band of the predicted flow."""
+    """Return a table's rows, its header first, of `Intervals.coverage` by the band of the predicted flow."""
     bands, levels = coverage["bands"], coverage["levels"]
     names = [(f"{float(level):.0%}: truths inside", f"{float(level):.0%}: mean width") for level in levels]
     rows = [["predicted", "share of predictions", *(name for pair in names for name in pair)]]
@@ -105,7 +133,7 @@ def _activity_rows(coverage: dict[str, Any]) -> list[list[str]]:
 
 
 def _write_curve(folder: Path, history: list[dict[str, float]]) -> None:
-    """The training curve as curve.csv and curve.png."""
+    """Write the training curve as curve.csv and curve.png."""
     with open(folder / "curve.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, history[0].keys())
         writer.writeheader()
@@ -126,7 +154,7 @@ def _write_curve(folder: Path, history: list[dict[str, float]]) -> None:
         if high > 3 * low > 0:
             axis.set_yscale("log")
         else:
-            # A change of a thousandth shall look like one.
+            # Without a margin a change of a thousandth would fill the figure.
             margin = max(0.05 * (high - low), 0.01 * abs(high))
             axis.set_ylim(low - margin, high + margin)
             axis.ticklabel_format(axis="y", useOffset=False)
@@ -136,6 +164,7 @@ def _write_curve(folder: Path, history: list[dict[str, float]]) -> None:
 
 
 def _interval_lines(card: dict[str, Any], coverage: dict[str, Any]) -> list[str]:
+    """Return the lines about prediction intervals."""
     return [
         "Widths and predictions are in vehicles per slot. Counts are whole: where nearly all truths are 0, an interval "
         "that holds 0 holds more than its share.",
@@ -147,8 +176,10 @@ def _interval_lines(card: dict[str, Any], coverage: dict[str, Any]) -> list[str]
 
 
 def _markdown(rows: list[list[str]]) -> list[str]:
+    """Return the lines of a Markdown table whose first row is the header."""
     return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
 
 
 def _number(value: float | None, digits: int) -> str:
+    """Format a number; "-" where there is none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""From a city's flows to the windows that networks train on."""
+"""The windows of a city's flows on which networks train."""
 
 from __future__ import annotations
 
@@ -9,97 +9,99 @@ import numpy as np
 import torch
 import xarray as xr
 
-from trafficcast.config.city import HISTORY, HORIZON, City
+from trafficcast.config.city import HISTORY, City
 from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import WeekdayClimatology, calendar_features, climatology_of_other_days
 from trafficcast.forecasting.model import Network, is_conditioned
 from trafficcast.forecasting.patterns import Patterns
-from trafficcast.forecasting.windows import Split, window_starts
+from trafficcast.forecasting.windows import _LENGTH, Split, window_starts
 
 
 @dataclass(frozen=True)
 class _Windows:
-    """One split: `starts` (n), where windows begin in `frames` (slot, flow kind, row, col).
+    """The windows of a split: `starts` (n), their first slots in `frames` (slot, flow kind, row, col).
 
-    The published networks read frames in [0, 1]. A conditioned one reads vehicles per slot and the `context` of each
-    slot: `normal` (slot, flow kind, row, col), vehicles per slot, and `calendar` (slot, feature). In training its
-    windows have the patterns (block, pattern, flow kind, row, col) of other days, and each its `block` (n) of days.
+    VMRNN-B and VMRNN-D read frames in [0, 1]. VMRNN-C reads vehicles per slot and the `context` of each slot:
+    `climatology` (slot, flow kind, row, col), vehicles per slot, and `calendar` (slot, feature). Its training windows
+    also have `patterns` (fold, pattern, flow kind, row, col) of other days, and each its `fold` (n) of days.
     """
 
     frames: torch.Tensor
     starts: torch.Tensor
     context: dict[str, torch.Tensor] = field(default_factory=dict)
     patterns: torch.Tensor | None = None
-    block: torch.Tensor | None = None
+    fold: torch.Tensor | None = None
 
     def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Frames (len(index), HISTORY + HORIZON, flow kind, row, col), and the context of the same slots."""
-        slots = self.starts[index, None] + torch.arange(HISTORY + HORIZON, device=self.starts.device)
+        """Return frames (len(index), HISTORY + HORIZON, flow kind, row, col), and the context of the same slots."""
+        slots = self.starts[index, None] + torch.arange(_LENGTH, device=self.starts.device)
         context = {name: values[slots] for name, values in self.context.items()}
-        if self.patterns is not None and self.block is not None:
-            context["patterns"] = self.patterns[self.block[index]]
+        if self.patterns is not None and self.fold is not None:
+            context["patterns"] = self.patterns[self.fold[index]]
         return self.frames[slots], context
 
     def to(self, device: torch.device) -> _Windows:
-        """The same on a device."""
+        """Copy the windows to a device."""
         context = {name: values.to(device) for name, values in self.context.items()}
-        patterns, block = (None if tensor is None else tensor.to(device) for tensor in (self.patterns, self.block))
-        return _Windows(self.frames.to(device), self.starts.to(device), context, patterns, block)
+        patterns, fold = (None if tensor is None else tensor.to(device) for tensor in (self.patterns, self.fold))
+        return _Windows(self.frames.to(device), self.starts.to(device), context, patterns, fold)
 
 
 def _windows_of(
     flows: np.ndarray, scale: float, context: dict[str, np.ndarray], *starts: np.ndarray
 ) -> tuple[_Windows, ...]:
-    """Flows (slot, flow kind, row, col) in vehicles per slot, and each split's window positions, as splits."""
+    """Return the windows of each split from flows (slot, flow kind, row, col), vehicles per slot, divided by scale."""
     frames = torch.from_numpy(flows.astype(np.float32) / np.float32(scale))
     tensors = {name: torch.from_numpy(values) for name, values in context.items()}
     return tuple(_Windows(frames, torch.from_numpy(positions), tensors) for positions in starts)
 
 
 def _flows_before(flows: xr.Dataset, end: np.datetime64) -> xr.Dataset:
-    """The slots that start before `end`, naive UTC."""
+    """Return the slots that start before `end`, naive UTC."""
     return flows.sel(time=flows["time"].values < end)
 
 
 def _highest_count(city: City, fitted: xr.Dataset) -> float:
-    """The maximum over the observed slots, vehicles per slot. Raises InputError where there is no traffic at all."""
+    """Return the maximum of the observed slots, vehicles per slot. Raises InputError where there is no traffic."""
     highest = float(fitted["flow"].values[fitted["observed"].values].max())
     if highest <= 0:
         raise InputError(f"the training slots of '{city.name}' have no traffic at all: check the city's box")
     return highest
 
 
-def _known_beforehand(
-    city: City, flows: xr.Dataset, fitted: xr.Dataset, normal: WeekdayClimatology
+def _slot_context(
+    city: City, flows: xr.Dataset, fitted: xr.Dataset, climatology: WeekdayClimatology
 ) -> dict[str, np.ndarray]:
-    """What a conditioned network is told of each slot of `flows` (see `training.Windows`).
+    """Return the climatology and the calendar of each slot of `flows`, which VMRNN-C reads.
 
-    The first of them, `fitted`, which are trained on and made `normal`, are told what is normal by all other days than
-    their own.
+    The first slots are `fitted`, the training slots to which `climatology` was fitted; they have that of other days.
     """
     times = flows["time"].values
-    of_others, later = climatology_of_other_days(city, fitted), normal.at(times[len(fitted["time"]) :])
-    return {"normal": np.concatenate([of_others, later]), "calendar": calendar_features(city, times)}
+    of_others, later = climatology_of_other_days(city, fitted), climatology.at(times[len(fitted["time"]) :])
+    return {"climatology": np.concatenate([of_others, later]), "calendar": calendar_features(city, times)}
 
 
 def _with_patterns(network: Network, training: _Windows, city: City, time: np.ndarray) -> _Windows:
-    """Give a conditioned network the patterns of its training windows, and these the patterns of other days.
+    """Give VMRNN-C the patterns of its training windows, and the windows the patterns of other days.
 
-    `time`: the slots of the windows' frames, naive UTC. A published network has none, and its windows need none.
+    `time` holds the slots of the windows' frames, naive UTC. Other networks have no patterns.
     """
     if not is_conditioned(network):
         return training
     starts = training.starts.numpy()
     days = city.local_days(time[starts + HISTORY])
-    normal, calendar = (training.context[name].numpy() for name in ("normal", "calendar"))
-    patterns = Patterns.fit(training.frames.numpy(), normal, calendar, starts, days, len(network.start.patterns))
-    network.start.set(*(torch.from_numpy(values) for values in (patterns.basis, patterns.shares, patterns.left)))
-    of_others, block = torch.from_numpy(patterns.of_others), torch.from_numpy(patterns.block)
-    return replace(training, patterns=of_others, block=block)
+    climatology, calendar = (training.context[name].numpy() for name in ("climatology", "calendar"))
+    fitted = Patterns.fit(training.frames.numpy(), climatology, calendar, starts, days, len(network.start.patterns))
+    basis, persistence, coefficients, fold_basis, fold = (
+        torch.from_numpy(values)
+        for values in (fitted.basis, fitted.persistence, fitted.coefficients, fitted.fold_basis, fitted.fold)
+    )
+    network.start.set_coefficients(basis, persistence, coefficients)
+    return replace(training, patterns=fold_basis, fold=fold)
 
 
 def _starts_by_split(flows: xr.Dataset, city: City, split: Split) -> dict[str, np.ndarray]:
-    """Positions in `flows` of each split's windows. Raises InputError without any for training or validation."""
+    """Return the positions of each split's windows. Raises InputError without any for training or validation."""
     starts = {
         "training": window_starts(flows, city, split.start, split.train_end),
         "validation": window_starts(flows, city, split.train_end, split.valid_end),
@@ -114,9 +116,9 @@ def _starts_by_split(flows: xr.Dataset, city: City, split: Split) -> dict[str, n
     return starts
 
 
-def _hash_of(flows: xr.Dataset, more: str = "") -> str:
-    """SHA-256 of flows and whatever else."""
-    digest = hashlib.sha256(more.encode())
+def _hash_of(flows: xr.Dataset, text: str = "") -> str:
+    """Return the SHA-256 of flows and a text."""
+    digest = hashlib.sha256(text.encode())
     for name in ("time", "flow", "observed"):
         digest.update(np.ascontiguousarray(flows[name].values).tobytes())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""Data-parallel training: the processes that torchrun started, each with its share of every batch.
+"""Data-parallel training: each of the processes that torchrun started computes its share of every batch.
 
-A process of its own is the first of one, and everything here does nothing. Gradients are added up after the backward
-pass, all at once, where DistributedDataParallel would add them from hooks during it: the networks have nine megabytes
-of them, a captured CUDA graph has no hooks, and so the shares of a batch may be of different sizes.
+A single process computes whole batches, and the functions of this module do nothing. Gradients are summed after the
+backward pass, all at once, where DistributedDataParallel sums them in hooks during it: a captured CUDA graph has no
+hooks, the networks have only nine megabytes of gradients, and the shares of a batch may be of different sizes.
 """
 
 from __future__ import annotations
@@ -18,33 +18,45 @@ from torch import nn
 
 from trafficcast.errors import InputError, JobError
 
-# The others wait while the first process waits for its turn to write. A process that dies ends them all at once.
+# The others wait while the first process waits for the writer's lock. A process that dies ends all of them at once.
 _PATIENCE = timedelta(days=1)
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the other processes, where torchrun started this one: gloo between CPUs, nccl between GPUs."""
+    """Join the other processes where torchrun started this one: by gloo between CPUs, by nccl between GPUs.
+
+    Yields
+    ------
+    None
+        Nothing; the processes are joined until the context ends.
+    """
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     yield
-    dist.destroy_process_group()  # not after an error: the others may wait for what never comes
+    dist.destroy_process_group()  # not after an error, when the others may wait for this one
 
 
 def _processes() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if _joined() else 1
 
 
 def rank() -> int:
-    """Which of the processes this is, from 0. The first one alone writes, prints and logs."""
+    """Return the rank of this process; only the process of rank 0 writes, prints and logs.
+
+    Returns
+    -------
+    int
+        The rank, from 0.
+    """
     return dist.get_rank() if _joined() else 0
 
 
 def _own_device(device: torch.device) -> torch.device:
-    """The device of this process: of several on a machine, each has a GPU of its own.
+    """Return the device of this process; of several processes on a machine each has its own GPU.
 
     Raises InputError where there are fewer GPUs than processes, and for a device that several cannot share.
     """
@@ -61,15 +73,15 @@ def _own_device(device: torch.device) -> torch.device:
 
 
 def _share(batch: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """This process's windows of a batch (n), and their weight in it: the means over all shares, so weighted, add up.
+    """Return this process's windows of a batch (n), and their share of it, by which their mean is weighted.
 
-    A process for which a small batch has no window takes one with weight 0: it must come along.
+    A process for which a small batch has no window takes one with weight 0, because all must make the same steps.
     """
     own = batch[rank() :: _processes()]
     return (own, len(own) / len(batch)) if len(own) else (batch[:1], 0.0)
 
 
-def _add_up(tensors: Iterable[torch.Tensor]) -> None:
+def _sum_over_processes(tensors: Iterable[torch.Tensor]) -> None:
     """Replace tensors, all of one type and device, by their sums over all processes, the same in each to the bit."""
     if _processes() == 1:
         return
@@ -80,24 +92,25 @@ def _add_up(tensors: Iterable[torch.Tensor]) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
-def _add_up_gradients(network: nn.Module, loss: torch.Tensor) -> None:
+def _sum_gradients(network: nn.Module, loss: torch.Tensor) -> None:
     """Replace the gradients and the loss of each process's share by those of the whole batch.
 
-    A parameter without a gradient stays without: every process makes the same steps, so it has none anywhere.
+    A parameter without a gradient has none in any process, because all make the same steps.
     """
-    _add_up([loss, *(p.grad for p in network.parameters() if p.grad is not None)])
+    _sum_over_processes([loss, *(p.grad for p in network.parameters() if p.grad is not None)])
 
 
-def _agree(what: str, text: str) -> None:
-    """Wait for all processes. Raises JobError where they do not have the same text, as with other data folders."""
+def _agree(subject: str, text: str) -> None:
+    """Wait for all processes. Raises JobError where their texts differ, for instance with different data folders."""
     if _processes() == 1:
         return
     digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
     highest = torch.tensor([digest, -digest])
     dist.all_reduce(highest, dist.ReduceOp.MAX)
     if highest[0] != -highest[1]:
-        raise JobError(f"the processes do not see the same {what}: start them again, with one data folder for all")
+        raise JobError(f"the processes do not see the same {subject}: start them again, with one data folder for all")
 
 
 def _joined() -> bool:
+    """Return whether this process has joined others."""
     return dist.is_available() and dist.is_initialized()

@@ -1,4 +1,4 @@
-"""Experiment: every variant trained with every seed and scored, each once; a table and a picture of what came of it."""
+"""Run an experiment: train every variant with every seed, score it, and write a table and a picture of the results."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from trafficcast.config.city import FLOW_KINDS, HISTORY, HORIZON, City
+from trafficcast.config.city import FLOW_KINDS, HISTORY, City
 from trafficcast.errors import InputError
 from trafficcast.files import json_text, write_text, writer_lock
 from trafficcast.forecasting.climatology import WeekdayClimatology
 from trafficcast.forecasting.forecasters import in_batches
-from trafficcast.forecasting.inference import forecasting, pick_device
+from trafficcast.forecasting.inference import forecast_function, pick_device
 from trafficcast.forecasting.metrics import scores
 from trafficcast.forecasting.model import Network, build, is_conditioned
-from trafficcast.forecasting.windows import VALID_SHARE, chosen_split
+from trafficcast.forecasting.windows import _LENGTH, VALID_SHARE, chosen_split
 from trafficcast.nn import parameter_counts
 from trafficcast.progress import log, track
 from trafficcast.stores.city_stores import CityStores
@@ -30,7 +30,7 @@ from trafficcast.training.dataset import (
     _flows_before,
     _hash_of,
     _highest_count,
-    _known_beforehand,
+    _slot_context,
     _starts_by_split,
     _Windows,
     _windows_of,
@@ -42,23 +42,22 @@ from trafficcast.training.experiments import (
     _RESULTS,
     _SCORES,
     _find_experiment,
-    _markdown,
     _picture,
     _read_table,
+    _results_text,
     _Variant,
     _write_table,
 )
 from trafficcast.training.loop import _train, _Trained
 
-_LENGTH = HISTORY + HORIZON
-_TAXIBJ_SCALE = 1292.0  # vehicles per slot that 1.0 stands for in the ready windows
+_TAXIBJ_SCALE = 1292.0  # vehicles per slot of the value 1.0 in OpenSTL's windows
 
 
 @dataclass(frozen=True)
 class _Splits:
-    """What trains a network, what chooses its epoch and what it is scored on.
+    """The windows that train a network, that choose its epoch and on which it is scored.
 
-    Frames times `unit` are vehicles per slot, and those over `scale` what the published metrics are of.
+    Frames times `unit` are vehicles per slot; the metrics of the papers divide these by `scale`.
     """
 
     training: _Windows
@@ -70,7 +69,7 @@ class _Splits:
 
 @dataclass(frozen=True)
 class _Material:
-    """The splits for a variant and its network, and a hash of what they are made of."""
+    """A function that makes the splits of a variant and its network, and a hash of their data."""
 
     splits: Callable[[_Variant, Network], _Splits]
     sha256: str
@@ -78,7 +77,7 @@ class _Material:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A variant, trained with one seed."""
+    """One training: a variant and a seed."""
 
     name: str
     variant: _Variant
@@ -88,12 +87,12 @@ class _Trial:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What a card's `architecture` holds."""
+        """Return the network's architecture, as in a card."""
         return {"rows": self.city.rows, "cols": self.city.cols, "channels": len(FLOW_KINDS), **self.variant.network}
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that decides what comes of it, but for the machine."""
+        """Return a hash of all that decides the result, except the machine."""
         variant = replace(self.variant, settings=replace(self.variant.settings, seed=self.seed))
         text = json_text([self.described, asdict(variant), self.material.sha256])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -112,12 +111,46 @@ def experiment(
     valid_end: str | np.datetime64 | None = None,
     device: str = "auto",
 ) -> tuple[list[dict[str, Any]], str]:
-    """Train each variant (default: all) with as many seeds; return all rows of results in `out`, and their table.
+    """Train each variant of an experiment with several seeds and score it.
 
-    results.csv, epochs.csv, results.md and results.png are written after every training. One whose row is there is not
-    run again, one that was interrupted goes on. A city's test split is never read; taxibj has windows of its own, and
-    scores those of test. Raises InputError for what is unknown, and where `out` holds results of other flows or
-    settings.
+    results.csv, epochs.csv, results.md and results.png are written after every training. A training whose row is there
+    is not repeated; an interrupted one continues. A city's test split is never read; the experiment taxibj has its own
+    windows, and scores those of test.
+
+    Parameters
+    ----------
+    name
+        The experiment.
+    stores
+        The city and its stores.
+    command
+        The command, for results.md.
+    out
+        The folder of the results; None is data/<city>/experiments/<name>.
+    variants
+        Names of variants to train; none is all.
+    seeds
+        Number of seeds.
+    epochs
+        Number of epochs; None is each variant's own.
+    batch_size
+        Windows of a batch; None is each variant's own.
+    train_end
+        End of training, text in the city's time zone or naive UTC; see `chosen_split`.
+    valid_end
+        End of validation; see `chosen_split`.
+    device
+        The device; see `pick_device`.
+
+    Returns
+    -------
+    tuple[list[dict[str, Any]], str]
+        All rows of results in `out`, and their table as Markdown.
+
+    Raises
+    ------
+    InputError
+        The experiment, a variant or the device is unknown, or `out` has results of other flows or settings.
     """
     known, chosen = _find_experiment(name, variants)
     chosen_device = pick_device(device)
@@ -130,7 +163,7 @@ def experiment(
     )
     city, folder = stores.city, out or stores.folder / "experiments" / name
 
-    def run_of(key: str, seed: int) -> _Trial:
+    def _trial(key: str, seed: int) -> _Trial:
         variant = known[key]
         own = variant.settings
         settings = replace(own, epochs=epochs or own.epochs, batch_size=batch_size or own.batch_size)
@@ -139,35 +172,35 @@ def experiment(
     with writer_lock(folder):
         rows = _read_table(folder / "results.csv", _RESULTS)
         for row in rows:
-            if row["variant"] not in known or row["fingerprint"] != run_of(row["variant"], row["seed"]).fingerprint:
+            if row["variant"] not in known or row["fingerprint"] != _trial(row["variant"], row["seed"]).fingerprint:
                 raise InputError(
                     f"{folder} holds results of other flows, ends, epochs or settings ({row['variant']}, seed "
                     f"{row['seed']}): give another --out, or move them away"
                 )
         done = {(row["variant"], row["seed"]) for row in rows}
         wanted = [(key, known[key].settings.seed + number) for number in range(seeds) for key in chosen]
-        runs = [run_of(*one) for one in wanted if one not in done]
-        for number, run in enumerate(runs, 1):
-            log.info("%s: %s with seed %d, training %d of %d", name, run.name, run.seed, number, len(runs))
-            checkpoint = folder / f"{run.name}-{run.seed}-{run.fingerprint}.safetensors"
-            row, history = _trained_and_scored(run, checkpoint, chosen_device)
+        trials = [_trial(*one) for one in wanted if one not in done]
+        for number, trial in enumerate(trials, 1):
+            log.info("%s: %s with seed %d, training %d of %d", name, trial.name, trial.seed, number, len(trials))
+            checkpoint = folder / f"{trial.name}-{trial.seed}-{trial.fingerprint}.safetensors"
+            row, history = _trained_and_scored(trial, checkpoint, chosen_device)
             rows.append(row)
-            _write_epochs(folder / "epochs.csv", run, history)
+            _write_epochs(folder / "epochs.csv", trial, history)
             _picture(folder / "results.png", name, rows)
-            write_text(folder / "results.md", _markdown(name, rows, city.slot_minutes, command))
-            _write_table(folder / "results.csv", rows)  # the last, as it says what is done
+            write_text(folder / "results.md", _results_text(name, rows, city.slot_minutes, command))
+            _write_table(folder / "results.csv", rows)  # the last, because its rows are not trained again
             checkpoint.unlink()
-    return rows, _markdown(name, rows, city.slot_minutes, command)
+    return rows, _results_text(name, rows, city.slot_minutes, command)
 
 
 def _trained_and_scored(
-    run: _Trial, checkpoint: Path, device: torch.device
+    trial: _Trial, checkpoint: Path, device: torch.device
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """A row of results and the epochs."""
-    settings = replace(run.variant.settings, seed=run.seed)
-    torch.manual_seed(run.seed)
-    network = build(run.described)
-    splits = run.material.splits(run.variant, network)
+    """Train and score; return a row of results and the epochs."""
+    settings = replace(trial.variant.settings, seed=trial.seed)
+    torch.manual_seed(trial.seed)
+    network = build(trial.described)
+    splits = trial.material.splits(trial.variant, network)
     ends = [time.perf_counter()]
 
     def on_epoch(state: _Trained) -> None:
@@ -175,7 +208,7 @@ def _trained_and_scored(
         last = state.history[-1]
         log.info(
             "%s, seed %d, epoch %d: training loss %.3g, RMSE %.3f vehicles per slot",
-            run.name, run.seed, last["epoch"], last["train_loss"], last["valid_rmse"],
+            trial.name, trial.seed, last["epoch"], last["train_loss"], last["valid_rmse"],
         )  # fmt: skip
 
     trained = _train(
@@ -186,7 +219,7 @@ def _trained_and_scored(
         settings,
         device,
         checkpoint,
-        run.fingerprint,
+        trial.fingerprint,
         checkpoint.exists(),
         track,
         on_epoch,
@@ -194,39 +227,39 @@ def _trained_and_scored(
     network.load_state_dict(trained.best)
     scored = scores(*_forecasts_and_truth(network, splits, device), splits.scale)
     row = {
-        "variant": run.name,
-        "seed": run.seed,
+        "variant": trial.name,
+        "seed": trial.seed,
         "epochs": settings.epochs,
         "best_epoch": trained.best_epoch,
         "parameters": parameter_counts(network)["live"],
-        # Of the epochs since the last interruption; none where only the scores were missing.
+        # The mean of the epochs since the last interruption; NaN where only the scores were missing.
         "seconds_per_epoch": (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else float("nan"),
-        "fingerprint": run.fingerprint,
+        "fingerprint": trial.fingerprint,
     }
     by_lead = dict(zip(_LEADS, scored["by_lead"]["rmse"], strict=True))
     return row | {key: (scored | by_lead)[key] for key in _SCORES}, trained.history
 
 
 def _forecasts_and_truth(network: Network, splits: _Splits, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """Forecasts and what came of the scored windows, both (n, HORIZON, flow kind, row, col) in vehicles per slot."""
+    """Return forecasts and truths of the scored windows, both (n, HORIZON, flow kind, row, col), vehicles per slot."""
     frames, context = splits.scored.batch(torch.arange(len(splits.scored.starts)))
     inputs = {"frames": frames[:, :HISTORY], **context}
     arrays = {name: values.numpy() for name, values in inputs.items()}
-    forecast = in_batches(forecasting(network, device), device, arrays).clip(min=0)
+    forecast = in_batches(forecast_function(network, device), device, arrays).clip(min=0)
     return forecast * splits.unit, frames[:, HISTORY:].numpy() * splits.unit
 
 
 def _city_material(stores: CityStores, train_end: np.datetime64 | None, valid_end: np.datetime64 | None) -> _Material:
-    """A city's training and validation slots; validation is what is scored."""
+    """Return a city's training and validation slots; validation is scored."""
     city, flows = stores.city, read_flows(stores)
     split = chosen_split(city, flows["time"].values, train_end, valid_end, None)
-    flows = _flows_before(flows, split.valid_end)  # what comes later is for nobody here
+    flows = _flows_before(flows, split.valid_end)  # test is not read
     starts = _starts_by_split(flows, city, split)
     fitted = _flows_before(flows, split.train_end)
     highest = _highest_count(city, fitted)
-    normal = WeekdayClimatology.fit(city, fitted)
-    known = _known_beforehand(city, flows, fitted, normal)
-    own_day = {"normal": normal.at(flows["time"].values)}
+    climatology = WeekdayClimatology.fit(city, fitted)
+    known = _slot_context(city, flows, fitted, climatology)
+    own_day = {"climatology": climatology.at(flows["time"].values)}
 
     def splits(variant: _Variant, network: Network) -> _Splits:
         unit, context = highest, {}
@@ -243,10 +276,10 @@ def _city_material(stores: CityStores, train_end: np.datetime64 | None, valid_en
 
 
 def _taxibj_material(stores: CityStores) -> _Material:
-    """OpenSTL's ready windows of TaxiBJ; test is what is scored."""
-    whole, test = (_ready(*windows) for windows in read_windows(stores.data, stores.city).values())
+    """Return OpenSTL's windows of TaxiBJ; test is scored."""
+    whole, test = (_joined_windows(*windows) for windows in read_windows(stores.data, stores.city).values())
     held_out = round(VALID_SHARE * len(whole.starts))
-    # Windows overlap: between the two are those that would share a slot with validation.
+    # Windows overlap: those that share a slot with validation are left out.
     training, validation = whole.starts[: -held_out - _LENGTH + 1], whole.starts[-held_out:]
     if not (held_out and len(training)):
         raise InputError(
@@ -263,13 +296,13 @@ def _taxibj_material(stores: CityStores) -> _Material:
         return _Material(splits, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _ready(history: np.ndarray, future: np.ndarray) -> _Windows:
-    """Ready windows (n, HISTORY, ...) and the frames after them (n, HORIZON, ...) as windows of frames in a row."""
+def _joined_windows(history: np.ndarray, future: np.ndarray) -> _Windows:
+    """Join histories (n, HISTORY, ...) and the frames after them (n, HORIZON, ...) to windows."""
     frames = torch.from_numpy(np.concatenate((history, future), axis=1))
     return _Windows(frames.flatten(0, 1), torch.arange(len(frames)) * _LENGTH)
 
 
-def _write_epochs(file: Path, run: _Trial, history: list[dict[str, float]]) -> None:
-    """Add a training's epochs to those of the others, in place of what an interrupted command may have added."""
-    others = [row for row in _read_table(file, _EPOCHS) if (row["variant"], row["seed"]) != (run.name, run.seed)]
-    _write_table(file, others + [{"variant": run.name, "seed": run.seed} | epoch for epoch in history])
+def _write_epochs(file: Path, trial: _Trial, history: list[dict[str, float]]) -> None:
+    """Write a training's epochs beside those of the others, in place of any from an interrupted command."""
+    others = [row for row in _read_table(file, _EPOCHS) if (row["variant"], row["seed"]) != (trial.name, trial.seed)]
+    _write_table(file, others + [{"variant": trial.name, "seed": trial.seed} | epoch for epoch in history])

@@ -1,4 +1,4 @@
-"""How a network is trained: the settings, and each architecture's recipe."""
+"""The settings of a training, and the recipe of each architecture."""
 
 from __future__ import annotations
 
@@ -10,12 +10,34 @@ from trafficcast.forecasting.model import architecture_function
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; the defaults follow the published training (arXiv 2403.16536) but for the number of epochs.
+    """Settings of a training; the defaults follow the paper (arXiv 2403.16536) but for the number of epochs.
 
-    The learning rate rises linearly over `warmup_share` of all steps and then falls to `final_rate` by a cosine;
-    `published_schedule`: as published, from epoch to epoch (see `published_rate`). `loss`: see `forecast_loss`.
-    `ema`: decay of the moving average of the weights that is validated and kept, 0 for the weights themselves.
-    `clip`: the largest norm of a gradient, 0 for any. `views`: mirror and shift the city, anew for every batch.
+    Attributes
+    ----------
+    epochs
+        Number of epochs.
+    batch_size
+        Windows of a batch.
+    learning_rate
+        Highest learning rate.
+    final_rate
+        Learning rate at the end, to which it falls by a cosine.
+    warmup_share
+        Share of all steps over which the learning rate rises linearly.
+    weight_decay
+        Weight decay of matrices.
+    ema
+        Decay of the moving average of the weights that is validated and kept; 0 keeps the weights themselves.
+    clip
+        Largest norm of a gradient; 0 is no limit.
+    views
+        Whether windows are augmented: the grid is mirrored, transposed and shifted, anew for every batch.
+    seed
+        Seed of all random numbers.
+    loss
+        Loss of VMRNN-C: `squared`, or `counts`, which divides by the standard deviation of a count.
+    published_schedule
+        Whether the learning rate is that of the paper, constant within an epoch.
     """
 
     epochs: int = 50
@@ -32,7 +54,7 @@ class TrainingSettings:
     published_schedule: bool = False
 
 
-# How each is trained unless told otherwise; the published ones as published, but for the number of epochs.
+# The default settings of each architecture; those of VMRNN-B and VMRNN-D follow the paper.
 _RECIPES = {
     "vmrnn-b": TrainingSettings(),
     "vmrnn-c": TrainingSettings(
@@ -43,6 +65,19 @@ _RECIPES = {
 
 
 def recipe(name: str, **given: Any) -> TrainingSettings:
-    """The architecture's recipe with the settings given in place of its own; None is not given."""
+    """Return the recipe of an architecture, with some settings changed.
+
+    Parameters
+    ----------
+    name
+        The architecture's name, such as vmrnn-c.
+    **given
+        Settings in place of the recipe's; one that is None is ignored.
+
+    Returns
+    -------
+    TrainingSettings
+        The settings.
+    """
     architecture_function(name)
     return replace(_RECIPES[name], **{key: value for key, value in given.items() if value is not None})

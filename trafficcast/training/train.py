@@ -35,7 +35,7 @@ from trafficcast.training.dataset import (
     _flows_before,
     _hash_of,
     _highest_count,
-    _known_beforehand,
+    _slot_context,
     _starts_by_split,
     _windows_of,
     _with_patterns,
@@ -192,7 +192,7 @@ def _fit(
     network = build(setup.described)
     unit, context = scale, {}
     if is_conditioned(network):
-        unit, context = 1.0, _known_beforehand(city, flows, fitted, anomaly.normal)
+        unit, context = 1.0, _slot_context(city, flows, fitted, anomaly.climatology)
     splits = [starts for starts in (training_starts, validation_starts) if starts is not None]
     training, *validation = _windows_of(flows["flow"].values, unit, context, *splits)
     training = _with_patterns(network, training, city, flows["time"].values)

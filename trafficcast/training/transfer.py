@@ -1,4 +1,4 @@
-"""Transfer: a training that starts from the weights of another model, of this city or another, not from random ones."""
+"""Transfer: a training that starts from the weights of another model instead of random ones."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from trafficcast.stores.registry import VERSION
 
 @dataclass(frozen=True)
 class _StartingModel:
-    """The model that a training starts from: its weights, their SHA-256, and until when it has seen this place.
+    """The model that a training starts from: its weights and their SHA-256.
 
-    `seen_until`, naive UTC: the end of the slots that it was trained on; None for a model of another place.
+    `seen_until` is the end of its training slots, naive UTC, where its grid overlaps the city's; otherwise None.
     """
 
     city: str
@@ -31,36 +31,36 @@ class _StartingModel:
     seen_until: np.datetime64 | None
 
     def has_seen(self, time: np.datetime64) -> bool:
-        """Whether it was trained on slots of this place from that time on, naive UTC."""
+        """Return whether it was trained on slots of this city from that time on, naive UTC."""
         return self.seen_until is not None and bool(self.seen_until > time)
 
     def card(self, city: City) -> dict[str, str | None]:
-        """What the card of the new model, of `city`, says of it."""
+        """Return the entry `transfer` in the card of the new model, of `city`."""
         seen_until = None if self.seen_until is None else city.isoformat(self.seen_until)
         return {"city": self.city, "version": self.version, "weights_sha256": self.sha256, "seen_until": seen_until}
 
     def load_into(self, network: nn.Module) -> None:
-        """Give a network these weights. Raises InputError that names the first parameter that does not fit.
+        """Copy the weights into a network. Raises an InputError that names the first parameter that does not fit.
 
-        Buffers are a city's own (the start of VMRNN-C) and stay as they are.
+        Buffers are fitted to a city (the linear forecast of VMRNN-C) and stay as they are.
         """
         own = {name: buffer for name, buffer in network.named_buffers() if name in self.weights}
         weights, wanted = self.weights | own, network.state_dict()
         for name in [*wanted, *weights]:
             shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (weights, wanted)]
             if shapes[0] != shapes[1]:
-                there, here = (f"the shape {shape}" if shape is not None else "no place" for shape in shapes)
+                there, here = ("is missing" if shape is None else f"has the shape {shape}" for shape in shapes)
                 raise InputError(
-                    f"--transfer {self.city}/{self.version}: {name} has {there} there and {here} in this network: "
+                    f"--transfer {self.city}/{self.version}: {name} {there} there and {here} in this network: "
                     "only a model of the same architecture can be a start"
                 )
         network.load_state_dict(weights)
 
 
 def _find_starting_model(stores: CityStores, architecture: str, reference: str) -> _StartingModel:
-    """The model that a person named as VERSION, of this city, or CITY/VERSION.
+    """Load the model VERSION, of this city, or CITY/VERSION.
 
-    Raises InputError where there is none, where its file is damaged, and where it is of another architecture.
+    Raises InputError where there is none, where its file is damaged, and where it has another architecture.
     """
     city = stores.city
     owner, _, version = reference.rpartition("/")
