@@ -135,26 +135,32 @@ def test_a_model_of_another_city_grid_or_slot_is_refused_unless_as_a_start(
         place = city(config, "home")
         with pytest.raises(InputError, match=f"trained with {old}.*train --city home --transfer home/vmrnn-b-1"):
             load_model(Registry(models / "home", place))
-        assert _find_starting_model(models, place, "vmrnn-b", "vmrnn-b-1").city == "home"
+        assert (
+            _find_starting_model(CityStores(place, models.parent / "data", models), "vmrnn-b", "vmrnn-b-1").city
+            == "home"
+        )
     config.write_text(CONFIG)
     (models / "away").rename(models / "moved")
     place = city(config, "away").model_copy(update={"name": "moved"})
     with pytest.raises(InputError, match="trained for 'away', not for 'moved'.*--transfer moved/vmrnn-b-1"):
         load_model(Registry(models / "moved", place))
-    assert _find_starting_model(models, place, "vmrnn-b", "moved/vmrnn-b-1").version == "vmrnn-b-1"
+    assert (
+        _find_starting_model(CityStores(place, models.parent / "data", models), "vmrnn-b", "moved/vmrnn-b-1").version
+        == "vmrnn-b-1"
+    )
 
 
 def test_what_cannot_be_a_start_is_refused(models: Path, config: Path) -> None:
     home = city(config, "home")
     for reference in ("../home/vmrnn-b-1", "/etc/passwd", "home/..", "home/vmrnn-b-1/", "", "."):
         with pytest.raises(InputError, match="neither VERSION nor CITY/VERSION"):
-            _find_starting_model(models, home, "vmrnn-b", reference)
+            _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-b", reference)
     with pytest.raises(InputError, match="'away' has no model 'vmrnn-b-7'; it has: vmrnn-b-1"):
-        _find_starting_model(models, home, "vmrnn-b", "away/vmrnn-b-7")
+        _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-b", "away/vmrnn-b-7")
     with pytest.raises(InputError, match="'nowhere' has no model 'vmrnn-b-1'; it has: none yet"):
-        _find_starting_model(models, home, "vmrnn-b", "nowhere/vmrnn-b-1")
+        _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-b", "nowhere/vmrnn-b-1")
     with pytest.raises(InputError, match="is a vmrnn-b and cannot start a vmrnn-c: give --model vmrnn-b"):
-        _find_starting_model(models, home, "vmrnn-c", "vmrnn-b-1")
+        _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-c", "vmrnn-b-1")
 
 
 @pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[:-9]), partial(torch.save, [1])])
@@ -162,7 +168,7 @@ def test_damaged_weights_are_refused(models: Path, config: Path, spoil: Callable
     home = city(config, "home")
     spoil(models / "home" / "vmrnn-b-1" / "model.safetensors")
     with pytest.raises(InputError, match="home/vmrnn-b-1 is damaged"):
-        _find_starting_model(models, home, "vmrnn-b", "vmrnn-b-1")
+        _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-b", "vmrnn-b-1")
     with pytest.raises(InputError, match="home/vmrnn-b-1 is damaged"):
         load_model(Registry(models / "home", home))
 

@@ -23,7 +23,7 @@ from trafficcast.stores.city_stores import CityStores
 KILLER = """
 import os, signal, sys
 import {module} as module
-from pipelines.cli import main
+from pipelines.cli.main import main
 
 owner, name = {owner}, {name!r}
 whole, calls = getattr(owner, name), 0
@@ -42,7 +42,7 @@ setattr(owner, name, deadly)
 main()
 """
 MOMENTS = {
-    "while hours are written": ("trafficcast.ingest.merging", "module", "write_hour", 20, False),
+    "while hours are written": ("trafficcast.ingest.merging", "module", "_write_hour_file", 20, False),
     "before the commit": ("trafficcast.ingest.record_store", "module.RecordStore", "commit", 1, False),
     "after the commit": ("trafficcast.ingest.record_store", "module.RecordStore", "commit", 1, True),
     "between two days": ("trafficcast.ingest.record_store", "module.RecordStore", "published", 2, False),

@@ -46,10 +46,8 @@ fork = multiprocessing.get_context("forkserver")
 def start_replay(folder: Path, city: City) -> Any:
     """A process that replays the day."""
     config = load_config(folder / "config.toml")
-    paths = config.paths
-    process = fork.Process(
-        target=replay, args=(city, paths.data, paths.models, START, END, config.service, None, "cpu")
-    )
+    stores = CityStores.of(config, city)
+    process = fork.Process(target=replay, args=(stores, START, END, config.service, None, "cpu"))
     process.start()
     return process
 

@@ -44,7 +44,7 @@ class Running:
         self._service = schedule._Service(self.config, [self.city], "cpu")
         self.now = NOON
         patch.setattr(schedule, "_now", lambda: self.now)
-        for pause in ("RETRY_SECONDS", "ALERT_SECONDS"):
+        for pause in ("_RETRY_SECONDS", "_ALERT_SECONDS"):
             patch.setattr(schedule, pause, 0.0)
 
     @property

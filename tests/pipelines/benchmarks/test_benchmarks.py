@@ -159,7 +159,10 @@ def test_a_peer_counts_what_we_count(peer: str, tmp_path: Path) -> None:
     n = _write_points(tmp_path / "points.parquet", CITY, 20, 1)
     report = ingest(str(tmp_path / "points.parquet"), CityStores(CITY, tmp_path / "data", tmp_path / "models"))
     assert report["points_kept"] == n and report["points_outside"] > 0 and report["transitions"] > 1_000
-    assert np.array_equal(_PEERS[peer](tmp_path / "points.parquet", CITY), _moves(tmp_path / "data", CITY))
+    assert np.array_equal(
+        _PEERS[peer](tmp_path / "points.parquet", CITY),
+        _moves(CityStores(CITY, tmp_path / "data", tmp_path / "models")),
+    )
 
 
 def test_the_points_come_in_the_order_of_time_or_not(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli.simulation import _simulate
+from pipelines.cli.simulation import _simulated
 from trafficcast.config.city import City
 
 CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo")
@@ -14,7 +14,7 @@ CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, ti
 
 @pytest.mark.parametrize(("file_format", "records"), [("cabspotting", "points"), ("tlc", "trips")])
 def test_the_report_names_records_repeats_outage_and_event(file_format: str, records: str, tmp_path: Path) -> None:
-    report = _simulate(CITY, tmp_path / "out", 30, 7, 1, file_format)
+    report = _simulated(CITY, tmp_path / "out", 30, 7, 1, file_format)
     assert report["format"] == file_format
     assert report[records] > 1000 and 0 < report["duplicates"] < report[records] / 100
     assert report["outage_start"] == "2024-04-11T14:10:00+02:00"
@@ -24,5 +24,5 @@ def test_the_report_names_records_repeats_outage_and_event(file_format: str, rec
 
 
 def test_without_an_outage_none_is_named(tmp_path: Path) -> None:
-    report = _simulate(CITY, tmp_path / "out", 2, 2, 1)
+    report = _simulated(CITY, tmp_path / "out", 2, 2, 1)
     assert report["outage_start"] is None and report["outage_end"] is None
