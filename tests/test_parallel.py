@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from trafficcast.parallel import next_ahead, parallel_map
+from trafficcast.parallel import prefetch, parallel_map
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -44,8 +44,8 @@ def test_the_next_item_is_made_ahead_and_an_error_kept() -> None:
         yield from (1, 2)
         raise KeyError("three")
 
-    found = next_ahead(items())
+    found = prefetch(items())
     assert [next(found), next(found)] == [1, 2]
     with pytest.raises(KeyError, match="three"):
         next(found)
-    assert list(next_ahead(iter([]))) == []
+    assert list(prefetch(iter([]))) == []

@@ -18,14 +18,14 @@ _T = TypeVar("_T")
 
 def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
     """Yield the items while showing how far it has come."""
-    with gauge(description) as progress:
+    with progress_bar(description) as progress:
         for done, item in enumerate(items, 1):
             yield item
             progress(done / total)
 
 
 @contextmanager
-def gauge(description: str) -> Iterator[Callable[[float], None]]:
+def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
     """A function to call with the share done, from 0 to 1."""
     console = Console(stderr=True)
     if console.is_terminal:

@@ -25,7 +25,7 @@ from pipelines.benchmarks.peers import _PEERS
 from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.errors import JobError
-from trafficcast.progress import gauge
+from trafficcast.progress import progress_bar
 from trafficcast.records.records import DAY_US, SECOND_US
 from trafficcast.simulator.simulator import simulate
 from trafficcast.stores.flows import flow_store
@@ -141,7 +141,7 @@ def _ingest_rows() -> list[dict[str, Any]]:
     """
     # Records are made in a process of their own: the peak memory of this one would count as that of those it starts.
     maker = ProcessPoolExecutor(1, get_context("spawn"))
-    with tempfile.TemporaryDirectory() as name, gauge("benchmark") as progress, maker:
+    with tempfile.TemporaryDirectory() as name, progress_bar("benchmark") as progress, maker:
 
         def make(work: Callable[..., Any], *arguments: Any) -> Any:
             return maker.submit(work, *arguments).result()

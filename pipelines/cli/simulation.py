@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.service.replay import replay
 from trafficcast.config.city import City
 from trafficcast.ingest.ingest import ingest
-from trafficcast.progress import gauge
+from trafficcast.progress import progress_bar
 from trafficcast.simulator.files import FILES_OF_TRIPS
 from trafficcast.simulator.simulator import simulate as run
 from trafficcast.simulator.simulator import truth_file
@@ -25,7 +25,7 @@ def _simulate(
     city: City, out: Path, vehicles: int, days: int, seed: int, file_format: str = "cabspotting"
 ) -> dict[str, Any]:
     """Write simulated records to `out` (see `simulator.simulate`) and say what they are."""
-    with gauge(f"simulating {vehicles} taxis, {days} days") as progress:
+    with progress_bar(f"simulating {vehicles} taxis, {days} days") as progress:
         summary = run(city, out, vehicles, days, seed, progress=progress, file_format=file_format)
     return {
         "city": city.name,

@@ -32,7 +32,7 @@ from trafficcast.new_city.time_zones import _country_of, _nearest_zones, _own_zo
 from trafficcast.progress import track
 from trafficcast.records.readers import find_records, read
 from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Points
-from trafficcast.records.screening import Screen
+from trafficcast.records.screening import Screen, Screening
 
 _GLOBE = {"west": -180.0, "east": 180.0, "south": -90.0, "north": 90.0}
 _ZONES_NAMED = 5
@@ -134,9 +134,9 @@ def _look_at(location: str, city: City) -> tuple[_RecordSample, dict[str, int]]:
     try:
         found, _ = find_records(location, city)
         for source, name in track(found, "reading", len(found)):
-            screening = screen.of(source)
+            screening = Screening(screen, source)
             for batch in read(source, city, name):
-                seen.add(screening.keep(batch), batch.vehicles)
+                seen.add(screening.apply(batch), batch.vehicles)
             screening.check_not_swapped()
             for reason, rows in screening.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + rows
