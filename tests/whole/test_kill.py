@@ -23,7 +23,7 @@ from trafficcast.stores.flows import flow_store
 KILLER = """
 import os, signal, sys
 import {module} as module
-from pipelines.cli import main
+from pipelines.cli.main import main
 
 owner, name = {owner}, {name!r}
 whole, calls = getattr(owner, name), 0
