@@ -9,7 +9,7 @@ import functools
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Self
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from holidays import HolidayBase, country_holidays
 from pydantic import Field, field_validator, model_validator
 
 from trafficcast.config.feed import Feed
-from trafficcast.config.table import _Table
+from trafficcast.config.table import _Table, _TimeZone
 from trafficcast.errors import InputError
 
 HISTORY = 4
@@ -26,6 +26,7 @@ HORIZON = 4
 OUTSIDE = -1
 FLOW_KINDS = ("inflow", "outflow")
 MINUTE_US = 60_000_000  # microseconds
+DAY = np.timedelta64(1, "D")
 CLOCK_CHANGE = np.timedelta64(180 * MINUTE_US, "us")  # no clock was ever set back by more within a day
 
 
@@ -79,7 +80,7 @@ class City(_Table):
     east: Annotated[float, Field(ge=-180, le=180)]
     south: Annotated[float, Field(ge=-90, le=90)]
     north: Annotated[float, Field(ge=-90, le=90)]
-    timezone: str
+    timezone: _TimeZone
     rows: Annotated[int, Field(ge=1, le=1024)] = 32
     cols: Annotated[int, Field(ge=1, le=1024)] = 32
     slot_minutes: Annotated[int, Field(ge=1, le=1440)] = 30
@@ -90,14 +91,6 @@ class City(_Table):
     feed: Feed = Feed()
     areas: Path | None = None
     name: str = ""
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        """Refuse a name that is no IANA time zone."""
-        if value not in available_timezones():
-            raise ValueError(f"'{value}' is not an IANA time zone such as 'America/Los_Angeles'")
-        return value
 
     @field_validator("slot_minutes")
     @classmethod
@@ -358,7 +351,7 @@ class City(_Table):
             Numbers of the slots since 1970, (slot), rising.
         """
         # A margin, because clocks set back over midnight interleave the slots of two local days.
-        start, end = self.midnight(day) - CLOCK_CHANGE, self.midnight(day + np.timedelta64(1, "D")) + CLOCK_CHANGE
+        start, end = self.midnight(day) - CLOCK_CHANGE, self.midnight(day + DAY) + CLOCK_CHANGE
         numbers = np.arange(start.astype(np.int64) // self.slot_us, end.astype(np.int64) // self.slot_us + 1)
         return numbers[self.local_days((numbers * self.slot_us).astype("datetime64[us]")) == day]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
-from zoneinfo import available_timezones
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from trafficcast.config.table import _Table
+from trafficcast.config.table import _Table, _TimeZone
 
 
 class _ColumnNames(_Table):
@@ -57,18 +56,10 @@ class Feed(_Table):
 
     format: str | None = None
     columns: _ColumnNames = _ColumnNames()
-    timezone: str | None = None
+    timezone: _TimeZone | None = None
     swapped: bool = False
     trips: bool = False
     zones: Path | None = None
     zone_id: str = "LocationID"
     retain_days: Annotated[int, Field(ge=1)] | None = None
     inbox: Path | None = None
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
-        """Refuse a name that is no IANA time zone."""
-        if value is not None and value not in available_timezones():
-            raise ValueError(f"'{value}' is not an IANA time zone such as 'UTC' or 'America/Los_Angeles'")
-        return value

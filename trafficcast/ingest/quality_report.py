@@ -21,7 +21,6 @@ MISSING, PARTIAL, OBSERVED = "missing", "partial", "observed"
 # The letter of a slot's state in the calendar, and that of the slots before the first and after the last slot.
 LETTERS = {OBSERVED: "O", PARTIAL: "P", MISSING: "M"}
 NOT_ASKED = "."
-DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ CREATE TABLE IF NOT EXISTS pruned (
 CREATE TABLE IF NOT EXISTS unpublished (day TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS inbox (name TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
 """
+_SELECT_SLOTS = "SELECT slot, flow, records, vehicles, minutes FROM slots"
 
 
 @dataclass
@@ -224,9 +225,10 @@ class RecordStore:
         last = _rows(state.vehicles.last_points(changed))
         vehicles = [(code, name, f, *rest) for name, f, (code, *rest) in zip(names, first, last, strict=True)]
         with self._database() as database:
-            stored = {} if replace_slots else self._slots(database, list(delta.slots))
             if replace_slots:
                 database.execute("DELETE FROM slots")
+            found = (database.execute(f"{_SELECT_SLOTS} WHERE slot = ?", (n,)).fetchone() for n in delta.slots)
+            stored = dict(_as_slot(row) for row in found if row)
             slots = (_slot_row(n, stored[n].plus(slot) if n in stored else slot) for n, slot in delta.slots.items())
             database.executemany("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", slots)
             hours = [(hour, *file) for hour, file in state.hours.items()]
@@ -287,8 +289,8 @@ class RecordStore:
             The slots by number.
         """
         with self._database() as database:
-            rows = database.execute("SELECT slot FROM slots WHERE slot BETWEEN ? AND ?", (first, last)).fetchall()
-            return self._slots(database, [row[0] for row in rows])
+            where = "slot BETWEEN ? AND ? ORDER BY slot"
+            return dict(_as_slot(row) for row in database.execute(f"{_SELECT_SLOTS} WHERE {where}", (first, last)))
 
     def slot_facts(self) -> np.ndarray:
         """Read the sums of every stored slot.
@@ -438,18 +440,6 @@ class RecordStore:
         state.hours = {hour: file for hour, file in state.hours.items() if hour * HOUR_US >= before}
         state.retained_from, state.pruned = before, last
 
-    def _slots(self, database: sqlite3.Connection, numbers: list[int]) -> dict[int, _Slot]:
-        """Read the slots with these numbers."""
-        slots = {}
-        for number in numbers:
-            row = database.execute(
-                "SELECT flow, records, vehicles, minutes FROM slots WHERE slot = ?", (number,)
-            ).fetchone()
-            if row:
-                flow = np.frombuffer(zlib.decompress(row[0]), np.int32).reshape(len(FLOW_KINDS), -1)
-                slots[number] = _Slot(flow, row[1], row[2], np.frombuffer(row[3], np.bool_))
-        return slots
-
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """Yield the database in one transaction.
@@ -528,6 +518,13 @@ def _slot_row(number: int, slot: _Slot) -> tuple[Any, ...]:
     covered = int(np.count_nonzero(slot.minutes))
     flow = zlib.compress(slot.flow.astype(np.int32).tobytes(), 1)
     return number, flow, slot.minutes.tobytes(), inflow, outflow, slot.records, slot.vehicles, covered
+
+
+def _as_slot(row: tuple[Any, ...]) -> tuple[int, _Slot]:
+    """Return the number and the slot of a row that _SELECT_SLOTS selects."""
+    number, flow, records, vehicles, minutes = row
+    flow = np.frombuffer(zlib.decompress(flow), np.int32).reshape(len(FLOW_KINDS), -1)
+    return number, _Slot(flow, records, vehicles, np.frombuffer(minutes, np.bool_))
 
 
 def _rows(points: Points) -> Iterator[tuple[Any, ...]]:
