@@ -1,4 +1,4 @@
-"""Work ahead: in order, never far ahead, errors in their turn."""
+"""Parallel maps: results in order, few unfinished, errors in their turn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from trafficcast.parallel import next_ahead, parallel_map
+from trafficcast.parallel import parallel_map, prefetch
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -39,13 +39,13 @@ def test_an_error_comes_in_its_turn() -> None:
         next(results)
 
 
-def test_the_next_item_is_made_ahead_and_an_error_kept() -> None:
+def test_the_next_item_is_prefetched_and_an_error_kept() -> None:
     def items() -> object:
         yield from (1, 2)
         raise KeyError("three")
 
-    found = next_ahead(items())
+    found = prefetch(items())
     assert [next(found), next(found)] == [1, 2]
     with pytest.raises(KeyError, match="three"):
         next(found)
-    assert list(next_ahead(iter([]))) == []
+    assert list(prefetch(iter([]))) == []

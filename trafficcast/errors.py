@@ -1,9 +1,9 @@
-"""The two kinds of failure a person meets, and nothing else: anything else that escapes is a bug of ours."""
+"""The two kinds of failure that users meet; every other exception that escapes is a bug of the program."""
 
 
 class InputError(ValueError):
-    """The call, the configuration or the input is wrong: one sentence that says what and where. Exit code 2."""
+    """The call, the configuration or the input is wrong; one sentence says what and where. The exit code is 2."""
 
 
 class JobError(RuntimeError):
-    """The call was right and the job itself failed. Exit code 1."""
+    """The call was right and the job itself failed. The exit code is 1."""

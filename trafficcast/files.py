@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half."""
+"""Write files atomically: a reader sees the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,20 @@ from filelock import FileLock
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without error."""
+    """Write a file in one step.
+
+    The temporary file replaces the file when the block ends without an error, and is removed otherwise.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Yields
+    ------
+    Path
+        Path of a temporary file beside it, to write to.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
@@ -32,22 +45,48 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed writers left of `atomic` in a folder. The caller holds the lock of who writes there."""
+    """Remove the temporary files that killed writers left.
+
+    Parameters
+    ----------
+    folder
+        A folder whose writer lock the caller holds.
+    """
     for file in folder.glob(".*.tmp"):
         file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically (see `json_text`)."""
+    """Write JSON atomically.
+
+    Parameters
+    ----------
+    path
+        The file.
+    value
+        Value that `json_text` writes.
+    """
     write_text(path, json_text(value) + "\n")
 
 
 def json_text(value: Any) -> str:
-    """Standard JSON, keys as they stand; null for what is not a number."""
+    """Write a value as standard JSON; numbers that are not finite become null.
+
+    Parameters
+    ----------
+    value
+        Plain numbers, texts, lists and dictionaries.
+
+    Returns
+    -------
+    str
+        Indented JSON, keys in their order.
+    """
     return json.dumps(_without_nan(value), indent=2, allow_nan=False)
 
 
 def _without_nan(value: Any) -> Any:
+    """Replace numbers that are not finite by None."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -56,7 +95,15 @@ def _without_nan(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text atomically; a file that holds it already is left alone."""
+    """Write a text atomically, unless the file holds it already.
+
+    Parameters
+    ----------
+    path
+        The file.
+    text
+        The text, written as UTF-8.
+    """
     if path.is_file() and path.read_bytes() == text.encode():
         return
     with atomic(path) as temporary:
@@ -64,6 +111,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def writer_lock(folder: Path) -> FileLock:
-    """The lock of whoever writes below a folder: one writer at a time; readers need none."""
+    """Return the lock of the one writer below a folder; readers need none.
+
+    Parameters
+    ----------
+    folder
+        The folder, made if it does not exist.
+
+    Returns
+    -------
+    FileLock
+        The lock, not acquired.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock")

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar on a terminal, a log line now and then elsewhere."""
+"""Show the progress of long work on stderr: a bar on a terminal, a log line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -17,16 +17,42 @@ _T = TypeVar("_T")
 
 
 def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
-    """Yield the items while showing how far it has come."""
-    with gauge(description) as progress:
+    """Yield items while showing the progress.
+
+    Parameters
+    ----------
+    items
+        The items.
+    description
+        What is being done, for the user.
+    total
+        Number of the items.
+
+    Yields
+    ------
+    _T
+        The same items.
+    """
+    with progress_bar(description) as show:
         for done, item in enumerate(items, 1):
             yield item
-            progress(done / total)
+            show(done / total)
 
 
 @contextmanager
-def gauge(description: str) -> Iterator[Callable[[float], None]]:
-    """A function to call with the share done, from 0 to 1."""
+def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar until the block ends.
+
+    Parameters
+    ----------
+    description
+        What is being done, for the user.
+
+    Yields
+    ------
+    Callable[[float], None]
+        A function to call with the share that is done, 0 to 1.
+    """
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (
@@ -40,13 +66,14 @@ def gauge(description: str) -> Iterator[Callable[[float], None]]:
             task = bar.add_task(description, total=1.0)
             yield lambda share: bar.update(task, completed=share)
         return
-    began = spoke = time.monotonic()
+    began = logged = time.monotonic()
 
-    def say(share: float) -> None:
-        nonlocal spoke
+    def _log_share(share: float) -> None:
+        """Log the share, at most every few seconds."""
+        nonlocal logged
         now = time.monotonic()
-        if now - spoke > _LOG_EVERY_SECONDS or share >= 1:
-            spoke = now
+        if now - logged > _LOG_EVERY_SECONDS or share >= 1:
+            logged = now
             log.info("%s: %.0f %%, %.0f s", description, 100 * share, now - began)
 
-    yield say
+    yield _log_share

@@ -26,7 +26,7 @@ from pipelines.benchmarks.peers import _PEERS
 from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.errors import JobError
-from trafficcast.progress import gauge
+from trafficcast.progress import progress_bar
 from trafficcast.records.records import DAY_US, SECOND_US
 from trafficcast.simulator.simulator import simulate
 from trafficcast.stores.city_stores import CityStores
@@ -142,7 +142,7 @@ def _ingest_rows() -> list[dict[str, Any]]:
     """
     # Another process makes the records, because this one's peak memory would count as that of its children.
     maker = ProcessPoolExecutor(1, get_context("spawn"))
-    with tempfile.TemporaryDirectory() as name, gauge("benchmark") as progress, maker:
+    with tempfile.TemporaryDirectory() as name, progress_bar("benchmark") as progress, maker:
 
         def make(work: Callable[..., Any], *arguments: Any) -> Any:
             return maker.submit(work, *arguments).result()

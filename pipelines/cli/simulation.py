@@ -52,12 +52,12 @@ def _simulated(
     city: City, out: Path, vehicles: int, days: int, seed: int, file_format: str = "cabspotting"
 ) -> dict[str, Any]:
     """Write simulated records to a folder, showing progress, and return their facts."""
-    from trafficcast.progress import gauge
+    from trafficcast.progress import progress_bar
     from trafficcast.simulator.files import FILES_OF_TRIPS
     from trafficcast.simulator.simulator import simulate as run
     from trafficcast.simulator.simulator import truth_file
 
-    with gauge(f"simulating {vehicles} taxis, {days} days") as progress:
+    with progress_bar(f"simulating {vehicles} taxis, {days} days") as progress:
         summary = run(city, out, vehicles, days, seed, progress=progress, file_format=file_format)
     return {
         "city": city.name,

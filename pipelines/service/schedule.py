@@ -34,7 +34,7 @@ from pipelines.service.prune import prune
 from pipelines.service.repair import _remove_leftovers, _repair
 from pipelines.service.retrain_process import _RetrainingProcess
 from pipelines.service.situation import _situation
-from pipelines.service.status import _DAY, _INGEST, _PRUNE, _RETRAIN, _service_lock, status
+from pipelines.service.status import _DAY, _INGEST, _PRUNE, _RETRAIN, _retraining_trigger, _service_lock, status
 from trafficcast.alerts.findings import check_areas
 from trafficcast.alerts.notify import check_alerts, deliver
 from trafficcast.config.city import City
@@ -65,6 +65,8 @@ _WORKERS = 2  # threads that read and count an inbox
 
 def schedule(config: Config, cities: list[City], device: str = "auto") -> None:
     """Run the cities until SIGTERM or SIGINT. Raises InputError where another service runs on the same stores."""
+    if config.retraining.schedule:
+        _retraining_trigger(config, UTC)
     lock = _service_lock(config.paths.data)
     try:
         with lock.acquire(timeout=0):
@@ -157,7 +159,7 @@ class _Service:
         )
         add(_PRUNE, partial(self._prune, service), CronTrigger(hour=4, timezone=city.zone), "default")
         if settings.retraining.schedule:
-            cron = CronTrigger.from_crontab(settings.retraining.schedule, city.zone)
+            cron = _retraining_trigger(settings, city.zone)
             add(_RETRAIN, partial(self._retrain, service, "calendar"), cron, _RETRAIN)
         worse = CronTrigger(hour=5, timezone=city.zone)
         self.scheduler.add_job(

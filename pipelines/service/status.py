@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +142,21 @@ def _next(config: Config, city: City, job: str, run: Run | None, now: np.datetim
     if job == JOB:
         return city.slot_start(now) + city.slot
     if job == _RETRAIN and config.retraining.schedule:
-        trigger = CronTrigger.from_crontab(config.retraining.schedule, city.zone)
-        moment = trigger.get_next_fire_time(None, _datetime(now))
+        moment = _retraining_trigger(config, city.zone).get_next_fire_time(None, _datetime(now))
         return None if moment is None else np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
     return None
+
+
+def _retraining_trigger(config: Config, zone: tzinfo) -> CronTrigger:
+    """The times at which `retraining.schedule` starts a training. Raises InputError where it is no crontab."""
+    schedule = config.retraining.schedule
+    try:
+        return CronTrigger.from_crontab(schedule, zone)
+    except ValueError as error:
+        raise InputError(
+            f"{config.file}: retraining.schedule: no schedule of five fields such as '0 3 * * sun': {error} "
+            f"(given: {schedule!r})"
+        ) from None
 
 
 def _datetime(time: np.datetime64) -> datetime:

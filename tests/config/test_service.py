@@ -74,8 +74,6 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("[retention]\nflow_days = 0", "retention.flow_days: .*greater than or equal to 1"),
         ("[retention]\nmodels = 0", "retention.models: .*greater than or equal to 1"),
         ("[retention]\nforecast_days = 1.5", "retention.forecast_days: .*integer"),
-        ('[retraining]\nschedule = "sundays"', r"retraining.schedule: no schedule of five fields .*given: 'sundays'"),
-        ('[retraining]\nschedule = "0 25 * * *"', "retraining.schedule: no schedule of five fields"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, sentence: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,11 @@ def test_defaults_lie_beside_the_file(file: Path) -> None:
     city = config.city()
     assert city.name == "san-francisco"
     assert (city.west, city.north, city.rows, city.timezone) == (-122.52, 37.82, 32, "America/Los_Angeles")
+
+
+def test_the_configuration_is_read_without_the_scheduler() -> None:
+    script = "import sys, trafficcast.config.settings; sys.exit('apscheduler' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 def test_relative_paths_are_relative_to_the_file_and_absolute_ones_stay(

@@ -137,9 +137,9 @@ class Place:
         store = RecordStore(self.config.paths.data / self.city.name / "records")
         state = store.load()
         with _threads(self.city, store, state, None, 1) as crew:
-            crew.take_in(sources, Screen(self.city, 0, 2**62), pytest.fail)
+            crew.stage(sources, Screen(self.city, 0, 2**62), pytest.fail)
             state.generation = 1
-            delta, _ = _merge_hours(self.city, store, state, crew.settle(crew.hours(), 1))
+            delta, _ = _merge_hours(self.city, store, state, crew.merge(crew.hours(), 1))
         store.commit(state, delta, [], [])
         return store
 

@@ -49,7 +49,7 @@ def state(data: Path) -> tuple[Any, Any, list[Any]]:
     records = []
     for hour in sorted(loaded.hours):
         points = store.read_hour(loaded, hour)
-        names = [loaded.fleet.names[code] for code in points.vehicle]
+        names = [loaded.vehicles.names[code] for code in points.vehicle]
         records.append(sorted(zip(names, points.time.tolist(), points.lon.tolist(), points.lat.tolist(), strict=True)))
     report = json.loads((data / CITY.name / "quality.json").read_text())
     return CityStores(CITY, data, data.parent / "models").flows.read(), report, records

@@ -85,7 +85,7 @@ def test_bad_files_go_to_quarantine_and_do_not_stop_the_others(box: Path) -> Non
         assert (box / "quarantine" / name).read_bytes() == content
         assert (box / "quarantine" / f"{name}.reason.txt").read_text().strip() == found.quarantined[name]
     assert "cannot read" in found.quarantined["new_cut.txt.gz"]
-    assert "changed places" in found.quarantined["new_swapped.txt"]
+    assert "are swapped" in found.quarantined["new_swapped.txt"]
     ingest(str(box / "new_a.txt"), CityStores(CITY, box.parent / "alone", (box.parent / "alone").parent / "models"))
     assert flows(box.parent / "data").identical(flows(box.parent / "alone"))
     assert look(box) == module._Look([], {}, [])
@@ -141,7 +141,7 @@ def test_a_crash_after_the_records_are_stored_changes_nothing(box: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RecordStore, "remember", crash)
+        patch.setattr(RecordStore, "add_inbox_files", crash)
         with pytest.raises(KeyboardInterrupt):
             look(box)
     before = flows(box.parent / "data")

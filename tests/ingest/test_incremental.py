@@ -79,7 +79,7 @@ def records_of(data: Path, city: City = CITY) -> list[tuple[Any, ...]]:
         records = store.read_hour(state, hour)
         arrays = records.arrays()
         if "vehicle" in arrays:
-            arrays["vehicle"] = np.array([state.fleet.names[code] for code in arrays["vehicle"]])
+            arrays["vehicle"] = np.array([state.vehicles.names[code] for code in arrays["vehicle"]])
         found += list(zip(*(array.tolist() for array in arrays.values()), strict=True))
     return sorted(found)
 

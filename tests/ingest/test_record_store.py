@@ -40,10 +40,10 @@ def added(store: RecordStore, state: State, hour: int, records: Points, digest: 
     state.kind = "points"
     state.rules = {"rows": 4}
     file = _hour_file(hour, state.generation)
-    _write_hour_file(store.root / file, records, state.fleet.names)
+    _write_hour_file(store.root / file, records, state.vehicles.names)
     state.hours[hour] = (file, len(records))
     count = _count_points(CITY, records)
-    state.fleet.see(count)
+    state.vehicles.update(count)
     state.totals = state.totals + count.totals
     facts = SourceFacts("a.csv", digest, "csv", 9, {"unparsable": 2}, 1, ["a note"])
     store.commit(state, count, [facts], [DAY])
@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> RecordStore:
 @pytest.fixture
 def filled(store: RecordStore) -> RecordStore:
     state = store.load()
-    state.fleet.codes(["a", 'é,"1"'])
+    state.vehicles.codes(["a", 'é,"1"'])
     added(store, state, HOUR, FIRST, "x")
     return store
 
@@ -70,23 +70,23 @@ def same(one: Records, other: Records) -> bool:
 
 def test_an_empty_store(store: RecordStore) -> None:
     state = store.load()
-    assert (state.kind, state.hours, state.generation, state.fleet.names) == (None, {}, 0, [])
-    assert not store.exists() and store.known(["x"]) == set() and store.seen() == set()
+    assert (state.kind, state.hours, state.generation, state.vehicles.names) == (None, {}, 0, [])
+    assert not store.exists() and store.ingested(["x"]) == set() and store.inbox_files() == set()
     assert not store.root.exists()
 
 
 def test_what_is_committed_is_loaded_bit_for_bit(filled: RecordStore) -> None:
     state = filled.load()
     assert (state.kind, state.rules, state.generation) == ("points", {"rows": 4}, 1)
-    assert state.fleet.names == ["a", 'é,"1"'] and state.fleet.seen() == 2
+    assert state.vehicles.names == ["a", 'é,"1"'] and state.vehicles.number_with_points() == 2
     assert same(filled.read_hour(state, HOUR), FIRST)
-    assert same(state.fleet.last_points(np.array([0, 1], np.int32)), FIRST.take(np.array([1, 2])))
+    assert same(state.vehicles.last_points(np.array([0, 1], np.int32)), FIRST.take(np.array([1, 2])))
     assert len(filled.read_hour(state, HOUR + 1)) == 0
-    assert filled.known(["x", "y"]) == {"x"}
+    assert filled.ingested(["x", "y"]) == {"x"}
     (facts,) = filled.sources()
     assert (facts.rows, facts.dropped, facts.notes) == (9, {"unparsable": 2}, ["a note"])
     assert filled.unpublished() == [DAY]
-    filled.published([DAY])
+    filled.mark_published([DAY])
     assert filled.unpublished() == []
 
 
@@ -107,14 +107,14 @@ def test_slots_add_up_over_commits(filled: RecordStore) -> None:
 
 
 def test_a_commit_anew_replaces_the_slots(filled: RecordStore) -> None:
-    filled.commit(filled.load(), Count(), [], [], anew=True)
+    filled.commit(filled.load(), Count(), [], [], replace_slots=True)
     assert len(filled.slot_facts()) == 0
 
 
 def test_cleaning_keeps_only_what_is_current(filled: RecordStore) -> None:
     state = filled.load()
-    _write_hour_file(filled.root / _hour_file(HOUR, 7), FIRST, state.fleet.names)
-    _write_hour_file(filled.root / _hour_file(HOUR + 48, 7), FIRST, state.fleet.names)
+    _write_hour_file(filled.root / _hour_file(HOUR, 7), FIRST, state.vehicles.names)
+    _write_hour_file(filled.root / _hour_file(HOUR + 48, 7), FIRST, state.vehicles.names)
     (filled.root / ".staging-killed").mkdir()
     (filled.root / ".staging-killed" / "0.lon").write_bytes(b"x")
     filled.clean(state)
@@ -136,9 +136,9 @@ def test_pruning_keeps_each_vehicles_last_point(filled: RecordStore) -> None:
 
 
 def test_files_of_an_inbox_are_remembered(filled: RecordStore) -> None:
-    filled.remember([_InboxFile("a.csv", 5, 7)])
-    filled.remember([_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)])
-    assert filled.seen() == {_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)}
+    filled.add_inbox_files([_InboxFile("a.csv", 5, 7)])
+    filled.add_inbox_files([_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)])
+    assert filled.inbox_files() == {_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)}
 
 
 def test_a_damaged_database_is_named(filled: RecordStore) -> None:
@@ -182,7 +182,7 @@ def test_trips_come_back_bit_for_bit(tmp_path: Path, kind: type[Records]) -> Non
     assert names == [] and same(found, records)
 
 
-def test_codes_of_another_fleet_bring_the_order_back() -> None:
+def test_codes_of_another_table_bring_the_order_back() -> None:
     found = _with_codes(FIRST, np.array([7, 3], np.int32))
     assert isinstance(found, Points)
     assert found.vehicle.tolist() == [3, 7, 7] and found.time.tolist() == FIRST.time[[2, 0, 1]].tolist()

@@ -205,7 +205,7 @@ def test_records_that_make_no_city_are_refused(trafficcast: Callable[..., Any], 
         _write(tmp_path / "few.csv", *BENGALURU, n=999): "999 records are too few",
         _write(tmp_path / "odd.csv", *BENGALURU, header="taxi,when,x,y"): "--feed columns.time=NAME",
         _write(tmp_path / "swapped.csv", *BENGALURU[::-1]): "seem to have changed places",
-        _write(tmp_path / "off.csv", 37.75, -122.45): "longitude and latitude have changed places",
+        _write(tmp_path / "off.csv", 37.75, -122.45): "longitude and latitude are swapped",
         tmp_path / "nothing": "there is nothing at",
     }
     for file, said in files.items():

@@ -1,4 +1,4 @@
-"""Screening: which records stay, what is counted of the others, and coordinates that have changed places."""
+"""Screening: which records stay, what is counted of the others, and swapped coordinates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Source:
 
 @pytest.fixture
 def screening(source: Source) -> Screening:
-    return Screen(CITY, EARLIEST_US, LATEST).of(source)
+    return Screening(Screen(CITY, EARLIEST_US, LATEST), source)
 
 
 def points(*rows: tuple[int, float, float]) -> Batch:
@@ -50,19 +50,19 @@ def trips(*rows: tuple[int, float, float, int, float, float]) -> Batch:
 
 @pytest.mark.parametrize("place", [(180, 90), (-180, -90), (0, 1e-9), (1e-9, 0), (-122.4, 37.7), (0, 51.5), (9.2, 0)])
 def test_places_on_the_globe_are_kept(screening: Screening, place: tuple[float, float]) -> None:
-    assert len(screening.keep(points((NOON, *place)))) == 1
+    assert len(screening.apply(points((NOON, *place)))) == 1
     assert not +screening.dropped
 
 
 @pytest.mark.parametrize("place", [(180.0001, 0), (-180.0001, 0), (10, 90.0001), (10, -90.0001), (0, 0), (-0.0, 0.0)])
 def test_places_off_the_globe_and_null_island_are_dropped(screening: Screening, place: tuple[float, float]) -> None:
-    assert len(screening.keep(points((NOON, *place)))) == 0
+    assert len(screening.apply(points((NOON, *place)))) == 0
     assert +screening.dropped == Counter(coordinates=1)
 
 
 @pytest.mark.parametrize(("time", "keeps"), [(EARLIEST_US - 1, 0), (EARLIEST_US, 1), (LATEST - 1, 1), (LATEST, 0)])
 def test_the_range_of_time_is_half_open(screening: Screening, time: int, keeps: int) -> None:
-    assert len(screening.keep(points((time, 10.1, 45.1)))) == keeps
+    assert len(screening.apply(points((time, 10.1, 45.1)))) == keeps
     assert +screening.dropped == Counter(timestamp=1 - keeps)
 
 
@@ -71,22 +71,22 @@ def test_the_first_instant_allowed_by_default_is_the_year_2000() -> None:
 
 
 def test_a_record_is_dropped_once_by_the_first_reason(source: Source) -> None:
-    screening = Screen(CITY, EARLIEST_US, LATEST, NOON).of(source)
+    screening = Screening(Screen(CITY, EARLIEST_US, LATEST, NOON), source)
     rows = [(5, 0.0, 0.0), (5, 10.1, 45.1), (NOON - 1, 10.1, 45.1), (NOON, 10.1, 45.1), (NOON - 1, 500.0, 45.1)]
-    assert screening.keep(points(*rows)).time.tolist() == [NOON]
+    assert screening.apply(points(*rows)).time.tolist() == [NOON]
     assert screening.dropped == Counter(coordinates=2, timestamp=1, too_late=1)
 
 
 def test_either_end_of_a_trip_drops_it(screening: Screening) -> None:
     good = (NOON, 10.1, 45.1, NOON + 5, 10.2, 45.2)
     bad_places, bad_times = [(*good[:4], 0.0, 0.0), (NOON, 200.0, 1.0, *good[3:])], [(*good[:3], 5, *good[4:])]
-    assert len(screening.keep(trips(good, *bad_places, *bad_times))) == 1
+    assert len(screening.apply(trips(good, *bad_places, *bad_times))) == 1
     assert screening.dropped == Counter(coordinates=2, timestamp=1)
 
 
 def test_trips_between_zones_have_no_place(screening: Screening) -> None:
     batch = Batch(ZoneTrips(*(np.array(a, np.int64) for a in ([NOON, 5], [1, 1], [NOON, NOON], [2, 2]))), 2)
-    assert len(screening.keep(batch)) == 1
+    assert len(screening.apply(batch)) == 1
     assert (screening.dropped["timestamp"], screening.outside) == (1, 0)
     screening.check_not_swapped()
 
@@ -94,7 +94,7 @@ def test_trips_between_zones_have_no_place(screening: Screening) -> None:
 def test_what_readers_counted_is_added_up(screening: Screening) -> None:
     for notes in (("in milliseconds",), ("in milliseconds", "odd")):
         batch = points((NOON, 10.1, 45.1), (NOON, 11.0, 45.1))
-        screening.keep(Batch(batch.records, 7, ["a"], Counter(unparsable=5), notes))
+        screening.apply(Batch(batch.records, 7, ["a"], Counter(unparsable=5), notes))
     assert (screening.rows, screening.dropped["unparsable"], screening.outside) == (14, 10, 2)
     assert screening.notes == ["in milliseconds", "odd"]
 
@@ -108,9 +108,9 @@ def test_coordinates_that_have_changed_places_are_told(
 ) -> None:
     rows = [(NOON, 10.1, 45.1)] * inside + [(NOON, 45.1, 10.1)] * swapped + [(NOON, 20.0, 20.0)] * elsewhere
     for start in range(0, len(rows), 30):
-        screening.keep(points(*rows[start : start + 30]))
+        screening.apply(points(*rows[start : start + 30]))
     if refused:
-        with pytest.raises(JobError, match=r"changed places in .*records\.csv.*swapped = true under \[cities\.small"):
+        with pytest.raises(JobError, match=r"are swapped in .*records\.csv.*swapped = true under \[cities\.small"):
             screening.check_not_swapped()
     else:
         screening.check_not_swapped()
@@ -118,17 +118,17 @@ def test_coordinates_that_have_changed_places_are_told(
 
 def test_a_latitude_beyond_the_globe_is_told_too(source: Source) -> None:
     west = CITY.model_copy(update={"west": -122.5, "east": -122.0, "south": 37.5, "north": 38.0})
-    screening = Screen(west, EARLIEST_US, LATEST).of(source)
-    assert len(screening.keep(points(*[(NOON, 37.7, -122.3)] * 9))) == 0
-    with pytest.raises(JobError, match="changed places"):
+    screening = Screening(Screen(west, EARLIEST_US, LATEST), source)
+    assert len(screening.apply(points(*[(NOON, 37.7, -122.3)] * 9))) == 0
+    with pytest.raises(JobError, match="are swapped"):
         screening.check_not_swapped()
 
 
 def test_where_the_configuration_says_so_they_are_put_back(source: Source) -> None:
     swapped = CITY.model_copy(update={"feed": Feed(swapped=True)})
-    screening = Screen(swapped, EARLIEST_US, LATEST).of(source)
-    records: Any = screening.keep(points((NOON, 45.1, 10.1)))
+    screening = Screening(Screen(swapped, EARLIEST_US, LATEST), source)
+    records: Any = screening.apply(points((NOON, 45.1, 10.1)))
     assert (records.lon.tolist(), records.lat.tolist(), screening.outside) == ([10.1], [45.1], 0)
-    records = screening.keep(trips((NOON, 45.1, 10.1, NOON, 45.2, 10.2)))
+    records = screening.apply(trips((NOON, 45.1, 10.1, NOON, 45.2, 10.2)))
     assert (records.lon[0], records.lat[0], records.dropoff_lon[0], records.dropoff_lat[0]) == (10.1, 45.1, 10.2, 45.2)
     screening.check_not_swapped()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trafficcast.records.timestamps import UNITS, epoch_unit, local_to_utc, parse_times, to_microseconds
+from trafficcast.records.timestamps import UNIT_US, epoch_unit, local_to_utc, parse_times, to_microseconds
 
 EPOCH = datetime(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
@@ -61,7 +61,7 @@ def test_times_beyond_the_calendar_do_not_fail() -> None:
     assert utc[0] < 0 and utc[2] > 2**61
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", UNIT_US)
 def test_the_unit_is_that_of_most_values(unit: str) -> None:
     second = 1_213_084_659
     value = second * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
@@ -99,7 +99,7 @@ def test_finer_digits_are_cut_off(value: float, unit: str, us: int) -> None:
 
 def test_what_is_far_away_stays_far_away() -> None:
     values = np.array([np.inf, -np.inf, np.nan, 1e300])
-    for unit in UNITS:
+    for unit in UNIT_US:
         found = to_microseconds(values, unit)
         assert (np.abs(found) > 2**60).all()
         assert (found > 0).tolist() == [True, False, False, True]

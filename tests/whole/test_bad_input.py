@@ -173,7 +173,7 @@ def test_odd_rows_are_dropped_and_counted(kind: str, trafficcast: Callable[..., 
 REFUSED = {
     "a truncated gzip": (gzip.compress(table(*ROWS))[:-30], 2, "cannot read"),
     "bytes of anything": (random.Random(0).randbytes(9_999), 2, "of no known format"),
-    "swapped coordinates": (SWAPPED, 1, "changed places"),
+    "swapped coordinates": (SWAPPED, 1, "are swapped"),
     "a table of other columns": (b"a,b,c\n" + b"x,y,z\n" * 9, 2, "of no known format"),
     "an empty Parquet": (parquet(vehicle=pa.array([], pa.int64()), time=pa.array([], pa.int64()),
                                  lon=pa.array([], pa.float64()), lat=pa.array([], pa.float64())), 2, "left to count"),

@@ -45,7 +45,7 @@ MOMENTS = {
     "while hours are written": ("trafficcast.ingest.merging", "module", "_write_hour_file", 20, False),
     "before the commit": ("trafficcast.ingest.record_store", "module.RecordStore", "commit", 1, False),
     "after the commit": ("trafficcast.ingest.record_store", "module.RecordStore", "commit", 1, True),
-    "between two days": ("trafficcast.ingest.record_store", "module.RecordStore", "published", 2, False),
+    "between two days": ("trafficcast.ingest.record_store", "module.RecordStore", "mark_published", 2, False),
     "while a day is written": ("trafficcast.files", "module.os", "replace", 1, False),
     "while the report is written": ("trafficcast.files", "module.os", "replace", 3, False),
     "before the report": ("trafficcast.ingest.ingest", "module", "quality_report", 1, False),
@@ -76,7 +76,7 @@ def contents(folder: Path) -> tuple[Any, Any, list[Any]]:
     state = store.load()
     records = [store.read_file(state, file) for file, _ in state.hours.values()]
     rows = [
-        (state.fleet.names[vehicle], *rest)
+        (state.vehicles.names[vehicle], *rest)
         for hour in records
         for vehicle, *rest in zip(*(array.tolist() for array in hour.arrays().values()), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""When something is wrong, and who is told: the table `[alerts]` and the rules `[[alerts.rules]]` of `config.toml`."""
+"""The tables `[alerts]` and `[[alerts.rules]]` of `config.toml`: which findings raise an alert, and who is notified."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from trafficcast.config.city import City
+from trafficcast.config.table import _Table
 from trafficcast.errors import InputError
 
 _Severity = Literal["warning", "critical"]
@@ -16,23 +17,32 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Index = Annotated[int, Field(ge=0)]
 
 
-class _Rule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Rule(_Table):
+    """What all rules have: a kind, the city that the rule is limited to (None for all cities), and a severity."""
 
     kind: str
-    # The rule holds for this city; for all of them when not given.
     city: str | None = None
     severity: _Severity = "warning"
 
     @property
     def name(self) -> str:
-        """The kind and what differs from its defaults: with other limits it is another rule."""
+        """Return the kind and the limits that differ from their defaults: a rule with other limits is another rule."""
         limits = self.model_dump(exclude={"kind", "city", "severity"}, exclude_defaults=True)
         return " ".join([self.kind, *(f"{key}={value}" for key, value in limits.items())])
 
 
 class ForecastOverdueRule(_Rule):
-    """A slot has begun, and so many minutes later there is no forecast from it on."""
+    """Raise an alert when a slot began some minutes ago and no forecast starts with it.
+
+    Attributes
+    ----------
+    kind
+        Name of the kind of rule in `config.toml`.
+    severity
+        Severity of the alert.
+    minutes
+        Minutes since the start of the slot.
+    """
 
     kind: Literal["forecast-overdue"] = "forecast-overdue"
     severity: _Severity = "critical"
@@ -40,7 +50,17 @@ class ForecastOverdueRule(_Rule):
 
 
 class FeedSilentRule(_Rule):
-    """A slot has ended, and so many minutes later it is not observed."""
+    """Raise an alert when a slot ended some minutes ago and is not observed.
+
+    Attributes
+    ----------
+    kind
+        Name of the kind of rule in `config.toml`.
+    severity
+        Severity of the alert.
+    minutes
+        Minutes since the end of the slot.
+    """
 
     kind: Literal["feed-silent"] = "feed-silent"
     severity: _Severity = "critical"
@@ -48,9 +68,16 @@ class FeedSilentRule(_Rule):
 
 
 class SkillRule(_Rule):
-    """The forecaster's error (RMSE, mean over the leads) was above persistence's in each of the last scored forecasts.
+    """Raise an alert when a forecaster is worse than persistence in each of the last scored forecasts.
 
-    `cycles`: how many of them.
+    The error is the RMSE, averaged over the lead times.
+
+    Attributes
+    ----------
+    kind
+        Name of the kind of rule in `config.toml`.
+    cycles
+        Number of last scored forecasts.
     """
 
     kind: Literal["skill"] = "skill"
@@ -58,20 +85,49 @@ class SkillRule(_Rule):
 
 
 class CoverageRule(_Rule):
-    """The share of truths inside the prediction interval of a level differs from the level by more than `tolerance`."""
+    """Raise an alert when the share of observations inside a prediction interval differs from its level.
+
+    Attributes
+    ----------
+    kind
+        Name of the kind of rule in `config.toml`.
+    level
+        Level of the interval, 0 to 1.
+    tolerance
+        Largest difference between share and level.
+    hours
+        Hours of target slots, up to now, over which the share is computed.
+    """
 
     kind: Literal["coverage"] = "coverage"
     level: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    # Where little drives, zeros are inside any interval: more than the level is usual (docs/intervals.md).
+    # Zeros of empty cells lie inside any interval, so that a share above the level is usual (docs/intervals.md).
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.15
     hours: Annotated[float, Field(gt=0, le=24 * 31)] = 24.0
 
 
 class FlowRule(_Rule):
-    """A forecast flow, vehicles per slot, is above a number, or above so many times what is typical there and then.
+    """Raise an alert when a forecast flow is above a number, or above a multiple of the typical flow.
 
-    Of an area (the sum over its cells, each by the share of it that the area covers) or a cell (row, column, from 0);
-    of every cell when neither is given. `at_least`: vehicles below which nothing is far above typical.
+    The flow is that of an area (the sum over its cells, each times the share of the cell that the area covers), of a
+    cell, or of every cell when neither is given.
+
+    Attributes
+    ----------
+    kind
+        Name of the kind of rule in `config.toml`.
+    above
+        Vehicles per slot.
+    times_typical
+        Multiple of the flow that is typical at that time.
+    at_least
+        Vehicles per slot below which no flow is far above the typical one.
+    area
+        Name of an area of the city's file of areas.
+    cell
+        Row and column of a cell, from 0.
+    flow_kind
+        Inflow or outflow; None for both.
     """
 
     kind: Literal["flow"] = "flow"
@@ -83,7 +139,8 @@ class FlowRule(_Rule):
     flow_kind: Literal["inflow", "outflow"] | None = None
 
     @model_validator(mode="after")
-    def _says_what_is_too_much(self) -> Self:
+    def _has_a_limit(self) -> Self:
+        """Refuse a rule without a limit, with an idle key, or with both an area and a cell."""
         if self.above is None and self.times_typical is None:
             raise ValueError("a rule on flow needs 'above' (vehicles per slot) or 'times_typical'")
         if self.times_typical is None and "at_least" in self.model_fields_set:
@@ -97,29 +154,52 @@ Rule = ForecastOverdueRule | FeedSilentRule | SkillRule | CoverageRule | FlowRul
 _DEFAULTS: tuple[Rule, ...] = (ForecastOverdueRule(), FeedSilentRule(), SkillRule(), CoverageRule())
 
 
-class Alerts(BaseModel):
-    """What raises an alert, and the address that is told. Rules that are given take the place of DEFAULTS."""
+class Alerts(_Table):
+    """The rules that raise alerts, and the address that is notified.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes
+    ----------
+    webhook
+        Secret http(s) address to which notices are posted; only its host is ever shown.
+    rules
+        The rules; those given replace the default ones.
+    """
 
-    # Whoever knows such an address can use it: it is shown nowhere, only its host.
     webhook: SecretStr | None = None
     rules: tuple[Annotated[Rule, Field(discriminator="kind")], ...] = _DEFAULTS
 
     @field_validator("webhook")
     @classmethod
-    def _is_an_address(cls, value: SecretStr | None) -> SecretStr | None:
+    def _is_http_address(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse a webhook that is no http(s) address, without showing it."""
         if value is not None and not _host(value.get_secret_value()):
             raise ValueError("no address such as https://alerts.example/hook (it is secret and not shown)")
         return value
 
     @property
     def webhook_host(self) -> str:
-        """The host that is told, all of the address that may be shown; empty without one."""
+        """Return the host that is notified, the only part of the address that may be shown.
+
+        Returns
+        -------
+        str
+            The host with its port; empty without a webhook.
+        """
         return _host(self.webhook.get_secret_value()) if self.webhook else ""
 
     def check(self, cities: Mapping[str, City]) -> None:
-        """Raise InputError for a rule about a city, a cell or areas that the configuration does not have."""
+        """Check that the configuration has the cities, cells and areas that the rules name.
+
+        Parameters
+        ----------
+        cities
+            The configured cities by name.
+
+        Raises
+        ------
+        InputError
+            A rule names a city, a cell or areas that the configuration does not have.
+        """
         for number, rule in enumerate(self.rules):
             where = f"alerts.rules.{number} ({rule.kind})"
             if rule.city is not None and rule.city not in cities:
@@ -140,7 +220,7 @@ class Alerts(BaseModel):
 
 
 def _host(address: str) -> str:
-    """The host of an http(s) address, with its port; empty where it is no such address."""
+    """Return the host of an http(s) address with its port; empty if the text is no such address."""
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port

@@ -1,18 +1,17 @@
-"""How a city's records come: their format, columns, clock and keeping; the table `[cities.NAME.feed]`."""
+"""The table `[cities.NAME.feed]` of `config.toml`: how a city's records come."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
-from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
+
+from trafficcast.config.table import _Table, _TimeZone
 
 
-class _ColumnNames(BaseModel):
-    """The names of a table's columns (of a JSON line's keys); what is not named is looked for under its usual names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _ColumnNames(_Table):
+    """The names of a table's columns, or of a JSON line's keys; a column without a name is found by its usual names."""
 
     vehicle: str | None = None
     time: str | None = None
@@ -29,30 +28,38 @@ class _ColumnNames(BaseModel):
     dropoff_zone: str | None = None
 
 
-class Feed(BaseModel):
-    """One city's feed. All is optional: without it the format is recognised from the files' content."""
+class Feed(_Table):
+    """How a city's records come; everything is optional.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes
+    ----------
+    format
+        Format of the files; None to recognise it from their content.
+    columns
+        Names of the columns of tables and of the keys of JSON lines.
+    timezone
+        IANA time zone of times without an offset; None for the city's zone.
+    swapped
+        Whether longitude and latitude are swapped in the files.
+    trips
+        Whether to count passengers' trips, from the occupied flag of points or the ends of a Porto ride, instead of
+        every move between cells.
+    zones
+        File of the polygons of zones, for trips between zones.
+    zone_id
+        Name of the column with the zones' ids in that file.
+    retain_days
+        Number of days before the newest record for which records are kept; None keeps all.
+    inbox
+        Folder whose new files `ingest --watch` and the service ingest.
+    """
 
     format: str | None = None
     columns: _ColumnNames = _ColumnNames()
-    # Of times without an offset; the city's zone when not given.
-    timezone: str | None = None
-    # Longitude and latitude have changed places in the files.
+    timezone: _TimeZone | None = None
     swapped: bool = False
-    # Count the passengers' trips, from the occupied flag of points or the ends of a Porto line, not every move.
     trips: bool = False
-    # The zones' polygons (any file geopandas reads) of trips between zones, and the column of their ids.
     zones: Path | None = None
     zone_id: str = "LocationID"
-    # Records are kept this many days before the newest one; all of them when not given.
     retain_days: Annotated[int, Field(ge=1)] | None = None
-    # The folder whose new files `ingest --watch` takes.
     inbox: Path | None = None
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
-        if value is not None and value not in available_timezones():
-            raise ValueError(f"'{value}' is not an IANA time zone such as 'UTC' or 'America/Los_Angeles'")
-        return value

@@ -1,69 +1,107 @@
-"""How the service runs: the tables `[service]`, `[retraining]` and `[retention]` of `config.toml`."""
+"""The tables `[service]`, `[retraining]` and `[retention]` of `config.toml`: how the service runs."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import numpy as np
-from apscheduler.triggers.cron import CronTrigger
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
+
+from trafficcast.config.city import MINUTE_US
+from trafficcast.config.table import _Table
 
 _Days = Annotated[int, Field(ge=1)]
 
 
-class Service(BaseModel):
-    """`trafficcast schedule`: when it looks, how long it waits, where it tells of its health."""
+class Service(_Table):
+    """The table `[service]`: when `trafficcast schedule` looks for work and where it reports its health.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes
+    ----------
+    ingest_seconds
+        Seconds from one look into an inbox to the next.
+    wait_minutes
+        Minutes after the end of a slot during which its data may still come; then the forecast is made without them.
+    catch_up_hours
+        Hours back from now for which missed forecasts are still made.
+    address
+        Address at which the health pages are served.
+    port
+        Port at which the health pages are served; 0 is any free port.
+    """
 
     ingest_seconds: Annotated[float, Field(ge=1)] = 60.0
-    # How long after its end a slot's data are waited for, before a forecast is made without them.
     wait_minutes: Annotated[float, Field(ge=0)] = 10.0
-    # How far back forecasts that were missed are made afterwards.
     catch_up_hours: Annotated[float, Field(ge=0)] = 24.0
     address: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
 
     def wait(self, slot_minutes: int) -> np.timedelta64:
-        """How long data are waited for: never until the next slot, whose forecast would then be the newest."""
-        return np.timedelta64(round(min(self.wait_minutes, slot_minutes - 1) * 60_000_000), "us")
+        """Return how long a forecast waits for data.
+
+        The wait ends before the next slot does, because a newer forecast is due then.
+
+        Parameters
+        ----------
+        slot_minutes
+            Length of a slot in minutes.
+
+        Returns
+        -------
+        np.timedelta64
+            The wait, in microseconds.
+        """
+        return np.timedelta64(round(min(self.wait_minutes, slot_minutes - 1) * MINUTE_US), "us")
 
 
-class Retraining(BaseModel):
-    """When a challenger is trained, on what it is compared with the champion, and what it may use."""
+class Retraining(_Table):
+    """The table `[retraining]`: when a challenger is trained, how it is compared with the champion, and its limits.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes
+    ----------
+    schedule
+        Crontab of five fields (minute, hour, day of month, month, day of week) in the city's time zone; when empty,
+        no training starts by the calendar. The service checks it when it starts.
+    when_worse_than
+        A training also starts, at most once a day, when over a day the champion's error exceeds the best baseline's
+        error times this factor.
+    test_days
+        Number of last days of the flow store on which champion and challenger are compared.
+    validation_days
+        Number of days before these by which the challenger's epoch is chosen.
+    margin
+        Share of the champion's error by which the challenger's error must be lower for it to be promoted.
+    hours
+        Longest time of one training, in hours.
+    memory_gb
+        Most memory of one training, in GB.
+    """
 
-    # Minute, hour, day of month, month, day of week, in the city's time zone; none at all when empty.
     schedule: str = "0 3 * * sun"
-    # Also when over a day the champion's error is more than the best baseline's, times this; at most once a day.
     when_worse_than: Annotated[float, Field(gt=0)] = 1.05
-    # The last days of the store compare the two; those before them choose the challenger's epoch.
     test_days: _Days = 3
     validation_days: _Days = 2
-    # The challenger is promoted when its error is lower by more than this share of the champion's.
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.005
     hours: Annotated[float, Field(gt=0)] = 6.0
     memory_gb: Annotated[float, Field(gt=0)] = 12.0
 
-    @field_validator("schedule")
-    @classmethod
-    def _is_a_schedule(cls, value: str) -> str:
-        if value:
-            try:
-                CronTrigger.from_crontab(value)
-            except ValueError as error:
-                raise ValueError(f"no schedule of five fields such as '0 3 * * sun': {error}") from None
-        return value
 
+class Retention(_Table):
+    """The table `[retention]`: how much of each store is kept; without a number, all of it.
 
-class Retention(BaseModel):
-    """How many days of each store, and how many models, are kept; all of them when not given."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes
+    ----------
+    flow_days
+        Number of newest days of flows that are kept.
+    forecast_days
+        Number of newest days of forecasts that are kept.
+    score_days
+        Number of newest days of scores that are kept.
+    models
+        Number of newest models that are kept, besides the champion and the champion before it.
+    """
 
     flow_days: _Days | None = None
     forecast_days: _Days | None = None
     score_days: _Days | None = None
-    # The newest ones, beside the champion and the one before it.
     models: Annotated[int, Field(ge=1)] | None = None

@@ -1,8 +1,8 @@
-"""The workers of a Dask cluster as the crew of an ingest, for what is too much for one machine.
+"""Ingest on the workers of a Dask cluster, for more records than one machine can process.
 
-Sources are read and staged, and hours settled, by the workers, on a file system that all of them and this process
-see; counts of neighbouring hours are merged on the cluster, as a tree. What a worker that dies was doing is done again
-by another: an attempt writes files of its own, and none counts before the one transaction at the end.
+The workers read and stage sources and merge hours, on a file system that all of them and this process share; the counts
+of neighbouring hours are joined on the cluster, as a tree. Another worker repeats the task of one that dies: each
+attempt writes files of its own, and none counts before the one transaction at the end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingest import staging
 from trafficcast.ingest.hour_files import _read_hour_file
-from trafficcast.ingest.merging import _join_hours, _merge_hour, _MergedHours, _runs
+from trafficcast.ingest.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
 from trafficcast.ingest.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of, _with_codes
 from trafficcast.ingest.staging import _Segment, _Staging
 from trafficcast.ingest.threads import _BadSource, _Found, _source_facts
@@ -31,15 +32,15 @@ from trafficcast.ingest.vehicles import _VehicleTable
 from trafficcast.progress import track
 from trafficcast.records.readers import read
 from trafficcast.records.records import Points
-from trafficcast.records.screening import Screen
+from trafficcast.records.screening import Screen, Screening
 from trafficcast.records.sources import Source
 
-_RUNS_AHEAD = 3  # days that are settled on the cluster while one is taken into the state
+_RUNS_AHEAD = 3  # days that are merged on the cluster while the state is updated with one
 
 
 @dataclass(frozen=True)
 class _Staged:
-    """A source staged by a worker: its segments, the names that its vehicles' codes index, and its facts."""
+    """A source that a worker staged: its kind, the names that its vehicle codes index, its segments and facts."""
 
     kind: str | None
     names: list[str]
@@ -49,7 +50,7 @@ class _Staged:
 
 @dataclass
 class _Cluster:
-    """A crew (see `threads.Threads` for the other one)."""
+    """The workers of a cluster; `threads._Threads` has the same methods for those of one machine."""
 
     city: City
     store: RecordStore
@@ -57,81 +58,76 @@ class _Cluster:
     zone_ids: np.ndarray | None
     client: Any
     folder: Path
-    # For each hour and number of a source: that number, the segments with the hour, its vehicles' codes.
+    # By hour and by the number of a source: that number, its segments that have the hour, its vehicles' codes.
     _parts: dict[int, dict[int, tuple[int, list[_Segment], Any]]] = field(default_factory=lambda: defaultdict(dict))
 
     def digests(self, found: _Found) -> Iterable[str]:
-        """Each source's digest."""
+        """Return each source's digest."""
         return self.client.gather(self.client.map(_digest, [source for source, _ in found], pure=False))
 
-    def take_in(self, found: _Found, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
-        """Stage the records of sources; what became of the rows of each good one, by its number."""
+    def stage(self, found: _Found, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
+        """Stage the records of sources; return the facts on each good source by its number."""
         facts = {}
         futures = [
             self.client.submit(_stage_source, source, name, self.city, screen, self.folder, pure=False)
             for source, name in found
         ]
         for number, future in enumerate(track(futures, "reading", len(futures))):
-            taken, source = future.result(), found[number][0]
+            staged, source = future.result(), found[number][0]
             future.release()
-            if isinstance(taken, _Staged) and taken.kind is not None and taken.kind != self.state.kind:
+            if isinstance(staged, _Staged) and staged.kind is not None and staged.kind != self.state.kind:
                 try:
-                    empty = _KINDS[taken.kind].concatenate([])
+                    empty = _KINDS[staged.kind].concatenate([])
                     self.state.kind = _kind_of(empty, source, self.city, self.state.kind)
                 except InputError as error:
-                    taken = error
-            if not isinstance(taken, _Staged):
-                on_bad(source, taken)
+                    staged = error
+            if not isinstance(staged, _Staged):
+                on_bad(source, staged)
                 continue
-            codes = self._shared(self.state.fleet.codes(taken.names))
-            for segment in taken.segments:
+            codes = self._shared(self.state.vehicles.codes(staged.names))
+            for segment in staged.segments:
                 for hour in segment.hours.tolist():
                     self._parts[hour].setdefault(number, (number, [], codes))[1].append(segment)
-            facts[number] = taken.facts
+            facts[number] = staged.facts
         return facts
 
     def hours(self) -> list[int]:
-        """The hours that have staged records."""
+        """Return the hours that have staged records."""
         return sorted(self._parts)
 
-    def settle(self, hours: list[int], generation: int) -> Iterator[_MergedHours]:
-        """The hours settled, in runs (see `settling.settle`)."""
-        names = self._shared(self.state.fleet.names)
-        todo = _runs(hours, self.state.hours)
-        waiting: deque[Any] = deque()
-        for run in track(todo, "counting", len(todo)):
-            waiting.append(self._join([self._settle_hour(hour, generation, names) for hour in run]))
-            if len(waiting) > _RUNS_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    def merge(self, hours: list[int], generation: int) -> Iterator[_MergedHours]:
+        """Merge the staged records of hours into the stored ones; yield runs of consecutive hours."""
+        names = self._shared(self.state.vehicles.names)
+        runs = _consecutive_hours(hours, self.state.hours)
+        unfinished: deque[Any] = deque()
+        for run in track(runs, "counting", len(runs)):
+            merged = [self._merge_hour(hour, generation, names) for hour in run]
+            unfinished.append(_join_neighbours(merged, partial(self.client.submit, _join_hours, self.city, pure=False)))
+            if len(unfinished) > _RUNS_AHEAD:
+                yield unfinished.popleft().result()
+        while unfinished:
+            yield unfinished.popleft().result()
 
     def _shared(self, value: Any) -> Any:
-        """A value for many tasks; as a task's result, since scattered data die with the worker that has them."""
+        """Return a value for many tasks as a task's result, since scattered data die with the worker that has them."""
         return self.client.submit(_same, value, pure=False)
 
-    def _settle_hour(self, hour: int, generation: int, names: Any) -> Any:
+    def _merge_hour(self, hour: int, generation: int, names: Any) -> Any:
+        """Submit the merge of one hour."""
         kind = _KINDS[self.state.kind or "points"]
-        old = self.state.hours.get(hour, ("", 0))[0]
-        place = self.city, self.zone_ids, self.store.root, hour, generation
-        return self.client.submit(_merge_parts, *place, kind, names, old, list(self._parts[hour].values()), pure=False)
-
-    def _join(self, settled: list[Any]) -> Any:
-        """Neighbours joined two by two on the cluster, until one is left."""
-        while len(settled) > 1:
-            pairs = [settled[i : i + 2] for i in range(0, len(settled), 2)]
-            settled = [
-                self.client.submit(_join_hours, self.city, *pair, pure=False) if len(pair) == 2 else pair[0]
-                for pair in pairs
-            ]
-        return settled[0]
+        old, parts = self.state.hours.get(hour, ("", 0))[0], list(self._parts[hour].values())
+        where = self.city, self.zone_ids, self.store.root, hour, generation
+        return self.client.submit(_merge_parts, *where, kind, names, old, parts, pure=False)
 
 
 @contextmanager
 def _cluster(
     city: City, store: RecordStore, state: State, zone_ids: np.ndarray | None, address: str
 ) -> Iterator[_Cluster]:
-    """The crew of a Dask scheduler's workers. Raises InputError where it cannot be used, JobError where it breaks."""
+    """Yield the workers of a Dask scheduler.
+
+    Raises InputError where the scheduler or a worker cannot be used, JobError where the cluster breaks down.
+    """
     try:
         from distributed import Client, KilledWorker
         from distributed.client import FutureCancelledError
@@ -152,18 +148,18 @@ def _cluster(
 
 
 def _stage_source(source: Source, name: str, city: City, screen: Screen, folder: Path) -> _Staged | Exception:
-    """Read and stage a source, on a worker; an error that is the source's is returned."""
-    screening, fleet, kind = screen.of(source), _VehicleTable(), None
+    """Read and stage a source, on a worker; return the error where the source is bad."""
+    screening, vehicles, kind = Screening(screen, source), _VehicleTable(), None
     own = Path(tempfile.mkdtemp(dir=folder))
     try:
         with ThreadPoolExecutor(1) as thread:
             staged = _Staging(own, thread, bytes_in_memory=0)
             for batch in read(source, city, name):
-                records = screening.keep(batch)
+                records = screening.apply(batch)
                 kind = _kind_of(records, source, city, kind)
-                staged.add(fleet.coded(records, batch.vehicles), 0)
+                staged.add(vehicles.recode(records, batch.vehicles), 0)
             screening.check_not_swapped()
-            return _Staged(kind, fleet.names, staged.segments(), _source_facts(screening, name))
+            return _Staged(kind, vehicles.names, staged.segments(), _source_facts(screening, name))
     except (InputError, JobError) as error:
         return error
 
@@ -179,9 +175,12 @@ def _merge_parts(
     old_file: str,
     parts: list[tuple[int, list[_Segment], np.ndarray]],
 ) -> _MergedHours:
-    """Settle an hour, on a worker. `parts`: the number of a source, its segments, and its vehicles' codes."""
+    """Merge an hour, on a worker.
 
-    def staged() -> tuple[Any, np.ndarray]:
+    Each of `parts` is the number of a source, its segments and its vehicles' codes.
+    """
+
+    def read_staged() -> tuple[Any, np.ndarray]:
         new, source = [], []
         for number, segments, codes in parts:
             records, _ = staging._read_staged_hour(segments, hour, kind)
@@ -191,9 +190,9 @@ def _merge_parts(
 
     old = kind.concatenate([])
     if old_file:
-        known, old = _read_hour_file(root / old_file, kind)
-        old = _with_codes(old, _VehicleTable(names).codes(known))
-    return _merge_hour(city, zone_ids, root, hour, generation, names, old, staged)
+        old_names, old = _read_hour_file(root / old_file, kind)
+        old = _with_codes(old, _VehicleTable(names).codes(old_names))
+    return _merge_hour(city, zone_ids, root, hour, generation, names, old, read_staged)
 
 
 def _same(value: Any) -> Any:

@@ -1,10 +1,11 @@
-"""From records to inflow and outflow on the grid, exactly: cells, transitions, slots, coverage.
+"""Count the inflow and outflow of records on the grid, exactly.
 
-After Zhang, Zheng & Qi, "Deep Spatio-Temporal Residual Networks for Citywide Crowd Flows Prediction" (AAAI 2017).
+Cells, transitions and slots are those of Zhang, Zheng & Qi, "Deep Spatio-Temporal Residual Networks for Citywide Crowd
+Flows Prediction" (AAAI 2017).
 
-A `Count` is what some stretch of time adds. Two of them, one before the other, are merged by adding up and judging
-the one pair of points that each vehicle has across the seam. That is associative, so that hours may be counted in any
-order, in any number of processes, and merged as a tree.
+A `Count` is what the records of a period add to the flows. The counts of two successive periods are merged by adding
+them up and counting the one pair of points that each vehicle has across the seam. Merging is associative, so that hours
+may be counted in any order, in any number of processes, and merged as a tree.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ import numpy as np
 import xarray as xr
 from numba import njit
 
-from trafficcast.config.city import FLOW_KINDS, OUTSIDE, City
+from trafficcast.config.city import FLOW_KINDS, MINUTE_US, OUTSIDE, City
 from trafficcast.geography.cells import cell_of, cells_of, haversine_m
 from trafficcast.geography.zones import Zones, position, spread
 from trafficcast.records.records import Points, Records, Trips, ZoneTrips
 from trafficcast.stores.flows import UNKNOWN, flows_dataset
-
-_MINUTE_US = 60_000_000
 
 # Positions in a count's totals.
 _POINTS, _OUTSIDE_POINTS, _PAIRS, _FAR_PAIRS, _TRANSITIONS, _REFUSED_GAP, _REFUSED_SPEED = range(7)
@@ -40,10 +39,10 @@ TOTALS = (
 
 @dataclass(frozen=True)
 class _Slot:
-    """One slot's share of a count: flow (flow kind, place) int32, records (of trips: their ends), distinct vehicles,
-    minutes (minute) with a report.
+    """The part of a count that belongs to one slot.
 
-    A place is a cell, row * cols + col, or a zone's position.
+    Flow (flow kind, cell) int32, number of records (of trips: of their ends), number of distinct vehicles, and whether
+    each minute (minute) has a record. A cell is row * cols + col; of trips between zones it is the zone's position.
     """
 
     flow: np.ndarray
@@ -52,7 +51,7 @@ class _Slot:
     minutes: np.ndarray
 
     def plus(self, other: _Slot) -> _Slot:
-        """Both together; a vehicle in both is counted twice."""
+        """Return the sum of both; a vehicle in both is counted twice."""
         return _Slot(
             self.flow + other.flow,
             self.records + other.records,
@@ -61,16 +60,25 @@ class _Slot:
         )
 
     @classmethod
-    def nothing(cls, places: int, slot_minutes: int) -> _Slot:
-        """A slot without a record."""
-        return cls(np.zeros((len(FLOW_KINDS), places), np.int32), 0, 0, np.zeros(slot_minutes, np.bool_))
+    def empty(cls, cells: int, slot_minutes: int) -> _Slot:
+        """Return a slot without a record."""
+        return cls(np.zeros((len(FLOW_KINDS), cells), np.int32), 0, 0, np.zeros(slot_minutes, np.bool_))
 
 
 @dataclass(frozen=True)
 class Count:
-    """What a stretch of time adds. `slots` by their number since 1970; `totals` as in TOTALS.
+    """What the records of a period add to the flows.
 
-    `first` and `last` are each vehicle's first and last point, sorted by vehicle; trips have none.
+    Attributes
+    ----------
+    slots
+        The slots with a record, by their number since 1970.
+    totals
+        Totals in the order of TOTALS, (total) int64.
+    first
+        The first point of each vehicle, sorted by vehicle; trips have none.
+    last
+        The last point of each vehicle, sorted by vehicle; trips have none.
     """
 
     slots: dict[int, _Slot] = field(default_factory=dict)
@@ -80,7 +88,7 @@ class Count:
 
 
 def _count_points(city: City, points: Points) -> Count:
-    """Count points sorted by (vehicle, time), no pair repeated; the vehicles in rising order."""
+    """Count points that are sorted by (vehicle, time), each pair of them once."""
     if not len(points):
         return Count()
     first_slot = int(points.time.min() // city.slot_us)
@@ -93,92 +101,105 @@ def _count_points(city: City, points: Points) -> Count:
         points.vehicle, points.time, points.lon, points.lat, points.occupied,
         *_rules(city), first_slot, flow, records, vehicles, minutes, totals,
     )  # fmt: skip
-    starts = np.flatnonzero(np.diff(points.vehicle, prepend=points.vehicle[0] - 1))
-    ends = np.append(starts[1:], len(points)) - 1
     slots = {
         first_slot + i: _Slot(flow[i].copy(), int(records[i]), int(vehicles[i]), minutes[i].copy())
         for i in np.flatnonzero(records).tolist()
     }
-    return Count(slots, totals, points.take(starts), points.take(ends))
+    return Count(slots, totals, *_vehicle_ends(points))
+
+
+def _vehicle_ends(points: Points) -> tuple[Points, Points]:
+    """Return the first and the last point of each vehicle, of points sorted by (vehicle, time)."""
+    starts = np.flatnonzero(np.diff(points.vehicle, prepend=points.vehicle[:1] - 1))
+    return points.take(starts), points.take(np.append(starts[1:], len(points)) - 1)
 
 
 def _count_trips(city: City, trips: Trips) -> Count:
-    """Count trips: outflow at the pick-up's cell and slot, inflow at the drop-off's."""
-    box = np.array([city.west, city.east, city.south, city.north])
-    pickup = cells_of(trips.lon, trips.lat, box, city.rows, city.cols)
-    dropoff = cells_of(trips.dropoff_lon, trips.dropoff_lat, box, city.rows, city.cols)
+    """Count trips: outflow at the cell and slot of the pick-up, inflow at those of the drop-off."""
+    pickup = cells_of(trips.lon, trips.lat, city.box, city.rows, city.cols)
+    dropoff = cells_of(trips.dropoff_lon, trips.dropoff_lat, city.box, city.rows, city.cols)
     return _count_ends(city, trips.time, pickup, trips.dropoff_time, dropoff, city.rows * city.cols)
 
 
 def _count_zone_trips(city: City, trips: ZoneTrips, zone_ids: np.ndarray) -> Count:
-    """Count trips between zones; a place is a position in `zone_ids`, which rise. Other zones are outside."""
+    """Count trips between zones, by their positions in the rising `zone_ids`; other zones are outside."""
     pickup, dropoff = position(trips.zone, zone_ids), position(trips.dropoff_zone, zone_ids)
     return _count_ends(city, trips.time, pickup, trips.dropoff_time, dropoff, len(zone_ids))
 
 
 def _count_ends(
-    city: City, pickup_time: np.ndarray, pickup: np.ndarray, dropoff_time: np.ndarray, dropoff: np.ndarray, places: int
+    city: City, pickup_time: np.ndarray, pickup: np.ndarray, dropoff_time: np.ndarray, dropoff: np.ndarray, cells: int
 ) -> Count:
+    """Count the ends of trips that lie in these cells."""
     if not len(pickup_time):
         return Count()
     time = np.concatenate([dropoff_time, pickup_time])
-    place = np.concatenate([dropoff, pickup])
+    cell = np.concatenate([dropoff, pickup])
     kind = np.repeat([0, 1], len(pickup_time))  # inflow, outflow
     slot = time // city.slot_us
     order = np.argsort(slot, kind="stable")
     numbers, starts = np.unique(slot[order], return_index=True)
     slots = {}
     for number, ends in zip(numbers, np.split(order, starts[1:]), strict=True):
-        inside = ends[place[ends] != OUTSIDE]
-        flow = np.bincount(kind[inside] * places + place[inside], minlength=len(FLOW_KINDS) * places)
+        inside = ends[cell[ends] != OUTSIDE]
+        flow = np.bincount(kind[inside] * cells + cell[inside], minlength=len(FLOW_KINDS) * cells)
         minutes = np.zeros(city.slot_minutes, np.bool_)
-        minutes[time[ends] % city.slot_us // _MINUTE_US] = True
-        slots[int(number)] = _Slot(flow.reshape(len(FLOW_KINDS), places).astype(np.int32), len(ends), 0, minutes)
+        minutes[time[ends] % city.slot_us // MINUTE_US] = True
+        slots[int(number)] = _Slot(flow.reshape(len(FLOW_KINDS), cells).astype(np.int32), len(ends), 0, minutes)
     totals = np.zeros(len(TOTALS), np.int64)
-    totals[[_POINTS, _OUTSIDE_POINTS]] = len(place), np.count_nonzero(place == OUTSIDE)
+    totals[[_POINTS, _OUTSIDE_POINTS]] = len(cell), np.count_nonzero(cell == OUTSIDE)
     return Count(slots, totals)
 
 
 def merge(city: City, before: Count, after: Count) -> Count:
-    """Both counts and the pair of points that each vehicle has across their seam.
+    """Merge the counts of two successive periods.
 
-    No point of a vehicle in `after` may lie before one of the same vehicle in `before`.
+    Each vehicle's pair of points across the seam is counted too.
+
+    Parameters
+    ----------
+    city
+        The city whose grid, slots and limits apply.
+    before
+        Count of the earlier period.
+    after
+        Count of the later period, in which no vehicle has a point before its last one in `before`.
+
+    Returns
+    -------
+    Count
+        Count of both periods.
     """
-    slots = dict(before.slots)
-    for number, slot in after.slots.items():
-        slots[number] = slots[number].plus(slot) if number in slots else slot
+    slots = _add_slots(before.slots, after.slots)
     totals = before.totals + after.totals
     _, i, j = np.intersect1d(before.last.vehicle, after.first.vehicle, assume_unique=True, return_indices=True)
     if len(i):
-        _add_seam(city, slots, totals, before.last.take(i), after.first.take(j))
+        slots = _add_slots(slots, _count_seam(city, totals, before.last.take(i), after.first.take(j)))
     return Count(slots, totals, _first_of_each(before.first, after.first), _first_of_each(after.last, before.last))
 
 
 def _merge_all(city: City, counts: list[Count]) -> Count:
-    """Counts in the order of time, as one."""
+    """Merge counts that are in the order of time."""
     return reduce(lambda a, b: merge(city, a, b), counts, Count())
 
 
 def _difference(after: Count, before: Count) -> Count:
-    """What has to be added to `before` to get `after`, whose ends it has; a minute with a report keeps it."""
-    slots = dict(after.slots)
-    for number, old in before.slots.items():
-        taken_back = _Slot(-old.flow, -old.records, -old.vehicles, old.minutes)
-        slots[number] = slots[number].plus(taken_back) if number in slots else taken_back
-    return Count(slots, after.totals - before.totals, after.first, after.last)
+    """Return the count to add to `before` to get `after`, whose ends it has; a minute with a record keeps it."""
+    negative = {n: _Slot(-slot.flow, -slot.records, -slot.vehicles, slot.minutes) for n, slot in before.slots.items()}
+    return Count(_add_slots(after.slots, negative), after.totals - before.totals, after.first, after.last)
 
 
 def _first_of_each(preferred: Points, other: Points) -> Points:
-    """One point a vehicle, the preferred one where there are two, sorted by vehicle."""
+    """Return one point a vehicle, the preferred one where there are two, sorted by vehicle."""
     if not len(preferred) or not len(other):
         return preferred if len(preferred) else other
     both = Points.concatenate([preferred, other])
     return both.take(np.unique(both.vehicle, return_index=True)[1])  # the first of each
 
 
-def _add_seam(city: City, slots: dict[int, _Slot], totals: np.ndarray, p: Points, q: Points) -> None:
-    """Count the pairs (p[i], q[i])."""
-    places = city.rows * city.cols
+def _count_seam(city: City, totals: np.ndarray, p: Points, q: Points) -> dict[int, _Slot]:
+    """Count the pairs (p[i], q[i]), which are added to the totals; return what they add to the slots."""
+    cells = city.rows * city.cols
     left, left_time, entered, entered_time = _judge_pairs(
         p.time, p.lon, p.lat, p.occupied, q.time, q.lon, q.lat, q.occupied, *_rules(city), totals
     )
@@ -186,40 +207,41 @@ def _add_seam(city: City, slots: dict[int, _Slot], totals: np.ndarray, p: Points
 
     def slot(number: int) -> _Slot:
         if number not in change:
-            change[number] = _Slot.nothing(places, city.slot_minutes)
+            change[number] = _Slot.empty(cells, city.slot_minutes)
         return change[number]
 
-    for kind, time, place in ((0, entered_time, entered), (1, left_time, left)):
-        here = np.flatnonzero(place != OUTSIDE)
-        for number in np.unique(time[here] // city.slot_us):
-            at = here[time[here] // city.slot_us == number]
-            slot(int(number)).flow[kind] += np.bincount(place[at], minlength=places).astype(np.int32)
-    # A vehicle seen on both sides of the seam in one slot was counted on both.
+    for kind, time, cell in ((0, entered_time, entered), (1, left_time, left)):
+        inside = np.flatnonzero(cell != OUTSIDE)
+        for number in np.unique(time[inside] // city.slot_us):
+            pairs = inside[time[inside] // city.slot_us == number]
+            slot(int(number)).flow[kind] += np.bincount(cell[pairs], minlength=cells).astype(np.int32)
+    # A vehicle with points on both sides of the seam in one slot was counted on both.
     shared = p.time // city.slot_us == q.time // city.slot_us
     numbers, twice = np.unique(p.time[shared] // city.slot_us, return_counts=True)
     for number, n in zip(numbers.tolist(), twice.tolist(), strict=True):
         change[number] = replace(slot(number), vehicles=-n)
-    for number, extra in change.items():
-        slots[number] = slots[number].plus(extra) if number in slots else extra
+    return change
+
+
+def _add_slots(one: Mapping[int, _Slot], other: Mapping[int, _Slot]) -> dict[int, _Slot]:
+    """Return the sums of the slots of two counts, by number."""
+    return {**one, **{n: one[n].plus(slot) if n in one else slot for n, slot in other.items()}}
 
 
 def _rules(city: City) -> tuple[np.ndarray, int, int, int, int, float, bool]:
-    """What the compiled functions need of a city: box, rows, cols, slot and gap in µs, km/h, whether trips count."""
-    box = np.array([city.west, city.east, city.south, city.north])
-    gap_us = round(city.max_gap_minutes * _MINUTE_US)
-    return box, city.rows, city.cols, city.slot_us, gap_us, city.max_speed_kmh, city.feed.trips
+    """Return what the compiled functions take: box, rows, cols, slot and gap in µs, km/h, whether trips count."""
+    return city.box, city.rows, city.cols, city.slot_us, city.max_gap_us, city.max_speed_kmh, city.feed.trips
 
 
 def _slots_dataset(
     city: City, numbers: np.ndarray, slots: Mapping[int, _Slot], kind: type[Records], zones: Zones | None
 ) -> xr.Dataset:
-    """The flows of the slots with these numbers since 1970; those that are not given have no record.
+    """Return the flows of the slots with these numbers since 1970; slots that are not given have no record.
 
-    Of trips it is not known which vehicles made them. `zones` spreads the counts of zones over the cells.
-    See `flows_dataset`.
+    The vehicles of trips are unknown. `zones` spreads the counts of zones over the cells. See `flows_dataset`.
     """
-    places = city.rows * city.cols if zones is None else len(zones.ids)
-    flow = np.zeros((len(numbers), len(FLOW_KINDS), places), np.int32)
+    cells = city.rows * city.cols if zones is None else len(zones.ids)
+    flow = np.zeros((len(numbers), len(FLOW_KINDS), cells), np.int32)
     vehicles = np.zeros(len(numbers), np.int32)
     coverage = np.zeros(len(numbers))
     for i, number in enumerate(numbers.tolist()):
@@ -237,11 +259,11 @@ def _judge(  # type: ignore[no-untyped-def]
     p_time, p_lon, p_lat, p_occupied, p_cell, q_time, q_lon, q_lat, q_occupied, q_cell,
     max_gap_us, max_kmh, trips, totals,
 ):  # fmt: skip
-    """What two consecutive points of a vehicle add: (cell left, when, cell entered, when), OUTSIDE for nothing.
+    """Return the cells that a vehicle left and entered between two points, and when; OUTSIDE for none.
 
-    A move leaves the first point's cell and enters the second's. A trip goes from the first occupied point to the
-    last: a pair adds the outflow of the second point where a passenger got in, the inflow of the first where one
-    got out. The pair is entered in the totals.
+    A move leaves the first point's cell and enters the second's. A trip goes from the first occupied point to the last:
+    a pair adds the outflow of its second point where a passenger got in, and the inflow of its first point where one
+    got out. The pair is added to the totals.
     """
     gap_us = q_time - p_time
     totals[_PAIRS] += 1
@@ -268,7 +290,7 @@ def _judge_pairs(  # type: ignore[no-untyped-def]
     p_time, p_lon, p_lat, p_occupied, q_time, q_lon, q_lat, q_occupied,
     box, rows, cols, slot_us, max_gap_us, max_kmh, trips, totals,
 ):  # fmt: skip
-    """`_judge` for pairs in arrays, (n) each."""
+    """Apply `_judge` to pairs in arrays, (pair) each."""
     n = len(p_time)
     left, left_time = np.empty(n, np.int64), np.empty(n, np.int64)
     entered, entered_time = np.empty(n, np.int64), np.empty(n, np.int64)
@@ -286,11 +308,12 @@ def _count(  # type: ignore[no-untyped-def]
     vehicle, time, lon, lat, occupied, box, rows, cols, slot_us, max_gap_us, max_kmh, trips,
     first_slot, flow, records, vehicles, minutes, totals,
 ):  # fmt: skip
+    """Count points that are sorted by (vehicle, time) into flow, records, vehicles, minutes and totals."""
     p_cell, p_slot = OUTSIDE, first_slot
     for i in range(len(time)):
         slot = time[i] // slot_us
         cell = cell_of(lon[i], lat[i], box, rows, cols)
-        minutes[slot - first_slot, (time[i] - slot * slot_us) // _MINUTE_US] = True
+        minutes[slot - first_slot, (time[i] - slot * slot_us) // MINUTE_US] = True
         records[slot - first_slot] += 1
         totals[_POINTS] += 1
         totals[_OUTSIDE_POINTS] += cell == OUTSIDE

@@ -1,4 +1,4 @@
-"""Records in the order in which they are counted, each once (flows: what a repeated record is)."""
+"""Sort records into the order in which they are counted, and remove repeats."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ _R = TypeVar("_R", bound=Records)
 
 
 def _sort_and_deduplicate(records: _R) -> tuple[_R, np.ndarray]:
-    """Sort points by (vehicle, time), trips by all they have, and keep of repeated ones a single one.
+    """Sort points by (vehicle, time) and trips by all fields, and keep one of each set of repeats.
 
-    Points repeat when vehicle and timestamp do, and the one with the smallest (lon, lat, occupied) stays; trips when
-    all their fields do. Returns the records and the positions, in what was given, of the repeats: all but the first.
+    Points repeat when vehicle and time are equal; the one with the smallest (lon, lat, occupied) stays. Trips repeat
+    when all fields are equal. Returns the records, and the positions of all but the first of each set in the given
+    records.
     """
     if not len(records):
         return records, np.zeros(0, np.int64)
     if isinstance(records, Points):
         order = _order(records.vehicle, records.time, int(records.vehicle.max()) + 1)
         arrays = (records.vehicle, records.time, records.lon, records.lat, records.occupied)
-        kept, repeats = _first_and_smallest(order, *arrays)
-        return records.take(kept), repeats
+        chosen, repeats = _choose_smallest(order, *arrays)
+        return records.take(chosen), repeats
     order = np.lexsort(tuple(reversed(records.arrays().values())))
     repeat = np.zeros(len(order), np.bool_)
     repeat[1:] = True
@@ -36,17 +37,17 @@ def _sort_and_deduplicate(records: _R) -> tuple[_R, np.ndarray]:
 
 @njit(cache=True, nogil=True)
 def _order(vehicle: np.ndarray, time: np.ndarray, n_vehicles: int) -> np.ndarray:
-    """The stable order by (vehicle, time). Linear where each vehicle's points come in the order of time."""
+    """Return the stable order by (vehicle, time), in linear time where each vehicle's points are in order."""
     start = np.zeros(n_vehicles + 1, np.int32)
     for v in vehicle:
         start[v + 1] += 1
     for v in range(n_vehicles):
         start[v + 1] += start[v]
     order = np.empty(len(vehicle), np.int32)
-    place = start[:-1].copy()
+    following = start[:-1].copy()  # the next free position of each vehicle
     for i in range(len(vehicle)):
-        order[place[vehicle[i]]] = i
-        place[vehicle[i]] += 1
+        order[following[vehicle[i]]] = i
+        following[vehicle[i]] += 1
     for v in range(n_vehicles):
         own = order[start[v] : start[v + 1]]
         for k in range(1, len(own)):
@@ -57,19 +58,19 @@ def _order(vehicle: np.ndarray, time: np.ndarray, n_vehicles: int) -> np.ndarray
 
 
 @njit(cache=True, nogil=True)
-def _first_and_smallest(order, vehicle, time, lon, lat, occupied):  # type: ignore[no-untyped-def]
-    """Of each run of equal (vehicle, time) the position of the smallest, and the positions of all but the first."""
-    kept = np.empty(len(order), np.int32)
+def _choose_smallest(order, vehicle, time, lon, lat, occupied):  # type: ignore[no-untyped-def]
+    """Return the position of the smallest of each set of repeats, and the positions of all but the first."""
+    chosen = np.empty(len(order), np.int32)
     repeats = np.empty(len(order), np.int32)
     n = m = 0
     for i in order:
-        if n and vehicle[i] == vehicle[kept[n - 1]] and time[i] == time[kept[n - 1]]:
-            k = kept[n - 1]
+        if n and vehicle[i] == vehicle[chosen[n - 1]] and time[i] == time[chosen[n - 1]]:
+            k = chosen[n - 1]
             if (lon[i], lat[i], occupied[i]) < (lon[k], lat[k], occupied[k]):
-                kept[n - 1] = i
+                chosen[n - 1] = i
             repeats[m] = i
             m += 1
         else:
-            kept[n] = i
+            chosen[n] = i
             n += 1
-    return kept[:n], repeats[:m]
+    return chosen[:n], repeats[:m]

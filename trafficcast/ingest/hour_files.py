@@ -1,6 +1,6 @@
-"""An hour's records as a Parquet file: the fields of their kind, the vehicle by its name.
+"""The file of an hour's records: Parquet, with the fields of their kind and the vehicles by name.
 
-Sorted and each once (see sorting.py), so that reading one needs no more work before it is counted.
+The records are sorted and deduplicated, so that they can be counted as they are read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trafficcast.records.records import Records
 
 
 def _write_hour_file(file: Path, records: Records, names: list[str]) -> None:
-    """Write records, whose vehicles index `names`, to a new file, and to the disk: a database will rely on it."""
+    """Write records, whose vehicles index `names`, to a new file and sync it: the database will refer to it."""
     columns: dict[str, Any] = {}
     for name, array in records.arrays().items():
         if name == "vehicle":
@@ -44,7 +44,7 @@ def _write_hour_file(file: Path, records: Records, names: list[str]) -> None:
 
 
 def _encodings(records: Records) -> dict[str, str]:
-    """Whole numbers by their differences, fractions by their bytes: smaller and faster than as they are."""
+    """Return the encodings of the 8-byte columns: integers by their differences, floats by their bytes."""
     return {
         name: "DELTA_BINARY_PACKED" if array.dtype == np.int64 else "BYTE_STREAM_SPLIT"
         for name, array in records.arrays().items()
@@ -53,7 +53,7 @@ def _encodings(records: Records) -> dict[str, str]:
 
 
 def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], Records]:
-    """The vehicles' names and the records, whose vehicles index them. Raises InputError where the file is damaged."""
+    """Return the vehicles' names and the records, whose vehicles index them; raise InputError for a damaged file."""
     names: list[str] = []
     arrays = {}
     try:

@@ -87,7 +87,7 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
     if not inbox.is_dir():
         raise InputError(f"there is no folder {inbox} to take new files from")
     store = RecordStore(stores.records)
-    seen = store.seen()
+    seen = store.inbox_files()
     look = _Look([], {}, [])
     found: _Found = []
     owner: dict[Source, Path] = {}
@@ -120,7 +120,7 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
         finally:
             for file, why in bad.items():
                 _quarantine(inbox, file, why, look)
-        store.remember([now for now in looked_at if now.name not in look.quarantined])
+        store.add_inbox_files([now for now in looked_at if now.name not in look.quarantined])
         look.taken = sorted({str(file.relative_to(inbox)) for file in owner.values()} - set(look.quarantined))
     if look.taken or look.quarantined:
         log.info("%s: %d files taken, %d to quarantine", inbox, len(look.taken), len(look.quarantined))

@@ -154,7 +154,7 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
         stored = store.slots(int(slots[0]), int(slots[-1]))
         kind = _KINDS[state.kind or "points"]
         flows.write(_slots_dataset(city, slots, stored, kind, zones if kind is ZoneTrips else None))
-        store.published([day])
+        store.mark_published([day])
     report = quality_report(city, store, state)
     write_json(stores.folder / "quality.json", report)
     store.clean(state)
@@ -204,7 +204,7 @@ def _not_yet_ingested(crew: _Crew, store: RecordStore, found: _Found) -> dict[st
     new: dict[str, tuple[Source, str]] = {}
     for digest, entry in zip(crew.digests(found), found, strict=True):
         new.setdefault(digest, entry)
-    for digest in store.known(list(new)):
+    for digest in store.ingested(list(new)):
         del new[digest]
     if len(new) < len(found):
         log.info("%d of %d files were ingested before and are passed over", len(found) - len(new), len(found))
@@ -219,7 +219,7 @@ def _stage(
     def stop(source: Source, error: Exception) -> None:
         raise error
 
-    facts = crew.take_in(list(new.values()), screen, on_bad or stop)
+    facts = crew.stage(list(new.values()), screen, on_bad or stop)
     digests = list(new)
     for number, source in facts.items():
         for note in source.notes:
@@ -241,7 +241,7 @@ def _merge(
     state.generation += 1
     state.rules = _rules(city, state, zones)
     known = store.slot_facts()[:, 0]
-    delta, repeats = _merge_hours(city, store, state, crew.settle(hours, state.generation))
+    delta, repeats = _merge_hours(city, store, state, crew.merge(hours, state.generation))
     for number, n in repeats.items():
         sources[number].dropped["duplicate"] = n
     # The days that were first and last until now may have to be continued to their ends.
@@ -276,7 +276,7 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
     if state.retained_from:
         raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
     hours, state.hours, state.totals = state.hours, {}, state.totals * 0
-    state.fleet = _VehicleTable(list(state.fleet.names))
+    state.vehicles = _VehicleTable(list(state.vehicles.names))
     zone_ids = None if zones is None else zones.ids
 
     def work(hour: int) -> _MergedHours:
@@ -284,7 +284,7 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
         return _MergedHours(hour, hour, {hour: hours[hour]}, Count(), count(city, records, zone_ids), Counter())
 
     delta, _ = _merge_hours(city, store, state, _joined(city, state, work, sorted(hours), workers))
-    store.commit(state, delta, [], days, anew=True)
+    store.commit(state, delta, [], days, replace_slots=True)
 
 
 def _zones(city: City, state: State) -> Zones | None:

@@ -1,9 +1,9 @@
-"""New records settle among the stored ones, and what that changes in the counts, exactly.
+"""Merge new records into the stored ones, and compute exactly how that changes the counts.
 
-An hour that gets records is sorted, rid of repeats, written and counted, before and after, on its own. Hours that
-follow one another are joined, in any shape of tree, and closed with each vehicle's point before and after them, so
-that the difference of the two counts is all that the new records change: a point between p and q undoes the pair
-p -> q as well.
+Each hour that gets records is sorted, deduplicated, written and counted, before and after, on its own. Consecutive
+hours are then joined, as a tree of any shape, and completed with each vehicle's points before and after them. The
+difference of the two counts is all that the new records change, including the pairs that they undo: a point between
+p and q takes back the pair p -> q.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from trafficcast.config.city import City
-from trafficcast.ingest.counting import (  # fmt: skip
+from trafficcast.ingest.counting import (
     Count,
+    _add_slots,
     _count_points,
     _count_trips,
     _count_zone_trips,
     _difference,
     _first_of_each,
     _merge_all,
+    _vehicle_ends,
     merge,
 )
 from trafficcast.ingest.deduplication import _sort_and_deduplicate
@@ -32,14 +35,15 @@ from trafficcast.ingest.record_store import RecordStore, State
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 
 _HOURS_A_DAY = 24
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class _MergedHours:
-    """Hours with their new records, `first` to `last`, no other stored hour between them.
+    """Counts of consecutive hours, before and after new records were merged into them.
 
-    `files` are those written, with how many records each holds: none for an hour that got nothing but repeats.
-    `before` and `after` count the hours without and with what is new; `repeats` are the rows of each source that were.
+    No other stored hour lies between `first` and `last`. `files` are the files written for the hours, each with its
+    number of records; an hour that got nothing but repeats has none. `repeats` counts the repeated rows of each source.
     """
 
     first: int
@@ -58,17 +62,17 @@ def _merge_hour(
     generation: int,
     names: list[str],
     old: Records,
-    staged: Callable[[], tuple[Records, np.ndarray]],
+    read_staged: Callable[[], tuple[Records, np.ndarray]],
 ) -> _MergedHours:
-    """Settle the new records of an hour among the old ones, which are settled.
+    """Merge the new records of an hour into its stored ones, which are sorted and deduplicated.
 
-    `staged` reads the new ones and the source of each. Vehicles index `names`. Where there are none but repeats, no
-    file is written.
+    `read_staged` returns the new records and the source of each. The vehicles of all records index `names`. No file is
+    written where all new records are repeats.
     """
-    new, source = staged()
+    new, source = read_staged()
     records, repeats = _sort_and_deduplicate(type(new).concatenate([old, new]) if len(old) else new)
     repeated = Counter(source[repeats[repeats >= len(old)] - len(old)].tolist())
-    del new, source  # as large as what is written next
+    del new, source  # as large as the records that are written next
     before = count(city, old, zone_ids)
     if len(records) == len(old) and all(
         np.array_equal(a, b) for a, b in zip(records.arrays().values(), old.arrays().values(), strict=True)
@@ -80,7 +84,22 @@ def _merge_hour(
 
 
 def count(city: City, records: Records, zone_ids: np.ndarray | None) -> Count:
-    """Count settled records of any kind."""
+    """Count sorted and deduplicated records of any kind.
+
+    Parameters
+    ----------
+    city
+        The city whose grid, slots and limits apply.
+    records
+        The records.
+    zone_ids
+        Rising ids of the city's zones, (zone); only trips between zones need them.
+
+    Returns
+    -------
+    Count
+        Their count.
+    """
     if isinstance(records, Points):
         return _count_points(city, records)
     if isinstance(records, Trips):
@@ -90,28 +109,28 @@ def count(city: City, records: Records, zone_ids: np.ndarray | None) -> Count:
 
 
 def _hour_file(hour: int, generation: int) -> str:
-    """The name, below a store's root, of an hour's file."""
+    """Return the name of an hour's file, relative to the root of the store."""
     return f"{np.datetime64(hour, 'h').astype('datetime64[D]')}/{hour % _HOURS_A_DAY:02d}.{generation}.parquet"
 
 
-def _runs(hours: list[int], stored: Iterable[int]) -> list[list[int]]:
-    """Rising hours in stretches of a day at most, no other stored hour within one."""
+def _consecutive_hours(hours: list[int], stored: Iterable[int]) -> list[list[int]]:
+    """Split rising hours into runs within a day that have no other stored hour between them."""
     others = np.array(sorted(set(stored) - set(hours)), np.int64)
-    found: list[list[int]] = []
+    runs: list[list[int]] = []
     for hour in hours:
-        last = found[-1][-1] if found else None
+        last = runs[-1][-1] if runs else None
         if (
             last is None
             or hour // _HOURS_A_DAY != last // _HOURS_A_DAY
             or np.searchsorted(others, hour) != np.searchsorted(others, last)
         ):
-            found.append([])
-        found[-1].append(hour)
-    return found
+            runs.append([])
+        runs[-1].append(hour)
+    return runs
 
 
 def _join_hours(city: City, early: _MergedHours, late: _MergedHours) -> _MergedHours:
-    """Two stretches of hours as one."""
+    """Join two runs of consecutive hours."""
     return _MergedHours(
         early.first,
         late.last,
@@ -122,87 +141,84 @@ def _join_hours(city: City, early: _MergedHours, late: _MergedHours) -> _MergedH
     )
 
 
-def _join_all(city: City, settled: list[_MergedHours]) -> _MergedHours:
-    """Stretches of hours, in the order of time, as one; joined two by two, so that little is copied often."""
-    while len(settled) > 1:
-        pairs = [settled[i : i + 2] for i in range(0, len(settled), 2)]
-        settled = [_join_hours(city, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
-    return settled[0]
+def _join_neighbours(items: list[_T], join: Callable[[_T, _T], _T]) -> _T:
+    """Join neighbours two by two until one item is left, so that little is copied often."""
+    while len(items) > 1:
+        pairs = [items[i : i + 2] for i in range(0, len(items), 2)]
+        items = [join(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return items[0]
 
 
 def _merge_hours(
-    city: City, store: RecordStore, state: State, settled: Iterable[_MergedHours]
+    city: City, store: RecordStore, state: State, merged: Iterable[_MergedHours]
 ) -> tuple[Count, Counter[int]]:
-    """Take runs of settled hours, in the order of time, into a state.
+    """Update a state with runs of merged hours, in the order of time.
 
-    Returns what to add to the stored slots, and the repeats of each source.
+    Returns the change of the stored slots, and the number of repeats of each source.
     """
     delta = Count()
     repeats: Counter[int] = Counter()
-    for run in settled:
+    for run in merged:
         repeats.update(run.repeats)
         state.hours.update(run.files)
         if not run.files:
             continue
-        vehicles = run.after.first.vehicle
-        state.fleet.grow()
-        earlier = _ends(_last_before(store, state, vehicles, run.first))
-        later = _ends(_first_after(store, state, vehicles, run.last))
+        codes = run.after.first.vehicle
+        state.vehicles.extend()
+        earlier = _count_of_ends(_last_before(store, state, codes, run.first))
+        later = _count_of_ends(_first_after(store, state, codes, run.last))
         after = _merge_all(city, [earlier, run.after, later])
         change = _difference(after, _merge_all(city, [earlier, run.before, later]))
-        state.fleet.see(run.after)
+        state.vehicles.update(run.after)
         state.totals = state.totals + change.totals
-        delta = _sum(delta, Count(change.slots, change.totals, last=run.after.last))
+        last = _first_of_each(run.after.last, delta.last)
+        delta = Count(_add_slots(delta.slots, change.slots), delta.totals + change.totals, last=last)
     return delta, repeats
 
 
-def _last_before(store: RecordStore, state: State, vehicles: np.ndarray, hour: int) -> Points:
-    """The last point of each of the vehicles (rising codes) before an hour; those that have one."""
-    fleet, start = state.fleet, hour * HOUR_US
-    seen = fleet.first[vehicles] < start
-    not_since = fleet.last_time[vehicles] < start
-    found = [fleet.last_points(vehicles[seen & not_since])]
-    wanted = vehicles[seen & ~not_since]
-    for earlier in sorted((stored for stored in state.hours if stored < hour), reverse=True):
-        if not len(wanted):
-            break
-        points = store.read_hour(state, earlier)
-        assert isinstance(points, Points)
-        last = points.take(np.append(np.flatnonzero(np.diff(points.vehicle)), len(points) - 1))
-        found.append(last.take(np.isin(last.vehicle, wanted)))
-        wanted = np.setdiff1d(wanted, last.vehicle)
-    found.append(state.pruned.take(np.isin(state.pruned.vehicle, wanted)))
+def _last_before(store: RecordStore, state: State, codes: np.ndarray, hour: int) -> Points:
+    """Return the last point before an hour of each of some vehicles (rising codes) that has one."""
+    table, start = state.vehicles, hour * HOUR_US
+    exists = table.first_time[codes] < start
+    is_last = table.last_time[codes] < start
+    known = table.last_points(codes[exists & is_last])
+    earlier = sorted((stored for stored in state.hours if stored < hour), reverse=True)
+    found, missing = _search(store, state, codes[exists & ~is_last], earlier, last=True)
+    return _by_vehicle([known, *found, state.pruned.take(np.isin(state.pruned.vehicle, missing))])
+
+
+def _first_after(store: RecordStore, state: State, codes: np.ndarray, hour: int) -> Points:
+    """Return the first point after an hour of each of some vehicles (rising codes) that has one."""
+    wanted = codes[state.vehicles.last_time[codes] >= (hour + 1) * HOUR_US]
+    found, _ = _search(store, state, wanted, sorted(stored for stored in state.hours if stored > hour), last=False)
     return _by_vehicle(found)
 
 
-def _first_after(store: RecordStore, state: State, vehicles: np.ndarray, hour: int) -> Points:
-    """The first point of each of the vehicles (rising codes) after an hour; those that have one."""
-    wanted = vehicles[state.fleet.last_time[vehicles] >= (hour + 1) * HOUR_US]
+def _search(
+    store: RecordStore, state: State, wanted: np.ndarray, hours: list[int], last: bool
+) -> tuple[list[Points], np.ndarray]:
+    """Search hours in turn for a point of each of the wanted vehicles: the last or the first one of the hour.
+
+    Returns the points, and the vehicles without one.
+    """
     found = []
-    for later in sorted(stored for stored in state.hours if stored > hour):
+    for hour in hours:
         if not len(wanted):
             break
-        points = store.read_hour(state, later)
+        points = store.read_hour(state, hour)
         assert isinstance(points, Points)
-        first = points.take(np.flatnonzero(np.diff(points.vehicle, prepend=-1)))
-        found.append(first.take(np.isin(first.vehicle, wanted)))
-        wanted = np.setdiff1d(wanted, first.vehicle)
-    return _by_vehicle(found)
+        ends = _vehicle_ends(points)[last]
+        found.append(ends.take(np.isin(ends.vehicle, wanted)))
+        wanted = np.setdiff1d(wanted, ends.vehicle)
+    return found, wanted
 
 
 def _by_vehicle(parts: list[Points]) -> Points:
+    """Return all points, sorted by vehicle."""
     points = Points.concatenate(parts)
     return points.take(np.argsort(points.vehicle, kind="stable"))
 
 
-def _ends(points: Points) -> Count:
-    """A count of nothing but points that pairs end at."""
+def _count_of_ends(points: Points) -> Count:
+    """Return a count of no slots, whose points begin or end pairs across its seams."""
     return Count(first=points, last=points)
-
-
-def _sum(one: Count, other: Count) -> Count:
-    """Two changes added up, no pair between them, and the later end of each vehicle."""
-    slots = dict(one.slots)
-    for number, slot in other.slots.items():
-        slots[number] = slots[number].plus(slot) if number in slots else slot
-    return Count(slots, one.totals + other.totals, last=_first_of_each(other.last, one.last))

@@ -1,6 +1,6 @@
-"""What came of a city's records: rows and drops, transitions, the slots' states, gaps and a calendar of them.
+"""The quality report of an ingest: rows and drops, transitions, the states of slots, and gaps.
 
-`quality_report` is cheap: every ingest returns it and writes it to `data/<city>/quality.json`.
+Every ingest returns the report and writes it to `data/<city>/quality.json`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,31 @@ from trafficcast.records.records import DROP_REASONS
 from trafficcast.stores.flows import UNKNOWN
 
 MISSING, PARTIAL, OBSERVED = "missing", "partial", "observed"
-# A slot of the calendar in one letter; not asked for are those before the first and after the last slot.
+# The letter of a slot's state in the calendar, and that of the slots before the first and after the last slot.
 LETTERS = {OBSERVED: "O", PARTIAL: "P", MISSING: "M"}
 NOT_ASKED = "."
-DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
 class SlotSeries:
-    """The slots that have a record, in order, (slot) each: number since 1970, inflow, outflow, records (of trips:
-    their ends), distinct vehicles, coverage, and whether the slot is observed; UNKNOWN (-1) is unknown.
+    """The slots that have a record, in the order of time.
+
+    Attributes
+    ----------
+    number
+        Numbers since 1970, (slot).
+    inflow
+        Vehicles that entered a cell, (slot).
+    outflow
+        Vehicles that left a cell, (slot).
+    records
+        Number of records, of trips the number of their ends, (slot).
+    vehicles
+        Number of distinct vehicles, (slot); UNKNOWN (-1) for trips.
+    coverage
+        Share of the slot's minutes with a record, 0 to 1, (slot).
+    observed
+        Whether the slot is observed, (slot).
     """
 
     number: np.ndarray
@@ -42,17 +57,56 @@ class SlotSeries:
         return len(self.number)
 
     def between(self, first: int, last: int) -> SlotSeries:
-        """Those from number `first` to number `last`."""
+        """Return a part of the series.
+
+        Parameters
+        ----------
+        first
+            Number of the first slot.
+        last
+            Number of the last slot, inclusive.
+
+        Returns
+        -------
+        SlotSeries
+            The slots of the series in this range.
+        """
         within = slice(*np.searchsorted(self.number, [first, last + 1]))
         return SlotSeries(**{name: array[within] for name, array in vars(self).items()})
 
     def starts(self, city: City) -> np.ndarray:
-        """Their starts, naive UTC."""
+        """Return the starts of the slots.
+
+        Parameters
+        ----------
+        city
+            The city.
+
+        Returns
+        -------
+        np.ndarray
+            Naive UTC, (slot).
+        """
         return slot_starts(city, self.number)
 
 
 def stored_slots(city: City, store: RecordStore, kind: str | None) -> SlotSeries:
-    """All slots of a record store."""
+    """Read all slots of a record store.
+
+    Parameters
+    ----------
+    city
+        The city.
+    store
+        Its record store.
+    kind
+        Kind of the stored records; the vehicles of other kinds than points are unknown.
+
+    Returns
+    -------
+    SlotSeries
+        All slots with a record.
+    """
     number, inflow, outflow, records, vehicles, minutes = store.slot_facts().T
     coverage = minutes / city.slot_minutes
     # As the flow store has it, coverage is of single precision.
@@ -62,7 +116,22 @@ def stored_slots(city: City, store: RecordStore, kind: str | None) -> SlotSeries
 
 
 def quality_report(city: City, store: RecordStore, state: State) -> dict[str, Any]:
-    """Counters of everything that was ever ingested, as plain numbers; times in the city's zone with their offset."""
+    """Report on all records that were ever ingested.
+
+    Parameters
+    ----------
+    city
+        The city.
+    store
+        Its record store.
+    state
+        State of the store.
+
+    Returns
+    -------
+    dict[str, Any]
+        Plain numbers by name; times in the city's zone with their offset.
+    """
     sources = store.sources()
     dropped: Counter[str] = Counter()
     for source in sources:
@@ -73,13 +142,26 @@ def quality_report(city: City, store: RecordStore, state: State) -> dict[str, An
         "files": len(sources),
         "rows_read": sum(source.rows for source in sources),
         "rows_dropped": {reason: dropped[reason] for reason in DROP_REASONS},
-        **counters(state.totals, state.fleet.seen()),
+        **counters(state.totals, state.vehicles.number_with_points()),
         **slot_report(city, stored_slots(city, store, state.kind)),
     }
 
 
 def counters(totals: np.ndarray, vehicles: int) -> dict[str, Any]:
-    """The totals of a count (see flows.TOTALS) and the number of vehicles by their names."""
+    """Name the totals of a count.
+
+    Parameters
+    ----------
+    totals
+        Totals in the order of `counting.TOTALS`, (total).
+    vehicles
+        Number of vehicles.
+
+    Returns
+    -------
+    dict[str, Any]
+        The numbers by the names of the quality report.
+    """
     counts = dict(zip(TOTALS, totals.tolist(), strict=True))
     return {
         "points_kept": counts["points"],
@@ -93,7 +175,20 @@ def counters(totals: np.ndarray, vehicles: int) -> dict[str, Any]:
 
 
 def slot_report(city: City, slots: SlotSeries) -> dict[str, Any]:
-    """Flows, states and gaps of the slots from the first to the last of these, of which there is at least one."""
+    """Report the flows, states and gaps of slots.
+
+    Parameters
+    ----------
+    city
+        The city.
+    slots
+        At least one slot.
+
+    Returns
+    -------
+    dict[str, Any]
+        The part of the quality report on the period from the first to the last of the slots.
+    """
     first, last = slots.starts(city)[[0, -1]]
     observed = int(np.count_nonzero(slots.observed))
     return {
@@ -111,7 +206,7 @@ def slot_report(city: City, slots: SlotSeries) -> dict[str, Any]:
 
 
 def _gaps(city: City, slots: SlotSeries) -> list[dict[str, Any]]:
-    """The stretches of slots that are not observed: start and end in the city's zone, slots partial and missing."""
+    """Return the periods without observed slots: start, end, numbers of partial and missing slots."""
     observed = slots.number[slots.observed]
     starts = np.concatenate([slots.number[:1], observed + 1])
     ends = np.concatenate([observed, slots.number[-1:] + 1])
@@ -125,4 +220,18 @@ def _gaps(city: City, slots: SlotSeries) -> list[dict[str, Any]]:
 
 
 def slot_starts(city: City, number: np.ndarray) -> np.ndarray:
+    """Return the starts of slots.
+
+    Parameters
+    ----------
+    city
+        The city.
+    number
+        Numbers of the slots since 1970, (slot).
+
+    Returns
+    -------
+    np.ndarray
+        Naive UTC, (slot).
+    """
     return (number * city.slot_us).astype("datetime64[us]")

@@ -1,11 +1,11 @@
-"""The record store: every kept record as Parquet, by day and hour, and one small database that makes a state whole.
+"""The record store: the records as Parquet files by day and hour, and a small database that defines their state.
 
-    data/<city>/records/2008-05-17/14.3.parquet     the records of an hour (UTC), sorted, each once
-    data/<city>/records/state.sqlite                which files are current; what was counted of them, slot by slot;
-                                                    each vehicle's last point; each source and what became of its rows
+    data/<city>/records/2008-05-17/14.3.parquet     the records of an hour (UTC), sorted and deduplicated
+    data/<city>/records/state.sqlite                which files are current; their counts, slot by slot; each
+                                                    vehicle's last point; each source and the numbers of its rows
 
-Files are never changed: an ingest writes new ones and then commits one transaction, the moment at which its state
-becomes true. A crash before leaves the old state, one after leaves the new.
+Files are never changed: an ingest writes new ones and then commits one transaction, which makes the new state current.
+After a crash before it the old state is current, after it the new one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest.counting import TOTALS, Count, _first_of_each, _Slot
+from trafficcast.ingest.counting import TOTALS, Count, _first_of_each, _Slot, _vehicle_ends
 from trafficcast.ingest.hour_files import _read_hour_file
 from trafficcast.ingest.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
@@ -51,15 +51,31 @@ CREATE TABLE IF NOT EXISTS pruned (
 CREATE TABLE IF NOT EXISTS unpublished (day TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS inbox (name TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
 """
+_SELECT_SLOTS = "SELECT slot, flow, records, vehicles, minutes FROM slots"
 
 
 @dataclass
 class State:
-    """What a store holds, in memory: changes count only after `RecordStore.commit`.
+    """The state of a record store, in memory; changes count only after `RecordStore.commit`.
 
-    `rules` are what the flows were counted by; `totals` as in flows.TOTALS; `hours` maps an hour since 1970 to its
-    file and number of records; records before `retained_from` (microseconds) are no longer kept, `pruned` is the last
-    of each vehicle's among them.
+    Attributes
+    ----------
+    kind
+        Kind of the records: points, trips or zone-trips; None in an empty store.
+    rules
+        The settings by which the flows were counted.
+    generation
+        Number of the last ingest; part of the names of the files that it wrote.
+    retained_from
+        Time before which records are no longer stored, microseconds since 1970 UTC.
+    totals
+        Totals in the order of `counting.TOTALS`, (total).
+    hours
+        File and number of records of each hour since 1970.
+    vehicles
+        The vehicle table.
+    pruned
+        The last point of each vehicle among the records that are no longer stored.
     """
 
     kind: str | None = None
@@ -68,13 +84,31 @@ class State:
     retained_from: int = 0
     totals: np.ndarray = field(default_factory=lambda: np.zeros(len(TOTALS), np.int64))
     hours: dict[int, tuple[str, int]] = field(default_factory=dict)
-    fleet: _VehicleTable = field(default_factory=_VehicleTable)
+    vehicles: _VehicleTable = field(default_factory=_VehicleTable)
     pruned: Points = field(default_factory=lambda: Points.concatenate([]))
 
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What became of one source's rows; `outside` counts its kept records outside the box."""
+    """The numbers of one source's rows.
+
+    Attributes
+    ----------
+    name
+        Name of the source.
+    digest
+        Name and SHA-256 of the source, by which it is recognised.
+    format
+        Format of the source.
+    rows
+        Number of rows read.
+    dropped
+        Number of dropped rows by reason.
+    outside
+        Number of stored records outside the box.
+    notes
+        Notes of the reader for the user.
+    """
 
     name: str
     digest: str
@@ -86,7 +120,7 @@ class SourceFacts:
 
 
 class _InboxFile(NamedTuple):
-    """A file of an inbox: its path in it, its size in bytes and when it was changed (nanoseconds)."""
+    """A file of an inbox: its path in it, its size in bytes and the time of its last change, nanoseconds."""
 
     name: str
     size: int
@@ -95,20 +129,42 @@ class _InboxFile(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordStore:
-    """All kept records of one city.
+    """The records of one city.
 
-    `read_only`: it makes and changes no file, and gives up soon where a writer has the database to itself.
+    Attributes
+    ----------
+    root
+        Folder of the store.
+    read_only
+        Whether the store never makes or changes a file, and gives up soon while a writer has locked the database.
     """
 
     root: Path
     read_only: bool = False
 
     def exists(self) -> bool:
-        """Whether anything was ever ingested."""
+        """Say whether anything was ever ingested.
+
+        Returns
+        -------
+        bool
+            True where there is a database.
+        """
         return (self.root / "state.sqlite").exists()
 
     def load(self) -> State:
-        """The current state; an empty one where nothing was ever ingested. Raises InputError where it is damaged."""
+        """Read the current state.
+
+        Returns
+        -------
+        State
+            The state; an empty one where nothing was ever ingested.
+
+        Raises
+        ------
+        InputError
+            The database is damaged.
+        """
         state = State()
         if not self.exists():
             return state
@@ -124,7 +180,7 @@ class RecordStore:
         state.hours = hours
         state.pruned = _as_points(pruned)
         columns = list(zip(*vehicles, strict=True)) or [()] * 7
-        state.fleet = _VehicleTable(
+        state.vehicles = _VehicleTable(
             list(columns[1]),
             np.array(columns[2], np.int64),
             np.array(columns[3], np.int64),
@@ -134,16 +190,27 @@ class RecordStore:
         return state
 
     def commit(
-        self, state: State, delta: Count, sources: list[SourceFacts], days: list[np.datetime64], anew: bool = False
+        self,
+        state: State,
+        delta: Count,
+        sources: list[SourceFacts],
+        days: list[np.datetime64],
+        replace_slots: bool = False,
     ) -> None:
-        """Make a state the current one.
+        """Make a state the current one, in one transaction.
 
-        Args:
-            state: everything but slots and sources.
-            delta: what to add to the stored slots; its ends name the vehicles that changed.
-            sources: new sources.
-            days: local days whose flows have to be published.
-            anew: what was stored of slots and hours is replaced, not added to.
+        Parameters
+        ----------
+        state
+            The state, except for slots and sources.
+        delta
+            Count to add to the stored slots; its last points name the vehicles that changed.
+        sources
+            New sources.
+        days
+            Local days whose flows have to be published.
+        replace_slots
+            Whether the slots of `delta` replace the stored ones instead of being added to them.
         """
         facts = {
             "kind": state.kind,
@@ -153,17 +220,18 @@ class RecordStore:
             "totals": state.totals.tolist(),
         }
         changed = np.unique(delta.last.vehicle)
-        names = [state.fleet.names[code] for code in changed]
-        first = state.fleet.first[changed].tolist()
-        last = _rows(state.fleet.last_points(changed))
+        names = [state.vehicles.names[code] for code in changed]
+        first = state.vehicles.first_time[changed].tolist()
+        last = _rows(state.vehicles.last_points(changed))
         vehicles = [(code, name, f, *rest) for name, f, (code, *rest) in zip(names, first, last, strict=True)]
         with self._database() as database:
-            stored = {} if anew else self._slots(database, list(delta.slots))
-            if anew:
+            if replace_slots:
                 database.execute("DELETE FROM slots")
+            found = (database.execute(f"{_SELECT_SLOTS} WHERE slot = ?", (n,)).fetchone() for n in delta.slots)
+            stored = dict(_as_slot(row) for row in found if row)
             slots = (_slot_row(n, stored[n].plus(slot) if n in stored else slot) for n, slot in delta.slots.items())
             database.executemany("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", slots)
-            hours = [(hour, *entry) for hour, entry in state.hours.items()]
+            hours = [(hour, *file) for hour, file in state.hours.items()]
             database.executemany("INSERT OR REPLACE INTO hours VALUES (?, ?, ?)", hours)
             database.executemany("INSERT OR REPLACE INTO vehicles VALUES (?, ?, ?, ?, ?, ?, ?)", vehicles)
             described = [(source.digest, json.dumps(vars(source))) for source in sources]
@@ -172,8 +240,19 @@ class RecordStore:
             rows = [(name, json.dumps(value)) for name, value in facts.items()]
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
-    def known(self, digests: list[str]) -> set[str]:
-        """Those of the digests whose source was ingested."""
+    def ingested(self, digests: list[str]) -> set[str]:
+        """Return which sources were ingested before.
+
+        Parameters
+        ----------
+        digests
+            Digests of sources.
+
+        Returns
+        -------
+        set[str]
+            Those digests whose source was ingested.
+        """
         if not self.exists():
             return set()
         with self._database() as database:
@@ -181,7 +260,13 @@ class RecordStore:
             return {row[0] for row in rows if row}
 
     def sources(self) -> list[SourceFacts]:
-        """Every source, in the order in which they came."""
+        """Return the facts on every source.
+
+        Returns
+        -------
+        list[SourceFacts]
+            The facts in the order of ingestion.
+        """
         with self._database() as database:
             return [
                 SourceFacts(**json.loads(row[0]))
@@ -189,13 +274,32 @@ class RecordStore:
             ]
 
     def slots(self, first: int, last: int) -> dict[int, _Slot]:
-        """The stored slots from `first` to `last`."""
+        """Read the stored slots of a period.
+
+        Parameters
+        ----------
+        first
+            Number of the first slot since 1970.
+        last
+            Number of the last slot, inclusive.
+
+        Returns
+        -------
+        dict[int, _Slot]
+            The slots by number.
+        """
         with self._database() as database:
-            rows = database.execute("SELECT slot FROM slots WHERE slot BETWEEN ? AND ?", (first, last)).fetchall()
-            return self._slots(database, [row[0] for row in rows])
+            where = "slot BETWEEN ? AND ? ORDER BY slot"
+            return dict(_as_slot(row) for row in database.execute(f"{_SELECT_SLOTS} WHERE {where}", (first, last)))
 
     def slot_facts(self) -> np.ndarray:
-        """(slot, inflow, outflow, records, vehicles, minutes with a report) of every stored slot, in order: (n, 6)."""
+        """Read the sums of every stored slot.
+
+        Returns
+        -------
+        np.ndarray
+            Number, inflow, outflow, records, vehicles and minutes with a record, (slot, 6), in the order of time.
+        """
         with self._database() as database:
             rows = database.execute(
                 "SELECT slot, inflow, outflow, records, vehicles, covered FROM slots ORDER BY slot"
@@ -203,29 +307,59 @@ class RecordStore:
         return np.array(rows, np.int64).reshape(-1, 6)
 
     def unpublished(self) -> list[np.datetime64]:
-        """The local days whose flows changed since they were published."""
+        """Return the local days whose flows changed since they were published.
+
+        Returns
+        -------
+        list[np.datetime64]
+            The days in the order of time.
+        """
         with self._database() as database:
             return [np.datetime64(row[0], "D") for row in database.execute("SELECT day FROM unpublished ORDER BY day")]
 
-    def published(self, days: list[np.datetime64]) -> None:
-        """Note that the flows of these local days are published."""
+    def mark_published(self, days: list[np.datetime64]) -> None:
+        """Mark the flows of local days as published.
+
+        Parameters
+        ----------
+        days
+            The local days.
+        """
         with self._database() as database:
             database.executemany("DELETE FROM unpublished WHERE day = ?", [(str(day),) for day in days])
 
-    def seen(self) -> set[_InboxFile]:
-        """The files of an inbox that were taken."""
+    def inbox_files(self) -> set[_InboxFile]:
+        """Return the files of the inbox that were ingested.
+
+        Returns
+        -------
+        set[_InboxFile]
+            The files.
+        """
         if not self.exists():
             return set()
         with self._database() as database:
             return {_InboxFile(*row) for row in database.execute("SELECT name, size, changed FROM inbox")}
 
-    def remember(self, files: list[_InboxFile]) -> None:
-        """Note that files of an inbox were taken."""
+    def add_inbox_files(self, files: list[_InboxFile]) -> None:
+        """Note that files of the inbox were ingested.
+
+        Parameters
+        ----------
+        files
+            The files.
+        """
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?)", files)
 
     def clean(self, state: State) -> None:
-        """Remove the files that do not belong to a state, and what an ingest that was killed left of its staging."""
+        """Remove the files that do not belong to a state, and the staging of an ingest that was killed.
+
+        Parameters
+        ----------
+        state
+            The state.
+        """
         for folder in self.root.glob(".staging-*"):
             shutil.rmtree(folder)
         current = {self.root / file for file, _ in state.hours.values()}
@@ -237,46 +371,81 @@ class RecordStore:
                 folder.rmdir()
 
     def read_hour(self, state: State, hour: int) -> Records:
-        """The records of an hour, vehicles as codes of the state's fleet. Raises InputError where it is damaged."""
+        """Read the records of an hour.
+
+        Parameters
+        ----------
+        state
+            The state of the store.
+        hour
+            Number of the hour since 1970.
+
+        Returns
+        -------
+        Records
+            The records, sorted and deduplicated; their vehicles are codes of the state's vehicle table.
+
+        Raises
+        ------
+        InputError
+            The file of the hour is damaged.
+        """
         if hour not in state.hours:
             return _KINDS[state.kind or "points"].concatenate([])
         return self.read_file(state, state.hours[hour][0])
 
     def read_file(self, state: State, file: str) -> Records:
-        """The records of one of the store's files (see `read_hour`)."""
+        """Read the records of one of the store's files.
+
+        Parameters
+        ----------
+        state
+            The state of the store.
+        file
+            Path of the file in the store.
+
+        Returns
+        -------
+        Records
+            The records, as `read_hour` returns them.
+
+        Raises
+        ------
+        InputError
+            The file is damaged.
+        """
         names, records = _read_hour_file(self.root / file, _KINDS[state.kind or "points"])
-        return _with_codes(records, state.fleet.codes(names))
+        return _with_codes(records, state.vehicles.codes(names))
 
     def prune(self, state: State, before: int) -> None:
-        """Forget the records before that time (microseconds, a whole hour), all but each vehicle's last one."""
-        gone = sorted(hour for hour in state.hours if hour * HOUR_US < before)
+        """Remove old records, all but the last one of each vehicle.
+
+        Parameters
+        ----------
+        state
+            The state of the store, which is updated.
+        before
+            Time before which records are removed, microseconds since 1970 UTC; a whole hour.
+        """
+        old = sorted(hour for hour in state.hours if hour * HOUR_US < before)
         last = state.pruned
-        for hour in gone:
+        for hour in old:
             records = self.read_hour(state, hour)
             if isinstance(records, Points):
-                ends = np.append(np.flatnonzero(np.diff(records.vehicle)), len(records) - 1)
-                last = _first_of_each(records.take(ends), last)
+                last = _first_of_each(_vehicle_ends(records)[1], last)
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?)", _rows(last))
-            database.executemany("DELETE FROM hours WHERE hour = ?", [(hour,) for hour in gone])
+            database.executemany("DELETE FROM hours WHERE hour = ?", [(hour,) for hour in old])
             database.execute("INSERT OR REPLACE INTO facts VALUES ('retained_from', ?)", (json.dumps(before),))
-        state.hours = {hour: entry for hour, entry in state.hours.items() if hour * HOUR_US >= before}
+        state.hours = {hour: file for hour, file in state.hours.items() if hour * HOUR_US >= before}
         state.retained_from, state.pruned = before, last
-
-    def _slots(self, database: sqlite3.Connection, numbers: list[int]) -> dict[int, _Slot]:
-        slots = {}
-        for number in numbers:
-            row = database.execute(
-                "SELECT flow, records, vehicles, minutes FROM slots WHERE slot = ?", (number,)
-            ).fetchone()
-            if row:
-                flow = np.frombuffer(zlib.decompress(row[0]), np.int32).reshape(len(FLOW_KINDS), -1)
-                slots[number] = _Slot(flow, row[1], row[2], np.frombuffer(row[3], np.bool_))
-        return slots
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """The database in one transaction. Raises InputError where it is damaged, JobError where it cannot be used."""
+        """Yield the database in one transaction.
+
+        Raises InputError where it is damaged, JobError where it cannot be used.
+        """
         file = self.root / "state.sqlite"
         mode, wait = ("ro", _READER_WAIT_SECONDS) if self.read_only else ("rwc", _WAIT_SECONDS)
         if not self.read_only:
@@ -296,13 +465,26 @@ class RecordStore:
 
 
 def why_not(error: sqlite3.OperationalError) -> str:
-    """What keeps a database from being used; SQLite says of a killed writer's only that it is read-only."""
+    """Explain why a database cannot be used.
+
+    After a writer was killed, SQLite only says that the database is read-only.
+
+    Parameters
+    ----------
+    error
+        Error of SQLite.
+
+    Returns
+    -------
+    str
+        The reason.
+    """
     half_done = getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK"
     return "a writer was stopped midway, the next one puts it right" if half_done else str(error)
 
 
 def _kind_of(records: Records, source: Source, city: City, kind: str | None) -> str:
-    """The kind of a source's records, which must be that of the records known so far (None: there are none).
+    """Return the kind of a source's records, which must be the kind of the city's other records.
 
     Raises InputError for another kind, and for trips between zones where the city's zones are not known.
     """
@@ -321,7 +503,7 @@ def _kind_of(records: Records, source: Source, city: City, kind: str | None) -> 
 
 
 def _with_codes(records: Records, codes: np.ndarray) -> Records:
-    """Settled records, vehicle i being vehicle codes[i], in the order of (vehicle, time) again."""
+    """Return sorted records with vehicle i as codes[i], again in the order of (vehicle, time)."""
     if not isinstance(records, Points) or not len(records):
         return records
     recoded = replace(records, vehicle=codes[records.vehicle])
@@ -331,17 +513,27 @@ def _with_codes(records: Records, codes: np.ndarray) -> Records:
 
 
 def _slot_row(number: int, slot: _Slot) -> tuple[Any, ...]:
+    """Return a slot as a row of the database."""
     inflow, outflow = slot.flow.sum(axis=1).tolist()
     covered = int(np.count_nonzero(slot.minutes))
     flow = zlib.compress(slot.flow.astype(np.int32).tobytes(), 1)
     return number, flow, slot.minutes.tobytes(), inflow, outflow, slot.records, slot.vehicles, covered
 
 
+def _as_slot(row: tuple[Any, ...]) -> tuple[int, _Slot]:
+    """Return the number and the slot of a row that _SELECT_SLOTS selects."""
+    number, flow, records, vehicles, minutes = row
+    flow = np.frombuffer(zlib.decompress(flow), np.int32).reshape(len(FLOW_KINDS), -1)
+    return number, _Slot(flow, records, vehicles, np.frombuffer(minutes, np.bool_))
+
+
 def _rows(points: Points) -> Iterator[tuple[Any, ...]]:
+    """Yield points as rows of the database."""
     columns = (points.vehicle, points.time, points.lon, points.lat, points.occupied)
     return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _as_points(rows: list[tuple[Any, ...]]) -> Points:
+    """Return rows of the database as points."""
     columns = list(zip(*rows, strict=True)) or [()] * 5
     return Points(*(np.array(c, d) for c, d in zip(columns, Points.DTYPES.values(), strict=True)))

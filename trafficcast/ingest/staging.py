@@ -1,7 +1,8 @@
-"""Records on their way into a store, put in order of the hour they belong to, in bounded memory.
+"""The staging of an ingest: records sorted by hour, in bounded memory, before they are merged into the store.
 
-Readers yield records in any order: a file a vehicle over weeks, or a file an hour over a fleet. They are pooled, and
-a full pool becomes a segment, sorted by hour; segments beyond a budget go to files that are removed in the end.
+Readers yield records in any order: a file a vehicle over weeks, or a file an hour with all vehicles. Records are
+pooled, and a full pool becomes a segment, sorted by hour; the segments beyond a budget of memory lie in temporary
+files.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from trafficcast.records.records import HOUR_US, Records
 _SEGMENT_RECORDS = 400_000
 _BYTES_IN_MEMORY = 16 * 2**20
 _SOURCE = "source"
-_Part = tuple[Records, int]  # records and the number of the source that they came from
+_Part = tuple[Records, int]  # records and the number of their source
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Records sorted by hour: the hours, and where each starts; the columns are in memory or in one file each.
+    """Records sorted by hour: the hours, and the position at which each starts.
 
-    Beside the records' own columns there is `source`.
+    The columns, those of the records and `source`, are in memory or in one file each.
     """
 
     hours: np.ndarray
@@ -36,7 +37,7 @@ class _Segment:
     files: dict[str, Path]
 
     def count(self, hour: int) -> int:
-        """How many records of an hour it holds."""
+        """Return the number of records of an hour."""
         start, end = self._span(hour)
         return end - start
 
@@ -51,13 +52,14 @@ class _Segment:
                 file.readinto(out.data)
 
     def _span(self, hour: int) -> tuple[int, int]:
+        """Return the first position of an hour and the one after its last."""
         i = int(np.searchsorted(self.hours, hour))
         found = i < len(self.hours) and self.hours[i] == hour
         return (int(self.starts[i]), int(self.starts[i + 1])) if found else (0, 0)
 
 
 def _read_staged_hour(segments: Sequence[_Segment], hour: int, kind: type[Records]) -> tuple[Records, np.ndarray]:
-    """An hour's records in the order of the segments, and the source of each."""
+    """Return an hour's records in the order of the segments, and the source of each."""
     counts = [segment.count(hour) for segment in segments]
     ends = np.cumsum(counts).tolist()
     columns: dict[str, np.ndarray] = {}
@@ -72,7 +74,7 @@ def _read_staged_hour(segments: Sequence[_Segment], hour: int, kind: type[Record
 
 @dataclass
 class _Staging:
-    """Records of one kind, that of the first. Segments are made in a thread while more records come."""
+    """The staged records of one kind, that of the first; segments are made in a thread while more records come."""
 
     folder: Path
     thread: ThreadPoolExecutor
@@ -84,7 +86,7 @@ class _Staging:
     _discarded: set[int] = field(default_factory=set)
 
     def add(self, records: Records, source: int) -> None:
-        """Take records of a source."""
+        """Add records of a source."""
         if len(records):
             self._kind = type(records)
             self._pool.append((records, source))
@@ -93,20 +95,20 @@ class _Staging:
             self._close_pool()
 
     def discard(self, source: int) -> None:
-        """Forget all records of a source."""
+        """Discard all records of a source."""
         self._discarded.add(source)
 
     def segments(self) -> list[_Segment]:
-        """All that was added."""
+        """Return all segments."""
         self._close_pool()
         return [segment.result() for segment in self._segments]
 
     def hours(self) -> list[int]:
-        """The hours since 1970 that have records, in order."""
+        """Return the hours since 1970 that have records, rising."""
         return sorted({int(hour) for segment in self.segments() for hour in segment.hours})
 
     def read(self, hour: int) -> tuple[Records, np.ndarray]:
-        """An hour's records in the order of their arrival, and the source of each."""
+        """Return an hour's records in the order of their arrival, and the source of each."""
         records, source = _read_staged_hour([segment.result() for segment in self._segments], hour, self._kind)
         if self._discarded:
             keep = ~np.isin(source, list(self._discarded))
@@ -114,6 +116,7 @@ class _Staging:
         return records, source
 
     def _close_pool(self) -> None:
+        """Start to make a segment of the pooled records, where there are any."""
         if self._pool:
             if len(self._segments) > 1:
                 self._segments[-2].result()  # no more than two at once
@@ -126,7 +129,7 @@ class _Staging:
 
 @contextmanager
 def _staging(folder: Path) -> Iterator[_Staging]:
-    """A staging whose files lie below a folder and are removed at the end."""
+    """Yield a staging whose files lie below a folder and are removed at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".staging-", dir=folder) as temporary, ThreadPoolExecutor(1) as thread:
         yield _Staging(Path(temporary), thread)

@@ -1,4 +1,4 @@
-"""The threads of one machine as the crew of an ingest: they read sources, settle hours, and join them."""
+"""Ingest on one machine: its threads read sources, merge hours, and join them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest.merging import _join_all, _merge_hour, _MergedHours, _runs
+from trafficcast.ingest.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
 from trafficcast.ingest.record_store import RecordStore, SourceFacts, State, _kind_of
 from trafficcast.ingest.staging import _Staging, _staging
-from trafficcast.parallel import next_ahead, parallel_map
+from trafficcast.parallel import parallel_map, prefetch
 from trafficcast.progress import track
 from trafficcast.records.readers import read
 from trafficcast.records.records import Batch
@@ -30,7 +30,7 @@ _Found = list[tuple[Source, str]]  # sources, each with its format
 
 @dataclass
 class _Threads:
-    """A crew (see `cluster.Cluster` for the other one)."""
+    """The workers of one machine; `cluster._Cluster` has the same methods for those of a cluster."""
 
     city: City
     store: RecordStore
@@ -40,22 +40,22 @@ class _Threads:
     staged: _Staging
 
     def digests(self, found: _Found) -> Iterable[str]:
-        """Each source's digest."""
-        return parallel_map(lambda entry: entry[0].digest(), found, self.workers)
+        """Return each source's digest."""
+        return parallel_map(lambda item: item[0].digest(), found, self.workers)
 
-    def take_in(self, found: _Found, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
-        """Stage the records of sources; what became of the rows of each good one, by its number."""
+    def stage(self, found: _Found, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
+        """Stage the records of sources; return the facts on each good source by its number."""
         facts = {}
-        reading = track(parallel_map(self._batches, found, self.workers), "reading", len(found))
+        reading = track(parallel_map(self._read, found, self.workers), "reading", len(found))
         for number, ((source, name), batches) in enumerate(zip(found, reading, strict=True)):
-            screening = screen.of(source)
+            screening = Screening(screen, source)
             try:
                 if isinstance(batches, Exception):
                     raise batches
                 for batch in batches:
-                    records = screening.keep(batch)
+                    records = screening.apply(batch)
                     self.state.kind = _kind_of(records, source, self.city, self.state.kind)
-                    self.staged.add(self.state.fleet.coded(records, batch.vehicles), number)
+                    self.staged.add(self.state.vehicles.recode(records, batch.vehicles), number)
                 screening.check_not_swapped()
             except (InputError, JobError) as error:
                 self.staged.discard(number)
@@ -66,25 +66,24 @@ class _Threads:
         return facts
 
     def hours(self) -> list[int]:
-        """The hours that have staged records."""
+        """Return the hours that have staged records."""
         return self.staged.hours()
 
-    def settle(self, hours: list[int], generation: int) -> Iterator[_MergedHours]:
-        """The hours settled, in runs (see `settling.settle`)."""
+    def merge(self, hours: list[int], generation: int) -> Iterator[_MergedHours]:
+        """Merge the staged records of hours into the stored ones; yield runs of consecutive hours."""
 
         def work(hour: int) -> _MergedHours:
-            old = self.store.read_hour(self.state, hour)
-            names = self.state.fleet.names
-            return _merge_hour(
-                self.city, self.zone_ids, self.store.root, hour, generation, names, old, partial(self.staged.read, hour)
-            )
+            old, new = self.store.read_hour(self.state, hour), partial(self.staged.read, hour)
+            names = self.state.vehicles.names
+            return _merge_hour(self.city, self.zone_ids, self.store.root, hour, generation, names, old, new)
 
         return _joined(self.city, self.state, work, hours, self.workers)
 
-    def _batches(self, entry: tuple[Source, str]) -> Iterator[Batch] | list[Batch] | Exception:
-        source, name = entry
+    def _read(self, found: tuple[Source, str]) -> Iterator[Batch] | list[Batch] | Exception:
+        """Read a small source whole; return its batches, or the error where it is bad. Larger ones are read later."""
+        source, name = found
         if source.size is None or source.size > _SMALL_SOURCE_BYTES:
-            return next_ahead(read(source, self.city, name))
+            return prefetch(read(source, self.city, name))
         try:
             return list(read(source, self.city, name))
         except (InputError, JobError) as error:
@@ -95,7 +94,7 @@ class _Threads:
 def _threads(
     city: City, store: RecordStore, state: State, zone_ids: np.ndarray | None, workers: int
 ) -> Iterator[_Threads]:
-    """A crew of that many threads."""
+    """Yield the workers of an ingest in threads."""
     with _staging(store.root) as staged:
         yield _Threads(city, store, state, zone_ids, workers, staged)
 
@@ -103,13 +102,13 @@ def _threads(
 def _joined(
     city: City, state: State, work: Callable[[int], _MergedHours], hours: list[int], workers: int
 ) -> Iterator[_MergedHours]:
-    """Hours worked on in threads, in runs."""
+    """Yield runs of consecutive hours, each hour made by `work` in threads."""
     done = track(parallel_map(work, hours, workers), "counting", len(hours))
-    for run in _runs(hours, state.hours):
-        yield _join_all(city, list(islice(done, len(run))))
+    for run in _consecutive_hours(hours, state.hours):
+        yield _join_neighbours(list(islice(done, len(run))), partial(_join_hours, city))
 
 
 def _source_facts(screening: Screening, format_name: str) -> SourceFacts:
-    """What became of a source's rows, but for its digest and repeats, which are not known here."""
+    """Return the facts on a source, except for its digest and its repeats, which are not known yet."""
     dropped, source = dict(screening.dropped), screening.source
     return SourceFacts(source.name, "", format_name, screening.rows, dropped, screening.outside, screening.notes)

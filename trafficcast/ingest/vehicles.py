@@ -1,4 +1,4 @@
-"""The vehicles of a city: a code for each name, its first time and its last point."""
+"""The vehicle table of a city: a code for each name, each vehicle's first time and last point."""
 
 from __future__ import annotations
 
@@ -11,62 +11,66 @@ from trafficcast.ingest.counting import Count
 from trafficcast.records.records import Points, Records
 
 _R = TypeVar("_R", bound=Records)
-_NEVER = np.iinfo(np.int64)
+_INT64 = np.iinfo(np.int64)
 
 
 @dataclass
 class _VehicleTable:
-    """`first`, `last_time` (code), microseconds; `place` (code, 2), degrees; `occupied` (code) of the last point."""
+    """The vehicles of a city, by their code: names, first times and last points.
+
+    Times are microseconds since 1970 UTC, positions (code, 2) longitude and latitude in degrees. The arrays may be
+    shorter than `names` until `extend` is called.
+    """
 
     names: list[str] = field(default_factory=list)
-    first: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    first_time: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     last_time: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    place: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    occupied: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))
+    last_position: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    last_occupied: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))
 
     def __post_init__(self) -> None:
         self._codes = {name: code for code, name in enumerate(self.names)}
 
     def codes(self, names: list[str]) -> np.ndarray:
-        """The names' codes, new ones for new names."""
+        """Return the codes of names, after giving new names the next codes."""
         codes = np.empty(len(names), np.int32)
         for i, name in enumerate(names):
-            code = self._codes.get(name)
-            if code is None:
-                code = self._codes[name] = len(self.names)
+            codes[i] = code = self._codes.setdefault(name, len(self.names))
+            if code == len(self.names):
                 self.names.append(name)
-            codes[i] = code
         return codes
 
-    def coded(self, records: _R, names: list[str]) -> _R:
-        """Records whose vehicles index `names`, with the fleet's codes in their place."""
+    def recode(self, records: _R, names: list[str]) -> _R:
+        """Return records, whose vehicles index `names`, with the codes of this table."""
         return replace(records, vehicle=self.codes(names)[records.vehicle]) if isinstance(records, Points) else records
 
     def last_points(self, codes: np.ndarray) -> Points:
-        """The last point of vehicles that were seen."""
-        return Points(
-            codes, self.last_time[codes], self.place[codes, 0], self.place[codes, 1], self.occupied[codes]
-        )  # fmt: skip
+        """Return the last point of each of some vehicles that have one."""
+        lon, lat = self.last_position[codes, 0], self.last_position[codes, 1]
+        return Points(codes, self.last_time[codes], lon, lat, self.last_occupied[codes])
 
-    def see(self, count: Count) -> None:
-        """Take a count's first and last points into account."""
-        self.grow()
+    def update(self, count: Count) -> None:
+        """Update the table with a count's first and last points."""
+        self.extend()
         first, last = count.first, count.last
-        self.first[first.vehicle] = np.minimum(self.first[first.vehicle], first.time)
+        self.first_time[first.vehicle] = np.minimum(self.first_time[first.vehicle], first.time)
         last = last.take(last.time >= self.last_time[last.vehicle])
         self.last_time[last.vehicle] = last.time
-        self.place[last.vehicle] = np.column_stack([last.lon, last.lat])
-        self.occupied[last.vehicle] = last.occupied
+        self.last_position[last.vehicle] = np.column_stack([last.lon, last.lat])
+        self.last_occupied[last.vehicle] = last.occupied
 
-    def grow(self) -> None:
-        """Room in the arrays for every name; what was not seen yet was first seen after all time and last before it."""
-        new = len(self.names) - len(self.first)
+    def extend(self) -> None:
+        """Extend the arrays to all names.
+
+        Vehicles without a point get first = the largest int64 and last = the smallest.
+        """
+        new = len(self.names) - len(self.first_time)
         if new > 0:
-            self.first = np.append(self.first, np.full(new, _NEVER.max))
-            self.last_time = np.append(self.last_time, np.full(new, _NEVER.min))
-            self.place = np.append(self.place, np.zeros((new, 2)), axis=0)
-            self.occupied = np.append(self.occupied, np.zeros(new, np.int8))
+            self.first_time = np.append(self.first_time, np.full(new, _INT64.max))
+            self.last_time = np.append(self.last_time, np.full(new, _INT64.min))
+            self.last_position = np.append(self.last_position, np.zeros((new, 2)), axis=0)
+            self.last_occupied = np.append(self.last_occupied, np.zeros(new, np.int8))
 
-    def seen(self) -> int:
-        """How many vehicles have a point."""
-        return int(np.count_nonzero(self.last_time > _NEVER.min))
+    def number_with_points(self) -> int:
+        """Return the number of vehicles that have a point."""
+        return int(np.count_nonzero(self.last_time > _INT64.min))

@@ -30,7 +30,7 @@ from trafficcast.progress import track
 from trafficcast.quality.point_density import SHARE_HELD
 from trafficcast.records.readers import find_records, read
 from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Points
-from trafficcast.records.screening import Screen
+from trafficcast.records.screening import Screen, Screening
 
 _GLOBE = {"west": -180.0, "east": 180.0, "south": -90.0, "north": 90.0}
 
@@ -177,9 +177,9 @@ def _read_sample(location: str, city: City) -> tuple[_RecordSample, dict[str, in
     try:
         found, _ = find_records(location, city)
         for source, name in track(found, "reading", len(found)):
-            screening = screen.of(source)
+            screening = Screening(screen, source)
             for batch in read(source, city, name):
-                sample.add(screening.keep(batch), batch.vehicles)
+                sample.add(screening.apply(batch), batch.vehicles)
             screening.check_not_swapped()
             for reason, rows in screening.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + rows

@@ -156,10 +156,10 @@ def _report_records(
     if checks is None:
         found["vehicles"] = None
     else:
-        found["vehicles"] = state.fleet.seen() if everything else int(np.count_nonzero(checks.points))
+        found["vehicles"] = state.vehicles.number_with_points() if everything else int(np.count_nonzero(checks.points))
     found["points_per_vehicle"] = checks.points_per_vehicle() if checks else None
     found["share_outside"] = found["points_outside"] / max(found["points_kept"], 1)
-    found["suspects"] = checks.suspicious(city, state.fleet.names) if checks else None
+    found["suspects"] = checks.suspicious(city, state.vehicles.names) if checks else None
     found["silence_ends"] = checks.silence_ends() if checks else None
     found["suggested_box"] = _suggested_box(city, survey.density, found["share_outside"])
     report = _report(city, state.kind, everything, slots, found)
@@ -230,7 +230,7 @@ def _survey(city: City, store: RecordStore, state: State, slots: SlotSeries, eve
     start, end = (int(edge) * city.slot_us for edge in (slots.number[0], slots.number[-1] + 1))
     hours = sorted(hour for hour in state.hours if start < (hour + 1) * HOUR_US and hour * HOUR_US < end)
     if state.kind == "points":
-        vehicles = len(state.fleet.names)
+        vehicles = len(state.vehicles.names)
         window = _window_of({hour: state.hours[hour][1] for hour in hours}, sorted(state.hours), vehicles)
         survey.checks = _VehicleChecks(city, vehicles, window)
     zone_ids = None

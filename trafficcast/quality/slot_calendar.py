@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from trafficcast.config.city import CLOCK_CHANGE, City
+from trafficcast.config.city import CLOCK_CHANGE, DAY, City
 from trafficcast.ingest.quality_report import (
-    DAY,
     LETTERS,
     MISSING,
     NOT_ASKED,

@@ -1,7 +1,6 @@
-"""Records in columns - GPS points, trips, trips between zones - and what is dropped before anything is counted.
+"""Records in columns: GPS points, trips, trips between zones.
 
-The terms are those of Zhang, Zheng & Qi, "Deep Spatio-Temporal Residual Networks for Citywide Crowd Flows
-Prediction" (AAAI 2017). Times are whole microseconds since 1970 UTC, finer digits cut off; places are degrees.
+Times are whole microseconds since 1970 UTC, finer digits cut off; positions are degrees.
 """
 
 from __future__ import annotations
@@ -13,17 +12,27 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from trafficcast.config.city import MINUTE_US
+
 SECOND_US = 1_000_000
-HOUR_US = 3_600 * SECOND_US
+HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
 EARLIEST_US = 946_684_800 * SECOND_US  # 2000-01-01T00:00Z
-# unparsable: a field missing, too many, not a finite number. clock: a local time that the clocks skip.
-# too_late: older than the records that are still kept.
+# unparsable: a field is missing, superfluous or not a finite number. clock: a local time that the clocks skip.
+# too_late: older than the records that are still stored.
 DROP_REASONS = ("unparsable", "clock", "coordinates", "timestamp", "too_late", "duplicate")
 
 
 class Records:
-    """Arrays of one length, a record a position; `time` says which hour a record is kept under."""
+    """Arrays of one length, by field; `time` decides in which hour a record is stored.
+
+    Attributes
+    ----------
+    time
+        Microseconds since 1970 UTC, (record).
+    DTYPES
+        Type of each field's array.
+    """
 
     time: np.ndarray
     DTYPES: ClassVar[dict[str, type]]
@@ -32,23 +41,67 @@ class Records:
         return len(self.time)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by their names."""
+        """Return the arrays by field.
+
+        Returns
+        -------
+        dict[str, np.ndarray]
+            The arrays, (record) each.
+        """
         return {name: getattr(self, name) for name in self.DTYPES}
 
     def take(self, index: np.ndarray | slice) -> Self:
-        """The records at these positions, or where a mask is true."""
+        """Select records.
+
+        Parameters
+        ----------
+        index
+            Positions, a slice, or a mask.
+
+        Returns
+        -------
+        Self
+            The selected records.
+        """
         return type(self)(**{name: array[index] for name, array in self.arrays().items()})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """One set of records out of many, or out of none."""
+        """Concatenate records.
+
+        Parameters
+        ----------
+        parts
+            Records of one kind; there may be none.
+
+        Returns
+        -------
+        Self
+            All of them.
+        """
         empty: dict[str, np.ndarray] = {name: np.zeros(0, dtype) for name, dtype in cls.DTYPES.items()}
         return cls(**{name: np.concatenate([empty[name], *(getattr(p, name) for p in parts)]) for name in empty})
 
 
 @dataclass(frozen=True)
 class Points(Records):
-    """GPS points: integer vehicle code, time, degrees, occupied 0/1 (-1 unknown)."""
+    """GPS points.
+
+    Attributes
+    ----------
+    vehicle
+        Codes of the vehicles, (record).
+    time
+        Microseconds since 1970 UTC, (record).
+    lon
+        Degrees east, (record).
+    lat
+        Degrees north, (record).
+    occupied
+        1 with a passenger, 0 without, -1 unknown, (record).
+    DTYPES
+        Type of each field's array.
+    """
 
     vehicle: np.ndarray
     time: np.ndarray
@@ -61,7 +114,25 @@ class Points(Records):
 
 @dataclass(frozen=True)
 class Trips(Records):
-    """Trips: `time`, `lon`, `lat` of the pick-up, then those of the drop-off."""
+    """Trips between positions.
+
+    Attributes
+    ----------
+    time
+        Time of the pick-up, microseconds since 1970 UTC, (record).
+    lon
+        Longitude of the pick-up, degrees east, (record).
+    lat
+        Latitude of the pick-up, degrees north, (record).
+    dropoff_time
+        Time of the drop-off, microseconds since 1970 UTC, (record).
+    dropoff_lon
+        Longitude of the drop-off, degrees east, (record).
+    dropoff_lat
+        Latitude of the drop-off, degrees north, (record).
+    DTYPES
+        Type of each field's array.
+    """
 
     time: np.ndarray
     lon: np.ndarray
@@ -82,7 +153,21 @@ class Trips(Records):
 
 @dataclass(frozen=True)
 class ZoneTrips(Records):
-    """Trips between zones: `time` and `zone` id of the pick-up, then those of the drop-off."""
+    """Trips between zones.
+
+    Attributes
+    ----------
+    time
+        Time of the pick-up, microseconds since 1970 UTC, (record).
+    zone
+        Id of the zone of the pick-up, (record).
+    dropoff_time
+        Time of the drop-off, microseconds since 1970 UTC, (record).
+    dropoff_zone
+        Id of the zone of the drop-off, (record).
+    DTYPES
+        Type of each field's array.
+    """
 
     time: np.ndarray
     zone: np.ndarray
@@ -94,9 +179,20 @@ class ZoneTrips(Records):
 
 @dataclass(frozen=True)
 class Batch:
-    """A part of one file: its records, rows read, rows dropped by reason, and what a person should be told.
+    """A part of a file.
 
-    `records.vehicle` of points indexes `vehicles`, the names; trips have none.
+    Attributes
+    ----------
+    records
+        The records.
+    rows
+        Number of rows read.
+    vehicles
+        Names that the vehicles of points index; empty for trips.
+    dropped
+        Number of dropped rows by reason.
+    notes
+        Notes for the user.
     """
 
     records: Records

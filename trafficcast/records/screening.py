@@ -1,4 +1,4 @@
-"""What is dropped, and counted, before a record counts (flows: Records), and a source whose coordinates are swapped."""
+"""Screen records before they are counted: drop implausible ones, and detect swapped coordinates."""
 
 from __future__ import annotations
 
@@ -15,30 +15,58 @@ from trafficcast.records.records import Batch, Records
 from trafficcast.records.sources import Source
 
 ENDS = (("time", "lon", "lat"), ("dropoff_time", "dropoff_lon", "dropoff_lat"))
-# Coordinates have changed places where hardly any record lies in the box and, the other way round, most do.
-_HARDLY_ANY, _MOST = 0.01, 0.5
+# Coordinates count as swapped where at most this share of the ends lies in the box, and swapped at least that share.
+_MOST_INSIDE, _LEAST_SWAPPED = 0.01, 0.5
 
 
 @dataclass(frozen=True)
 class Screen:
-    """What is kept: times in [earliest, latest); those before `retained_from` are too late (all microseconds)."""
+    """The rules by which records are screened.
+
+    Attributes
+    ----------
+    city
+        The city, whose feed may have swapped coordinates.
+    earliest
+        Earliest time, microseconds since 1970 UTC, inclusive.
+    latest
+        Latest time, microseconds since 1970 UTC, exclusive.
+    retained_from
+        Time before which records are too late to be stored, microseconds since 1970 UTC.
+    """
 
     city: City
     earliest: int
     latest: int
     retained_from: int = 0
 
-    def of(self, source: Source) -> Screening:
-        """The screening of one source."""
-        return Screening(self, source)
-
 
 @dataclass
 class Screening:
-    """One source's batches on their way through a screen.
+    """The screening of one source, batch by batch.
 
-    Counts rows read, rows dropped by reason, and the ends of records (a point, a pick-up, a drop-off): all of them,
-    those within the box, those that would be if longitude and latitude changed places, and those kept outside it.
+    Ends of records are points, pick-ups and drop-offs.
+
+    Attributes
+    ----------
+    screen
+        The rules.
+    source
+        The source.
+    rows
+        Number of rows read.
+    dropped
+        Number of rows dropped by reason.
+    notes
+        Notes of the reader for the user.
+    ends
+        Number of ends.
+    inside
+        Number of ends in the city's box.
+    inside_swapped
+        Number of ends that would lie in the box if longitude and latitude were swapped.
+    outside
+        Number of ends outside the box of the records that were not dropped.
     """
 
     screen: Screen
@@ -51,10 +79,21 @@ class Screening:
     inside_swapped: int = 0
     outside: int = 0
 
-    def keep(self, batch: Batch) -> Records:
-        """The records of a batch that stay; one goes for the first reason that applies to either of its ends.
+    def apply(self, batch: Batch) -> Records:
+        """Drop implausible records of a batch, each for the first reason that applies to either of its ends.
 
-        Off the globe or at exactly (0, 0): `coordinates`; out of time: `timestamp`; before what is kept: `too_late`.
+        The reasons are `coordinates`, off the globe or exactly (0, 0); `timestamp`, outside the period; `too_late`,
+        before the records that are stored.
+
+        Parameters
+        ----------
+        batch
+            A batch of the source.
+
+        Returns
+        -------
+        Records
+            The records that are not dropped.
         """
         screen, records = self.screen, batch.records
         self.rows += batch.rows
@@ -71,8 +110,8 @@ class Screening:
                 in_time &= (arrays[time] >= screen.earliest) & (arrays[time] < screen.latest)
             if lon in arrays:
                 self.ends += len(records)
-                rules = _box(screen.city), screen.city.rows, screen.city.cols
-                self.inside_swapped += _look(arrays[lon], arrays[lat], *rules, on_globe, ends_outside)
+                grid = screen.city.box, screen.city.rows, screen.city.cols
+                self.inside_swapped += _check_positions(arrays[lon], arrays[lat], *grid, on_globe, ends_outside)
         ends = sum(lon in arrays for _, lon, _ in ENDS)
         self.inside += ends * len(records) - int(ends_outside.sum(dtype=np.int64))
         keep = on_globe & in_time & (records.time >= screen.retained_from)
@@ -86,29 +125,32 @@ class Screening:
         return records
 
     def check_not_swapped(self) -> None:
-        """Raise JobError where the source's longitudes and latitudes have changed places."""
+        """Check that longitude and latitude of the source are not swapped.
+
+        Raises
+        ------
+        JobError
+            Hardly any end lies in the city's box, but with swapped coordinates most would.
+        """
         city = self.screen.city
-        if self.inside_swapped > _MOST * self.ends and self.inside < _HARDLY_ANY * self.ends:
+        if self.inside_swapped > _LEAST_SWAPPED * self.ends and self.inside < _MOST_INSIDE * self.ends:
             raise JobError(
-                f"longitude and latitude have changed places in {self.source.path}: as they are, {self.inside:,} of "
-                f"{self.ends:,} places lie in the box of '{city.name}', the other way round {self.inside_swapped:,}; "
+                f"longitude and latitude are swapped in {self.source.path}: as they are, {self.inside:,} of "
+                f"{self.ends:,} positions lie in the box of '{city.name}', swapped {self.inside_swapped:,}; "
                 f"mend the file, or set swapped = true under [cities.{city.name}.feed]"
             )
 
 
 def _swapped(records: Records) -> Records:
+    """Return records with longitude and latitude swapped."""
     arrays = records.arrays()
     pairs = {name: other for _, lon, lat in ENDS for name, other in ((lon, lat), (lat, lon)) if name in arrays}
     return type(records)(**{name: arrays[pairs.get(name, name)] for name in arrays})
 
 
-def _box(city: City) -> np.ndarray:
-    return np.array([city.west, city.east, city.south, city.north])
-
-
 @njit(cache=True, nogil=True)
-def _look(x, y, box, rows, cols, on_globe, ends_outside):  # type: ignore[no-untyped-def]
-    """Clear `on_globe` and raise `ends_outside` where they apply; return how many ends lie in the box swapped."""
+def _check_positions(x, y, box, rows, cols, on_globe, ends_outside):  # type: ignore[no-untyped-def]
+    """Clear `on_globe` and raise `ends_outside` where they apply; return how many ends lie in the box if swapped."""
     swapped = 0
     for i in range(len(x)):
         if abs(x[i]) > 180 or abs(y[i]) > 90 or (x[i] == 0 and y[i] == 0):

@@ -1,7 +1,7 @@
-"""Where records lie and how their bytes are got: files, folders, globs, zip archives and fsspec URLs.
+"""Find the files of records, and read their bytes: files, folders, globs, zip archives and fsspec URLs.
 
-Gzip and zstd are known by their first bytes, whatever the file is called. Whatever goes wrong while a stream is
-read, be it in the middle and from within another library, is raised as InputError that names the file.
+Gzip and zstd are recognised by their first bytes, whatever a file's name. Every error while a stream is read, even in
+the middle and from another library, becomes an InputError that names the file.
 """
 
 from __future__ import annotations
@@ -46,20 +46,38 @@ _READ_ERRORS = (
 
 @contextmanager
 def reading(path: str, errors: type[Exception] | tuple[type[Exception], ...] = _READ_ERRORS) -> Iterator[None]:
-    """Turn what can go wrong while bytes are read or unpacked into InputError `cannot read PATH: why`."""
+    """Turn the errors of reading or unpacking bytes into InputError.
+
+    Parameters
+    ----------
+    path
+        Name of the source, for the message.
+    errors
+        Types of the errors.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    InputError
+        The block raised one of the errors; the message is `cannot read PATH: why`.
+    """
     try:
         yield
     except InputError:
         raise
     except errors as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        why = " ".join(why.split())  # Arrow's are of several lines
-        raise InputError(f"cannot read {_shown(path)}: {_shown(why)}") from None
+        why = " ".join(why.split())  # messages of Arrow have several lines
+        raise InputError(f"cannot read {_without_secrets(path)}: {_without_secrets(why)}") from None
 
 
 @dataclass(frozen=True)
 class _Member:
-    """Where one file lies in a zip archive: enough to read it without the archive's directory, which may be long."""
+    """The position of one file in a zip archive; with it the archive's directory need not be read again."""
 
     offset: int
     size: int
@@ -73,9 +91,20 @@ class _Member:
 class Source:
     """One file of records.
 
-    `name` is its last part (`new_abc.txt.gz`; within an archive `trips.zip/sub/a.csv`), `path` the whole for messages,
-    without secrets, `size` the bytes as they lie there. `where` is the path by which its file system, the local one
-    or that of `url`, opens it.
+    Attributes
+    ----------
+    name
+        Last part of the path (`new_abc.txt.gz`; within an archive `trips.zip/sub/a.csv`).
+    path
+        Whole path without secrets, for messages.
+    size
+        Stored size in bytes, None where it is unknown.
+    where
+        Path by which the file system opens the file.
+    url
+        URL of the file system; empty for the local one.
+    member
+        Position in a zip archive, if the file is in one.
     """
 
     name: str
@@ -87,15 +116,43 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """The name without folders and without the endings of compression: `new_abc.txt`, `a.csv`."""
+        """Return the name without folders and without the endings of compression.
+
+        Returns
+        -------
+        str
+            A name such as `new_abc.txt` or `a.csv`.
+        """
         return _COMPRESSED.sub("", self.name.rpartition("/")[2])
 
     def open(self) -> BinaryIO:
-        """The stream of decompressed bytes. It and reading from it raise InputError."""
+        """Open the decompressed bytes.
+
+        Returns
+        -------
+        BinaryIO
+            A stream; reading from it raises InputError too.
+
+        Raises
+        ------
+        InputError
+            The source cannot be opened.
+        """
         return io.BufferedReader(self._decompressed(), _BUFFER_BYTES)
 
     def open_raw(self) -> BinaryIO:
-        """The bytes as they lie there, with random access. It and reading from it raise InputError."""
+        """Open the stored bytes with random access.
+
+        Returns
+        -------
+        BinaryIO
+            A stream; reading from it raises InputError too.
+
+        Raises
+        ------
+        InputError
+            The source cannot be opened.
+        """
         if self.member is None:
             return self._raw()
         spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115  # returned open
@@ -105,7 +162,23 @@ class Source:
         return cast(BinaryIO, spool)
 
     def head(self, n: int = 65536) -> bytes:
-        """The first `n` decompressed bytes, fewer where there are fewer. Raises InputError."""
+        """Read the first decompressed bytes.
+
+        Parameters
+        ----------
+        n
+            Number of bytes.
+
+        Returns
+        -------
+        bytes
+            The bytes, fewer where the source is shorter.
+
+        Raises
+        ------
+        InputError
+            The source cannot be read.
+        """
         head = b""
         with self._decompressed() as stream:
             while len(head) < n and (more := stream.read(n - len(head))):
@@ -113,17 +186,29 @@ class Source:
         return head
 
     def digest(self) -> str:
-        """What tells one source from another, in whatever folder: its name and the SHA-256 of its bytes."""
+        """Return the identity of a source, whatever its folder.
+
+        Returns
+        -------
+        str
+            Its name and the SHA-256 of its stored bytes.
+
+        Raises
+        ------
+        InputError
+            The source cannot be read.
+        """
         with self._raw() as stream:
             return f"{self.name}:{hashlib.file_digest(cast(Any, stream), 'sha256').hexdigest()}"
 
     def _raw(self) -> io.BufferedReader:
+        """Open the stored bytes; those of an archive's member unpacked."""
         with reading(self.path):
             if not self.url:
                 file: Any = open(self.where, "rb", 0)  # noqa: SIM115  # the stream around it closes it
                 stream = _Stream(self.path, file)
             else:
-                with reading(self.path, Exception):  # the drivers' errors have no other base in common
+                with reading(self.path, Exception):  # the drivers' errors have no other common base
                     file = fsspec.core.url_to_fs(self.url)[0].open(self.where, "rb")
                 stream = _Stream(self.path, file, errors=Exception)
             if self.member is not None:
@@ -131,6 +216,7 @@ class Source:
         return io.BufferedReader(stream)
 
     def _unzipped(self, archive: _Stream, member: _Member) -> _Stream:
+        """Open a member of an archive."""
         try:
             with reading(self.path):
                 return _Stream(self.path, _open_member(archive, member), archive)
@@ -139,6 +225,7 @@ class Source:
             raise
 
     def _decompressed(self) -> _Stream:
+        """Open the bytes after gzip or zstd is undone."""
         raw = self._raw()
         try:
             magic = raw.peek(4)[:4]
@@ -154,7 +241,7 @@ class Source:
 
 
 class _Stream(io.RawIOBase):
-    """A stream over another, whose errors are InputError; closing it closes the others too."""
+    """A stream over another one, whose errors become InputError; closing it closes those below it too."""
 
     def __init__(
         self, path: str, inner: Any, *below: Any, errors: type[Exception] | tuple[type[Exception], ...] = _READ_ERRORS
@@ -195,7 +282,7 @@ class _Stream(io.RawIOBase):
 
 
 def _open_member(archive: _Stream, member: _Member) -> zipfile.ZipExtFile:
-    """One file of an archive, by its place: to read the directory again for each is slow where there are thousands."""
+    """Open a file of an archive by its position: reading the directory for each of thousands is slow."""
     if member.encrypted:
         raise OSError("it is encrypted; unpack the archive first")
     archive.seek(member.offset)
@@ -211,10 +298,24 @@ def _open_member(archive: _Stream, member: _Member) -> zipfile.ZipExtFile:
 
 
 def find_sources(location: str) -> list[Source]:
-    """The files at a location, sorted: a file, a folder and what is below it, a glob, or an fsspec URL of either.
+    """Find the files at a location, sorted.
 
-    Hidden and unfinished files in folders and globs are left out; a `.zip` stands for the files in it. Raises
-    InputError where there is nothing, or where a folder, an archive or a file system cannot be read.
+    Hidden and unfinished files in folders and globs are left out; a `.zip` stands for the files in it.
+
+    Parameters
+    ----------
+    location
+        A file, a folder with all that is below it, a glob, or an fsspec URL of either.
+
+    Returns
+    -------
+    list[Source]
+        The files.
+
+    Raises
+    ------
+    InputError
+        There is nothing, or a folder, an archive or a file system cannot be read.
     """
     if not os.path.lexists(location) and ("://" in location or "::" in location):
         if fsspec.utils.get_protocol(location) in ("file", "local"):
@@ -224,35 +325,36 @@ def find_sources(location: str) -> list[Source]:
         files = _find_local(location)
     sources = [source for file in files for source in (_members(file) if _is_archive(file.name) else [file])]
     if not sources:
-        raise InputError(f"there is nothing at {_shown(location)}")
+        raise InputError(f"there is nothing at {_without_secrets(location)}")
     return sources
 
 
 def _find_local(location: str) -> list[Source]:
+    """Find the files at a local path or glob."""
     if os.path.isdir(location):
         paths = list(_walk(location, set()))
     elif os.path.isfile(location):
         paths = [location]
     elif os.path.lexists(location):
-        raise InputError(f"{_shown(location)} is neither a file nor a folder")
+        raise InputError(f"{_without_secrets(location)} is neither a file nor a folder")
     else:
-        matches = [path for path in glob.glob(location, recursive=True) if not _passed_over(os.path.basename(path))]
+        matches = [path for path in glob.glob(location, recursive=True) if not _is_ignored(os.path.basename(path))]
         visited: set[str] = set()
         below = (file for path in matches if os.path.isdir(path) for file in _walk(path, visited))
         paths = list({os.path.normpath(path) for path in (*filter(os.path.isfile, matches), *below)})
-    return [Source(os.path.basename(_text(path)), _text(path), _size(path), path) for path in sorted(paths)]
+    return [Source(os.path.basename(_printable(path)), _printable(path), _size(path), path) for path in sorted(paths)]
 
 
 def _walk(folder: str, visited: set[str]) -> Iterator[str]:
-    """The files below a folder, through links too, each folder once. Raises InputError for one it may not read."""
+    """Yield the files below a folder, through links too, each folder once; raise InputError for an unreadable one."""
     real = os.path.realpath(folder)
     if real in visited:
         return
     visited.add(real)
-    with reading(_text(folder)), os.scandir(folder) as scan:
+    with reading(_printable(folder)), os.scandir(folder) as scan:
         entries = list(scan)
     for entry in entries:
-        if _passed_over(entry.name):
+        if _is_ignored(entry.name):
             continue
         if entry.is_dir():
             yield from _walk(entry.path, visited)
@@ -261,7 +363,8 @@ def _walk(folder: str, visited: set[str]) -> Iterator[str]:
 
 
 def _find_remote(url: str) -> list[Source]:
-    with reading(url, Exception):  # the drivers' errors have no other base in common
+    """Find the files at a URL."""
+    with reading(url, Exception):  # the drivers' errors have no other common base
         system, path = fsspec.core.url_to_fs(url)
         if glob.has_magic(path) and not system.exists(path):
             found, base = system.glob(path, detail=True), re.split(r"[*?[]", path)[0]
@@ -272,19 +375,20 @@ def _find_remote(url: str) -> list[Source]:
             for _, _, files in system.walk(folder, on_error="raise", detail=True):
                 found |= {info["name"]: info for info in files.values()}
     return [
-        Source(_remote_name(name), _shown(system.unstrip_protocol(name)), info.get("size"), name, url)
+        Source(_remote_name(name), _without_secrets(system.unstrip_protocol(name)), info.get("size"), name, url)
         for name, info in sorted(found.items())
-        if name == path or not (name.endswith("/") or any(map(_passed_over, name[len(base) :].split("/"))))
+        if name == path or not (name.endswith("/") or any(map(_is_ignored, name[len(base) :].split("/"))))
     ]
 
 
 def _remote_name(name: str) -> str:
+    """Return the last part of a remote path, without a query."""
     is_url = "://" in name  # as over HTTP, where a query, which may be a secret, can follow
     return (name.partition("?")[0] if is_url else name).rpartition("/")[2]
 
 
 def _members(archive: Source) -> list[Source]:
-    """The files in a zip archive. Raises InputError where it is none."""
+    """Return the files in a zip archive; raise InputError where it is damaged."""
     with archive.open_raw() as stream, reading(archive.path), zipfile.ZipFile(stream) as opened:
         return [
             replace(
@@ -302,31 +406,34 @@ def _members(archive: Source) -> list[Source]:
                 ),
             )
             for info in sorted(opened.infolist(), key=lambda info: info.filename)
-            if not info.is_dir() and not any(map(_passed_over, info.filename.split("/")))
+            if not info.is_dir() and not any(map(_is_ignored, info.filename.split("/")))
         ]
 
 
 def _is_archive(name: str) -> bool:
+    """Say whether a name is that of a zip archive."""
     return name.lower().endswith(".zip")
 
 
-def _passed_over(name: str) -> bool:
+def _is_ignored(name: str) -> bool:
+    """Say whether a name is that of a hidden or unfinished file."""
     return name.startswith(".") or name == "__MACOSX" or name.endswith(UNFINISHED)
 
 
 def _size(path: str) -> int | None:
+    """Return the size of a file in bytes, None where it cannot be known."""
     try:
         return os.stat(path).st_size
     except OSError:
-        return None  # reading it will say why
+        return None  # reading it raises the error
 
 
-def _text(path: str) -> str:
-    """A path as text that can be printed and stored: bytes that are no UTF-8 are escaped."""
+def _printable(path: str) -> str:
+    """Return a path as text that can be printed and stored: bytes that are no UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _shown(text: str) -> str:
-    """A text without the user info and the query of the URLs in it, which may be secrets."""
+def _without_secrets(text: str) -> str:
+    """Return a text without the user info and the query of the URLs in it, which may be secrets."""
     text = re.sub(r"(://)[^\s/?'\"]*@", r"\1", text)
     return re.sub(r"(://[^\s?'\"]*)\?[^\s'\"]*", r"\1?...", text)

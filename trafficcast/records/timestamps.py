@@ -1,11 +1,14 @@
-"""Times as files write them -> microseconds since 1970 UTC (flows: Records; naive local times)."""
+"""Read the times that files hold as microseconds since 1970 UTC."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta, tzinfo
+from fractions import Fraction
 from functools import lru_cache
+from math import floor
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +16,9 @@ import pyarrow.compute as pc
 
 from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US
 
-_UNITS_US = {"s": SECOND_US, "ms": 1_000, "us": 1}  # microseconds a unit; nanoseconds are the other way round
-UNITS = ("s", "ms", "us", "ns")
+UNIT_US = {"s": Fraction(SECOND_US), "ms": Fraction(1_000), "us": Fraction(1), "ns": Fraction(1, 1_000)}
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-FAR_US = 2**62  # beyond any plausible date on either side, and still far from the ends of 64 bits
+_FAR_US = 2**62  # beyond any plausible date on either side, and still far from the ends of 64 bits
 _LATEST_CHANGE_US = 4_102_444_800 * SECOND_US  # 2100: no clock change is looked for after it
 _MICROSECOND = timedelta(microseconds=1)
 _SHAPE = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
@@ -31,40 +33,124 @@ _HALF_A_STEP_US = 0.13  # float64 seconds and their microseconds, around today, 
 
 
 def epoch_unit(values: np.ndarray) -> str:
-    """The unit, of UNITS, in which most of the values are times from 2000 to a day from now; seconds in a tie."""
+    """Find the unit of times since 1970.
+
+    Parameters
+    ----------
+    values
+        Times, (row).
+
+    Returns
+    -------
+    str
+        The unit (s, ms, us or ns) in which most of the values are plausible; seconds in a tie.
+    """
+    return best_unit(count_units(values))
+
+
+def count_units(values: np.ndarray) -> Counter[str]:
+    """Count the plausible times, from 2000 to a day from now, in each unit.
+
+    Parameters
+    ----------
+    values
+        Times since 1970, (row).
+
+    Returns
+    -------
+    Counter[str]
+        Number of plausible times by unit (s, ms, us, ns).
+    """
     latest = int(time.time()) * SECOND_US + DAY_US
-    found = {}
-    for unit in UNITS:
-        us = to_microseconds(values, unit)
-        found[unit] = int(np.count_nonzero((us >= EARLIEST_US) & (us < latest)))
-    return max(UNITS, key=lambda unit: found[unit])  # the first of the largest
+    return Counter(
+        {
+            unit: int(np.count_nonzero((values >= EARLIEST_US / float(us)) & (values < latest / float(us))))
+            for unit, us in UNIT_US.items()
+        }
+    )
+
+
+def best_unit(counts: Counter[str]) -> str:
+    """Return the unit with most plausible times.
+
+    Parameters
+    ----------
+    counts
+        Numbers of plausible times by unit.
+
+    Returns
+    -------
+    str
+        The unit; seconds in a tie.
+    """
+    return max(UNIT_US, key=lambda unit: counts[unit])  # the first of the largest
+
+
+def floor_time(number: Fraction) -> int:
+    """Round a time down, and clamp it to the range of 64 bits.
+
+    Parameters
+    ----------
+    number
+        Exact time in any unit.
+
+    Returns
+    -------
+    int
+        A whole number; a time that would not fit stays far from any plausible one.
+    """
+    return min(max(floor(number), -_FAR_US), _FAR_US)
 
 
 def to_microseconds(values: np.ndarray, unit: str) -> np.ndarray:
-    """Times since 1970 in a unit -> whole microseconds, int64, finer digits cut off.
+    """Convert times since 1970 to whole microseconds, rounding down.
 
-    What is beyond some 146,000 years, or not a number, becomes a time far from any plausible one.
+    A time beyond some 146,000 years, an infinite one or NaN becomes a time far from any plausible one.
+
+    Parameters
+    ----------
+    values
+        Times, integers or floats, (row).
+    unit
+        Their unit: s, ms, us or ns.
+
+    Returns
+    -------
+    np.ndarray
+        Microseconds, int64, (row).
     """
     values = np.asarray(values)
     if values.dtype.kind in "iu":
         if unit == "ns":
             return (values // 1_000).astype(np.int64)
-        factor = _UNITS_US[unit]
-        return np.clip(values, -(FAR_US // factor), FAR_US // factor).astype(np.int64) * factor
-    product = values / 1_000 if unit == "ns" else values * float(_UNITS_US[unit])
-    # A file's 1213084659.1 is not quite that in float64: within its precision of a whole microsecond it is that one.
+        factor = int(UNIT_US[unit])
+        return np.clip(values, -(_FAR_US // factor), _FAR_US // factor).astype(np.int64) * factor
+    product = values / 1_000 if unit == "ns" else values * float(UNIT_US[unit])
+    # The decimal 1213084659.1 is not exact in float64: a value within its precision of a whole microsecond is that one.
     whole = np.rint(product)
-    with np.errstate(invalid="ignore"):  # what is infinite or no number is far from any plausible time
+    with np.errstate(invalid="ignore"):  # an infinite value or NaN becomes a time far from any plausible one
         near = np.abs(product - whole) <= np.minimum(np.spacing(np.abs(product)), _HALF_A_STEP_US)
         us = np.where(near, whole, np.floor(product))
-    far = float(FAR_US)
+    far = float(_FAR_US)
     return np.nan_to_num(us, nan=-far, posinf=far, neginf=-far).clip(-far, far).astype(np.int64)
 
 
 def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.ndarray]:
-    """Naive local microseconds -> UTC microseconds, and whether that time exists.
+    """Convert naive local times to UTC.
 
-    A time that occurs twice, clocks being set back, is its first occurrence.
+    A time that occurs twice, where clocks are set back, is its first occurrence.
+
+    Parameters
+    ----------
+    naive_us
+        Local times, microseconds since 1970, (row).
+    zone
+        Their time zone.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Microseconds since 1970 UTC, and whether the local time exists, (row) each.
     """
     naive_us = np.asarray(naive_us, np.int64)
     if not len(naive_us):
@@ -72,15 +158,18 @@ def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.nda
     years = (naive_us[[naive_us.argmin(), naive_us.argmax()]]).clip(EARLIEST_US - DAY_US, _LATEST_CHANGE_US)
     first, last = years.astype("datetime64[us]").astype("datetime64[Y]").astype(int) + 1970
     starts, offsets = _offsets(zone, int(first) - 1, int(last) + 1)
-    # Stretch i of the clock shows local times from begins[i] to before ends[i]; the first that has not ended counts.
+    # Offset i holds for local times from begins[i] to before ends[i]; of two possible offsets the earlier one counts.
     begins, ends = starts + offsets, starts[1:] + offsets[:-1]
-    stretch = np.searchsorted(ends, naive_us, side="right")
-    return naive_us - offsets[stretch], (naive_us >= begins[stretch]) | (stretch == 0)
+    i = np.searchsorted(ends, naive_us, side="right")
+    return naive_us - offsets[i], (naive_us >= begins[i]) | (i == 0)
 
 
 @lru_cache(64)
 def _offsets(zone: tzinfo, first_year: int, last_year: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where stretches of one offset begin (UTC) and that offset, both in microseconds; the first begins anywhere."""
+    """Return when each offset of a zone starts (UTC), and the offset, both in microseconds.
+
+    The first offset also holds before its start.
+    """
 
     def offset(second: int) -> int:
         moment = datetime.fromtimestamp(second, zone).utcoffset()
@@ -101,10 +190,23 @@ def _offsets(zone: tzinfo, first_year: int, last_year: int) -> tuple[np.ndarray,
 
 
 def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Dates and times as text -> (microseconds UTC, whether it is a time, whether it is one that the clocks skip).
+    """Read dates and times written as text.
 
-    ISO 8601 with a blank or T, to the second or finer, and what New York writes (`01/31/2014 08:45:25 PM`); a date is
-    its midnight. One without an offset or Z is a time of `zone`. A bare number is no time here.
+    These are ISO 8601 with a blank or T, to the second or finer, and New York's `01/31/2014 08:45:25 PM`; a date is its
+    midnight. A bare number is no time.
+
+    Parameters
+    ----------
+    texts
+        The texts, (row).
+    zone
+        Zone of times without an offset or Z.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Microseconds since 1970 UTC, whether the text is a time, and whether it is one that the clocks skip, (row)
+        each.
     """
     texts = pc.utf8_trim_whitespace(texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts)
     if pc.any(pc.match_substring_regex(texts, _FINER)).as_py():
@@ -141,15 +243,17 @@ def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.nda
 
 
 def _parse_naive(texts: pa.Array) -> np.ndarray:
+    """Read ISO times without an offset."""
     return texts.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
 
 
 def _parse_with_offset(texts: pa.Array) -> np.ndarray:
+    """Read ISO times with an offset."""
     return texts.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
 
 
 def _parse_us(texts: pa.Array) -> np.ndarray:
-    """New York's times on a clock of twelve hours, whose 12 comes before its 1."""
+    """Read New York's times on a clock of twelve hours, whose 12 comes before its 1."""
     us = _parse_naive(pc.replace_substring_regex(texts, _US, r"\3-\1-\2 \4\5"))
     of_day = us % DAY_US
     afternoon = pc.ends_with(texts, "PM").to_numpy(zero_copy_only=False)
@@ -160,7 +264,7 @@ _PARSERS = ((_NAIVE, _parse_naive), (_WITH_OFFSET, _parse_with_offset), (_US, _p
 
 
 def _moment(text: str | None) -> datetime | None:
-    """The plain way: one text -> a time, aware where the text has an offset; None where it is none."""
+    """Read one time, aware where the text has an offset; None for another text."""
     if text is None or not _DATE.match(text):
         return None
     try:
@@ -170,5 +274,5 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _microseconds(moment: datetime) -> int:
-    """Since 1970: UTC of an aware time, local of a naive one."""
+    """Return the microseconds since 1970 of an aware time in UTC, of a naive one in local time."""
     return (moment - datetime(1970, 1, 1, tzinfo=None if moment.tzinfo is None else UTC)) // _MICROSECOND

@@ -1,7 +1,7 @@
-"""The simulated city: where people live, work and go out, when they ride, and how each day departs from the usual one.
+"""The plan of the simulated city: districts, reasons for rides, and how each day varies at random.
 
-The layout of districts follows from the city's box alone; the seed decides the departures. There are tides between
-homes and work, other weekends, party nights, one match in a stadium and one outage of the whole feed.
+The districts follow from the city's box alone; the seed decides the random variation. There are tides between homes and
+work, other weekends, party nights, a match in a stadium and an outage of the whole feed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _METRES_PER_DEGREE = 111_195.0  # of latitude
 _SPEED_KMH = ((0, 5, 8, 11, 14, 18, 21, 24), (36, 40, 22, 28, 29, 21, 31, 36))  # local hour, mean speed
 _WAIT_MINUTES = 7.0  # between two passengers at average demand
 _MIN_DEMAND = 0.3  # of the average; below it waits get no longer
-_WOBBLE_HOURS = 6  # how long a departure from the usual day lasts
+_NOISE_HOURS = 6  # time scale of the random variation of a day
 _OUTAGE_HOURS = (14 + 1 / 6, 16 + 1 / 6)  # local; neither end is a slot edge, so that slots are cut as well
 _MIN_DAYS_WITH_OUTAGE = 7  # so that the middle day is none of the last three
 _MATCH_DAYS_BEFORE_END = 5
 
-# Where people go: how many districts, how far from the middle, how wide (both as a share of the box's sides).
+# The districts of each kind: number, distance from the middle, width (both as a share of the box's sides).
 _HOME, _WORK, _CENTRE, _BARS, _STATION, _STADIUM, _AIRPORT, _ANYWHERE = range(8)
 _DISTRICTS = {
     _HOME: (9, 0.36, 0.060),
@@ -37,8 +37,8 @@ _DISTRICTS = {
 }
 _DISTRICTS_AT_HOME = _DISTRICTS[_HOME][0]  # they come first
 
-# Why people ride: from, to, then waves of (days, local hour of the peak, half width in hours, strength). An
-# hour above 24 belongs to the night that follows the day.
+# The rides: from, to, then waves of (days, local hour of the peak, half width in hours, strength). An hour above 24
+# belongs to the night that follows the day.
 _WEEK, _WORKDAYS, _SATURDAY, _SUNDAY, _WEEKEND = range(7), range(5), (5,), (6,), (5, 6)
 _PARTY_NIGHTS = (4, 5)
 _Wave = tuple[range | tuple[int, ...], float, float, float]
@@ -59,17 +59,17 @@ _RIDES: tuple[tuple[int, int, tuple[_Wave, ...]], ...] = (
     (_AIRPORT, _CENTRE, ((_WEEK, 13.0, 5.0, 0.3),)),
     (_ANYWHERE, _ANYWHERE, ((_WEEK, 4.0, 12.0, 0.4), (_WEEK, 14.0, 5.0, 2.0))),
 )
-# On the evening of the match alone: from, to, local hour of the peak, half width in hours, strength.
+# Rides on the evening of the match: from, to, local hour of the peak, half width in hours, strength.
 _MATCH_RIDES = ((_HOME, _STADIUM, 19.8, 0.7, 9.0), (_STADIUM, _HOME, 22.6, 0.6, 12.0))
 
 
 class _World(NamedTuple):
-    """What all taxis share. Seconds count from the first midnight, metres from the box's south-west."""
+    """The data that all taxis share; seconds count from the first midnight, metres from the box's south-west corner."""
 
     start_s: int  # the first midnight, unix time
     midnights: np.ndarray  # (days + 2): from the day before the period to the end of its last day
     weekdays: np.ndarray  # (days + 1): Monday is 0
-    outage: tuple[float, float]  # no taxi is heard from the first to before the second; without one both are -inf
+    outage: tuple[float, float]  # no taxi reports from the first to before the second; both are -inf without an outage
     match: tuple[float, float, float]  # the midnight before it, x and y of the stadium
     metres_per_degree: tuple[float, float]  # of longitude, of latitude
     districts: np.ndarray  # (district, 3): x, y, spread
@@ -81,7 +81,7 @@ class _World(NamedTuple):
 
 
 def _make_world(city: City, first_day: np.datetime64, days: int, rng: np.random.Generator) -> _World:
-    """The city, its usual week and how each day of this realisation departs from it."""
+    """Make the city, its regular week and the random variation of each day."""
     dates = first_day + np.arange(-1, days + 1)
     unix_s = np.array([city.midnight(date) for date in dates], "datetime64[s]").astype(np.int64)
     midnights = unix_s - unix_s[1]
@@ -96,11 +96,11 @@ def _make_world(city: City, first_day: np.datetime64, days: int, rng: np.random.
     metres_per_degree = (_METRES_PER_DEGREE * parallel, _METRES_PER_DEGREE)
     kinds, districts = _layout(city, metres_per_degree)
     rides = [(origin, target) for origin, target, _ in _RIDES] + [ride[:2] for ride in _MATCH_RIDES]
-    hour_of_week = 24 * day_of_week + hour + _wobble(rng, len(steps), 1, 0.2)[:, 0]  # early and late days
-    usual = [_usual(hour_of_week, waves) for _, _, waves in _RIDES]
+    hour_of_week = 24 * day_of_week + hour + _smooth_noise(rng, len(steps), 1, 0.2)[:, 0]  # early and late days
+    regular = [_weekly_demand(hour_of_week, waves) for _, _, waves in _RIDES]
     match = [match_day * weight * _bell(hour - peak, width) for _, _, peak, width, weight in _MATCH_RIDES]
-    demand = np.stack(usual + match, axis=1) * np.exp(_wobble(rng, len(steps), len(rides), 0.25))
-    popularity = np.exp(_wobble(rng, len(steps), len(kinds), 0.3))
+    demand = np.stack(regular + match, axis=1) * np.exp(_smooth_noise(rng, len(steps), len(rides), 0.25))
+    popularity = np.exp(_smooth_noise(rng, len(steps), len(kinds), 0.3))
     of_kind = kinds == np.arange(len(_DISTRICTS))[:, None]  # (kind, district)
     speed = np.interp(hour, *_SPEED_KMH) * np.where(day_of_week >= 5, 1.12, 1.0)
     total = demand.sum(axis=1)
@@ -118,31 +118,31 @@ def _make_world(city: City, first_day: np.datetime64, days: int, rng: np.random.
         ride_odds=_cumulative(demand),
         district_odds=_cumulative(popularity[:, None, :] * of_kind),
         wait_s=60 * _WAIT_MINUTES / np.maximum(total / total.mean(), _MIN_DEMAND),
-        speed_ms=speed * np.exp(_wobble(rng, len(steps), 1, 0.06)[:, 0]) / 3.6,
+        speed_ms=speed * np.exp(_smooth_noise(rng, len(steps), 1, 0.06)[:, 0]) / 3.6,
     )
 
 
 def _layout(city: City, metres_per_degree: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """A box's districts, whatever the seed: kinds, (district); x, y, spread in metres, (district, 3)."""
+    """Return a box's districts, whatever the seed: kinds, (district); x, y, spread in metres, (district, 3)."""
     edges = (city.west, city.east, city.south, city.north)
     rng = np.random.default_rng([round((edge + 360) * 1e6) for edge in edges])
-    kinds, places = [], []
+    kinds, shapes = [], []
     for kind, (count, distance, spread) in _DISTRICTS.items():
         angle = 2 * np.pi * (rng.random() + np.arange(count) / count) + rng.normal(0, 0.15, count)
         radius = distance * rng.uniform(0.85, 1.1, count)
         if kind == _AIRPORT:  # due east or west of the middle, where a box is sure to end
             angle, radius = np.pi * np.round(angle / np.pi), np.full(count, distance)
         x, y = 0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)
-        places.append(np.stack([x, y, np.full(count, spread)]))
+        shapes.append(np.stack([x, y, np.full(count, spread)]))
         kinds.append(np.full(count, kind))
-    x, y, spread = np.concatenate(places, axis=1)
+    x, y, spread = np.concatenate(shapes, axis=1)
     width = (city.east - city.west) * metres_per_degree[0]
     height = (city.north - city.south) * metres_per_degree[1]
     return np.concatenate(kinds), np.stack([x * width, y * height, spread * min(width, height)], axis=1)
 
 
-def _usual(hour_of_week: np.ndarray, waves: tuple[_Wave, ...]) -> np.ndarray:
-    """Demand of one kind of ride in a usual week, (step); the week is a circle."""
+def _weekly_demand(hour_of_week: np.ndarray, waves: tuple[_Wave, ...]) -> np.ndarray:
+    """Return the demand of one kind of ride in a regular week, (step); the week is a circle."""
     demand = np.zeros(len(hour_of_week))
     for days, peak, width, strength in waves:
         for day in days:
@@ -151,21 +151,21 @@ def _usual(hour_of_week: np.ndarray, waves: tuple[_Wave, ...]) -> np.ndarray:
 
 
 def _bell(hours_off: np.ndarray, width: float) -> np.ndarray:
-    """1 at the peak, falling to 0.6 at the half width."""
+    """Return 1 at the peak, falling to 0.6 at the half width."""
     bell: np.ndarray = np.exp(-0.5 * (hours_off / width) ** 2)
     return bell
 
 
-def _wobble(rng: np.random.Generator, steps: int, columns: int, deviation: float) -> np.ndarray:
-    """Smooth noise about 0, (step, column)."""
-    steps_per_knot = _WOBBLE_HOURS * 60 // _STEP_MINUTES
+def _smooth_noise(rng: np.random.Generator, steps: int, columns: int, deviation: float) -> np.ndarray:
+    """Return smooth noise about 0, (step, column)."""
+    steps_per_knot = _NOISE_HOURS * 60 // _STEP_MINUTES
     knots = rng.normal(0, deviation, (steps // steps_per_knot + 2, columns))
     at = np.arange(steps) / steps_per_knot
     return np.stack([np.interp(at, np.arange(len(knots)), column) for column in knots.T], axis=1)
 
 
 def _cumulative(weights: np.ndarray) -> np.ndarray:
-    """Weights along the last axis -> cumulative odds that end at exactly 1."""
+    """Return the cumulative odds of weights along the last axis, which end at exactly 1."""
     total: np.ndarray = np.cumsum(weights, axis=-1)
     total /= total[..., -1:].copy()
     return total

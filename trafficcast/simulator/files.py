@@ -1,4 +1,4 @@
-"""Simulated records in the layouts of files that people hold; the same records are the same bytes.
+"""Write simulated records in common layouts of files; the same records are the same bytes.
 
 cabspotting  new_<taxi>.txt.gz          latitude longitude occupied unix_seconds
 tdrive       <taxi>.txt                 taxi_id,YYYY-MM-DD HH:MM:SS,longitude,latitude; local time
@@ -48,7 +48,7 @@ _PARQUET_SCHEMA = pa.schema(
 
 
 def _write_taxi(file_format: str, folder: Path, name: str, reports: _Reports, zone: ZoneInfo) -> None:
-    """Write all reports of one taxi to a file of one of FILES_OF_TAXIS."""
+    """Write all reports of one taxi to a file of one of _FILES_OF_TAXIS."""
     lon, lat = _decimals(reports.lon), _decimals(reports.lat)
     if file_format == "cabspotting":
         text = _csv([lat, lon, reports.occupied, reports.seconds], delimiter=" ")
@@ -61,7 +61,7 @@ def _write_taxi(file_format: str, folder: Path, name: str, reports: _Reports, zo
 
 
 def _write_day(file_format: str, folder: Path, day: str, reports: _Reports, names: pa.Array, zone: ZoneInfo) -> None:
-    """Write the reports of one local day to a file of one of FILES_OF_DAYS, in the order of time."""
+    """Write the reports of one local day, in the order of time, to a file of one of _FILES_OF_DAYS."""
     order = np.argsort(reports.seconds, kind="stable")
     parts = (reports.take(order[begin : begin + _ROWS_AT_A_TIME]) for begin in range(0, len(order), _ROWS_AT_A_TIME))
     if file_format == "parquet":
@@ -81,62 +81,63 @@ def _write_day(file_format: str, folder: Path, day: str, reports: _Reports, name
 
 
 def _porto_lines(reports: _Reports, first: np.ndarray, last: np.ndarray) -> bytes:
-    """One taxi's rides, from their first report to their last, as lines of Porto's file."""
-    places = pc.binary_join_element_wise(
+    """Return one taxi's rides, from their first report to their last, as lines of Porto's file."""
+    points = pc.binary_join_element_wise(
         "[", _decimals(reports.lon).cast(pa.string()), ",", _decimals(reports.lat).cast(pa.string()), "]", ""
     ).to_pylist()
     lines = []
     for begin, end in zip(first.tolist(), last.tolist(), strict=True):
         taxi, second = 20_000_001 + reports.taxi[begin], reports.seconds[begin]
-        polyline = ",".join(places[begin : end + 1])
+        polyline = ",".join(points[begin : end + 1])
         lines.append(f'"{second}{taxi}","{taxi}","{second}","False","[{polyline}]"\n')
     return "".join(lines).encode()
 
 
 def _tlc_lines(pickups: _Reports, dropoffs: _Reports, zone: ZoneInfo) -> bytes:
-    """Rides as lines of New York's file."""
+    """Return rides as lines of New York's file."""
     times = [_local_text(ends.seconds, zone) for ends in (pickups, dropoffs)]
-    places = [_decimals(degrees) for ends in (pickups, dropoffs) for degrees in (ends.lon, ends.lat)]
-    return _csv([*times, *places])
+    positions = [_decimals(degrees) for ends in (pickups, dropoffs) for degrees in (ends.lon, ends.lat)]
+    return _csv([*times, *positions])
 
 
 def _as_read(seconds: np.ndarray, zone: ZoneInfo) -> np.ndarray:
-    """Unix seconds -> those that their local time without an offset stands for: the first of two occurrences."""
+    """Return the unix seconds as a reader of local times without an offset finds them: the first of two occurrences."""
     local = _local(seconds, zone).tz_localize(None)
     first = local.tz_localize(zone, ambiguous=np.ones(len(local), np.bool_))
     return first.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
 
 
 def _local(seconds: np.ndarray, zone: ZoneInfo) -> pd.DatetimeIndex:
+    """Return unix seconds as times of a zone."""
     return pd.DatetimeIndex(seconds.astype("datetime64[s]")).tz_localize("UTC").tz_convert(zone)
 
 
 def _local_text(seconds: np.ndarray, zone: ZoneInfo) -> pa.Array:
-    """Unix seconds -> `2024-04-08 17:05:31` in a zone."""
+    """Return unix seconds as text such as `2024-04-08 17:05:31` in a zone."""
     naive = _local(seconds, zone).tz_localize(None).to_numpy().astype("datetime64[s]")
     return pa.array(naive).cast(pa.string())
 
 
 def _text_with_offset(seconds: np.ndarray, zone: ZoneInfo) -> pa.Array:
-    """Unix seconds -> `2024-04-08T17:05:31+02:00` in a zone."""
+    """Return unix seconds as text such as `2024-04-08T17:05:31+02:00` in a zone."""
     local = _local(seconds, zone).tz_localize(None).to_numpy().astype("datetime64[s]")
-    ahead_s = local.astype(np.int64) - seconds
-    changes = np.unique(ahead_s[np.flatnonzero(np.diff(ahead_s, prepend=-1))])
-    offsets = [f"{'-' if s < 0 else '+'}{abs(s) // 3600:02}:{abs(s) // 60 % 60:02}" for s in changes.tolist()]
-    codes = np.searchsorted(changes, ahead_s).astype(np.int32)
+    offset_s = local.astype(np.int64) - seconds
+    distinct = np.unique(offset_s[np.flatnonzero(np.diff(offset_s, prepend=-1))])
+    offsets = [f"{'-' if s < 0 else '+'}{abs(s) // 3600:02}:{abs(s) // 60 % 60:02}" for s in distinct.tolist()]
+    codes = np.searchsorted(distinct, offset_s).astype(np.int32)
     offset = pa.DictionaryArray.from_arrays(codes, offsets).cast(pa.string())
     text = pc.binary_replace_slice(pa.array(local).cast(pa.string()), 10, 11, "T")
     return pc.binary_join_element_wise(text, offset, "")
 
 
 def _decimals(values: np.ndarray) -> pa.Array:
-    """32-bit integers in units of 0.00001 -> decimal numbers, which Arrow keeps as 128 bits, low word first."""
+    """Return 32-bit integers in units of 0.00001 as decimals, which Arrow stores as 128 bits, low word first."""
     words = np.stack([values, values >> 31], axis=1).astype("<i8")
     return pa.Array.from_buffers(pa.decimal128(9, 5), len(values), [None, pa.py_buffer(words)])
 
 
 def _csv(columns: list[pa.Array | np.ndarray], delimiter: str = ",") -> bytes:
-    """Columns as lines of text without a header."""
+    """Return columns as lines of text without a header."""
     lines = io.BytesIO()
     layout = csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="none")
     csv.write_csv(pa.table(columns, names=[str(i) for i in range(len(columns))]), lines, layout)

@@ -1,9 +1,9 @@
-"""A simulated taxi fleet that writes GPS records and the true flows beside them, for a demo without any download.
+"""A simulator of taxis that writes GPS records and their true flows, for a demo without any download.
 
-The layout of a city, its districts and streets, follows from its box alone. The seed decides what differs
-from one realisation to the next: who drives when and where to, and how each day departs from the usual one.
-There are tides between homes and work, other weekends, party nights, one match in a stadium, taxis that leave
-the box, repeated records and an outage of the whole feed: whatever an ingest and a forecast must cope with.
+The layout of a city, its districts and streets, follows from its box alone. The seed decides who drives when and where
+to, and how each day varies at random. There are tides between homes and work, other weekends, party nights, a match in
+a stadium, taxis that leave the box, repeated records and an outage of the whole feed, so that an ingest and a forecast
+meet what they have to cope with.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from trafficcast.errors import InputError
 from trafficcast.simulator.city_plan import _World
 from trafficcast.simulator.files import (
     _FILES_OF_DAYS,
+    _FILES_OF_TAXIS,
     _FORMATS,
     _PORTO_INTERVAL_S,
     _TRIP_HEADERS,
@@ -46,7 +47,7 @@ _Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class _Match:
-    """The event: people go to the stadium on this local day, most of them at eight and back at half past ten."""
+    """The event: most people go to the stadium on this local day at eight, and go back at half past ten."""
 
     day: np.datetime64
     lon: float
@@ -55,9 +56,9 @@ class _Match:
 
 @dataclass(frozen=True)
 class _SimulationSummary:
-    """What was written: records (points or trips), the repeated ones among them, files; times are naive UTC.
+    """The numbers of written records (points or trips), repeats and files; the period, outage and match.
 
-    The period is [start, end); `outage` is when no taxi was heard, if there was one.
+    Times are naive UTC; the period is [start, end), and no taxi reports during the outage, if there is one.
     """
 
     points: int
@@ -79,15 +80,41 @@ def simulate(
     progress: _Progress | None = None,
     file_format: str = "cabspotting",
 ) -> _SimulationSummary:
-    """Write `days` local days of a taxi fleet's records to the folder `out`, and their true flows to `out`.truth.nc.
+    """Write the records of simulated taxis, and their true flows beside them.
 
-    The period begins at the local midnight of the day that holds `start` (naive UTC), by default Monday
-    2024-04-08. A taxi reports about once a minute while on shift. The same arguments write the same bytes, and the
-    reports are the same in all formats of points but for the repeated ones; those of porto are 15 s apart, another
-    realisation. The true flows are what ingesting the files into `city` must give. `progress` is told the share
-    that is done, 0 to 1. `out` appears only when it is complete; raises InputError when it holds anything already.
+    The same arguments write the same bytes, and the same reports in all formats of points except for repeats; those of
+    porto are 15 s apart, another realisation. The true flows are those that an ingest of the files into the city must
+    find. The memory needed is that of one day's reports for parquet and csv, of a few taxis' reports for other formats,
+    and of the grids of the whole period.
 
-    Memory: of parquet and csv one day's reports, else those of a few taxis; and the grids of the whole period.
+    Parameters
+    ----------
+    city
+        The city in which the taxis drive.
+    out
+        Folder of the records, which appears only when it is complete; the true flows go to `truth_file(out)`.
+    vehicles
+        Number of taxis.
+    days
+        Number of local days.
+    seed
+        Seed of the random variation.
+    start
+        Naive UTC time in the first local day; None is Monday 2024-04-08.
+    progress
+        Function that is called with the share that is done, 0 to 1.
+    file_format
+        Format of the files: cabspotting, tdrive, parquet, csv, porto or tlc.
+
+    Returns
+    -------
+    _SimulationSummary
+        Numbers of records, repeats and files, the period, outage and match.
+
+    Raises
+    ------
+    InputError
+        A number is too small, the format is unknown, or the folder holds files already.
     """
     for name, value, least in (("vehicles", vehicles, 1), ("days", days, 1), ("seed", seed, 0)):
         if value < least:
@@ -103,23 +130,18 @@ def simulate(
     world = taxis.world
     truth = _TrueFlows(city, world.start_s, world.start_s + int(world.midnights[-1]), vehicles)
 
-    write = (
-        _write_days
-        if file_format in _FILES_OF_DAYS
-        else _write_trips
-        if file_format in FILES_OF_TRIPS
-        else _write_taxis
-    )
+    write = _write_taxis if file_format in _FILES_OF_TAXIS else _write_trips
+    write = _write_days if file_format in _FILES_OF_DAYS else write
 
     points = duplicates = 0
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
-    pool = ThreadPoolExecutor(os.cpu_count())  # the kernels and the writing release the GIL
+    pool = ThreadPoolExecutor(os.cpu_count())  # driving and writing release the GIL
     try:
-        for done in write(file_format, temporary, taxis, truth, pool):
-            points, duplicates = points + done.records, duplicates + done.repeats
+        for step in write(file_format, temporary, taxis, truth, pool):
+            points, duplicates = points + step.records, duplicates + step.repeats
             if progress is not None:
-                progress(done.share)
+                progress(step.share)
         files = len(list(temporary.iterdir()))
         truth.write(truth_file(out))
         os.replace(temporary, out)
@@ -138,13 +160,24 @@ def simulate(
 
 
 def truth_file(out: Path) -> Path:
-    """Where the true flows of the records in the folder `out` lie: beside it, so that nobody takes them for records."""
+    """Return the file of the true flows, which lies beside the folder of the records.
+
+    Parameters
+    ----------
+    out
+        Folder of the records.
+
+    Returns
+    -------
+    Path
+        Absolute path of the NetCDF file.
+    """
     out = out.absolute()
     return out.with_name(f"{out.name}.truth.nc")
 
 
-class _Done(NamedTuple):
-    """One step: records written, how many of them are repeats, and the share of all that is done by then."""
+class _Step(NamedTuple):
+    """One step: numbers of records and of repeats among them, and the share of all that is done by then."""
 
     records: int
     repeats: int
@@ -153,49 +186,49 @@ class _Done(NamedTuple):
 
 def _write_taxis(
     file_format: str, folder: Path, taxis: _Taxis, truth: _TrueFlows, pool: ThreadPoolExecutor
-) -> Iterator[_Done]:
-    """A file a taxi."""
-    zone = _clock(taxis.city)
+) -> Iterator[_Step]:
+    """Write a file a taxi."""
+    zone = _time_zone(taxis.city)
 
     def write(taxi: int) -> tuple[_Reports, int]:
-        reports, repeats = _with_repeats(taxis.whole(taxi), taxis.rngs[taxi])
+        reports, repeats = _with_repeats(taxis.reports_of(taxi), taxis.rngs[taxi])
         if len(reports):
             _write_taxi(file_format, folder, _name(taxis, taxi), reports, zone)
-        if file_format == "tdrive":  # whose times have no offset and whose readers cannot know the occupancy
+        if file_format == "tdrive":  # its times have no offset and its readers cannot know the occupancy
             unknown = np.zeros_like(reports.occupied)
             reports = replace(reports, seconds=_as_read(reports.seconds, zone), occupied=unknown)
         return reports, repeats
 
     for taxi, (reports, repeats) in enumerate(pool.map(write, range(len(taxis)))):
         truth.add_points(reports)
-        yield _Done(len(reports), repeats, (taxi + 1) / len(taxis))
+        yield _Step(len(reports), repeats, (taxi + 1) / len(taxis))
 
 
 def _write_days(
     file_format: str, folder: Path, taxis: _Taxis, truth: _TrueFlows, pool: ThreadPoolExecutor
-) -> Iterator[_Done]:
-    """A file a local day, which is written while the taxis drive the next."""
+) -> Iterator[_Step]:
+    """Write a file a local day, while the taxis drive the next one."""
     names = pa.array([_name(taxis, taxi) for taxi in range(len(taxis))])
     groups = [
         range(begin, min(begin + _TAXIS_AT_A_TIME, len(taxis))) for begin in range(0, len(taxis), _TAXIS_AT_A_TIME)
     ]
     ends = taxis.world.midnights[2:] + taxis.world.start_s
-    night: list[_Reports] = []  # what shifts that last beyond midnight leave to the next day
+    night: list[_Reports] = []  # reports after midnight of shifts that began before
     writing: list[Future[None]] = []
     for day, end in enumerate(ends.tolist()):
 
         def drive(group: int, day: int = day) -> tuple[_Reports, int]:
-            stream = np.random.SeedSequence(taxis.seed, spawn_key=(0, day, group))  # none that a taxi draws from
-            return _with_repeats(taxis.of_day(day, groups[group]), np.random.default_rng(stream))
+            stream = np.random.SeedSequence(taxis.seed, spawn_key=(0, day, group))  # no taxi draws from it
+            return _with_repeats(taxis.reports_of_day(day, groups[group]), np.random.default_rng(stream))
 
         parts = night
         for group, (reports, repeats) in enumerate(pool.map(drive, range(len(groups)))):
             truth.add_points(reports)
             parts.append(reports)
-            yield _Done(len(reports), repeats, (day + (group + 1) / len(groups)) / len(ends))
-        everything = _Reports.concatenate(parts)
-        night, today = [everything.take(everything.seconds >= end)], everything.take(everything.seconds < end)
-        del parts, everything
+            yield _Step(len(reports), repeats, (day + (group + 1) / len(groups)) / len(ends))
+        reports = _Reports.concatenate(parts)
+        night, today = [reports.take(reports.seconds >= end)], reports.take(reports.seconds < end)
+        del parts, reports
         while writing:
             writing.pop().result()
         if len(today):
@@ -207,13 +240,13 @@ def _write_days(
 
 def _write_trips(
     file_format: str, folder: Path, taxis: _Taxis, truth: _TrueFlows, pool: ThreadPoolExecutor
-) -> Iterator[_Done]:
-    """One file of rides with a passenger, taxi after taxi."""
+) -> Iterator[_Step]:
+    """Write one file of rides with a passenger, taxi after taxi."""
     city = taxis.city
-    zone = _clock(city)
+    zone = _time_zone(city)
 
     def write(taxi: int) -> tuple[bytes, _Reports, np.ndarray, np.ndarray, int]:
-        reports = taxis.whole(taxi)
+        reports = taxis.reports_of(taxi)
         first, last = _rides(reports)
         repeated = taxis.rngs[taxi].random(len(first)) < _DUPLICATE_SHARE
         twice = np.repeat(np.arange(len(first)), 1 + repeated)
@@ -234,24 +267,26 @@ def _write_trips(
                 truth.add_points(reports.take(of_rides))
             else:
                 truth.add_trips(reports.take(first), reports.take(last))
-            yield _Done(len(first) + repeats, repeats, (taxi + 1) / len(taxis))
+            yield _Step(len(first) + repeats, repeats, (taxi + 1) / len(taxis))
 
 
 def _name(taxis: _Taxis, taxi: int) -> str:
+    """Return the name of a taxi."""
     return f"s{taxis.seed}t{taxi:04d}"
 
 
-def _clock(city: City) -> ZoneInfo:
-    """The zone of times without an offset."""
+def _time_zone(city: City) -> ZoneInfo:
+    """Return the zone of times without an offset."""
     return ZoneInfo(city.feed.timezone or city.timezone)
 
 
 def _instant(world: _World, seconds: float) -> np.datetime64:
-    """Seconds since the first midnight -> naive UTC."""
+    """Return seconds since the first midnight as naive UTC."""
     return np.datetime64(world.start_s + round(seconds), "s").astype("datetime64[us]")
 
 
 def _match(city: City, world: _World) -> _Match:
+    """Return the day and the position of the match."""
     midnight, x, y = world.match
     metres_x, metres_y = world.metres_per_degree
     return _Match(

@@ -1,4 +1,4 @@
-"""The simulated taxis: their shifts, their drives along the streets, and the reports that are heard of them."""
+"""The simulated taxis: their shifts, their drives along the streets, and their reports."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SPEED_DEVIATION = 0.15  # of the logarithm, from one drive to the next
 _GPS_NOISE_M = 8.0  # standard deviation along each axis
 _MIN_SPEED_KMH, _MAX_SPEED_KMH = 15.0, 45.0
 _DUPLICATE_SHARE = 0.001
-_DEGREE = 100_000  # places are written with five decimals
+_DEGREE = 100_000  # positions are written with five decimals
 
 # Shifts: local start, hours, chance to drive it on (Monday to Thursday, Friday, Saturday, Sunday). Taxi k
-# keeps to shift k modulo their number; the first three cover the day, for small fleets' sake.
+# keeps to shift k modulo their number; the first three cover the day, so that a few taxis do too.
 _SHIFTS = (
     (6.5, 9.5, (0.92, 0.92, 0.60, 0.45)),
     (20.5, 10.5, (0.90, 0.95, 0.95, 0.90)),
@@ -37,7 +37,7 @@ _SHIFTS = (
 
 @dataclass(frozen=True)
 class _Reports:
-    """GPS reports as they are written, places in units of the last decimal: whole numbers of 0.00001 degrees."""
+    """GPS reports as they are written, positions in units of the last decimal: whole numbers of 0.00001 degrees."""
 
     taxi: np.ndarray  # int32
     seconds: np.ndarray  # int64, unix time
@@ -50,19 +50,20 @@ class _Reports:
         return len(self.seconds)
 
     def take(self, index: np.ndarray) -> Self:
-        """The reports at these positions, or where a mask is true."""
+        """Return the reports at these positions, or where a mask is true."""
         return type(self)(**{name: array[index] for name, array in vars(self).items()})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """One set of reports out of one or more."""
+        """Concatenate one or more sets of reports."""
         return cls(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 
 class _Taxis:
-    """A fleet in its city. Each taxi draws from a stream of its own, whatever the order in which they drive.
+    """The taxis of a city; each draws from a random stream of its own, whatever the order in which they drive.
 
-    A taxi reports each `every_s` seconds, give or take up to `jitter_s`. Drive it either whole or day after day.
+    A taxi reports each `every_s` seconds, give or take up to `jitter_s`. Drive it either for the whole period or day
+    after day.
     """
 
     def __init__(
@@ -80,15 +81,16 @@ class _Taxis:
     def __len__(self) -> int:
         return len(self.rngs)
 
-    def whole(self, taxi: int) -> _Reports:
-        """All that is heard of one taxi, in the order of time."""
-        return self._heard([taxi], -np.inf, np.inf)
+    def reports_of(self, taxi: int) -> _Reports:
+        """Return all reports of one taxi, in the order of time."""
+        return self._drive([taxi], -np.inf, np.inf)
 
-    def of_day(self, day: int, taxis: Sequence[int]) -> _Reports:
-        """What is heard of the shifts that begin on a day of the period (from 0), taxi by taxi in the order of time."""
-        return self._heard(taxis, *self.world.midnights[1 + day : 3 + day])
+    def reports_of_day(self, day: int, taxis: Sequence[int]) -> _Reports:
+        """Return the reports of the shifts that begin on a day (from 0), taxi by taxi in the order of time."""
+        return self._drive(taxis, *self.world.midnights[1 + day : 3 + day])
 
-    def _heard(self, taxis: Sequence[int], start: float, end: float) -> _Reports:
+    def _drive(self, taxis: Sequence[int], start: float, end: float) -> _Reports:
+        """Return the reports of the shifts that begin in [start, end), except those that the outage swallows."""
         drives = []
         for taxi in taxis:
             shifts = self.shifts[taxi]
@@ -99,32 +101,32 @@ class _Taxis:
         numbers = np.repeat(np.array(taxis, np.int32), [len(drive) for drive in drives])
         x, y, occupied, seconds, leg = np.concatenate(drives).T
         outage_start, outage_end = self.world.outage
-        heard = np.flatnonzero(~((seconds >= outage_start) & (seconds < outage_end)))
+        sent = np.flatnonzero(~((seconds >= outage_start) & (seconds < outage_end)))
         metres_x, metres_y = self.world.metres_per_degree
         return _Reports(
-            taxi=numbers[heard],
-            seconds=seconds[heard].astype(np.int64) + self.world.start_s,
-            lon=np.round((self.city.west + x[heard] / metres_x) * _DEGREE).astype(np.int32),
-            lat=np.round((self.city.south + y[heard] / metres_y) * _DEGREE).astype(np.int32),
-            occupied=occupied[heard].astype(np.int8),
-            leg=(2 * leg[heard] + (seconds[heard] >= outage_end)).astype(np.int32),
+            taxi=numbers[sent],
+            seconds=seconds[sent].astype(np.int64) + self.world.start_s,
+            lon=np.round((self.city.west + x[sent] / metres_x) * _DEGREE).astype(np.int32),
+            lat=np.round((self.city.south + y[sent] / metres_y) * _DEGREE).astype(np.int32),
+            occupied=occupied[sent].astype(np.int8),
+            leg=(2 * leg[sent] + (seconds[sent] >= outage_end)).astype(np.int32),
         )
 
 
 def _with_repeats(reports: _Reports, rng: np.random.Generator) -> tuple[_Reports, int]:
-    """Some reports come twice, one after the other, half of those a little displaced: all reports, how many repeat."""
+    """Repeat some reports, half of the repeats a little displaced; return all reports, and the number of repeats."""
     repeated = rng.random(len(reports)) < _DUPLICATE_SHARE
-    heard = reports.take(np.repeat(np.arange(len(reports)), 1 + repeated))
+    all_reports = reports.take(np.repeat(np.arange(len(reports)), 1 + repeated))
     second_of_two = np.flatnonzero(repeated) + np.arange(1, 1 + np.count_nonzero(repeated))
     moved = second_of_two[rng.random(len(second_of_two)) < 0.5]  # the others are exact repetitions
-    heard.lat[moved] += rng.choice([-2, -1, 1, 2], len(moved))
-    return heard, len(second_of_two)
+    all_reports.lat[moved] += rng.choice([-2, -1, 1, 2], len(moved))
+    return all_reports, len(second_of_two)
 
 
 def _rides(reports: _Reports) -> tuple[np.ndarray, np.ndarray]:
-    """Where one taxi's rides with a passenger stand in its reports: the first report and the last of each, (ride).
+    """Return the first and the last report of each of one taxi's rides with a passenger, (ride) each.
 
-    A ride of a single report is none.
+    A ride of a single report does not count.
     """
     occupied = reports.occupied == 1
     first = np.flatnonzero(occupied & (np.diff(reports.leg, prepend=-1) != 0))
@@ -133,7 +135,7 @@ def _rides(reports: _Reports) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shifts(world: _World, taxi: int, rng: np.random.Generator) -> np.ndarray:
-    """When one taxi drives, (shift, 2): start and end within the period, in order, an hour apart at least."""
+    """Return when one taxi drives, (shift, 2): start and end within the period, in order, at least an hour apart."""
     begin, hours, chances = _SHIFTS[taxi % len(_SHIFTS)]
     by_weekday = np.repeat(chances, (4, 1, 1, 1))
     habit = rng.normal(0, 0.4)
@@ -151,7 +153,7 @@ def _shifts(world: _World, taxi: int, rng: np.random.Generator) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _drive(rng, shifts, world, every_s, jitter_s):  # type: ignore[no-untyped-def]
-    """One taxi's reports, (n, 5): x, y (metres), occupied (0/1), whole seconds, number of the leg.
+    """Return one taxi's reports, (report, 5): x, y (metres), occupied (0/1), whole seconds, number of the leg.
 
     A shift repeats three legs: wait, drive to the next passenger, drive the passenger to the destination.
     """
@@ -201,12 +203,12 @@ def _drive(rng, shifts, world, every_s, jitter_s):  # type: ignore[no-untyped-de
 
 @numba.njit(cache=True, nogil=True)
 def _draw(rng, odds):  # type: ignore[no-untyped-def]
-    """An index drawn by cumulative odds."""
+    """Draw an index by cumulative odds."""
     return np.searchsorted(odds, rng.random(), side="right")
 
 
 @numba.njit(cache=True, nogil=True)
 def _address(rng, district):  # type: ignore[no-untyped-def]
-    """A crossing of two streets in or near a district: x, y in metres."""
+    """Draw a crossing of two streets in or near a district: x, y in metres."""
     x, y = rng.normal(district[0], district[2]), rng.normal(district[1], district[2])
     return (np.floor(x / _STREET_M) + 0.5) * _STREET_M, (np.floor(y / _STREET_M) + 0.5) * _STREET_M

@@ -113,6 +113,21 @@ def test_a_clock_that_jumps_ahead_and_back_makes_nothing_twice(service: CityServ
     assert {run.slot: run.attempts for run in runs} == dict.fromkeys(made["init_time"].values, 1)
 
 
+@pytest.mark.parametrize(
+    ("crontab", "sentence"),
+    [
+        ("sundays", r"retraining.schedule: no schedule of five fields .*given: 'sundays'"),
+        ("0 25 * * *", "retraining.schedule: no schedule of five fields"),
+    ],
+)
+def test_a_schedule_that_is_no_crontab_is_refused_at_the_start(crontab: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'[retraining]\nschedule = "{crontab}"\n{CONFIG}')
+    config = load_config(file)
+    with pytest.raises(InputError, match=f"{file}: {sentence}"):
+        schedule.schedule(config, [config.city("small")], "cpu")
+
+
 @pytest.mark.parametrize("jump", [-7200, 7200])
 def test_when_the_clock_was_set_every_regular_job_is_due_at_once(
     jump: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

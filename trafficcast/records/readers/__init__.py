@@ -1,6 +1,6 @@
-"""Record readers: one file a format. `recognise` says whether a file is of it, `read` yields its batches.
+"""Record readers, a module a format: `recognise` says whether a file has the format, `read` yields its batches.
 
-To add one, write a module with both and name it in FORMATS.
+A new format is a module with these two functions and an entry in _FORMATS.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from trafficcast.records.readers import cabspotting, porto, table, tdrive, tlc
 from trafficcast.records.records import Batch
 from trafficcast.records.sources import Source, find_sources
 
-_HEADS = 4096, 65536  # bytes: few are quick and mostly enough, many are for long lines
+_HEADS = 4096, 65536  # bytes: the first number is quick and mostly enough, the second is for long lines
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How files of one kind are told from others and read.
+    """How files of a format are recognised and read.
 
-    `recognise` is given a source and its first bytes, decompressed. `read` yields the records in batches of at most
-    a million or so, times already in UTC, and raises InputError where the file is none of the format.
+    `recognise` gets a source and its first bytes, decompressed. `read` yields batches of at most a million records or
+    so, times in UTC, and raises InputError where the file is not of the format.
     """
 
     recognise: Callable[[Source, bytes], bool]
     read: Callable[[Source, City], Iterator[Batch]]
 
 
-# In the order of recognition: the particular before the general.
+# In the order of recognition: special formats before general ones.
 _FORMATS = {
     "cabspotting": _Format(cabspotting.recognise, cabspotting.read),
     "tdrive": _Format(tdrive.recognise, tdrive.read),
@@ -47,14 +47,31 @@ _TABLES = ("csv", "parquet", "jsonl")
 def find_records(
     location: str, city: City, format_name: str | None = None
 ) -> tuple[list[tuple[Source, str]], list[str]]:
-    """The files of records at a location, each with its format, and a line on each file that was passed over.
+    """Find the files of records at a location, and their formats.
 
-    The format is the one named, else that of the city's feed, else recognised file by file. A file of nothing but
-    blanks holds no records and is passed over; so is a file of no format, or not of the one named, among others.
-    Raises InputError where there is nothing or something cannot be read, and where no file is of a format.
+    A file of only blanks is passed over; so is, among others, a file of no known format or not of the named one.
+
+    Parameters
+    ----------
+    location
+        A file, a folder, a glob or a URL; see `find_sources`.
+    city
+        The city whose records they are.
+    format_name
+        Format of all files; None is that of the city's feed, or else the recognised one of each file.
+
+    Returns
+    -------
+    tuple[list[tuple[Source, str]], list[str]]
+        Each file with its format, and a line on each file that was passed over.
+
+    Raises
+    ------
+    InputError
+        There is nothing, something cannot be read, or no file is of a known format or of the named one.
     """
-    wanted = _known(format_name or city.feed.format)
-    found, passed_over, strange = [], [], None
+    wanted = _check_known(format_name or city.feed.format)
+    found, passed_over, refusal = [], [], None
     sources = find_sources(location)
     for source in sources:
         head = source.head(_HEADS[0])
@@ -64,45 +81,78 @@ def find_records(
             found.append((source, name))
         else:
             passed_over.append(f"{source.path} is not {wanted or 'recognised'}: {_first_line(head)}")
-            strange = strange or _not_recognised(source, head, city, wanted)
-    if strange and not found:
-        raise InputError(strange if len(sources) == 1 else f"none of {len(sources)} files holds records: {strange}")
+            refusal = refusal or _not_recognised(source, head, city, wanted)
+    if refusal and not found:
+        raise InputError(refusal if len(sources) == 1 else f"none of {len(sources)} files holds records: {refusal}")
     return found, passed_over
 
 
 def recognise(source: Source, city: City) -> str:
-    """The name of a source's format: that of the city's feed, else the first that knows its content as its own.
+    """Find the format of a source.
 
-    Raises InputError where none does, or the source cannot be read.
+    Parameters
+    ----------
+    source
+        The source.
+    city
+        The city, whose feed may name the format.
+
+    Returns
+    -------
+    str
+        Name of the format: that of the city's feed, or else the first one that recognises the source.
+
+    Raises
+    ------
+    InputError
+        The source cannot be read, or no format recognises it.
     """
     head = source.head(_HEADS[0])
-    name = _known(city.feed.format) or _recognise(source, head, city)
+    name = _check_known(city.feed.format) or _recognise(source, head, city)
     if name is None:
         raise InputError(_not_recognised(source, head, city))
     return name
 
 
 def read(source: Source, city: City, format_name: str | None = None) -> Iterator[Batch]:
-    """The batches of a source, none where it is empty; its format is recognised when not named.
+    """Read a source.
 
-    Raises InputError for an unknown name or format, and while reading, where the source cannot be read.
+    Parameters
+    ----------
+    source
+        The source.
+    city
+        The city whose records they are.
+    format_name
+        Format of the source; None to recognise it.
+
+    Returns
+    -------
+    Iterator[Batch]
+        The batches of the source, none where it is empty; reading them raises InputError where it cannot be read.
+
+    Raises
+    ------
+    InputError
+        The format is unknown, or the source cannot be read.
     """
-    name = _known(format_name)
+    name = _check_known(format_name)
     if _is_blank(source.head(_HEADS[0])):
         return iter(())
     return _FORMATS[name or recognise(source, city)].read(source, city)
 
 
-def _known(name: str | None) -> str | None:
+def _check_known(name: str | None) -> str | None:
+    """Return a format's name; raise InputError where there is no such format."""
     if name is not None and name not in _FORMATS:
-        near = difflib.get_close_matches(name, _FORMATS, 1)
-        hint = f", did you mean '{near[0]}'?" if near else "."
+        close = difflib.get_close_matches(name, _FORMATS, 1)
+        hint = f", did you mean '{close[0]}'?" if close else "."
         raise InputError(f"unknown format '{name}'{hint} Known are {', '.join(_FORMATS)}")
     return name
 
 
 def _recognise(source: Source, head: bytes, city: City, wanted: str | None = None) -> str | None:
-    # Where columns are named, the files are tables of those columns, whatever else they look like.
+    """Return the first format that recognises a source; where columns are named, only tables are tried."""
     named = any(name is not None for _, name in city.feed.columns)
     formats = (wanted,) if wanted else _TABLES if named else _FORMATS
     for name in formats:
@@ -112,10 +162,12 @@ def _recognise(source: Source, head: bytes, city: City, wanted: str | None = Non
 
 
 def _is_blank(head: bytes) -> bool:
+    """Say whether a source holds only blanks."""
     return len(head) < _HEADS[0] and not head.removeprefix(codecs.BOM_UTF8).strip()
 
 
 def _not_recognised(source: Source, head: bytes, city: City, wanted: str | None = None) -> str:
+    """Return the message about a source that no format recognises."""
     return (
         f"{source.path} is {f'not {wanted}' if wanted else 'of no known format'}: {_first_line(head)}; known are "
         f"{', '.join(_FORMATS)}, and --format, or `format` in [cities.{city.name or 'NAME'}.feed], names one"
@@ -123,7 +175,7 @@ def _not_recognised(source: Source, head: bytes, city: City, wanted: str | None 
 
 
 def _first_line(head: bytes) -> str:
-    """What a file's first bytes look like, safe to print."""
+    """Return a description of a file's first bytes that is safe to print."""
     if b"\0" in head:
         return f"it is binary and begins {head[:16]!r}"
     line = head.removeprefix(codecs.BOM_UTF8).lstrip().splitlines()[0]

@@ -19,24 +19,54 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import Source
-from trafficcast.records.timestamps import FAR_US, NAMES, epoch_unit, to_microseconds
+from trafficcast.records.timestamps import NAMES, UNIT_US, epoch_unit, floor_time, to_microseconds
 
 _FILE_NAME = re.compile(r"new_(.+)\.txt", re.DOTALL)
 _COLUMNS = {"lat": pa.float64(), "lon": pa.float64(), "occupied": pa.float64(), "time": pa.int64()}
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 _Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # lat, lon, occupied, microseconds
-_MICROSECONDS = {"s": Fraction(1_000_000), "ms": Fraction(1_000), "us": Fraction(1), "ns": Fraction(1, 1_000)}
 
 
 def recognise(source: Source, head: bytes) -> bool:
-    """Whether a source has a cab's name and a row of four numbers, or is no text: a cab's file that is damaged."""
+    """Say whether a source has a cab's name, and a row of four numbers or damaged text.
+
+    Parameters
+    ----------
+    source
+        A file.
+    head
+        Its first bytes, decompressed.
+
+    Returns
+    -------
+    bool
+        True where the name is a cab's and the first bytes have a row of four numbers or are no text.
+    """
     if not _FILE_NAME.fullmatch(source.stem):
         return False
     return b"\0" in head or any(_numbers(line) for line in head.removeprefix(codecs.BOM_UTF8).splitlines())
 
 
 def read(source: Source, city: City) -> Iterator[Batch]:
-    """Read one cab's file as one batch. Raises InputError when it cannot be read or no row is a Cabspotting row."""
+    """Read one cab's file as one batch.
+
+    Parameters
+    ----------
+    source
+        A file of the format.
+    city
+        The city whose records they are.
+
+    Yields
+    ------
+    Batch
+        The records of the file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is not of the format.
+    """
     name = _FILE_NAME.fullmatch(source.stem)
     if name is None:
         raise InputError(f"{source.path}: a Cabspotting file is named new_<cab>.txt, new_<cab>.txt.gz or .zst")
@@ -58,7 +88,7 @@ def read(source: Source, city: City) -> Iterator[Batch]:
 
 
 def _parse_table(text: bytes) -> tuple[_Columns, int, str]:
-    """The fast way. Raises ArrowInvalid for anything but three numbers and a whole one in every row."""
+    """Read a text by Arrow; raise ArrowInvalid unless every row has three numbers and a whole one."""
     if b"x" in text or b"X" in text:
         raise pa.ArrowInvalid("hexadecimal times, which Arrow would read")
     table = csv.read_csv(
@@ -75,23 +105,23 @@ def _parse_table(text: bytes) -> tuple[_Columns, int, str]:
 
 
 def _parse_lines(text: bytes) -> tuple[_Columns, int, str]:
-    """The plain way, row by row, for files with rows to drop; blank lines are no rows."""
+    """Read a text row by row, where rows have to be dropped; blank lines are no rows."""
     lines = [line for line in text.splitlines() if line.strip()]
     rows = [row for line in lines if (row := _numbers(line))]
     lat, lon, occupied = (np.array([float(row[i]) for row in rows], np.float64) for i in range(3))
-    times = [Fraction(Decimal(row[3].decode())) for row in rows]  # a product of Decimals would be rounded to 28 digits
-    unit = epoch_unit(_whole(times))
-    return (lat, lon, occupied, _whole([time * _MICROSECONDS[unit] for time in times])), len(lines), unit
+    times = [Fraction(Decimal(row[3].decode())) for row in rows]  # exact, unlike products of Decimals
+    unit = epoch_unit(_floor(times))
+    return (lat, lon, occupied, _floor([time * UNIT_US[unit] for time in times])), len(lines), unit
 
 
 def _numbers(line: bytes) -> list[bytes]:
-    """The four finite numbers of a row as written, or nothing."""
+    """Return the four finite numbers of a row as written, or nothing."""
     words = line.split()
     if len(words) != 4 or not all(_NUMBER.fullmatch(word) for word in words):
         return []
     return words if all(math.isfinite(float(word)) for word in words[:3]) else []
 
 
-def _whole(numbers: list[Fraction]) -> np.ndarray:
-    """Rounded down, and what does not fit 64 bits brought to where it is no plausible time in any unit."""
-    return np.array([min(max(math.floor(number), -FAR_US), FAR_US) for number in numbers], np.int64)
+def _floor(times: list[Fraction]) -> np.ndarray:
+    """Round exact times down to whole numbers."""
+    return np.array([floor_time(time) for time in times], np.int64)

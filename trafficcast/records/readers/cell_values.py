@@ -1,19 +1,18 @@
-"""Cells of a table -> records: what vehicles, times, places and flags stand for, and a batch made of them.
+"""Convert the cell values of a table - vehicles, times, positions, flags - to records.
 
-Cells come as Arrow arrays of whatever type a file has. A function here returns, beside the values, a mask of the
-cells that are what they should be, or None where all are: that is the usual case, and costs nothing further on.
+Columns come as Arrow arrays of whatever type a file has. A function here returns, besides the converted values, a mask
+of those that are valid, or None where all are: the usual case then costs nothing more.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from decimal import Decimal
 from fractions import Fraction
-from math import floor, isfinite
+from math import isfinite
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +20,21 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from trafficcast.records.readers.columns import _OCCUPIED, _TIMES
-from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Batch, Points, Records
-from trafficcast.records.timestamps import FAR_US, NAMES, UNITS, local_to_utc, parse_times, to_microseconds
+from trafficcast.records.records import Batch, Points, Records
+from trafficcast.records.timestamps import (
+    NAMES,
+    UNIT_US,
+    count_units,
+    floor_time,
+    local_to_utc,
+    parse_times,
+    to_microseconds,
+)
 
 _Mask = np.ndarray | None
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _WHOLE, _FRACTIONAL = r"^-?[0-9]{1,18}$", r"^(?P<whole>[0-9]{1,18})\.(?P<digits>[0-9]{0,6})[0-9]*$"
 _FLAGS = dict.fromkeys(("true", "t", "yes", "y"), "1") | dict.fromkeys(("false", "f", "no", "n"), "0")
-_A_UNIT_US = {"s": Fraction(10**6), "ms": Fraction(10**3), "us": Fraction(1), "ns": Fraction(1, 10**3)}
 _EXACT = 2.0**53  # beyond it float64 skips whole numbers
 
 
@@ -37,187 +43,188 @@ def _to_batch(
     columns: Mapping[str, pa.Array | pa.ChunkedArray],
     zone: tzinfo,
     units: Mapping[str, str] | None = None,
-    lost: int = 0,
+    unparsable: int = 0,
 ) -> Batch:
-    """Columns of one length, by their fields' names -> a batch of that kind.
+    """Make a batch of records of a kind from the columns of their fields.
 
     Naive times are local to `zone`; `units` has the unit (s, ms, us, ns) of every column of times that are numbers.
-    `lost` rows were unparsable before they had columns. Rows with a cell missing or senseless are dropped.
+    Rows with a missing or invalid value are dropped; `unparsable` more rows of the file have no columns.
     """
     units = units or {}
     values: dict[str, np.ndarray] = {}
     vehicles: list[str] = []
     masks: list[_Mask] = []
-    masks_of_clocks: list[_Mask] = []
-    for field, column in columns.items():
-        cells = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    existing: list[_Mask] = []
+    for field, chunks in columns.items():
+        column = chunks.combine_chunks() if isinstance(chunks, pa.ChunkedArray) else chunks
         if field == "vehicle":
-            values[field], vehicles, ok = _vehicle_codes(cells)
+            values[field], vehicles, ok = _vehicle_codes(column)
             masks.append(ok)
         elif field in _TIMES:
-            values[field], ok, exists = _times(cells, zone, units.get(field))
+            values[field], ok, exists = _times(column, zone, units.get(field))
             masks.append(ok)
-            masks_of_clocks.append(exists)
+            existing.append(exists)
         elif field == _OCCUPIED:
-            values[field] = _occupancy(cells)
+            values[field] = _occupancy(column)
         else:
-            values[field], ok = _whole_numbers(cells) if field.endswith("zone") else _numbers(cells)
+            values[field], ok = _whole_numbers(column) if field.endswith("zone") else _numbers(column)
             masks.append(ok)
     n = len(next(iter(values.values())))
     if kind is Points:
         values.setdefault(_OCCUPIED, np.full(n, -1, np.int8))
     records = kind(**{field.removeprefix("pickup_"): array for field, array in values.items()})
-    dropped: Counter[str] = Counter(unparsable=lost)
-    parsed, exists = _all_of(masks), _all_of(masks_of_clocks)
+    dropped: Counter[str] = Counter(unparsable=unparsable)
+    parsed, exists = _all_of(masks), _all_of(existing)
     if parsed is not None or exists is not None:
         parsed = np.ones(n, np.bool_) if parsed is None else parsed
         keep = parsed if exists is None else parsed & exists
         dropped.update(unparsable=n - int(np.count_nonzero(parsed)), clock=int(np.count_nonzero(parsed & ~keep)))
         records = records.take(keep)
     notes = dict.fromkeys(f"times are in {NAMES[unit]}" for unit in units.values() if unit != "s")
-    return Batch(records, n + lost, vehicles, +dropped, tuple(notes))
+    return Batch(records, n + unparsable, vehicles, +dropped, tuple(notes))
 
 
 def _all_of(masks: Sequence[_Mask]) -> _Mask:
-    """The mask of what is true in every mask; None where there is nothing to leave out."""
+    """Return the mask of what is true in every mask; None where all is true."""
     real = [mask for mask in masks if mask is not None]
     return np.logical_and.reduce(real) if real else None
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Whether cells of a type are text, whatever Arrow's name for it."""
+    """Say whether a type is text, whatever Arrow's name for it."""
     return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or _is_bytes(kind)
 
 
-def _is_number(cell: str) -> bool:
-    """Whether a text is a number as people write them."""
-    return re.match(_NUMBER, cell.strip()) is not None
+def _is_number(text: str) -> bool:
+    """Say whether a text is a decimal number."""
+    return re.match(_NUMBER, text.strip()) is not None
 
 
-def _texts(cells: pa.Array) -> pa.Array:
-    """Cells of text as strings; in what is no UTF-8 the odd bytes are written as `\\xff`, which loses nothing."""
+def _texts(column: pa.Array) -> pa.Array:
+    r"""Return text as strings; bytes that are no UTF-8 are written as `\xff`, so that nothing is lost."""
     try:
-        strings = cells if pt.is_string(cells.type) else cells.cast(pa.string())
-        strings.validate(full=True)  # Parquet's strings may be no UTF-8, and nobody has looked
+        strings = column if pt.is_string(column.type) else column.cast(pa.string())
+        strings.validate(full=True)  # strings of Parquet may be no UTF-8
         return strings
     except pa.ArrowInvalid:
-        odd = cells.cast(pa.binary()).to_pylist()
-        return pa.array([cell and cell.decode("utf-8", "backslashreplace") for cell in odd], pa.string())
+        values = column.cast(pa.binary()).to_pylist()
+        return pa.array([value and value.decode("utf-8", "backslashreplace") for value in values], pa.string())
 
 
-def _numbers(cells: pa.Array) -> tuple[np.ndarray, _Mask]:
-    """Cells of any numeric type or of text -> float64, and which are finite numbers."""
-    cells = _decoded(cells)
-    if _is_text(cells.type):
-        cells = _parse_numbers(_texts(cells))
-    if not pt.is_float64(cells.type):
-        cells = cells.cast(pa.float64(), safe=False)
-    values = (cells.fill_null(np.nan) if cells.null_count else cells).to_numpy()
+def _numbers(column: pa.Array) -> tuple[np.ndarray, _Mask]:
+    """Convert numbers of any type, or as text, to float64; return them and which are finite."""
+    column = _decoded(column)
+    if _is_text(column.type):
+        column = _parse_numbers(_texts(column))
+    if not pt.is_float64(column.type):
+        column = column.cast(pa.float64(), safe=False)
+    values = (column.fill_null(np.nan) if column.null_count else column).to_numpy()
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum()):  # one cheap pass: what is not finite stays so in a sum
+        if np.isfinite(values.sum()):  # one cheap pass: the sum is finite only if all values are
             return values, None
     finite = np.isfinite(values)
     return values, None if finite.all() else finite
 
 
-def _parse_numbers(cells: pa.Array) -> pa.Array:
-    """Strings -> float64, null where one is no number."""
+def _parse_numbers(column: pa.Array) -> pa.Array:
+    """Convert strings to float64, and to null where one is no number."""
     try:
-        return cells.cast(pa.float64())
+        return column.cast(pa.float64())
     except pa.ArrowInvalid:
-        cells = pc.utf8_trim_whitespace(cells)
-        cells = pc.if_else(pc.match_substring_regex(cells, _NUMBER), cells, pa.scalar(None, pa.string()))
-        cells = pc.utf8_ltrim(cells, "+")
+        column = pc.utf8_trim_whitespace(column)
+        column = pc.if_else(pc.match_substring_regex(column, _NUMBER), column, pa.scalar(None, pa.string()))
+        column = pc.utf8_ltrim(column, "+")
     try:
-        return cells.cast(pa.float64())
+        return column.cast(pa.float64())
     except pa.ArrowInvalid:  # such as 1e999
-        return pa.array([None if cell is None else float(cell) for cell in cells.to_pylist()], pa.float64())
+        return pa.array([None if text is None else float(text) for text in column.to_pylist()], pa.float64())
 
 
-def _whole_numbers(cells: pa.Array) -> tuple[np.ndarray, _Mask]:
-    """Cells of any numeric type or of text -> int64, and which are whole numbers."""
-    cells = _decoded(cells)
-    if pt.is_signed_integer(cells.type) and not cells.null_count:
-        return cells.cast(pa.int64()).to_numpy(), None
-    values, _ = _numbers(cells)
+def _whole_numbers(column: pa.Array) -> tuple[np.ndarray, _Mask]:
+    """Convert whole numbers of any type, or as text, to int64; return them and which are whole numbers."""
+    column = _decoded(column)
+    if pt.is_signed_integer(column.type) and not column.null_count:
+        return column.cast(pa.int64()).to_numpy(), None
+    values, _ = _numbers(column)
     whole = (np.abs(values) <= _EXACT) & (np.floor(values) == values)
     return np.where(whole, values, 0).astype(np.int64), None if whole.all() else whole
 
 
-def _occupancy(cells: pa.Array) -> np.ndarray:
-    """Cells of 0 and 1, counts, booleans, or yes and no -> int8: 1 occupied, 0 not, -1 null or senseless."""
-    if pt.is_null(cells.type):
-        return np.full(len(cells), -1, np.int8)
-    if pt.is_boolean(cells.type):
-        cells = cells.cast(pa.int8())
-    if pt.is_int8(cells.type) and not cells.null_count:
-        flags = cells.to_numpy()
+def _occupancy(column: pa.Array) -> np.ndarray:
+    """Convert 0 and 1, counts, booleans, or yes and no to int8: 1 occupied, 0 not, -1 null or invalid."""
+    if pt.is_null(column.type):
+        return np.full(len(column), -1, np.int8)
+    if pt.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if pt.is_int8(column.type) and not column.null_count:
+        flags = column.to_numpy()
         if len(flags) and flags.min() >= 0 and flags.max() <= 1:
             return flags
-    if not _is_text(_decoded(cells).type):
-        return _sign(_numbers(cells)[0])
-    encoded = cells if pt.is_dictionary(cells.type) else cells.dictionary_encode()  # few words, many cells
+    if not _is_text(_decoded(column).type):
+        return _sign(_numbers(column)[0])
+    encoded = column if pt.is_dictionary(column.type) else column.dictionary_encode()  # few words, many column
     words = [_FLAGS.get((word or "").strip().lower(), word) for word in _texts(encoded.dictionary).to_pylist()]
     meaning = np.append(_sign(_numbers(pa.array(words, pa.string()))[0]), np.int8(-1))
     return meaning[_indices(encoded, len(words))]
 
 
 def _sign(values: np.ndarray) -> np.ndarray:
+    """Return 1 for positive values, 0 for zero and -1 for others."""
     return np.where((values >= 0) & np.isfinite(values), values > 0, -1).astype(np.int8)
 
 
-def _vehicle_codes(cells: pa.Array) -> tuple[np.ndarray, list[str], _Mask]:
-    """Cells that name vehicles, text or numbers -> codes (int32), the names by code, and which cells have a name."""
-    if not pt.is_dictionary(cells.type):
-        cells = (_texts(cells) if _is_text(cells.type) else cells).dictionary_encode()
+def _vehicle_codes(column: pa.Array) -> tuple[np.ndarray, list[str], _Mask]:
+    """Convert names of vehicles, text or numbers; return codes (int32), the names by code, and which have a name."""
+    if not pt.is_dictionary(column.type):
+        column = (_texts(column) if _is_text(column.type) else column).dictionary_encode()
     codes: dict[str, int] = {}
-    of_value = [codes.setdefault(name, len(codes)) if name else -1 for name in _names(cells.dictionary)]
-    if len(codes) == len(of_value) and not cells.indices.null_count:  # the usual case: each value is another name
-        return _indices(cells), list(codes), None
-    found = np.array([*of_value, -1], np.int32)[_indices(cells, len(of_value))]
+    of_value = [codes.setdefault(name, len(codes)) if name else -1 for name in _names(column.dictionary)]
+    if len(codes) == len(of_value) and not column.indices.null_count:  # the usual case: each value is another name
+        return _indices(column), list(codes), None
+    found = np.array([*of_value, -1], np.int32)[_indices(column, len(of_value))]
     named = found >= 0
     return found, list(codes), None if named.all() else named
 
 
 def _names(values: pa.Array) -> list[str]:
-    """Distinct values as vehicles' names, the empty string for what is none."""
+    """Return distinct values as vehicles' names, the empty string for a value that is none."""
     if _is_text(values.type):
         return [(name or "").strip() for name in _texts(values).to_pylist()]
-    cells = values.to_pylist()
-    if pt.is_floating(values.type) or pt.is_decimal(values.type):  # which whole numbers become where some are missing
-        cells = [cell if cell is None or not isfinite(cell) or cell != int(cell) else int(cell) for cell in cells]
-    return ["" if cell is None or (isinstance(cell, float) and not isfinite(cell)) else str(cell) for cell in cells]
+    names = values.to_pylist()
+    if pt.is_floating(values.type) or pt.is_decimal(values.type):  # integers, where some are missing, become floats
+        names = [name if name is None or not isfinite(name) or name != int(name) else int(name) for name in names]
+    return ["" if name is None or (isinstance(name, float) and not isfinite(name)) else str(name) for name in names]
 
 
-def _indices(cells: pa.DictionaryArray, null: int = 0) -> np.ndarray:
-    """Positions in a dictionary, int32, `null` for what is null."""
-    indices = cells.indices.cast(pa.int32())
+def _indices(column: pa.DictionaryArray, null: int = 0) -> np.ndarray:
+    """Return positions in a dictionary, int32, and `null` for null values."""
+    indices = column.indices.cast(pa.int32())
     return (indices.fill_null(null) if indices.null_count else indices).to_numpy()
 
 
-def _times(cells: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.ndarray, _Mask, _Mask]:
-    """Cells of times -> microseconds UTC, which cells are times, and which of these exist: the clocks skip some.
+def _times(column: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.ndarray, _Mask, _Mask]:
+    """Convert times; return microseconds since 1970 UTC, which are times, and which of these the clocks do not skip.
 
-    Timestamps of any unit, dates (their midnight) and text; with a unit (s, ms, us, ns) numbers, as such or as text.
-    What has neither zone nor offset is local to `zone`.
+    These are timestamps of any unit, dates (their midnight) and text; with a unit (s, ms, us, ns) also numbers, or
+    numbers as text. A time without zone or offset is local to `zone`.
     """
-    cells = _decoded(cells)
-    if pt.is_decimal(cells.type):
-        cells = cells.cast(pa.string())
-    if _is_text(cells.type):
-        return _times_of_text(_texts(cells), zone, unit)
-    ok = cells.is_valid().to_numpy(zero_copy_only=False) if cells.null_count else None
-    if pt.is_null(cells.type):
-        return np.zeros(len(cells), np.int64), ok, None
-    if pt.is_date(cells.type):
-        cells = cells.cast(pa.timestamp("s" if pt.is_date32(cells.type) else "ms"))
-    kind = cells.type
+    column = _decoded(column)
+    if pt.is_decimal(column.type):
+        column = column.cast(pa.string())
+    if _is_text(column.type):
+        return _times_of_text(_texts(column), zone, unit)
+    ok = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
+    if pt.is_null(column.type):
+        return np.zeros(len(column), np.int64), ok, None
+    if pt.is_date(column.type):
+        column = column.cast(pa.timestamp("s" if pt.is_date32(column.type) else "ms"))
+    kind = column.type
     if pt.is_timestamp(kind):
-        unit, cells = kind.unit, cells.view(pa.int64())
+        unit, column = kind.unit, column.view(pa.int64())
     elif pt.is_uint64(kind):
-        cells = pc.min_element_wise(cells, pa.scalar(2**63 - 1, pa.uint64()))
-    cells = cells.cast(pa.float64() if pt.is_floating(kind) else pa.int64())
-    values = (cells.fill_null(0) if cells.null_count else cells).to_numpy()
+        column = pc.min_element_wise(column, pa.scalar(2**63 - 1, pa.uint64()))
+    column = column.cast(pa.float64() if pt.is_floating(kind) else pa.int64())
+    values = (column.fill_null(0) if column.null_count else column).to_numpy()
     if pt.is_floating(kind) and not np.isfinite(values).all():
         ok = _all_of([ok, np.isfinite(values)])
     us = values if unit == "us" and not pt.is_floating(kind) else to_microseconds(values, unit or "s")
@@ -227,64 +234,55 @@ def _times(cells: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.n
     return us, ok, None if exists.all() else exists
 
 
-def _times_of_text(cells: pa.Array, zone: tzinfo, unit: str | None) -> tuple[np.ndarray, _Mask, _Mask]:
+def _times_of_text(column: pa.Array, zone: tzinfo, unit: str | None) -> tuple[np.ndarray, _Mask, _Mask]:
+    """Convert times written as text, as `_times` does."""
     if unit is not None:
-        us, ok = _numbers_as_times(cells, unit)
+        us, ok = _numbers_as_times(column, unit)
         return us, None if ok.all() else ok, None
-    us, exists, skipped = parse_times(cells, zone)
+    us, exists, skipped = parse_times(column, zone)
     ok = exists | skipped
     return us, None if ok.all() else ok, ~skipped if skipped.any() else None
 
 
-def _numbers_as_times(cells: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers as strings, since 1970 in a unit -> microseconds, digit for digit, and which cells are numbers."""
-    cells = pc.utf8_trim_whitespace(cells)
-    us = np.zeros(len(cells), np.int64)
-    whole = pc.match_substring_regex(cells, _WHOLE).fill_null(False).to_numpy(zero_copy_only=False)
-    us[whole] = to_microseconds(cells.filter(pa.array(whole)).cast(pa.int64()).to_numpy(), unit)
+def _numbers_as_times(column: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """Convert numbers as strings, since 1970 in a unit, exactly; return microseconds and which are numbers."""
+    column = pc.utf8_trim_whitespace(column)
+    us = np.zeros(len(column), np.int64)
+    whole = pc.match_substring_regex(column, _WHOLE).fill_null(False).to_numpy(zero_copy_only=False)
+    us[whole] = to_microseconds(column.filter(pa.array(whole)).cast(pa.int64()).to_numpy(), unit)
     if whole.all():
         return us, whole
-    parts = pc.extract_regex(cells, _FRACTIONAL)
+    parts = pc.extract_regex(column, _FRACTIONAL)
     fractional = parts.is_valid().to_numpy(zero_copy_only=False)
     parts = parts.drop_null()
     millionths = pc.utf8_rpad(parts.field("digits"), 6, "0").cast(pa.int64()).to_numpy()
     finer = {"s": millionths, "ms": millionths // 1_000}.get(unit, 0)
     us[fractional] = to_microseconds(parts.field("whole").cast(pa.int64()).to_numpy(), unit) + finer
     ok = whole | fractional
-    rest = np.flatnonzero(~ok)  # negative fractions, powers of ten, more than 18 digits, and what is no number
-    for i, cell in zip(rest.tolist(), cells.take(pa.array(rest)).to_pylist(), strict=True):
-        if cell is not None and _is_number(cell):
-            us[i] = min(max(floor(Fraction(Decimal(cell)) * _A_UNIT_US[unit]), -FAR_US), FAR_US)
+    rest = np.flatnonzero(~ok)  # negative fractions, powers of ten, more than 18 digits, and other texts
+    for i, text in zip(rest.tolist(), column.take(pa.array(rest)).to_pylist(), strict=True):
+        if text is not None and _is_number(text):
+            us[i] = floor_time(Fraction(Decimal(text)) * UNIT_US[unit])
             ok[i] = True
     return us, ok
 
 
-def _count_units(cells: pa.Array | pa.ChunkedArray) -> Counter[str]:
-    """Of cells that are numbers, or numbers as text: how many are a time from 2000 to a day from now in each unit."""
-    values, _ = _numbers(cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells)
-    latest = int(time.time()) * SECOND_US + DAY_US
-    return Counter(
-        {
-            unit: int(np.count_nonzero((values >= EARLIEST_US / float(us)) & (values < latest / float(us))))
-            for unit, us in _A_UNIT_US.items()
-        }
-    )
-
-
-def _best_unit(counts: Counter[str]) -> str:
-    """The unit in which most are times; seconds in a tie."""
-    return max(UNITS, key=lambda unit: counts[unit])
+def _count_units(column: pa.Array | pa.ChunkedArray) -> Counter[str]:
+    """Count the plausible times in each unit of a column of numbers, or of numbers as text."""
+    values, _ = _numbers(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+    return count_units(values)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
+    """Say whether a type is bytes."""
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
 
 
-def _shown(cells: pa.Array) -> str:
-    """Cells as a text for people, also those that Python has no value for, such as times beyond the year 9999."""
-    return " ".join(_decoded(cells).to_string().strip("[]\n ").split())
+def _shown(column: pa.Array) -> str:
+    """Return values as a text for people, even where Python has no such values, as for times beyond the year 9999."""
+    return " ".join(_decoded(column).to_string().strip("[]\n ").split())
 
 
-def _decoded(cells: pa.Array) -> pa.Array:
-    """Cells without their dictionary."""
-    return cells.dictionary_decode() if pt.is_dictionary(cells.type) else cells
+def _decoded(column: pa.Array) -> pa.Array:
+    """Return a column without its dictionary."""
+    return column.dictionary_decode() if pt.is_dictionary(column.type) else column

@@ -1,4 +1,4 @@
-"""Which of a table's columns is what: as the city's feed names them, or by usual names."""
+"""Find the columns of a table's fields, as the city's feed names them or by usual names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KINDS: dict[type[Records], tuple[str, ...]] = {
 _OCCUPIED = "occupied"  # may be missing
 _TIMES = ("time", "pickup_time", "dropoff_time")
 
-# Usual names, without blanks, underscores, dashes and capitals; a later group counts where an earlier one has none.
+# Usual names as `_plain_name` writes them; a later group counts only where a table has no name of an earlier one.
 _LON, _LAT = (("lon", "lng", "long", "longitude"), ("x",)), (("lat", "latitude"), ("y",))
 _TIME = ("time", "timestamp", "datetime", "gpstime", "recordtime", "unixtime", "epoch"), ("ts", "t", "date")
 _ZONE = (("zone", "zoneid", "locationid"),)
@@ -43,26 +43,26 @@ for _end, _starts in (
 
 @dataclass(frozen=True)
 class _Layout:
-    """The kind of a table's records, and the position of the column of each of its fields."""
+    """The kind of a table's records, and the position of each field's column."""
 
     kind: type[Records]
     columns: dict[str, int]
 
 
 def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
-    """Which columns make which kind of records: those that the city's feed names, the others by usual names.
+    """Find the columns that the city's feed names, and the others by usual names.
 
-    Raises InputError where columns are missing or several could be the same, with what to write in the configuration.
+    Raises InputError, with what to write in the configuration, where columns are missing or several fit one field.
     """
     named = {field: name for field, name in city.feed.columns if name is not None}
     found = {field: [i for i, one in enumerate(names) if one.strip() == name.strip()] for field, name in named.items()}
-    for field, places in found.items():
-        if not places:
+    for field, positions in found.items():
+        if not positions:
             raise InputError(
                 f"{path} has no column {named[field]!r}, which {_table(city)} names as its {field}; its columns are "
                 f"{_listed(names)}"
             )
-    taken = {i for places in found.values() for i in places}
+    taken = {i for positions in found.values() for i in positions}
     found |= {field: _usual_columns(names, field, taken) for field in _USUAL_NAMES if field not in found}
     kinds = [kind for kind in _KINDS if set(named) <= {*_KINDS[kind], *_may_be_missing(kind)}] or list(_KINDS)
     kind = max(kinds, key=lambda kind: sum(map(bool, map(found.__getitem__, _KINDS[kind]))) / len(_KINDS[kind]))
@@ -84,32 +84,36 @@ def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
 
 
 def _has_usual_columns(names: Sequence[str], kinds: Iterable[type[Records]] = tuple(_KINDS)) -> bool:
-    """Whether columns of these names make records of one of the kinds without any configuration."""
+    """Say whether columns of these names make records of one of the kinds without any configuration."""
     return any(all(_usual_columns(names, field, set()) for field in _KINDS[kind]) for kind in kinds)
 
 
 def _plain_name(name: str) -> str:
-    """A column's name without blanks, underscores, dashes and capitals."""
+    """Return a column's name without blanks, underscores, dashes and capitals."""
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def _may_be_missing(kind: type[Records]) -> tuple[str, ...]:
+    """Return the fields of a kind of records that a table need not have."""
     return (_OCCUPIED,) if kind is Points else ()
 
 
 def _usual_columns(names: Sequence[str], field: str, taken: set[int]) -> list[int]:
+    """Return the positions of the columns that have a usual name of a field and are not taken."""
     plain = [_plain_name(name) for name in names]
     for group in _USUAL_NAMES[field]:
-        if places := [i for i, name in enumerate(plain) if name in group and i not in taken]:
-            return places
+        if positions := [i for i, name in enumerate(plain) if name in group and i not in taken]:
+            return positions
     return []
 
 
 def _listed(names: Sequence[str], limit: int = 60) -> str:
+    """Write names as a list, shortened where there are many or long ones."""
     names = [name for name in names if name]
     shown = [repr(name if len(name) <= 40 else name[:40] + "...") for name in names[:limit]]
     return (", ".join(shown) or "none") + (", ..." if len(names) > limit else "")
 
 
 def _table(city: City) -> str:
+    """Return the name of the city's table of column names in the configuration."""
     return f"[cities.{city.name or 'NAME'}.feed.columns]"

@@ -1,4 +1,4 @@
-"""CSV files as they come: how one is written, and its columns block by block, whatever single rows are like."""
+"""Read CSV files: their dialect, and their columns block by block, however odd single rows are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trafficcast.errors import InputError
 from trafficcast.records.sources import Source, reading
 
 _BLOCK_BYTES = 1 << 23
-_LINE_BYTES = 1 << 26  # a longer line is none
+_LINE_BYTES = 1 << 26  # longer lines are refused
 _HEAD_BYTES = 1 << 16
 _SAMPLE_ROWS = 100
 _DELIMITERS = ",;\t|"
@@ -29,7 +29,7 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How a CSV file is written: `names` of its columns, the bytes before its first row, and some of its rows.
+    """How a CSV file is written: delimiter, names of the columns, bytes before the first row, and some rows.
 
     Columns beyond the header, which are empty where lines end with delimiters, have no names.
     """
@@ -40,13 +40,13 @@ class _Dialect:
     sample: list[list[str]]
 
     def fits(self, row: list[str]) -> bool:
-        """Whether a row has a field for each name, and none but empty ones beyond them."""
+        """Say whether a row has a field for each name, and only empty ones beyond them."""
         named = max((i + 1 for i, name in enumerate(self.names) if name), default=0)
         return len(row) >= named and not "".join(row[named:]).strip()
 
 
 def _csv_dialect(head: bytes) -> _Dialect:
-    """How a CSV text that begins so is written: with the delimiter that most rows agree on, and a header."""
+    """Find the dialect of a CSV text by its first bytes: a header, and the delimiter that most rows agree on."""
     lines = head.splitlines(keepends=True)
     if len(lines) > 1 and len(head) >= 4096:
         lines.pop()  # it may have been cut
@@ -55,8 +55,8 @@ def _csv_dialect(head: bytes) -> _Dialect:
     blank = next((i for i, line in enumerate(text) if line.strip()), len(text))
     found = []
     for delimiter in _DELIMITERS:
-        names, taken, sample = _sample(text[blank:], delimiter)
-        dialect = _Dialect(delimiter, names, sum(map(len, lines[: blank + taken])), sample)
+        names, header_lines, sample = _sample(text[blank:], delimiter)
+        dialect = _Dialect(delimiter, names, sum(map(len, lines[: blank + header_lines])), sample)
         widths = Counter(len(row) for row in sample if dialect.fits(row))
         width = max(widths, key=lambda width: widths[width], default=len(names))
         names.extend([""] * (width - len(names)))
@@ -65,40 +65,40 @@ def _csv_dialect(head: bytes) -> _Dialect:
 
 
 def _without_header(dialect: _Dialect, head: bytes) -> _Dialect:
-    """The dialect of a text whose first row is no header; its columns are named "0", "1", ..."""
+    """Return the dialect of a text whose first row is no header; its columns are named "0", "1", ..."""
     start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     names = [str(i) for i in range(len(dialect.names))]
     return _Dialect(dialect.delimiter, names, start, [dialect.names, *dialect.sample])
 
 
 def _sample(text: list[str], delimiter: str) -> tuple[list[str], int, list[list[str]]]:
-    """The fields of the first row, how many lines it takes, and some rows after it."""
+    """Return the fields of the first row, the number of its lines, and some rows after it."""
     rows = csv.reader(text, delimiter=delimiter)
     names: list[str] = []
     sample: list[list[str]] = []
-    taken = 0
+    header_lines = 0
     try:
         names = [name.strip() for name in next(rows, [])]
-        taken = rows.line_num
+        header_lines = rows.line_num
         while len(sample) < _SAMPLE_ROWS:
             if row := next(rows):
                 sample.append(row)
-    except (StopIteration, csv.Error):  # csv.Error: no CSV from here on, as the reader will tell
-        return names, taken, sample
-    return names, taken, sample
+    except (StopIteration, csv.Error):  # csv.Error: the rest is no CSV, which the reader reports
+        pass
+    return names, header_lines, sample
 
 
 def _csv_tables(
     source: Source, dialect: _Dialect, columns: dict[str, int], types: dict[str, pa.DataType] | None = None
 ) -> Iterator[tuple[pa.Table, int]]:
-    """Columns of a CSV file, by their positions, block by block, and how many rows of each have not the right fields.
+    """Yield columns of a CSV file, by their positions, block by block, and the number of bad rows of each block.
 
-    Columns have the given names, and `types` in the blocks where every cell can be read so; in others, and without
+    Columns have the given names, and `types` in the blocks where every value can be read so; in others, and without
     types, they are text. Raises InputError where the file cannot be read.
     """
     typed = None if types is None else {str(i): types[name] for name, i in columns.items()}
     plain = {str(i): pa.string() for i in columns.values()}
-    hexadecimal = typed is not None and pa.int64() in typed.values()  # would be read by Arrow
+    hexadecimal = typed is not None and pa.int64() in typed.values()  # Arrow would read hexadecimal numbers
     failures = 0
     for block in map(_as_utf8, _text_blocks(source, dialect.start, quotes=True)):
         found = None
@@ -116,7 +116,7 @@ def _csv_tables(
 
 
 def _parse(block: bytes, dialect: _Dialect, types: dict[str, pa.DataType]) -> tuple[pa.Table, int] | None:
-    """As `_read`; None where a cell cannot be read as its type, or lines are lost in quotes that are never closed."""
+    """Read a block as `_read` does; return None where a value is not of its type, or unclosed quotes swallow lines."""
     try:
         table, bad = _read(block, dialect, types)
     except pa.ArrowInvalid:
@@ -126,14 +126,14 @@ def _parse(block: bytes, dialect: _Dialect, types: dict[str, pa.DataType]) -> tu
 
 
 def _read(block: bytes, dialect: _Dialect, types: dict[str, pa.DataType]) -> tuple[pa.Table, int]:
-    """The columns of these names (positions) and types, and how many rows have too few or too many fields."""
+    """Return the columns of these names (positions) and types, and the number of rows that do not fit."""
     odd: list[str] = []
 
     def set_aside(row: Any) -> str:
         odd.append(row.text)
         return "skip"
 
-    if not block.strip(b"\r\n"):  # which Arrow refuses
+    if not block.strip(b"\r\n"):  # Arrow refuses it
         return pa.table({name: pa.array([], kind) for name, kind in types.items()}), 0
     names = [str(i) for i in range(len(dialect.names))]
     table = arrow_csv.read_csv(
@@ -144,13 +144,13 @@ def _read(block: bytes, dialect: _Dialect, types: dict[str, pa.DataType]) -> tup
     )
     rows = [row for text in odd if dialect.fits(row := _fields([text], dialect))]
     if rows:
-        cells = pa.table([pa.array([row[int(name)] for row in rows]) for name in types], list(types))
-        table = pa.concat_tables([table, cells.cast(table.schema)])
+        fitting = pa.table([pa.array([row[int(name)] for row in rows]) for name in types], list(types))
+        table = pa.concat_tables([table, fitting.cast(table.schema)])
     return table, len(odd) - len(rows)
 
 
 def _as_utf8(block: bytes) -> bytes:
-    """A text of which odd bytes are written as `\\xff`, so that they stop nothing and stay what they are."""
+    r"""Return a text in which bytes that are no UTF-8 are written as `\xff`."""
     try:
         block.isascii() or block.decode()
     except UnicodeDecodeError:
@@ -159,7 +159,7 @@ def _as_utf8(block: bytes) -> bytes:
 
 
 def _mend(block: bytes, dialect: _Dialect) -> tuple[bytes, int]:
-    """A block without the lines whose quotes make no row, neither alone nor with lines after them, and their number."""
+    """Return a block without the lines whose quotes make no row, alone or with lines after them, and their number."""
     lines = [line for line in _NEWLINE.split(block) if line]
     good: list[bytes] = []
     bad = i = 0
@@ -180,7 +180,7 @@ def _mend(block: bytes, dialect: _Dialect) -> tuple[bytes, int]:
 
 
 def _fields(lines: list[str], dialect: _Dialect) -> list[str]:
-    """The fields of the one row that lines make; none where they make no row, or several."""
+    """Return the fields of the one row that lines make; none where they make no row, or several."""
     try:
         rows = list(csv.reader(lines, delimiter=dialect.delimiter, strict=True))
     except csv.Error:
@@ -189,9 +189,9 @@ def _fields(lines: list[str], dialect: _Dialect) -> list[str]:
 
 
 def _text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterator[bytes]:
-    """A text from a byte on in blocks of whole lines, not cut within `quotes` where that can be helped.
+    """Yield a text from a byte on in blocks of whole lines, cut outside of quotes where possible.
 
-    Raises InputError where it cannot be read, and for a line that no text has.
+    Raises InputError where it cannot be read, and for a line that is too long for a text.
     """
     with source.open() as stream:
         stream.read(start)
@@ -201,7 +201,7 @@ def _text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterat
             cut = last = _last_break(block, len(block))
             if quotes and block.count(b'"', 0, last) % 2:
                 cut = _break_outside_quotes(block, last)
-                if not cut and len(block) > 2 * _BLOCK_BYTES:  # the quote seems never to be closed
+                if not cut and len(block) > 2 * _BLOCK_BYTES:  # the quote is probably never closed
                     cut = last
             if cut:
                 yield block[:cut]
@@ -213,7 +213,7 @@ def _text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterat
 
 
 def _break_outside_quotes(block: bytes, last: int) -> int:
-    """The end of a line, not far before the `last`, before which quotes are even; 0 where there is none."""
+    """Return the end of a line, shortly before the `last`, before which quotes are even; 0 where there is none."""
     end = last
     for _ in range(_LINES_OF_A_ROW):
         end = _last_break(block, max(block.rfind(b'"', 0, end), 0))
@@ -223,5 +223,5 @@ def _break_outside_quotes(block: bytes, last: int) -> int:
 
 
 def _last_break(block: bytes, end: int) -> int:
-    """The end of the last whole line before a place, 0 where there is none."""
+    """Return the end of the last whole line before a position; 0 where there is none."""
     return max(block.rfind(b"\n", 0, end), block.rfind(b"\r", 0, end)) + 1

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line: values by their keys, block by block, whatever single lines are like."""
+"""Read files of one JSON object a line: values by their keys, block by block, however odd single lines are."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from trafficcast.records.sources import Source
 
 
 def _json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataType]) -> Iterator[tuple[pa.Table, int]]:
-    """Values by the names of `keys`, block by block, and how many lines of each are no objects.
+    """Yield the values of `keys`, block by block, and the number of lines of each block that are no objects.
 
-    They have `types` in the blocks where every value can be read so, and in the others are text.
+    Columns have the names of `keys`, and `types` in the blocks where every value can be read so; in others they are
+    text.
     """
     schema = pa.schema({key: types[name] for name, key in keys.items()})
     for block in _text_blocks(source):
@@ -30,7 +31,7 @@ def _json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataT
 
 
 def _parse_json(block: bytes, rows: int, schema: pa.Schema) -> tuple[pa.Table, int] | None:
-    """The fast way; None where a value is not of its type, or not every line is an object."""
+    """Read a block by Arrow; return None where a value is not of its type, or a line is no object."""
     try:
         table = arrow_json.read_json(
             io.BytesIO(block.removeprefix(codecs.BOM_UTF8)),
@@ -44,19 +45,19 @@ def _parse_json(block: bytes, rows: int, schema: pa.Schema) -> tuple[pa.Table, i
 
 
 def _parse_objects(lines: list[bytes], schema: pa.Schema) -> tuple[pa.Table, int]:
-    """The plain way, line by line, to text."""
+    """Read a block line by line, to text."""
     objects = [found for line in lines if (found := _json_object(line)) is not None]
     columns = [pa.array([_as_text(found.get(name)) for found in objects], pa.string()) for name in schema.names]
     return pa.table(columns, names=schema.names), len(lines) - len(objects)
 
 
 def _json_rows(text: bytes) -> list[bytes]:
-    """The lines of a text that are not blank."""
+    """Return the lines of a text that are not blank."""
     return [line for line in _NEWLINE.split(text.removeprefix(codecs.BOM_UTF8)) if line.strip()]
 
 
 def _json_object(line: bytes) -> dict[str, Any] | None:
-    """The object that a line is, None where it is none."""
+    """Return the object of a line; None where it has none."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -65,7 +66,7 @@ def _json_object(line: bytes) -> dict[str, Any] | None:
 
 
 def _as_text(value: Any) -> str | None:
-    """A plain value as text, of which halves of surrogate pairs are no part; None for what is none."""
+    """Return a plain value as text, without halves of surrogate pairs; None for other values."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, bool):

@@ -20,15 +20,43 @@ _NUMBER = re.compile(rb'(^|,)["\s]*[+-]?\d')
 
 
 def recognise(source: Source, head: bytes) -> bool:
-    """Whether a text has such a row and does not begin with a header, in which no field begins as a number does."""
+    """Say whether a text has a row of T-Drive and no header.
+
+    Parameters
+    ----------
+    source
+        A file.
+    head
+        Its first bytes, decompressed.
+
+    Returns
+    -------
+    bool
+        True where a line is a row of T-Drive and a field of the first line begins as a number does.
+    """
     lines = [line for line in head.removeprefix(codecs.BOM_UTF8).splitlines() if line.strip()]
     return bool(lines and _NUMBER.search(lines[0])) and any(map(_is_row, lines))
 
 
 def read(source: Source, city: City) -> Iterator[Batch]:
-    """Read the file of a taxi, or of several, whose times are local.
+    """Read the file of one or more taxis, whose times are local.
 
-    Raises InputError where it cannot be read or no row is T-Drive's.
+    Parameters
+    ----------
+    source
+        A file of the format.
+    city
+        The city whose records they are.
+
+    Yields
+    ------
+    Batch
+        Records in parts of the file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is not of the format.
     """
     mark = len(codecs.BOM_UTF8)
     start = mark if source.head(mark) == codecs.BOM_UTF8 else 0
@@ -37,6 +65,7 @@ def read(source: Source, city: City) -> Iterator[Batch]:
 
 
 def _is_row(line: bytes) -> bool:
+    """Say whether a line is a row of T-Drive."""
     found = _ROW.fullmatch(line)
-    # Rows of latitude, longitude, which people make of these, are not for this reader: their columns must be named.
+    # Rows of latitude, longitude, which people make of T-Drive's, need a configuration that names their columns.
     return found is not None and abs(float(found[1])) <= 180 and abs(float(found[2])) <= 90

@@ -1,4 +1,4 @@
-"""New York's TLC: yellow, green and for-hire trips, CSV or Parquet, whose columns have changed names over the years.
+"""New York's TLC: yellow, green and for-hire trips, CSV or Parquet, under the column names of all years.
 
 Until mid-2016 trips have longitudes and latitudes, since then zone ids; their times are local.
 """
@@ -15,24 +15,55 @@ from trafficcast.records.readers.table import _parquet_names, _read_csv, _read_p
 from trafficcast.records.records import Batch, Trips, ZoneTrips
 from trafficcast.records.sources import Source
 
-# Of yellow trips, green ones, yellow ones until 2009, and yellow ones until 2014 and all for hire.
+# Of yellow trips, of green ones, of yellow ones until 2009, and of yellow ones until 2014 and all for-hire trips.
 _PICKUP_TIMES = {"tpeppickupdatetime", "lpeppickupdatetime", "trippickupdatetime", "pickupdatetime"}
 
 
 def recognise(source: Source, head: bytes) -> bool:
-    """Whether a table has a column named as TLC names the time of the pick-up, and the others of trips."""
+    """Say whether a table has TLC's column of the pick-up time, and the other columns of trips.
+
+    Parameters
+    ----------
+    source
+        A file.
+    head
+        Its first bytes, decompressed.
+
+    Returns
+    -------
+    bool
+        True where a table has the columns of trips, under names of TLC.
+    """
     names: list[str] = []
     try:
         if _recognise_parquet(source, head):
             names = _parquet_names(source)
         elif b"\0" not in head:
             names = _csv_dialect(head).names
-    except InputError:  # of damaged Parquet, as its reader will tell
+    except InputError:  # damaged Parquet, which its reader reports
         return False
     return not _PICKUP_TIMES.isdisjoint(map(_plain_name, names)) and _has_usual_columns(names, (Trips, ZoneTrips))
 
 
 def read(source: Source, city: City) -> Iterator[Batch]:
-    """Read a file of trips. Raises InputError where it cannot be read, columns are not found, or no row is a trip."""
+    """Read a file of trips.
+
+    Parameters
+    ----------
+    source
+        A file of the format.
+    city
+        The city whose records they are.
+
+    Yields
+    ------
+    Batch
+        Records in parts of the file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is not of the format.
+    """
     is_parquet = _recognise_parquet(source, source.head(4))
     yield from (_read_parquet if is_parquet else _read_csv)(source, city)
