@@ -13,7 +13,7 @@ import numpy as np
 from trafficcast.alerts.book import COLUMNS, Alert
 from trafficcast.alerts.findings import Finding
 from trafficcast.errors import InputError
-from trafficcast.ingest.record_store import why_not
+from trafficcast.ingestion.record_store import why_not
 
 _WAIT_SECONDS = 0.5  # for a writer: the page is to be drawn within a second
 _MOST = 500

@@ -6,7 +6,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
+from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
 
 # Sky blue and vermilion of Okabe & Ito and grey: told apart whatever one's colour vision, on light and dark pages.
 _COLOURS = {OBSERVED: "#56b4e9", PARTIAL: "#d55e00", MISSING: "#7d7d7d"}

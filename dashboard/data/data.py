@@ -44,7 +44,7 @@ from dashboard.reads.places import record_picture, records_stamp
 from dashboard.reads.stamps import stamp
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
+from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
 from trafficcast.quality.point_density import MUCH_OUTSIDE
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import Slots

@@ -12,7 +12,7 @@ import pandas as pd
 from dashboard.page.labels import one_line
 from trafficcast.config.city import City
 
-_FOLDER, _REASON = "quarantine", ".reason.txt"  # as trafficcast/ingest/inbox.py writes them
+_FOLDER, _REASON = "quarantine", ".reason.txt"  # as trafficcast/ingestion/inbox.py writes them
 _MOST_FILES = 200
 _LONGEST_REASON = 2000  # characters
 

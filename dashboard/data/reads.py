@@ -11,7 +11,7 @@ from dashboard.reads.stamps import Stamp, stamp
 from dashboard.reads.stores import identity
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import Slots, read_slots

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from trafficcast.config.city import City
-from trafficcast.ingest.quality_report import MISSING, OBSERVED, PARTIAL
+from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
 from trafficcast.stores.flows import UNKNOWN, Slots
 
 _DAY = np.timedelta64(1, "D")

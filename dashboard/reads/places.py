@@ -13,7 +13,7 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
 from trafficcast.geography.areas import Area, city_areas
-from trafficcast.ingest.record_store import RecordStore, State
+from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.quality.point_density import png_uri, point_counts, shade_levels
 
 

@@ -29,7 +29,7 @@ from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.model import Model, build, publish_model
 from trafficcast.forecasting.windows import window_starts
-from trafficcast.ingest.ingest import ingest
+from trafficcast.ingestion.ingest import ingest
 from trafficcast.progress import track
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset

@@ -33,9 +33,9 @@ def ingest(
     Without PATH, and with --watch, a folder is an inbox: each new file is taken once it is whole, and one that cannot
     be read moves to its quarantine/, with the reason beside it.
     """
-    from trafficcast.ingest.inbox import take_inbox
-    from trafficcast.ingest.inbox import watch as run_watch
-    from trafficcast.ingest.ingest import ingest as run
+    from trafficcast.ingestion.inbox import take_inbox
+    from trafficcast.ingestion.inbox import watch as run_watch
+    from trafficcast.ingestion.ingest import ingest as run
 
     city, stores = chosen.city, chosen.stores
     if location is not None and not watch:

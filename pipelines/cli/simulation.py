@@ -82,7 +82,7 @@ def _simulated(
 def _demonstrate(stores: CityStores) -> dict[str, Any]:
     """Run the demo up to the dashboard and return the replay's summary; a second run simulates nothing anew."""
     from pipelines.service.replay import replay
-    from trafficcast.ingest.ingest import ingest
+    from trafficcast.ingestion.ingest import ingest
 
     city, records = stores.city, stores.folder / "simulated"
     if not records.exists():

@@ -15,8 +15,8 @@ from filelock import Timeout
 from trafficcast.files import remove_temporaries, writer_lock
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
-from trafficcast.ingest.ingest import rebuild_day
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion.ingest import rebuild_day
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DamagedFile

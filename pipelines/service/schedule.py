@@ -43,7 +43,7 @@ from trafficcast.errors import InputError, JobError
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.publish import JOB
 from trafficcast.geography.areas import city_areas
-from trafficcast.ingest.inbox import take_inbox
+from trafficcast.ingestion.inbox import take_inbox
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DamagedFile

@@ -23,9 +23,9 @@ import xarray as xr
 from pipelines.cli.serving import _streamlit
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config, load_config
-from trafficcast.ingest.merging import _merge_hours
-from trafficcast.ingest.record_store import RecordStore
-from trafficcast.ingest.threads import _threads
+from trafficcast.ingestion.merging import _merge_hours
+from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.ingestion.threads import _threads
 from trafficcast.records.readers import find_records
 from trafficcast.records.screening import Screen
 from trafficcast.stores.city_stores import CityStores

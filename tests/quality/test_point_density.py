@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trafficcast.config.city import City
-from trafficcast.ingest.record_store import RecordStore, State
+from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.quality import point_density
 from trafficcast.quality.point_density import (
     PointDensity,

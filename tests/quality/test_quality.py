@@ -16,8 +16,8 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError
 from trafficcast.files import json_text
-from trafficcast.ingest.ingest import ingest
-from trafficcast.ingest.record_store import RecordStore, State
+from trafficcast.ingestion.ingest import ingest
+from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.quality.quality import quality, summary
 from trafficcast.records import readers
 from trafficcast.records.readers import _Format

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from trafficcast.config.city import City
-from trafficcast.ingest.counting import TOTALS
-from trafficcast.ingest.quality_report import SlotSeries, counters, slot_report
+from trafficcast.ingestion.counting import TOTALS
+from trafficcast.ingestion.quality_report import SlotSeries, counters, slot_report
 from trafficcast.quality.point_density import PointDensity, _add_to_raster, _suggested_box
 from trafficcast.quality.quality_page import _page
 from trafficcast.quality.slot_calendar import _calendar, _per_slot

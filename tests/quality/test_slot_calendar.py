@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trafficcast.config.city import City
-from trafficcast.ingest.quality_report import SlotSeries, _gaps, slot_report
-from trafficcast.ingest.record_store import SourceFacts
+from trafficcast.ingestion.quality_report import SlotSeries, _gaps, slot_report
+from trafficcast.ingestion.record_store import SourceFacts
 from trafficcast.quality.point_density import PointDensity, _suggested_box
 from trafficcast.quality.slot_calendar import _calendar, _per_file, _per_slot
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.ingest.ingest import ingest
+from trafficcast.ingestion.ingest import ingest
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
 from trafficcast.taxibj.files import export_taxibj, read_windows

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from trafficcast.ingest import hour_files, staging
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion import hour_files, staging
+from trafficcast.ingestion.record_store import RecordStore
 
 
 def no_space(*_: object, **__: object) -> Any:
@@ -43,7 +43,7 @@ def fill_staging(patch: pytest.MonkeyPatch) -> None:
 
 
 def fill_database(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("trafficcast.ingest.record_store._slot_row", full)
+    patch.setattr("trafficcast.ingestion.record_store._slot_row", full)
 
 
 @pytest.mark.parametrize("fill", [fill_files, fill_staging, fill_database])

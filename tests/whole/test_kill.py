@@ -15,7 +15,7 @@ import pytest
 
 from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.simulator.simulator import simulate
 from trafficcast.stores.city_stores import CityStores
 
@@ -42,13 +42,13 @@ setattr(owner, name, deadly)
 main()
 """
 MOMENTS = {
-    "while hours are written": ("trafficcast.ingest.merging", "module", "_write_hour_file", 20, False),
-    "before the commit": ("trafficcast.ingest.record_store", "module.RecordStore", "commit", 1, False),
-    "after the commit": ("trafficcast.ingest.record_store", "module.RecordStore", "commit", 1, True),
-    "between two days": ("trafficcast.ingest.record_store", "module.RecordStore", "mark_published", 2, False),
+    "while hours are written": ("trafficcast.ingestion.merging", "module", "_write_hour_file", 20, False),
+    "before the commit": ("trafficcast.ingestion.record_store", "module.RecordStore", "commit", 1, False),
+    "after the commit": ("trafficcast.ingestion.record_store", "module.RecordStore", "commit", 1, True),
+    "between two days": ("trafficcast.ingestion.record_store", "module.RecordStore", "mark_published", 2, False),
     "while a day is written": ("trafficcast.files", "module.os", "replace", 1, False),
     "while the report is written": ("trafficcast.files", "module.os", "replace", 3, False),
-    "before the report": ("trafficcast.ingest.ingest", "module", "quality_report", 1, False),
+    "before the report": ("trafficcast.ingestion.ingest", "module", "quality_report", 1, False),
 }
 
 

@@ -21,7 +21,7 @@ from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
-from trafficcast.ingest.ingest import ingest
+from trafficcast.ingestion.ingest import ingest
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.ledger import Ledger, Run

@@ -1,6 +1,6 @@
 """The table `[cities.NAME]` of `config.toml`: a city's box, grid, slots and time zone.
 
-Cells and slots are those of Zhang, Zheng & Qi (AAAI 2017); `trafficcast.ingest.counting` counts by them.
+Cells and slots are those of Zhang, Zheng & Qi (AAAI 2017); `trafficcast.ingestion.counting` counts by them.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from trafficcast.config.city import OUTSIDE, City
 from trafficcast.config.city_toml import city_toml
 from trafficcast.config.feed import Feed
 from trafficcast.geography.cells import box_of, cells_of
-from trafficcast.ingest.record_store import RecordStore, State
+from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.records.records import Records
 from trafficcast.records.screening import ENDS
 

@@ -14,10 +14,10 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import write_text
 from trafficcast.geography.zones import read_zones
-from trafficcast.ingest.counting import TOTALS, Count, merge
-from trafficcast.ingest.merging import count
-from trafficcast.ingest.quality_report import SlotSeries, counters, quality_report, slot_report, stored_slots
-from trafficcast.ingest.record_store import RecordStore, State
+from trafficcast.ingestion.counting import TOTALS, Count, merge
+from trafficcast.ingestion.merging import count
+from trafficcast.ingestion.quality_report import SlotSeries, counters, quality_report, slot_report, stored_slots
+from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.parallel import parallel_map
 from trafficcast.progress import track
 from trafficcast.quality.point_density import _SIZE, PointDensity, _add_to_raster, _outside_box, _suggested_box, ends

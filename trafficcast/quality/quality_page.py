@@ -8,7 +8,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from trafficcast.config.city import City
-from trafficcast.ingest.quality_report import MISSING, PARTIAL
+from trafficcast.ingestion.quality_report import MISSING, PARTIAL
 from trafficcast.quality.point_density import PointDensity, png_uri, shade_levels
 from trafficcast.quality.quality_pictures import (
     _COLOURS,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from trafficcast.config.city import FLOW_KINDS, City
-from trafficcast.ingest.quality_report import LETTERS, MISSING, NOT_ASKED, OBSERVED, PARTIAL
+from trafficcast.ingestion.quality_report import LETTERS, MISSING, NOT_ASKED, OBSERVED, PARTIAL
 from trafficcast.quality.point_density import Box, PointDensity, shade_levels
 
 # Sky blue, vermilion and black of Okabe and Ito, "Color Universal Design" (2008): they can be distinguished with any

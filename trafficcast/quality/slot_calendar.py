@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trafficcast.config.city import CLOCK_CHANGE, DAY, City
-from trafficcast.ingest.quality_report import (
+from trafficcast.ingestion.quality_report import (
     LETTERS,
     MISSING,
     NOT_ASKED,
@@ -16,7 +16,7 @@ from trafficcast.ingest.quality_report import (
     SlotSeries,
     slot_starts,
 )
-from trafficcast.ingest.record_store import SourceFacts
+from trafficcast.ingestion.record_store import SourceFacts
 from trafficcast.records.records import DROP_REASONS
 from trafficcast.stores.flows import UNKNOWN
 

@@ -8,7 +8,7 @@ from typing import Any
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import writer_lock
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.progress import track
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.taxibj.files import (

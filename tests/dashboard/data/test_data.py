@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.data.quality import _quality_file
 from trafficcast.config.settings import load_config
 from trafficcast.files import write_json
-from trafficcast.ingest.quality_report import quality_report
+from trafficcast.ingestion.quality_report import quality_report
 
 SECONDS = 60
 

@@ -21,7 +21,7 @@ from dashboard.data.quality import (
 )
 from trafficcast.errors import InputError
 from trafficcast.files import write_json
-from trafficcast.ingest.quality_report import quality_report
+from trafficcast.ingestion.quality_report import quality_report
 
 GAP = {"start": "2024-05-07T02:00:00+02:00", "end": "2024-05-07T03:00:00+02:00", "partial": 1, "missing": 1}
 

@@ -25,7 +25,7 @@ from pipelines.benchmarks.vmrnn import _naive_cross_scan, _scan_inputs, _vmrnn_r
 from pipelines.cli import main as cli
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.ingest.ingest import ingest
+from trafficcast.ingestion.ingest import ingest
 from trafficcast.nn import vmrnn_b, vmrnn_c
 from trafficcast.nn.cross_scan import cross_scan
 from trafficcast.stores.city_stores import CityStores

@@ -14,8 +14,8 @@ import xarray as xr
 
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
-from trafficcast.ingest.ingest import ingest
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion.ingest import ingest
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.records.readers import find_records
 from trafficcast.simulator.files import _FORMATS
 from trafficcast.simulator.simulator import simulate, truth_file

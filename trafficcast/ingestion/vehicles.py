@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from trafficcast.ingest.counting import Count
+from trafficcast.ingestion.counting import Count
 from trafficcast.records.records import Points, Records
 
 _R = TypeVar("_R", bound=Records)

@@ -16,8 +16,8 @@ import pytest
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.ingest.ingest import ingest
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion.ingest import ingest
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.simulator.simulator import simulate
 from trafficcast.stores.city_stores import CityStores
 

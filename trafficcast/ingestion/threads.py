@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
-from trafficcast.ingest.record_store import RecordStore, SourceFacts, State, _kind_of
-from trafficcast.ingest.staging import _Staging, _staging
+from trafficcast.ingestion.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
+from trafficcast.ingestion.record_store import RecordStore, SourceFacts, State, _kind_of
+from trafficcast.ingestion.staging import _Staging, _staging
 from trafficcast.parallel import parallel_map, prefetch
 from trafficcast.progress import track
 from trafficcast.records.readers import read

@@ -17,10 +17,10 @@ import pytest
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.ingest import inbox as module
-from trafficcast.ingest.inbox import take_inbox
-from trafficcast.ingest.ingest import ingest
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion import inbox as module
+from trafficcast.ingestion.inbox import take_inbox
+from trafficcast.ingestion.ingest import ingest
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.city_stores import CityStores
 
 CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=10, cols=6, timezone="Europe/Rome", name="small")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trafficcast.errors import InputError
-from trafficcast.ingest.hour_files import _read_hour_file, _write_hour_file
+from trafficcast.ingestion.hour_files import _read_hour_file, _write_hour_file
 from trafficcast.records.records import Points, Records, Trips, ZoneTrips
 
 ODD_NAMES = ["", "nan", "None", "1e5", "007", " a ", 'é,"1"', "a=b/c", "two\nlines", "nul\0nul", "出租车", "🚕"]

@@ -10,10 +10,10 @@ import pytest
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest.counting import Count, _count_points, _Slot
-from trafficcast.ingest.hour_files import _read_hour_file, _write_hour_file
-from trafficcast.ingest.merging import _hour_file
-from trafficcast.ingest.record_store import RecordStore, SourceFacts, State, _InboxFile, _kind_of, _with_codes
+from trafficcast.ingestion.counting import Count, _count_points, _Slot
+from trafficcast.ingestion.hour_files import _read_hour_file, _write_hour_file
+from trafficcast.ingestion.merging import _hour_file
+from trafficcast.ingestion.record_store import RecordStore, SourceFacts, State, _InboxFile, _kind_of, _with_codes
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source, find_sources
 
@@ -155,7 +155,7 @@ def test_a_failed_commit_changes_nothing(filled: RecordStore, monkeypatch: pytes
 
     state = filled.load()
     with monkeypatch.context() as patch:
-        patch.setattr("trafficcast.ingest.record_store._slot_row", full)
+        patch.setattr("trafficcast.ingestion.record_store._slot_row", full)
         with pytest.raises(JobError, match="disk is full"):
             added(filled, state, HOUR + 1, points((0, 65, 10.2, 45.2, 1)), "y")
     assert (filled.root / "state.sqlite").read_bytes() == before

@@ -22,13 +22,13 @@ import numpy as np
 from trafficcast import __version__
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest import staging
-from trafficcast.ingest.hour_files import _read_hour_file
-from trafficcast.ingest.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
-from trafficcast.ingest.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of, _with_codes
-from trafficcast.ingest.staging import _Segment, _Staging
-from trafficcast.ingest.threads import _BadSource, _Found, _source_facts
-from trafficcast.ingest.vehicles import _VehicleTable
+from trafficcast.ingestion import staging
+from trafficcast.ingestion.hour_files import _read_hour_file
+from trafficcast.ingestion.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
+from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of, _with_codes
+from trafficcast.ingestion.staging import _Segment, _Staging
+from trafficcast.ingestion.threads import _BadSource, _Found, _source_facts
+from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.progress import track
 from trafficcast.records.readers import read
 from trafficcast.records.records import Points

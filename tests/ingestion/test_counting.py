@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.geography.cells import haversine_m
-from trafficcast.ingest.counting import (
+from trafficcast.ingestion.counting import (
     TOTALS,
     Count,
     _count_points,
@@ -28,7 +28,7 @@ from trafficcast.ingest.counting import (
     _slots_dataset,
     merge,
 )
-from trafficcast.ingest.deduplication import _sort_and_deduplicate
+from trafficcast.ingestion.deduplication import _sort_and_deduplicate
 from trafficcast.records.records import DAY_US, HOUR_US, Points, Trips, ZoneTrips
 from trafficcast.stores.flows import flows_dataset
 

@@ -7,8 +7,8 @@ from itertools import permutations
 import numpy as np
 
 from trafficcast.config.city import City
-from trafficcast.ingest.counting import Count, _count_points
-from trafficcast.ingest.vehicles import _VehicleTable
+from trafficcast.ingestion.counting import Count, _count_points
+from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import Points, ZoneTrips
 
 CITY = City(west=10.0, east=10.5, south=45.0, north=45.5, rows=4, cols=4, timezone="UTC", name="small")

@@ -22,13 +22,13 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import remove_temporaries, write_json, writer_lock
 from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, read_zones
-from trafficcast.ingest.cluster import _Cluster, _cluster
-from trafficcast.ingest.counting import Count, _slots_dataset
-from trafficcast.ingest.merging import _merge_hours, _MergedHours, count
-from trafficcast.ingest.quality_report import quality_report
-from trafficcast.ingest.record_store import _KINDS, RecordStore, SourceFacts, State
-from trafficcast.ingest.threads import _BadSource, _Found, _joined, _Threads, _threads
-from trafficcast.ingest.vehicles import _VehicleTable
+from trafficcast.ingestion.cluster import _Cluster, _cluster
+from trafficcast.ingestion.counting import Count, _slots_dataset
+from trafficcast.ingestion.merging import _merge_hours, _MergedHours, count
+from trafficcast.ingestion.quality_report import quality_report
+from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State
+from trafficcast.ingestion.threads import _BadSource, _Found, _joined, _Threads, _threads
+from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.progress import log, track
 from trafficcast.records.readers import find_records
 from trafficcast.records.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips

@@ -16,9 +16,9 @@ from typing import Any
 
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import write_text
-from trafficcast.ingest.ingest import _ingest_sources, _NothingToCount
-from trafficcast.ingest.record_store import RecordStore, _InboxFile
-from trafficcast.ingest.threads import _Found
+from trafficcast.ingestion.ingest import _ingest_sources, _NothingToCount
+from trafficcast.ingestion.record_store import RecordStore, _InboxFile
+from trafficcast.ingestion.threads import _Found
 from trafficcast.progress import log
 from trafficcast.records.readers import find_records
 from trafficcast.records.sources import UNFINISHED, Source

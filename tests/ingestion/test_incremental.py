@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.errors import InputError
-from trafficcast.ingest.ingest import ingest
-from trafficcast.ingest.record_store import RecordStore
+from trafficcast.ingestion.ingest import ingest
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.export import _every_slot
 

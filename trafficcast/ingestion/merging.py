@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from trafficcast.config.city import City
-from trafficcast.ingest.counting import (
+from trafficcast.ingestion.counting import (
     Count,
     _add_slots,
     _count_points,
@@ -29,9 +29,9 @@ from trafficcast.ingest.counting import (
     _vehicle_ends,
     merge,
 )
-from trafficcast.ingest.deduplication import _sort_and_deduplicate
-from trafficcast.ingest.hour_files import _write_hour_file
-from trafficcast.ingest.record_store import RecordStore, State
+from trafficcast.ingestion.deduplication import _sort_and_deduplicate
+from trafficcast.ingestion.hour_files import _write_hour_file
+from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 
 _HOURS_A_DAY = 24

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trafficcast.ingest.deduplication import _sort_and_deduplicate
+from trafficcast.ingestion.deduplication import _sort_and_deduplicate
 from trafficcast.records.records import Points, Trips, ZoneTrips
 
 Row = tuple[int, int, float, float, int]  # vehicle, time, lon, lat, occupied

@@ -24,9 +24,9 @@ import numpy as np
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingest.counting import TOTALS, Count, _first_of_each, _Slot, _vehicle_ends
-from trafficcast.ingest.hour_files import _read_hour_file
-from trafficcast.ingest.vehicles import _VehicleTable
+from trafficcast.ingestion.counting import TOTALS, Count, _first_of_each, _Slot, _vehicle_ends
+from trafficcast.ingestion.hour_files import _read_hour_file
+from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from trafficcast.config.city import City
-from trafficcast.ingest.counting import TOTALS
-from trafficcast.ingest.record_store import RecordStore, State
+from trafficcast.ingestion.counting import TOTALS
+from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.records.records import DROP_REASONS
 from trafficcast.stores.flows import UNKNOWN
 

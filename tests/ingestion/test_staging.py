@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trafficcast.ingest import staging as module
-from trafficcast.ingest.staging import _staging
+from trafficcast.ingestion import staging as module
+from trafficcast.ingestion.staging import _staging
 from trafficcast.records.records import HOUR_US, Points, ZoneTrips
 
 
