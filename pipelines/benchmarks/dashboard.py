@@ -167,10 +167,11 @@ def _fill(file: Path) -> None:
 def _forecast_day(
     stores: CityStores, card: dict[str, Any], times: np.ndarray, counts: np.ndarray, intervals: Intervals
 ) -> None:
-    made = [
-        forecast_dataset(stores.city, card, time_, np.repeat(counts[i : i + 1], HORIZON, axis=0), time_, intervals)
-        for i, time_ in enumerate(times)
-    ]
+    made = []
+    for time_, count in zip(times, counts, strict=True):
+        flow = np.repeat(count[None], HORIZON, axis=0)
+        bounds = intervals.levels, *intervals.around(flow)
+        made.append(forecast_dataset(stores.city, card, time_, flow, time_, bounds))
     whole = xr.concat(made, "init_time", data_vars="minimal", coords="minimal", compat="override")
     stores.forecasts(_VERSION).write(whole)
 

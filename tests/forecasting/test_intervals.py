@@ -248,7 +248,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, fitted: Intervals) -> None:
 
 def made(hours: int, intervals: Intervals | None) -> xr.Dataset:
     flow = drawn(hours, 1)[0][0]
-    return forecast_dataset(CITY, CARD, INIT + np.timedelta64(hours, "h"), flow, INIT, intervals)
+    bounds = None if intervals is None else (intervals.levels, *intervals.around(flow))
+    return forecast_dataset(CITY, CARD, INIT + np.timedelta64(hours, "h"), flow, INIT, bounds)
 
 
 def test_a_forecast_carries_its_bounds(fitted: Intervals) -> None:

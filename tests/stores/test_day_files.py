@@ -39,7 +39,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     errors = draw.normal(size=(64, HORIZON, 2, 8, 8))
     intervals = Intervals.fit(np.full(errors.shape, 6.0), (6 + errors).clip(0))
     baseline = Provenance("persistence", BASELINE, "ein Slot fehlt: 18:00 \N{LATIN SMALL LETTER U WITH DIAERESIS}")
-    first = forecast_dataset(CITY, CARD, times[0], flow[0], times[0], intervals)
+    first = forecast_dataset(CITY, CARD, times[0], flow[0], times[0], (intervals.levels, *intervals.around(flow[0])))
     second = forecast_dataset(CITY, CARD, times[1], flow[1], times[1], origin=baseline)
     stores = (
         CityStores(CITY, tmp_path, tmp_path.parent / "models").flows,

@@ -31,7 +31,8 @@ def forecast(bounded: bool = True) -> xr.Dataset:
     known = draw.uniform(0, 9, (40, 4, 2, 2, 3)).astype(np.float32)
     intervals = Intervals.fit(known, draw.poisson(known)) if bounded else None
     flow = draw.uniform(0, 20, (4, 2, 2, 3)).astype(np.float32)
-    return forecast_dataset(CITY, CARD, INIT, flow, CREATED, intervals, ORIGIN)
+    bounds = None if intervals is None else (intervals.levels, *intervals.around(flow))
+    return forecast_dataset(CITY, CARD, INIT, flow, CREATED, bounds, ORIGIN)
 
 
 def collection(data: Path) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipelines.service.cycle import CityService
 from pipelines.service.status import _INGEST
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
+from trafficcast.errors import JobError
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
 from trafficcast.ingest.ingest import ingest
@@ -53,7 +53,7 @@ class Running:
 
     def look(self) -> None:
         """What the service does every few seconds."""
-        self._service._look(self.city_service)
+        self._service._tick(self.city_service)
 
     def take(self, records: Path) -> None:
         """The ingest job."""
@@ -153,7 +153,7 @@ def no_space(*_: object, **__: object) -> Any:
 
 
 def full(*_: object, **__: object) -> Any:
-    raise sqlite3.OperationalError("database or disk is full")
+    raise JobError("cannot use ledger.sqlite: database or disk is full")
 
 
 def fill_stores(patch: pytest.MonkeyPatch) -> None:

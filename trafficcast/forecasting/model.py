@@ -141,7 +141,7 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
         write_json(folder / "card.json", model.card)
         extra(folder)
 
-    registry.publish(model.version, fill)
+    registry.add(model.version, fill)
 
 
 def is_conditioned(network: Network) -> TypeGuard[VMRNNC]:

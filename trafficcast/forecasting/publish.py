@@ -77,7 +77,8 @@ def publish(
     """
     city, store = stores.city, stores.forecasts(model.version)
     intervals = model.intervals if origin.forecaster == model.version else None
-    made = forecast_dataset(city, model.card, init_time, flow, created, intervals, origin)
+    bounds = None if intervals is None else (intervals.levels, *intervals.around(flow))
+    made = forecast_dataset(city, model.card, init_time, flow, created, bounds, origin)
     stored = store.read(init_time, init_time + city.slot)
     if stored is not None and _same(stored, made):
         made = stored

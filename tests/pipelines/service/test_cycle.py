@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,7 @@ def test_a_damaged_flow_file_is_no_gap_but_to_be_repaired(service: CityService) 
 
 
 def test_a_city_without_model_has_nothing_due(service: CityService, tmp_path: Path) -> None:
-    bare = CityService(service.stores, service.settings, service.device)
+    bare = CityService(replace(service.stores, models=tmp_path / "none"), service.settings, service.device)
     observe(service, counts(INIT - 4 * SLOT, 4))
     assert _due(bare, INIT) == run_cycle(bare, INIT) == []
 

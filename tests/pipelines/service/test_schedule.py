@@ -237,7 +237,7 @@ def test_a_challenger_is_promoted_when_it_is_better_by_the_margin(
 
     def train(stores: CityStores, architecture: str, settings: Any, *ends: Any) -> Any:
         asked.update(zip(("train_end", "valid_end", "end", "device"), ends, strict=True))
-        registry.publish(
+        registry.add(
             "vmrnn-b-2", lambda folder: shutil.copytree(registry.root / "vmrnn-b-1", folder, dirs_exist_ok=True)
         )
         return SimpleNamespace(version="vmrnn-b-2")
