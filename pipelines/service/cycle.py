@@ -50,8 +50,7 @@ class CityService:
     stores: CityStores
     settings: Service
     device: torch.device
-    _model: Model | None = field(default=None, repr=False)
-    _forecaster: Forecaster | None = field(default=None, repr=False)
+    _loaded: tuple[Model, Forecaster] | None = field(default=None, repr=False)
 
     def champion(self) -> tuple[Model, Forecaster, str]:
         """Return the champion, or the newest champion before it that can be read.
@@ -68,14 +67,14 @@ class CityService:
         """
         errors: list[str] = []
         for version in self.stores.registry.champions():
-            if self._model is None or self._forecaster is None or self._model.version != version:
+            if self._loaded is None or self._loaded[0].version != version:
                 try:
-                    self._model = load_model(self.stores.registry, version)
+                    model = load_model(self.stores.registry, version)
                 except InputError as error:
                     errors.append(str(error))
                     continue
-                self._forecaster = self._model.forecaster(self.device)
-            return self._model, self._forecaster, "; ".join(errors)
+                self._loaded = model, model.forecaster(self.device)
+            return *self._loaded, "; ".join(errors)
         raise InputError("; ".join(errors) or f"'{self.stores.city.name}' has no model: run trafficcast train")
 
 
@@ -124,7 +123,7 @@ def _due(service: CityService, now: np.datetime64, catch_up: bool = True) -> lis
     if not champions:
         return []
     newest = city.slot_start(now)
-    oldest = city.slot_start(newest - _minutes(60 * settings.catch_up_hours))
+    oldest = city.slot_start(newest - np.timedelta64(round(settings.catch_up_hours * 3_600_000_000), "us"))
     runs = stores.ledger.runs(JOB, city.name, oldest)
     done = {run.slot for run in runs if run.model in champions and _is_done(run, newest)}
     due = []
@@ -275,11 +274,6 @@ def _closed_flows(stores: CityStores, start: np.datetime64, end: np.datetime64) 
     """Return the flows of the slots from `start` on that end by `end`."""
     flows = stores.flows.read(start, end)
     return None if flows is None else flows.isel(time=flows["time"].values + stores.city.slot <= end)
-
-
-def _minutes(minutes: float) -> np.timedelta64:
-    """Convert minutes to a time span."""
-    return np.timedelta64(round(minutes * 60_000_000), "us")
 
 
 def _since(began: float) -> float:

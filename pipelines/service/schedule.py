@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DamagedFile
 from trafficcast.stores.latest_files import write_latest
-from trafficcast.stores.ledger import FAILED, Ledger
+from trafficcast.stores.ledger import FAILED
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.scores import recent_scores, skill
 
@@ -94,9 +95,8 @@ class _Service:
 
     def __init__(self, config: Config, cities: list[City], device: str) -> None:
         self.config, self.cities = config, cities
-        chosen, paths = pick_device(device), config.paths
+        chosen = pick_device(device)
         self.services = [CityService(CityStores.of(config, city), config.service, chosen) for city in cities]
-        self.ledger = Ledger(paths.data / "ledger.sqlite")
         self.stop = threading.Event()
         self.began = time.monotonic()
         self.active = 0
@@ -152,48 +152,37 @@ class _Service:
 
     def _add_jobs(self, service: CityService) -> None:
         """Add the jobs of a city to the scheduler."""
-        city, settings = service.stores.city, self.config
-        first = datetime.now(UTC)
+        stores, city, retraining = service.stores, service.stores.city, self.config.retraining
+        now = datetime.now(UTC)
 
-        def add(job: str, work: Callable[[], str | None], trigger: Any, executor: str, **more: Any) -> None:
-            self.scheduler.add_job(
-                partial(self._run, job, city, work), trigger, id=f"{job} {city.name}", executor=executor, **more
-            )
+        def add(name: str, work: Callable[[], object], trigger: Any, executor: str, **more: Any) -> None:
+            self.scheduler.add_job(work, trigger, id=f"{name} {city.name}", executor=executor, **more)
+
+        def run(job: str, work: Callable[..., str | None], *arguments: Any) -> Callable[[], str | None]:
+            return partial(self._run, job, stores, partial(work, service, *arguments))
 
         if city.feed.inbox is not None:
-            every = IntervalTrigger(seconds=settings.service.ingest_seconds)
-            add(_INGEST, partial(self._ingest, service), every, _INGEST, next_run_time=first)
-        self.scheduler.add_job(
-            partial(self._tick, service),
-            IntervalTrigger(seconds=_TICK_SECONDS),
-            id=f"{JOB} {city.name}",
-            executor=JOB,
-            next_run_time=first,
-        )
-        add(_PRUNE, partial(self._prune, service), CronTrigger(hour=4, timezone=city.zone), "default")
-        if settings.retraining.schedule:
-            cron = CronTrigger.from_crontab(settings.retraining.schedule, city.zone)
-            add(_RETRAIN, partial(self._retrain, service, "calendar"), cron, _RETRAIN)
-        worse = CronTrigger(hour=5, timezone=city.zone)
-        self.scheduler.add_job(
-            partial(self._run, _RETRAIN, city, partial(self._retrain_if_worse, service)),
-            worse,
-            id=f"skill {city.name}",
-            executor=_RETRAIN,
-        )
+            every = IntervalTrigger(seconds=self.config.service.ingest_seconds)
+            add(_INGEST, run(_INGEST, self._ingest, city.feed.inbox), every, _INGEST, next_run_time=now)
+        add(JOB, partial(self._tick, service), IntervalTrigger(seconds=_TICK_SECONDS), JOB, next_run_time=now)
+        add(_PRUNE, run(_PRUNE, self._prune), CronTrigger(hour=4, timezone=city.zone), "default")
+        if retraining.schedule:
+            cron = CronTrigger.from_crontab(retraining.schedule, city.zone)
+            add(_RETRAIN, run(_RETRAIN, self._retrain, "calendar"), cron, _RETRAIN)
+        add("skill", run(_RETRAIN, self._retrain_if_worse), CronTrigger(hour=5, timezone=city.zone), _RETRAIN)
 
     def _tick(self, service: CityService) -> None:
         """Run a cycle, and then the alerts even if the cycle failed, as a missing forecast is an alert too."""
-        city, result = service.stores.city, None
+        stores, result = service.stores, None
         try:
-            result = self._run(JOB, city, partial(self._cycle, service))
+            result = self._run(JOB, stores, partial(self._cycle, service))
         finally:
-            if self._is_time(f"alerts {city.name}", 0.0 if result == _DONE else _ALERT_SECONDS):
-                self._run(_ALERTS, city, partial(self._alerts, service))
+            if self._is_time(f"alerts {stores.city.name}", 0.0 if result == _DONE else _ALERT_SECONDS):
+                self._run(_ALERTS, stores, partial(self._alerts, service))
 
-    def _run(self, job: str, city: City, work: Callable[[], str | None]) -> str | None:
+    def _run(self, job: str, stores: CityStores, work: Callable[[], str | None]) -> str | None:
         """Run a job once, record the run in ledger and metrics if it did something, and survive a failure."""
-        key = f"{job} {city.name}"
+        city, key = stores.city, f"{job} {stores.city.name}"
         if job == JOB and time.monotonic() - self.last.get(key, -_RETRY_SECONDS) < _RETRY_SECONDS:
             return None
         with self.counting:
@@ -202,9 +191,9 @@ class _Service:
         slot = city.slot_start(_now())
         try:
             with _context(city=city.name, job=job, slot=city.isoformat(slot)):
-                result, detail = self._result(city, work)
+                result, detail = self._result(stores, work)
                 if result is not None:
-                    self._record(job, city, slot, result, detail, time.perf_counter() - began)
+                    self._record(job, stores, slot, result, detail, time.perf_counter() - began)
                 if result == FAILED:
                     self.last[key] = time.monotonic()
             return result
@@ -214,14 +203,14 @@ class _Service:
             with self.counting:
                 self.active -= 1
 
-    def _result(self, city: City, work: Callable[[], str | None]) -> tuple[str | None, str]:
+    def _result(self, stores: CityStores, work: Callable[[], str | None]) -> tuple[str | None, str]:
         """Do the work of a job and return the result with a detail; None if there was nothing to do."""
         try:
             detail = work()
             return (None, "") if detail is None else (_DONE, detail)
         except DamagedFile as damage:
             try:
-                aside = _repair(CityStores.of(self.config, city), damage)
+                aside = _repair(stores, damage)
             except (InputError, JobError, OSError) as error:
                 log.error("%s; and it could not be repaired: %s", damage, error)
                 return FAILED, str(damage)
@@ -230,25 +219,25 @@ class _Service:
             log.error("failed: %s", error)
             return FAILED, str(error)
 
-    def _record(self, job: str, city: City, slot: np.datetime64, result: str, detail: str, seconds: float) -> None:
+    def _record(
+        self, job: str, stores: CityStores, slot: np.datetime64, result: str, detail: str, seconds: float
+    ) -> None:
         """Record a run in metrics and ledger."""
-        self.metrics.ran(job, city.name, result, seconds)
+        name = stores.city.name
+        self.metrics.ran(job, name, result, seconds)
         if job == JOB and result == _DONE:
             return  # the cycle recorded each forecast
-        model = CityStores.of(self.config, city).registry.champion() if job == _RETRAIN else ""
+        model = stores.registry.champion() if job == _RETRAIN else ""
         try:
-            self.ledger.record(job, city.name, model or "", slot, result, detail, seconds)
+            stores.ledger.record(job, name, model or "", slot, result, detail, seconds)
         except (InputError, JobError, OSError) as error:
             log.error("the run cannot be recorded: %s", error)
 
-    def _ingest(self, service: CityService) -> str:
+    def _ingest(self, service: CityService, inbox: Path) -> str:
         """Ingest the new files of a city's inbox, and return their numbers in a sentence."""
-        city = service.stores.city
-        if city.feed.inbox is None:
-            raise InputError(f"cities.{city.name}.feed has no inbox")
-        look = take_inbox(city.feed.inbox, service.stores, _WORKERS)
+        look = take_inbox(inbox, service.stores, _WORKERS)
         if look.taken:  # a forecast may have waited for their records
-            self._at_once(f"{JOB} {city.name}")
+            self._at_once(f"{JOB} {service.stores.city.name}")
         return f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
 
     def _cycle(self, service: CityService) -> str | None:

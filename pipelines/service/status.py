@@ -27,6 +27,7 @@ from trafficcast.stores.scores import recent_scores, skill
 _INGEST, _RETRAIN, _PRUNE = "ingest", "retrain", "prune"
 _JOBS = (_INGEST, JOB, VERIFY, _RETRAIN, _PRUNE)
 _DAY = np.timedelta64(24, "h")
+_SERVICE_LOCK = ".schedule.lock"
 
 
 def status(config: Config, cities: list[City], now: np.datetime64) -> dict[str, Any]:
@@ -109,9 +110,6 @@ def _is_running(data: Path) -> bool:
     return False
 
 
-_SERVICE_LOCK = ".schedule.lock"
-
-
 def _service_lock(data: Path) -> FileLock:
     """Return the lock that a running service holds, one for all stores below `data`."""
     data.mkdir(parents=True, exist_ok=True)
@@ -131,18 +129,14 @@ def _job(config: Config, stores: CityStores, job: str, now: np.datetime64) -> di
     city = stores.city
     run = stores.ledger.last(job, city.name)
     following = _next(config, city, job, run, now)
-    result: dict[str, Any] = {
-        "last": None,
-        "result": None,
-        "detail": None,
-        "seconds": None,
-        "attempts": None,
+    return {
+        "last": run and city.isoformat(run.finished),
+        "result": run and run.result,
+        "detail": run and run.detail,
+        "seconds": run and run.seconds,
+        "attempts": run and run.attempts,
         "next": None if following is None else city.isoformat(following),
     }
-    if run is not None:
-        result |= {"last": city.isoformat(run.finished), "result": run.result, "detail": run.detail}
-        result |= {"seconds": run.seconds, "attempts": run.attempts}
-    return result
 
 
 def _next(config: Config, city: City, job: str, run: Run | None, now: np.datetime64) -> np.datetime64 | None:

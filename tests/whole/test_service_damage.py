@@ -40,11 +40,12 @@ class Running:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.config = load_config(folder / "config.toml")
-        self.data, self.city = self.config.paths.data, self.config.city("small")
+        self.stores = CityStores.of(self.config, self.config.city("small"))
+        self.data, self.city = self.stores.data, self.stores.city
         self._service = schedule._Service(self.config, [self.city], "cpu")
         self.now = NOON
         patch.setattr(schedule, "_now", lambda: self.now)
-        for pause in ("RETRY_SECONDS", "ALERT_SECONDS"):
+        for pause in ("_RETRY_SECONDS", "_ALERT_SECONDS"):
             patch.setattr(schedule, pause, 0.0)
 
     @property
@@ -57,9 +58,7 @@ class Running:
 
     def take(self, records: Path) -> None:
         """The ingest job."""
-        self._service._run(
-            _INGEST, self.city, lambda: str(ingest(str(records), CityStores(self.city, self.data, self.models)))
-        )
+        self._service._run(_INGEST, self.stores, lambda: str(ingest(str(records), self.stores)))
 
     def look_from(self, first: np.datetime64, last: np.datetime64) -> None:
         """At every hour up to the last one."""
@@ -68,9 +67,8 @@ class Running:
 
     def store(self, name: str) -> DayStore:
         if name == "flows":
-            return CityStores(self.city, self.data, self.models).flows
-        stores = CityStores(self.city, self.data, self.data.parent / "models")
-        return (stores.forecasts if name == "forecasts" else stores.scores)("vmrnn-c-1")
+            return self.stores.flows
+        return (self.stores.forecasts if name == "forecasts" else self.stores.scores)("vmrnn-c-1")
 
     def read(self, name: str) -> xr.Dataset:
         dataset = self.store(name).read()
@@ -84,7 +82,7 @@ class Running:
             return latest["init_time"].values[0]
 
     def runs(self, job: str) -> list[Run]:
-        return Ledger(self.data / "ledger.sqlite").runs(job, "small", NOON - 48 * HOUR)
+        return self.stores.ledger.runs(job, "small", NOON - 48 * HOUR)
 
 
 @pytest.fixture

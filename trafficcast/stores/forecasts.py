@@ -72,8 +72,8 @@ def forecast_dataset(
     Returns
     -------
     xr.Dataset
-        Dataset with flow (init_time, lead_time, flow_kind, row, col) float32, vehicles per slot; with forecaster, state,
-        reason and hindcast (init_time); and with the starts of the target slots in valid_time (init_time, lead_time).
+        Dataset with flow (init_time, lead_time, flow_kind, row, col) float32, vehicles per slot; forecaster, state,
+        reason and hindcast (init_time); the starts of the target slots in valid_time (init_time, lead_time).
         With bounds also lower and upper (init_time, level, lead_time, flow_kind, row, col) float32.
     """
     origin = origin or Provenance(model["version"])

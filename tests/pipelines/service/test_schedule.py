@@ -268,10 +268,10 @@ def test_no_challenge_on_days_that_the_champion_was_made_with(service: CityServi
 QUICK = """
 import sys
 from dataclasses import replace
-from trafficcast import model
-model.RECIPES["vmrnn-c"] = replace(model.RECIPES["vmrnn-c"], epochs=1, batch_size=32)
+from trafficcast.training import settings
+settings._RECIPES["vmrnn-c"] = replace(settings._RECIPES["vmrnn-c"], epochs=1, batch_size=32)
 del sys.argv[1:3]
-from pipelines.cli import main
+from pipelines.cli.main import main
 main()
 """
 
