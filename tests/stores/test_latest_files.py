@@ -79,9 +79,9 @@ def test_a_table_without_intervals_has_no_columns_for_them(tmp_path: Path) -> No
 def test_the_collection_is_geojson_with_a_cell_s_flows_by_lead(tmp_path: Path) -> None:
     made = forecast()
     write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), made)
-    told = collection(tmp_path)
-    features = told.pop("features")
-    assert told == {
+    found = collection(tmp_path)
+    features = found.pop("features")
+    assert found == {
         "type": "FeatureCollection",
         "city": "small",
         "model": "v1",

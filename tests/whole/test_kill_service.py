@@ -211,8 +211,8 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
 
     process = start("first.log")
     wait_for("running small", live / "first.log", process)
-    code, told = ask(live, "healthz")  # there is a model, and flows of long ago, but no forecast yet
-    assert code == 503 and "overdue" in json.loads(told)["wrong"]["small"]
+    code, page = ask(live, "healthz")  # there is a model, and flows of long ago, but no forecast yet
+    assert code == 503 and "overdue" in json.loads(page)["wrong"]["small"]
     drive(city, live / "inbox" / "taxis.csv")
     wait_for("reading: ", live / "first.log", process)
     process.terminate()
@@ -239,7 +239,7 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     end = time.monotonic() + 60
     while ask(live, "healthz")[0] != 200 or 'job="forecast",result="done"' not in ask(live, "metrics")[1]:
         assert time.monotonic() < end
-        time.sleep(0.2)  # what is told may be some seconds old
+        time.sleep(0.2)  # the status may be some seconds old
     code, text = ask(live, "metrics")
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     assert code == 200

@@ -1,4 +1,4 @@
-"""A store's file damaged by hand, and a disk that fills up: told, survived, and made good again."""
+"""A store's file damaged by hand, and a disk that fills up: reported, survived, and made good again."""
 
 from __future__ import annotations
 

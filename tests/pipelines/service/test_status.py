@@ -44,7 +44,7 @@ def settings(config: Path) -> Config:
     return load_config(config)
 
 
-def told(settings: Config, now: np.datetime64 = NOW) -> dict[str, Any]:
+def status_of(settings: Config, now: np.datetime64 = NOW) -> dict[str, Any]:
     return _city_status(settings, settings.city(), now)
 
 
@@ -86,7 +86,7 @@ def samples(page: bytes) -> dict[tuple[str, ...], float]:
 
 
 def test_a_city_without_anything_is_ready_for_nothing_and_overdue_with_nothing(settings: Config) -> None:
-    found = told(settings)
+    found = status_of(settings)
     jobs = found.pop("jobs")
     assert found == {
         "champion": None,
@@ -112,7 +112,7 @@ def test_data_and_forecast_with_their_ages(settings: Config) -> None:
     flows(settings, NEWEST, 1, observed=False)
     forecast(settings, NEWEST - HOUR, Provenance("vmrnn-b-1"))
     forecast(settings, NEWEST, Provenance("climatology", BASELINE, "why", hindcast=True), late=12)
-    found = told(settings)
+    found = status_of(settings)
     assert found["champion"] == "vmrnn-b-1"
     assert found["data"] == {"newest_slot": "2024-04-08T11:00:00+02:00", "age_minutes": 20.0}  # since its end
     assert found["forecast"] == {
@@ -140,9 +140,9 @@ def test_a_forecast_is_overdue_three_minutes_after_the_wait_for_its_data(setting
 
 def test_a_city_that_never_forecast_is_overdue_once_it_could(settings: Config) -> None:
     flows(settings, NEWEST - HOUR)
-    assert told(settings)["overdue"] is None  # no model
+    assert status_of(settings)["overdue"] is None  # no model
     champion(settings)
-    assert told(settings)["overdue"] is True
+    assert status_of(settings)["overdue"] is True
 
 
 def test_skill_is_that_of_the_last_day_and_no_number_is_left_out(settings: Config) -> None:
@@ -150,7 +150,7 @@ def test_skill_is_that_of_the_last_day_and_no_number_is_left_out(settings: Confi
     scores(settings, NOW - 25 * HOUR, 100.0)
     scores(settings, NEWEST - 4 * HOUR, 3.0)
     scores(settings, NEWEST - 5 * HOUR, 4.0)
-    found = told(settings)["skill"]
+    found = status_of(settings)["skill"]
     assert found["rmse"] == {"persistence": 3.0, "vmrnn-b-1": pytest.approx(np.sqrt(12.5))}
     assert (found["model"], found["forecasts"]) == ("vmrnn-b-1", 2)
     assert found["inside"] == {0.8: pytest.approx(0.8)}
@@ -163,7 +163,7 @@ def test_jobs_say_their_last_run_and_the_next(settings: Config) -> None:
     ledger.record("forecast", "small", "vmrnn-b-1", NEWEST, "failed", "no model", 0.5)
     ledger.record("forecast", "small", "vmrnn-b-1", NEWEST, "failed", "no model", 0.75)
     ledger.record("retrain", "other", "", NEWEST, "done")
-    jobs = told(settings)["jobs"]
+    jobs = status_of(settings)["jobs"]
     made = jobs["forecast"]
     assert (made["result"], made["detail"], made["seconds"], made["attempts"]) == ("failed", "no model", 0.75, 2)
     assert made["last"] is not None and made["next"] == "2024-04-08T13:00:00+02:00"
@@ -175,10 +175,10 @@ def test_jobs_say_their_last_run_and_the_next(settings: Config) -> None:
 def test_the_next_look_into_an_inbox_is_told(settings: Config) -> None:
     city = settings.city()
     settings.cities["small"] = city.model_copy(update={"feed": city.feed.model_copy(update={"inbox": Path("inbox")})})
-    assert told(settings)["jobs"]["ingest"]["next"] is None
+    assert status_of(settings)["jobs"]["ingest"]["next"] is None
     ledger = Ledger(settings.paths.data / "ledger.sqlite")
     ledger.record("ingest", "small", "", NEWEST, "done")
-    run, job = ledger.last("ingest", "small"), told(settings)["jobs"]["ingest"]
+    run, job = ledger.last("ingest", "small"), status_of(settings)["jobs"]["ingest"]
     assert run is not None
     assert job["next"] == city.isoformat(run.finished + np.timedelta64(60, "s"))
 
@@ -187,11 +187,11 @@ def test_open_alerts_are_told(settings: Config) -> None:
     book = AlertBook(settings.paths.data / "alerts.sqlite")
     finding = Finding("feed-silent", "feed-silent", "critical", "the feed is silent", 61.0, 60.0)
     book.update("small", [finding], NEWEST)
-    assert told(settings)["alerts"] == [
+    assert status_of(settings)["alerts"] == [
         {"raised": "2024-04-08T12:00:00+02:00", "kind": "feed-silent", "message": "the feed is silent"}
     ]
     book.update("small", [], NOW)
-    assert told(settings)["alerts"] == []
+    assert status_of(settings)["alerts"] == []
 
 
 def test_a_city_that_cannot_be_read_says_why_and_the_others_go_on(config: Path) -> None:
