@@ -25,7 +25,7 @@ from trafficcast.config.settings import load_config
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset
-from trafficcast.stores.forecasts import Bounds, forecast_dataset
+from trafficcast.stores.forecasts import forecast_dataset
 
 _START = np.datetime64("2023-12-31T23:00", "us")  # local midnight
 _DAYS = 365
@@ -170,11 +170,11 @@ def _fill(file: Path) -> None:
 def _forecast_day(
     stores: CityStores, card: dict[str, Any], times: np.ndarray, counts: np.ndarray, intervals: Intervals
 ) -> None:
-    """Write the forecasts of one day."""
-    made = [
-        forecast_dataset(stores.city, card, time_, flow, time_, Bounds(intervals.levels, *intervals.around(flow)))
-        for time_, flow in zip(times, np.repeat(counts[:, None], HORIZON, axis=1), strict=True)
-    ]
+    made = []
+    for time_, count in zip(times, counts, strict=True):
+        flow = np.repeat(count[None], HORIZON, axis=0)
+        bounds = intervals.levels, *intervals.around(flow)
+        made.append(forecast_dataset(stores.city, card, time_, flow, time_, bounds))
     whole = xr.concat(made, "init_time", data_vars="minimal", coords="minimal", compat="override")
     stores.forecasts(_VERSION).write(whole)
 

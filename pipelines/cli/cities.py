@@ -1,4 +1,4 @@
-"""Commands of the configuration's cities: city list, city add."""
+"""Commands for the configuration's cities: city list, city add."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def list_cities(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
-    """List the configuration's cities: grid, slots, zone, the days of flows that are stored, and the champion."""
+    """List the configuration's cities with grid, slots, time zone, stored days of flows, and champion."""
     from trafficcast.config.settings import load_config
 
     rows = _city_rows(load_config(config))
@@ -33,8 +33,12 @@ def add(
     timezone: Annotated[
         str | None, typer.Option(help="IANA time zone, such as Asia/Kolkata; default: the one at the records.")
     ] = None,
-    rows: Annotated[int | None, typer.Option(min=1, max=1024, help="Rows of cells; default: what fits.")] = None,
-    cols: Annotated[int | None, typer.Option(min=1, max=1024, help="Columns of cells; default: what fits.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Rows of cells; default: as many as fit the records.")
+    ] = None,
+    cols: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Columns of cells; default: as many as fit the records.")
+    ] = None,
     slot_minutes: Annotated[
         int | None, typer.Option(min=1, max=1440, help="Minutes of a slot; default: 30, or more for few records.")
     ] = None,
@@ -46,9 +50,9 @@ def add(
     config: ConfigOption = CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose a box, a grid and a slot length that fit a new city's records, and write its table into the configuration.
+    """Choose a box, a grid and a slot length that fit a new city's records, and add its table to the configuration.
 
-    The file keeps its comments and order: the table comes at its end, for you to change before the first ingest.
+    The table comes at the end of the file, and may be changed before the first ingest. Comments and order stay.
     """
     from trafficcast.new_city.add import add_city
 

@@ -21,17 +21,19 @@ def ingest(
     record_format: FormatOption = None,
     start: StartOption = None,
     end: EndOption = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Take what is new in the folder, again and again.")] = False,
-    every: Annotated[float, typer.Option(min=1.0, help="Seconds from one look of --watch to the next.")] = 60.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Ingest new files of the folder, again and again.")] = False,
+    every: Annotated[
+        float, typer.Option(min=1.0, help="Seconds between two looks into the folder with --watch.")
+    ] = 60.0,
     workers: WorkersOption = CORES,
     dask: Annotated[
         str | None, typer.Option(help="A Dask scheduler's address (tcp://...) whose workers read and count instead.")
     ] = None,
 ) -> None:
-    """Read GPS points or trips, add them to the city's stores and count what they change of its flows.
+    """Read GPS points or trips, add them to the city's stores and count the flows that they change.
 
-    Without PATH, and with --watch, a folder is an inbox: each new file is taken once it is whole, and one that cannot
-    be read moves to its quarantine/, with the reason beside it.
+    Without PATH, and with --watch, a folder is an inbox: each new file is ingested once it is whole, and a file that
+    cannot be read moves to the folder quarantine/, with the reason beside it.
     """
     from trafficcast.ingestion.inbox import take_inbox
     from trafficcast.ingestion.inbox import watch as run_watch
@@ -62,7 +64,7 @@ def quality(
     end: EndOption = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
 ) -> None:
-    """Show what the city's stores hold: counters, calendar, gaps, suspicious vehicles and a suggested box."""
+    """Show the quality of the city's records: counters, calendar, gaps, suspicious vehicles and a suggested box."""
     from trafficcast.quality.quality import quality as run
     from trafficcast.quality.quality import summary
 
@@ -75,7 +77,7 @@ def import_taxibj(
     chosen: Chosen,
     path: Annotated[Path, typer.Argument(help="A file of the release, OpenSTL's dataset.npz, or a folder of them.")],
 ) -> None:
-    """Import the grids, weather and holidays of TaxiBJ, and OpenSTL's ready windows."""
+    """Import the grids, weather and holidays of TaxiBJ, or the windows of OpenSTL."""
     from trafficcast.taxibj.import_grids import import_taxibj as run
 
     chosen.print(run(path, chosen.stores), f"Import to {chosen.city.name}")

@@ -1,4 +1,4 @@
-"""Commands that make forecasts and score them: forecast, replay, verify."""
+"""Commands that make and score forecasts: forecast, replay, verify."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def forecast(
     model: ModelOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Forecast the four slots from an init time on and put them into the forecast store.
+    """Forecast the four slots from an init time on, and publish the forecast.
 
     Without --init-time the forecast starts right after the last observed slot.
     """
@@ -52,11 +52,11 @@ def replay(
     start: Annotated[str, typer.Option("--start", help="First init time, inclusive.")],
     end: Annotated[str, typer.Option("--end", help="Last init time, exclusive.")],
     speed: Annotated[
-        str, typer.Option("--speed", help="max, or how many times faster than the clock, such as 60.")
+        str, typer.Option("--speed", help="max, or how many times faster than real time, such as 60.")
     ] = "max",
     device: DeviceOption = "auto",
 ) -> None:
-    """Run the service's cycles over a past period as if live: forecast slot by slot, verify as the next ones come."""
+    """Run the service's cycles over a past period: forecast slot by slot, and verify as soon as slots are observed."""
     from pipelines.service.replay import replay as run
 
     result = run(chosen.stores, start, end, chosen.settings.service, _times_faster(speed), device)
@@ -65,7 +65,7 @@ def replay(
 
 @for_city
 def verify(chosen: Chosen, start: StartOption = None, end: EndOption = None, model: ModelOption = None) -> None:
-    """Score stored forecasts whose slots have come, beside the baselines."""
+    """Score stored forecasts whose slots were observed, beside the baselines."""
     from trafficcast.forecasting.verify import verify as run
 
     version, result = run(chosen.stores, start, end, model)
@@ -74,7 +74,7 @@ def verify(chosen: Chosen, start: StartOption = None, end: EndOption = None, mod
 
 
 def _times_faster(text: str) -> float | None:
-    """How many times faster than the clock --speed says; None for max."""
+    """Return how many times faster than real time --speed is; None for max."""
     try:
         speed = None if text == "max" else float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Commands about this machine: benchmark, doctor."""
+"""Commands that examine this machine: benchmark, doctor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def benchmark(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this machine: ingests beside DuckDB and pandas, the network beside naive ones, the service, a GPU."""
+    """Measure this machine: ingest beside DuckDB and pandas, the network beside naive ones, the service, the GPU."""
     from pipelines.benchmarks.suites import benchmark as run
     from trafficcast.files import write_json
 
@@ -45,8 +45,8 @@ def benchmark(
 
 
 def doctor(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
-    """Check this installation: versions, device, which scan is used, write access, configuration."""
-    result = _examined(config)
+    """Check this installation: versions, device, the network's scan, write access, configuration."""
+    result = _examine(config)
     if as_json:
         print_json(result)
     else:
@@ -55,8 +55,8 @@ def doctor(config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _examined(config: Path) -> dict[str, Any]:
-    """Return facts about this installation, and a sentence for each of its `problems`."""
+def _examine(config: Path) -> dict[str, Any]:
+    """Return facts about this installation, and its `problems`, each in a sentence."""
     from trafficcast.config.settings import load_config
     from trafficcast.forecasting.inference import pick_device
     from trafficcast.nn import scan_backend
@@ -86,6 +86,7 @@ def _examined(config: Path) -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
+    """Return the version of an installed package."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -93,6 +94,6 @@ def _version(package: str) -> str:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether the folder, or the nearest one above it that exists, may be written to."""
+    """Whether the folder, or the nearest existing folder above it, may be written to."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return os.access(existing, os.W_OK | os.X_OK)

@@ -1,4 +1,4 @@
-"""The command line `trafficcast`. Each command reads its options, calls one function and prints the result."""
+"""The command line `trafficcast`: each command reads its options, calls one function and prints the result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ app.add_typer(_models, name="models", rich_help_panel="Models")
 
 
 def main() -> None:
-    """Run the command line: exit 0 done, 1 the job failed, 2 the call or the configuration is wrong."""
+    """Run the command line. Exit status: 0 done, 1 the job failed, 2 the call, a file or the configuration is wrong."""
     log_to_stderr()
     try:
         app()
@@ -56,15 +56,17 @@ def main() -> None:
     except (JobError, OSError) as error:
         sys.exit(_complain(error, 1))
     except KeyboardInterrupt:
-        sys.exit(_complain("stopped; nothing half-written was left", 130))
+        sys.exit(_complain("stopped; no file is half-written", 130))
 
 
-def _complain(what: object, code: int) -> int:
-    print(f"trafficcast: {what}", file=sys.stderr)
+def _complain(message: object, code: int) -> int:
+    """Print an error on stderr and return the exit status."""
+    print(f"trafficcast: {message}", file=sys.stderr)
     return code
 
 
 def _show_version(show: bool) -> None:
+    """Print the version and exit, if --version was given."""
     if show:
         print(__version__)
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""Commands of the model registry: models list, show, promote, rollback."""
+"""Commands for the model registry: models list, show, promote, rollback."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def show(chosen: Chosen, version: Annotated[str | None, typer.Argument(help="Def
 
 
 @for_city
-def promote(
-    chosen: Chosen, version: Annotated[str, typer.Argument(help="The version that commands shall use.")]
-) -> None:
+def promote(chosen: Chosen, version: Annotated[str, typer.Argument(help="The new champion.")]) -> None:
     """Make a version the champion."""
     chosen.stores.registry.promote(version)
     chosen.print({"city": chosen.city.name, "champion": version}, "Champion")
@@ -56,5 +54,5 @@ def promote(
 
 @for_city
 def rollback(chosen: Chosen) -> None:
-    """Undo a promotion: the champion before this one is the champion again."""
+    """Undo a promotion: make the champion before this one the champion again."""
     chosen.print({"city": chosen.city.name, "champion": chosen.stores.registry.rollback()}, "Champion")

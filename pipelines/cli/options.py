@@ -1,4 +1,4 @@
-"""Options that many commands share, and the city that they choose."""
+"""Options that many commands share, and the choice of the city."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CORES = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class Chosen:
-    """The city that --config and --city choose, and whether --json was given."""
+    """The configuration, the city that --config and --city choose, and whether --json was given."""
 
     settings: Config
     stores: CityStores
@@ -48,7 +48,7 @@ class Chosen:
 
     @property
     def city(self) -> City:
-        """The city."""
+        """The chosen city."""
         return self.stores.city
 
     def print(self, result: dict[str, Any], title: str, shown: dict[str, Any] | None = None) -> None:
@@ -69,7 +69,7 @@ def choose(config: Path, city: str | None, as_json: bool = False) -> Chosen:
 
 
 def for_city(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command --config, --city and --json, and hand it what they choose as its first argument."""
+    """Add --config, --city and --json to a command, and pass their choice as its first argument."""
 
     def run(config: ConfigOption = CONFIG, city: CityOption = None, as_json: JsonOption = False, **own: Any) -> None:
         command(choose(config, city, as_json), **own)

@@ -1,4 +1,4 @@
-"""What commands print on stdout: a table for people, or one JSON object and nothing else."""
+"""The output of commands on stdout: a table for people, or one JSON object and nothing else."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rich.table import Table
 from trafficcast.files import json_text
 
 _MOST_SHOWN = 10  # items of a list; --json has them all
-# Where nobody looks at a terminal, tables are wide enough not to be folded.
+# Where the output is not a terminal, tables are wide enough that no cell is folded.
 out = Console() if sys.stdout.isatty() else Console(width=140)
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """One JSON object; null for what is not a number."""
+    """Print one JSON object, with null in place of a value that is not a number."""
     print(json_text(values))
 
 
 def print_object(values: dict[str, Any], title: str) -> None:
-    """Print keys and values, one a line."""
+    """Print a table of keys and values."""
     table = Table("", "", title=title, show_header=False)
     for key, value in values.items():
         table.add_row(key.replace("_", " "), _plain(value))
@@ -30,7 +30,7 @@ def print_object(values: dict[str, Any], title: str) -> None:
 
 
 def print_rows(rows: list[dict[str, Any]], title: str) -> None:
-    """A table of rows with the same keys; the first column to the left, numbers to the right."""
+    """Print a table of rows with the same keys; all columns but the first are aligned to the right."""
     table = Table(title=title)
     for number, heading in enumerate(rows[0]):
         table.add_column(heading.replace("_", " "), justify="right" if number else "left")
@@ -40,23 +40,24 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
 
 
 def print_scores(scores: dict[str, Any], slot_minutes: int) -> None:
-    """Forecasters' scores (see `metrics.scores`), all leads together and lead by lead."""
+    """Print the forecasters' scores (see `metrics.scores`) over all lead times and for each lead time."""
     from trafficcast.training.card import (
         score_rows,  # not at the top: plotting is slow to import, and --help is asked often
     )
 
-    title = "RMSE and MAE in vehicles per slot over all cells and flow kinds; the others as published"
+    title = "RMSE and MAE in vehicles per slot over all cells and flow kinds; the others are the TaxiBJ metrics"
     _print_by_lead(score_rows(scores, slot_minutes), title)
 
 
 def print_coverage(coverage: dict[str, Any], slot_minutes: int) -> None:
-    """How often the truth lay inside prediction intervals (see `Intervals.coverage`), by level and lead."""
+    """Print the coverage of prediction intervals (see `Intervals.coverage`) by level and lead time."""
     from trafficcast.training.card import coverage_rows
 
     _print_by_lead(coverage_rows(coverage, slot_minutes), "Prediction intervals; widths in vehicles per slot")
 
 
 def _print_by_lead(rows: list[list[str]], title: str) -> None:
+    """Print a table whose second column is the lead time; the rows over all lead times are bold."""
     header, *rows = rows
     table = Table(title=title)
     for number, heading in enumerate(header):
@@ -67,6 +68,7 @@ def _print_by_lead(rows: list[list[str]], title: str) -> None:
 
 
 def _plain(value: Any) -> str:
+    """Write a value for people."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or "none"
     if isinstance(value, list):
@@ -80,19 +82,20 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "-" if value is None else escape(str(value))
 
 
-def print_status(told: dict[str, Any]) -> None:
-    """For people: a table a city."""
-    print(f"The service {'runs' if told['running'] else 'does not run'}. {told['time']}")
-    for name, values in told["cities"].items():
+def print_status(status: dict[str, Any]) -> None:
+    """Print the service's status, a table for each city."""
+    print(f"The service {'runs' if status['running'] else 'does not run'}. {status['time']}")
+    for name, values in status["cities"].items():
         if "error" in values:
             print_object({"error": values["error"]}, name)
             continue
-        jobs = {f"job {job}": _told(run) for job, run in values.pop("jobs").items()}
+        jobs = {f"job {job}": _job_line(run) for job, run in values.pop("jobs").items()}
         alerts = [f"since {alert['raised']}: {alert['message']}" for alert in values.pop("alerts")]
         print_object(values | jobs | {"alerts": alerts}, name)
 
 
-def _told(run: dict[str, Any]) -> str:
+def _job_line(run: dict[str, Any]) -> str:
+    """Write the last and the next run of a job in a line."""
     following = f", next {run['next']}" if run["next"] else ""
     detail = f" ({run['detail']})" if run["detail"] else ""
     return f"{run['last'] or 'never'}, {run['result'] or '-'}{following}{detail}"

@@ -1,4 +1,4 @@
-"""Commands of the unattended service: schedule, status, prune."""
+"""Commands for the unattended service: schedule, status, prune."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from pipelines.cli.printing import print_json, print_status
 
 def schedule(
     city: CitiesOption = None,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line, on stderr.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Write each log line as a JSON object, on stderr.")
+    ] = False,
     device: DeviceOption = "auto",
     config: ConfigOption = CONFIG,
 ) -> None:
-    """Run cities unattended: take in what arrives, forecast every slot, verify, retrain, prune, raise alerts.
+    """Run cities unattended: ingest new files, forecast every slot, verify, retrain, prune, raise alerts.
 
-    Runs until SIGTERM or Ctrl-C. `trafficcast status` says how it goes; so do /healthz and /metrics over HTTP.
+    It runs until SIGTERM or Ctrl-C. `trafficcast status` shows its status; /healthz and /metrics do so over HTTP.
     """
     from pipelines.service.logs import JsonLines, TextLines
     from pipelines.service.schedule import schedule as run
@@ -35,7 +37,7 @@ def schedule(
 
 
 def status(city: CitiesOption = None, config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:
-    """Show how the service does: for each city data, forecast, jobs, skill of the last day and open alerts."""
+    """Show the status of the service: each city's data, forecast, jobs, skill of the last day and open alerts."""
     from pipelines.service.status import status as run
     from trafficcast.config.settings import load_config
 
@@ -50,8 +52,8 @@ def status(city: CitiesOption = None, config: ConfigOption = CONFIG, as_json: Js
 
 @for_city
 def prune(chosen: Chosen) -> None:
-    """Remove what is older than the configuration's [retention] keeps."""
+    """Remove the days and the models that the configuration's [retention] does not keep."""
     from pipelines.service.prune import prune as run
 
     removed = run(chosen.stores, chosen.settings.retention, np.datetime64("now", "us"))
-    chosen.print(dict(removed), f"Pruned of {chosen.city.name}")
+    chosen.print(dict(removed), f"Removed of {chosen.city.name}")

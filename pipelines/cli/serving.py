@@ -13,14 +13,14 @@ from pipelines.cli.options import CONFIG, AddressOption, CityOption, ConfigOptio
 from pipelines.cli.printing import out
 
 _SETTINGS = {
-    # Leaflet lies in static/ beside the script.
+    # The pages load Leaflet from static/ beside the script.
     "server.enableStaticServing": "true",
     "server.headless": "true",
-    # Nothing is to leave the machine, and nobody edits the script while it runs.
+    # No data may leave the machine, and nobody edits the script while it runs.
     "browser.gatherUsageStats": "false",
     "server.fileWatcherType": "none",
     "client.toolbarMode": "viewer",
-    # One that fixed a colour for both would keep the page light where the browser asks for dark.
+    # One colour for both themes would keep the page light where the browser asks for dark.
     "theme.light.primaryColor": "#31688e",
     "theme.dark.primaryColor": "#6db3dc",
     "theme.baseFontSize": "14",
@@ -33,7 +33,7 @@ def dashboard(
     config: ConfigOption = CONFIG,
     city: CityOption = None,
 ) -> None:
-    """Serve the dashboard: predicted beside observed flows on the city's map."""
+    """Serve the dashboard: forecast and observed flows on the city's map."""
     chosen = choose(config, city).city
     out.print(f"The dashboard of {chosen.name} is at http://{address}:{port} (stop with Ctrl-C)")
     words = _streamlit(config, chosen.name, port, address)
@@ -46,7 +46,9 @@ def api(
     address: AddressOption = "127.0.0.1",
     cors: Annotated[
         list[str] | None,
-        typer.Option("--cors", metavar="ORIGIN", help="Pages of this origin may read the answers; may be repeated."),
+        typer.Option(
+            "--cors", metavar="ORIGIN", help="Scripts of this origin's pages may read the answers; may be repeated."
+        ),
     ] = None,
     config: ConfigOption = CONFIG,
 ) -> None:
@@ -61,9 +63,9 @@ def api(
 
 
 def _streamlit(config: Path, city: str | None, port: int, address: str = "127.0.0.1") -> list[str]:
-    """Return the argument vector that serves the pages of a configuration file; `city` is the one shown first."""
+    """Return the command that serves the pages of a configuration file, with the city that is shown first."""
     flags = [f"--{key}={value}" for key, value in _SETTINGS.items()]
     where = [f"--server.address={address}", f"--server.port={port}"]
     shown = ["--config", str(config)] + (["--city", city] if city else [])
-    # -P: a folder of the same name where it is started is not this package.
+    # -P: do not import a folder named dashboard from the current folder.
     return [sys.executable, "-P", "-m", "dashboard", *flags, *where, "--", *shown]

@@ -32,8 +32,8 @@ def simulate(
         str, typer.Option("--format", help="cabspotting, tdrive, parquet, csv, porto or tlc.")
     ] = "cabspotting",
 ) -> None:
-    """Simulate a city's taxi records, and write the true flows beside them, to OUT.truth.nc."""
-    result = _simulated(chosen.city, folder, vehicles, days, seed, file_format)
+    """Simulate a city's taxi records, and write their true flows to OUT.truth.nc."""
+    result = _simulate(chosen.city, folder, vehicles, days, seed, file_format)
     chosen.print(result, f"Simulated records of {chosen.city.name}")
 
 
@@ -42,16 +42,16 @@ def demo(
     port: PortOption = 8501,
     config: ConfigOption = CONFIG,
 ) -> None:
-    """Three simulated weeks of a small city: simulate, ingest, replay the last day, look at it."""
-    print_object(_demonstrate(choose(config, _CITY).stores), "Demo")
+    """Show three simulated weeks of a small city: simulate, ingest, replay the last day, serve the dashboard."""
+    print_object(_run_demo(choose(config, _CITY).stores), "Demo")
     if serve:
         dashboard(port=port, config=config, city=_CITY)
 
 
-def _simulated(
+def _simulate(
     city: City, out: Path, vehicles: int, days: int, seed: int, file_format: str = "cabspotting"
 ) -> dict[str, Any]:
-    """Write simulated records to a folder, showing progress, and return their facts."""
+    """Write simulated records to a folder, show the progress, and return a summary."""
     from trafficcast.progress import progress_bar
     from trafficcast.simulator.files import FILES_OF_TRIPS
     from trafficcast.simulator.simulator import simulate as run
@@ -79,14 +79,14 @@ def _simulated(
     }
 
 
-def _demonstrate(stores: CityStores) -> dict[str, Any]:
-    """Run the demo up to the dashboard and return the replay's summary; a second run simulates nothing anew."""
+def _run_demo(stores: CityStores) -> dict[str, Any]:
+    """Run the demo up to the dashboard, and return the replay's summary; a second run uses the same records."""
     from pipelines.service.replay import replay
     from trafficcast.ingestion.ingest import ingest
 
     city, records = stores.city, stores.folder / "simulated"
     if not records.exists():
-        _simulated(city, records, _VEHICLES, _DAYS, _SEED)
+        _simulate(city, records, _VEHICLES, _DAYS, _SEED)
     ingest(str(records), stores, "cabspotting")
     last_day = stores.flows.days()[-1]
     return replay(stores, city.midnight(last_day), city.midnight(last_day + np.timedelta64(1, "D")))

@@ -1,4 +1,4 @@
-"""Commands that make models and measure them: train, experiment, backtest, retrain."""
+"""Commands that train and measure models: train, experiment, backtest, retrain."""
 
 from __future__ import annotations
 
@@ -26,24 +26,34 @@ def train(
         ),
     ] = "vmrnn-c",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows a step; fewer need less memory.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=1e-8, help="Highest learning rate of the cosine.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Windows in a training step; fewer need less memory.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-8, help="Highest learning rate of the cosine schedule.")
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option(min=0.0, help="AdamW's weight decay.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and drop path.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the weights, the order of the windows and drop path.")
+    ] = None,
     train_end: TrainEnd = None,
-    valid_end: Annotated[str | None, typer.Option(help="Validation ends, test begins here.")] = None,
-    test_end: Annotated[str | None, typer.Option(help="Test ends here; default: the last slot.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted training stopped.")] = False,
+    valid_end: Annotated[
+        str | None, typer.Option(help="Validation uses the slots before this time, test those from it on.")
+    ] = None,
+    test_end: Annotated[
+        str | None, typer.Option(help="Test uses the slots before this time; default: up to the last slot.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
     transfer: Annotated[
         str | None,
         typer.Option(metavar="[CITY/]VERSION", help="Start from this model's weights instead of random ones."),
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train a network on the city's flows and publish it, with its card, in the registry.
+    """Train a network on the city's flows, and store it with its card in the registry.
 
     Without the three ends the last 15 % of the slots are test and the 10 % before them validation, cut at midnights.
-    Every architecture has its own recipe for what is not given.
+    Other options that are not given have the values of the architecture's recipe.
     """
     from trafficcast.training.distributed import process_group, rank
     from trafficcast.training.settings import recipe
@@ -53,7 +63,7 @@ def train(
         model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, seed=seed
     )
     with process_group():
-        if rank():  # of torchrun's processes only the first one speaks, but for errors
+        if rank():  # the first of torchrun's processes logs; the others log errors only
             logging.disable(logging.WARNING)
         made = run(chosen.stores, model, settings, train_end, valid_end, test_end, device, resume, transfer)
         if rank():
@@ -63,7 +73,7 @@ def train(
         print_json(card)
     else:
         print_scores(card["metrics"]["test"] or card["metrics"]["validation"], chosen.city.slot_minutes)
-        out.print(f"Published {card['version']}.")
+        out.print(f"Stored {card['version']} in the registry.")
 
 
 @for_city
@@ -74,10 +84,16 @@ def experiment(
         list[str] | None, typer.Option("--variant", help="Only this variant; may be repeated. Default: all.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 42 on.")] = 3,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: what each architecture's recipe says.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows a step; default: as for --epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Default: the number of each architecture's recipe.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Windows in a training step; default: as for --epochs.")
+    ] = None,
     train_end: TrainEnd = None,
-    valid_end: Annotated[str | None, typer.Option(help="Validation ends here; nothing later is read.")] = None,
+    valid_end: Annotated[
+        str | None, typer.Option(help="Validation uses the slots before this time; later slots are not read.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the results; default: data/CITY/experiments/NAME.")
     ] = None,
@@ -85,7 +101,7 @@ def experiment(
 ) -> None:
     """Compare variants of the networks and of their training, each with several seeds, on the validation split.
 
-    Writes results.csv, results.md, results.png and epochs.csv; the same command again goes on where it was stopped.
+    Writes results.csv, results.md, results.png and epochs.csv. The same command continues an interrupted experiment.
     """
     from trafficcast.training.run_experiment import experiment as run
 
@@ -121,7 +137,7 @@ def backtest(
 
 @for_city
 def retrain(chosen: Chosen, device: DeviceOption = "auto") -> None:
-    """Train a challenger on the latest data; promote it where it beats the champion on days neither was trained on."""
+    """Train a challenger on the newest data, and promote it if it beats the champion on days new to both."""
     from trafficcast.training.retrain import retrain as run
 
     chosen.print(run(chosen.stores, chosen.settings.retraining, device), f"Retraining of {chosen.city.name}")

@@ -1,1 +1,1 @@
-"""The unattended service."""
+"""The unattended service: cycles, schedule, status, health, retraining, repair and pruning."""

@@ -1,4 +1,7 @@
-"""A cycle of the service: forecast what is due, verify what has come. `now` is the clock's, naive UTC, everywhere."""
+"""A cycle of the service: make the forecasts that are due and verify those whose slots were observed.
+
+`now` is the present time of the service's clock, naive UTC.
+"""
 
 from __future__ import annotations
 
@@ -25,37 +28,54 @@ from trafficcast.stores.day_store import DamagedFile
 from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast
 from trafficcast.stores.ledger import FAILED, LOST, Run
 
-_ATTEMPTS = 3  # at a forecast that was missed and fails; the newest is tried until the next one is due
-# Verified are the forecasts of the last hours: data that come later than this are for `trafficcast verify`.
+_ATTEMPTS = 3  # at a missed forecast that fails; the newest forecast is tried until the next one is due
+# Forecasts of the last hours are verified; data that arrive later are for `trafficcast verify`.
 _VERIFY_BACK = np.timedelta64(48, "h")
 
 
 @dataclass
 class CityService:
-    """One city's part of the service, with the champion in memory from cycle to cycle."""
+    """The service of one city. It keeps the champion in memory from cycle to cycle.
+
+    Attributes
+    ----------
+    stores
+        The city and its stores.
+    settings
+        The service's settings.
+    device
+        Where the network runs.
+    """
 
     stores: CityStores
     settings: Service
     device: torch.device
-    _loaded: Model | None = field(default=None, repr=False)
-    _forecaster: Forecaster | None = field(default=None, repr=False)
+    _loaded: tuple[Model, Forecaster] | None = field(default=None, repr=False)
 
     def champion(self) -> tuple[Model, Forecaster, str]:
-        """The champion, or the newest one before it that can be read, and what is wrong with those that cannot.
+        """Return the champion, or the newest champion before it that can be read.
 
-        Raises InputError where there is none.
+        Returns
+        -------
+        tuple[Model, Forecaster, str]
+            The model, its forecaster, and a sentence on the newer champions that cannot be read, if any.
+
+        Raises
+        ------
+        InputError
+            No champion can be read, or the city has no model.
         """
-        wrong: list[str] = []
+        errors: list[str] = []
         for version in self.stores.registry.champions():
-            if self._loaded is None or self._forecaster is None or self._loaded.version != version:
+            if self._loaded is None or self._loaded[0].version != version:
                 try:
-                    self._loaded = load_model(self.stores.registry, version)
+                    model = load_model(self.stores.registry, version)
                 except InputError as error:
-                    wrong.append(str(error))
+                    errors.append(str(error))
                     continue
-                self._forecaster = self._loaded.forecaster(self.device)
-            return self._loaded, self._forecaster, "; ".join(wrong)
-        raise InputError("; ".join(wrong) or f"'{self.stores.city.name}' has no model: run trafficcast train")
+                self._loaded = model, model.forecaster(self.device)
+            return *self._loaded, "; ".join(errors)
+        raise InputError("; ".join(errors) or f"'{self.stores.city.name}' has no model: run trafficcast train")
 
 
 def run_cycle(
@@ -64,69 +84,83 @@ def run_cycle(
     catch_up: bool = True,
     on_made: Callable[[xr.Dataset], None] = lambda forecast: None,
 ) -> list[xr.Dataset]:
-    """Make the forecasts that are due at `now` and verify those whose slots have come; returns what was published.
+    """Make the forecasts that are due, and verify the forecasts whose slots were observed.
 
-    A forecast is due when the slot before it has closed and its data have come, or have been waited for long enough.
-    With `catch_up` those missed since the service last ran are made as well, from the data before their time.
-    `on_made` is called with each as soon as it is published.
+    A forecast is due when the slot before it has ended and its data have arrived or were waited for long enough.
+
+    Parameters
+    ----------
+    service
+        The city's service.
+    now
+        The present time, naive UTC.
+    catch_up
+        Whether to make missed forecasts as well, each from the data before its init time.
+    on_made
+        Called with each forecast as soon as it is published.
+
+    Returns
+    -------
+    list[xr.Dataset]
+        The published forecasts, each of one init time (see `forecast_dataset`).
     """
     made = []
     for init_time in _due(service, now, catch_up):
-        published = _forecast(service, init_time, now)
-        if published is None:
+        forecast = _forecast(service, init_time, now)
+        if forecast is None:
             break
-        made.append(published)
-        on_made(published)
+        made.append(forecast)
+        on_made(forecast)
     if made:
         _verify_recent(service, now)
     return made
 
 
 def _due(service: CityService, now: np.datetime64, catch_up: bool = True) -> list[np.datetime64]:
-    """The init times to forecast at `now`, the newest first, those missed after it in order."""
-    city, settings = service.stores.city, service.settings
-    champions = service.stores.registry.champions()
+    """Return the init times to forecast: the newest first, then the missed ones from the oldest on."""
+    stores, settings, city = service.stores, service.settings, service.stores.city
+    champions = stores.registry.champions()
     if not champions:
         return []
     newest = city.slot_start(now)
-    oldest = city.slot_start(newest - _minutes(60 * settings.catch_up_hours))
-    runs = service.stores.ledger.runs(JOB, city.name, oldest)
-    done = {run.slot for run in runs if run.model in champions and _is_settled(run, newest)}
-    wanted = []
-    if newest not in done and (now >= newest + settings.wait(city.slot_minutes) or _has_come(service, newest)):
-        wanted.append(newest)
-    first = service.stores.ledger.first_slot(JOB, city.name) if catch_up else None
+    oldest = city.slot_start(newest - np.timedelta64(round(settings.catch_up_hours * 3_600_000_000), "us"))
+    runs = stores.ledger.runs(JOB, city.name, oldest)
+    done = {run.slot for run in runs if run.model in champions and _is_done(run, newest)}
+    due = []
+    if newest not in done and (now >= newest + settings.wait(city.slot_minutes) or _has_arrived(stores, newest)):
+        due.append(newest)
+    first = stores.ledger.first_slot(JOB, city.name) if catch_up else None
     if first is not None:
         missed = np.arange(max(first, oldest), newest, city.slot)
-        wanted += [init_time for init_time in missed if init_time not in done]
-    return wanted
+        due += [init_time for init_time in missed if init_time not in done]
+    return due
 
 
 def _verify_recent(service: CityService, now: np.datetime64) -> int:
-    """Score the forecasts of the last two days whose slots have come; returns how many."""
-    city, scored = service.stores.city, 0
-    for version in service.stores.registry.champions():
-        forecasts = service.stores.forecasts(version).read(now - _VERIFY_BACK, city.slot_start(now))
+    """Score the forecasts of the last two days whose slots were observed, and return how many were scored."""
+    stores, city, scored = service.stores, service.stores.city, 0
+    for version in stores.registry.champions():
+        forecasts = stores.forecasts(version).read(now - _VERIFY_BACK, city.slot_start(now))
         if forecasts is None:
             continue
-        waiting = unverified(service.stores, version, forecasts)
+        waiting = unverified(stores, version, forecasts)
         if not len(waiting["init_time"]):
             continue
         began = time.perf_counter()
         champion = service.champion()[0]
         try:
-            model = champion if champion.version == version else load_model(service.stores.registry, version)
+            model = champion if champion.version == version else load_model(stores.registry, version)
         except InputError as error:
             log.error("the forecasts of %s cannot be verified: %s", version, error)
             continue
         first, last = waiting["init_time"].values[[0, -1]]
         parts = [
-            _known(service, first - WEEK, last - WEEK + HORIZON * city.slot),
-            _known(service, first - HISTORY * city.slot, now),
+            _closed_flows(stores, first - WEEK, last - WEEK + HORIZON * city.slot),
+            _closed_flows(stores, first - HISTORY * city.slot, now),
         ]
         flows = [part for part in parts if part is not None]
         known = xr.concat(flows, "time", data_vars="minimal", combine_attrs="override") if flows else None
-        result = verify_due(service.stores, model, waiting, known)
+        result = verify_due(stores, model, waiting, known)
         scored += result.scored
         if result.scored:
             log.info("%d forecasts of %s verified in %.1f s", result.scored, version, _since(began))
@@ -134,32 +168,33 @@ def _verify_recent(service: CityService, now: np.datetime64) -> int:
 
 
 def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64) -> xr.Dataset | None:
-    """One forecast, published; None where there is no model, or where it failed, which the ledger then says."""
-    city, began = service.stores.city, time.perf_counter()
-    version = service.stores.registry.champion() or ""
+    """Make and publish one forecast; return None where that failed, and record the reason in the ledger."""
+    stores, city, began = service.stores, service.stores.city, time.perf_counter()
+    version = stores.registry.champion() or ""
     try:
-        model, forecaster, wrong = service.champion()
-        if wrong:
-            log.error("%s", wrong)
-        stored = service.stores.forecasts(model.version).read(init_time, init_time + city.slot)
-        if stored is not None:  # and a crash kept it from being noted
-            state, reason = str(stored["state"].values[0]), str(stored["reason"].values[0])
-            service.stores.ledger.record(JOB, city.name, model.version, init_time, state, reason)
-            return stored
-        known = _known(service, init_time - HISTORY * city.slot, init_time)
-        history, filled = filled_history(known, model.climatology, init_time)
-        flow, forecaster_name, reasons = _flow(service, model, forecaster, history, filled, init_time)
-        reasons += [wrong] if wrong else []
+        model, forecaster, errors = service.champion()
+        if errors:
+            log.error("%s", errors)
+        stored = stores.forecasts(model.version).read(init_time, init_time + city.slot)
+        if stored is None:
+            known = _closed_flows(stores, init_time - HISTORY * city.slot, init_time)
+            history, filled = filled_history(known, model.climatology, init_time)
+            flow, forecaster_name, reasons = _flow(stores, model, forecaster, history, filled, init_time)
+            reasons += [errors] if errors else []
     except DamagedFile:
-        raise  # to be repaired first
+        raise  # the schedule repairs the file first
     except (InputError, JobError) as error:
         log.error("no forecast for %s: %s", city.isoformat(init_time), error)
-        service.stores.ledger.record(JOB, city.name, version, init_time, FAILED, str(error), _since(began))
+        stores.ledger.record(JOB, city.name, version, init_time, FAILED, str(error), _since(began))
         return None
+    if stored is not None:  # a crash came between the store and the ledger
+        state, reason = str(stored["state"].values[0]), str(stored["reason"].values[0])
+        stores.ledger.record(JOB, city.name, model.version, init_time, state, reason)
+        return stored
     state = BASELINE if forecaster_name != model.version else DEGRADED if reasons else COMPLETE
     hindcast = bool(now >= init_time + city.slot)
     origin = Provenance(forecaster_name, state, "; ".join(reasons), hindcast)
-    made = publish(service.stores, model, init_time, flow, origin, now.astype("datetime64[s]"), _since(began))
+    made = publish(stores, model, init_time, flow, origin, now.astype("datetime64[s]"), _since(began))
     log.info(
         "forecast for %s, %s by %s%s, %.1f s",
         city.isoformat(init_time), origin.state, origin.forecaster,
@@ -169,31 +204,31 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
 
 
 def _flow(
-    service: CityService,
+    stores: CityStores,
     model: Model,
     forecaster: Forecaster,
     history: np.ndarray,
     filled: np.ndarray,
     init_time: np.datetime64,
 ) -> tuple[np.ndarray, str, list[str]]:
-    """A checked forecast, who made it, and why it is not the model's from four observed slots, if it is not."""
-    city, at = service.stores.city, np.array([init_time])
+    """Return a checked forecast, the name of its forecaster, and the reasons why it is not complete."""
+    city, init_times = stores.city, np.array([init_time])
     reasons = []
     if len(filled):
         slots = ", ".join(city.isoformat(slot) for slot in filled)
         reasons.append(f"not observed, filled from scaled climatology: {slots}")
     if len(filled) <= 1:
         try:
-            flow = forecaster.forecast(history, at)[0]
+            flow = forecaster.forecast(history, init_times)[0]
             check_forecast(flow, model.scale)
-            _check_new(service, model, flow, history, init_time)
+            _check_new(stores, model, flow, history, init_time)
             return flow, model.version, reasons
-        except (JobError, RuntimeError) as error:  # RuntimeError is PyTorch's, out of memory among them
+        except (JobError, RuntimeError) as error:  # PyTorch raises RuntimeError, also when memory is short
             log.error("%s failed: %s", model.version, error)
             reasons.append(f"{model.version}: {error}")
-    week_ago = _known(service, init_time - WEEK, init_time - WEEK + HORIZON * city.slot)
+    week_ago = _closed_flows(stores, init_time - WEEK, init_time - WEEK + HORIZON * city.slot)
     for name, baseline in _best_baselines(model, week_ago):
-        flow = baseline.forecast(history, at)[0]
+        flow = baseline.forecast(history, init_times)[0]
         try:
             check_forecast(flow, model.scale)
         except JobError as error:
@@ -204,47 +239,43 @@ def _flow(
 
 
 def _best_baselines(model: Model, flows: xr.Dataset | None) -> list[tuple[str, Forecaster]]:
-    """The baselines and their names, the one with the lowest validation error on the model's card first."""
+    """Return the baselines with their names, in the order of their validation errors on the model's card."""
     scores = model.card["metrics"]["validation"]
     baselines = model.baselines(flows)
     return sorted(baselines.items(), key=lambda named: scores.get(named[0], {}).get("rmse", np.inf))
 
 
 def _check_new(
-    service: CityService, model: Model, flow: np.ndarray, history: np.ndarray, init_time: np.datetime64
+    stores: CityStores, model: Model, flow: np.ndarray, history: np.ndarray, init_time: np.datetime64
 ) -> None:
-    """Raise JobError for a copy of the forecast before. Where there was no traffic at all it may be one."""
-    city = service.stores.city
-    last = service.stores.forecasts(model.version).read(init_time - city.slot, init_time)
+    """Raise JobError for a copy of the forecast before. After a history without any traffic a copy is allowed."""
+    last = stores.forecasts(model.version).read(init_time - stores.city.slot, init_time)
     if last is not None and history.any() and np.array_equal(last["flow"].values[0], flow):
         raise JobError("the forecast is a copy of the one before; it was not published")
 
 
-def _is_settled(run: Run, newest: np.datetime64) -> bool:
-    """Whether no further attempt is due for this run."""
+def _is_done(run: Run, newest: np.datetime64) -> bool:
+    """Whether no further attempt is due for a run."""
     if run.result == FAILED:
         return run.attempts >= _ATTEMPTS and run.slot != newest
     return run.result != LOST
 
 
-def _has_come(service: CityService, init_time: np.datetime64) -> bool:
-    """Whether the slot before `init_time` is observed from end to end, or something later already was."""
-    city = service.stores.city
-    last = service.stores.flows.read(init_time - city.slot, init_time + city.slot)
-    if last is None or last["time"].values[0] != init_time - city.slot or not last["observed"].values[0]:
+def _has_arrived(stores: CityStores, init_time: np.datetime64) -> bool:
+    """Whether the slot before `init_time` is observed and covered entirely, or data of a later slot have arrived."""
+    slot = stores.city.slot
+    last = stores.flows.read(init_time - slot, init_time + slot)
+    if last is None or last["time"].values[0] != init_time - slot or not last["observed"].values[0]:
         return False
     return bool(last["coverage"].values[0] >= 1 or (last["vehicles"].values[1:] > 0).any())
 
 
-def _known(service: CityService, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
-    """The flows of the slots in [start, end) that have ended by `end`."""
-    flows = service.stores.flows.read(start, end)
-    return None if flows is None else flows.isel(time=flows["time"].values + service.stores.city.slot <= end)
-
-
-def _minutes(minutes: float) -> np.timedelta64:
-    return np.timedelta64(round(minutes * 60_000_000), "us")
+def _closed_flows(stores: CityStores, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
+    """Return the flows of the slots from `start` on that end by `end`."""
+    flows = stores.flows.read(start, end)
+    return None if flows is None else flows.isel(time=flows["time"].values + stores.city.slot <= end)
 
 
 def _since(began: float) -> float:
+    """Return the seconds since a time of the performance counter."""
     return time.perf_counter() - began

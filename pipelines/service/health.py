@@ -1,4 +1,4 @@
-"""What the service tells over HTTP, on a loopback port by default: /healthz and Prometheus' /metrics."""
+"""The service's pages over HTTP, on a loopback port by default: /healthz, /status and Prometheus' /metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DURATIONS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
 
 class _Metrics:
-    """What happened since the service started, and how it stands: `status` is asked at every scrape."""
+    """Counters of the runs since the service started, and gauges of its status, which each scrape reads anew."""
 
     def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
         self.registry = CollectorRegistry()
@@ -35,7 +35,7 @@ class _Metrics:
             registry=self.registry,
             buckets=_DURATIONS,
         )
-        self.registry.register(_Standing(status))
+        self.registry.register(_StatusGauges(status))
 
     def ran(self, job: str, city: str, result: str, seconds: float) -> None:
         """Count a run."""
@@ -43,18 +43,18 @@ class _Metrics:
         self._seconds.labels(job, city).observe(seconds)
 
 
-class _Standing(Collector):
-    """Gauges of the status as it is when asked."""
+class _StatusGauges(Collector):
+    """Gauges of the present status."""
 
     def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
         self._status = status
 
     def describe(self) -> list[Metric]:
-        """Nothing: asking takes reading the stores."""
+        """Return nothing, as the gauges would have to be read from the stores."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The gauges."""
+        """Return the gauges."""
         cities = {name: values for name, values in self._status()["cities"].items() if "error" not in values}
 
         def gauge(name: str, about: str, labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
@@ -85,7 +85,7 @@ class _Standing(Collector):
 
 
 def _health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The HTTP status and what is wrong: 503 where a forecast is overdue or a city's stores cannot be read."""
+    """Return the HTTP status and the page: 503 if a forecast is overdue or a city's stores cannot be read."""
     wrong = {}
     for name, values in status["cities"].items():
         if "error" in values:
@@ -97,25 +97,27 @@ def _health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 class _Server(ThreadingHTTPServer):
+    """A server whose failed requests are one line of the log each."""
+
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A request that failed, most often a client that went away, is one line of the log."""
-        log.warning("a request to the health page failed: %s", sys.exception())
+        """Log a request that failed, most often because the client went away."""
+        log.warning("a request to the health pages failed: %s", sys.exception())
 
 
 def _serve(settings: Service, metrics: _Metrics, status: Callable[[], dict[str, Any]]) -> ThreadingHTTPServer:
-    """Answer in threads until the server is shut down. Raises InputError where the port is taken."""
+    """Answer requests in threads until the server is shut down. Raises InputError where the port is taken."""
 
     class Handler(BaseHTTPRequestHandler):
-        """GET and HEAD of the two pages."""
+        """Answers GET and HEAD requests for the three pages."""
 
         def do_GET(self) -> None:
-            """Answer."""
+            """Answer a request."""
             page = self.path.partition("?")[0]
             if page == "/healthz":
-                code, told = _health(status())
-                self._answer(code, "application/json", json.dumps(told).encode())
+                code, health = _health(status())
+                self._answer(code, "application/json", json.dumps(health).encode())
             elif page == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
             elif page == "/status":
@@ -134,7 +136,7 @@ def _serve(settings: Service, metrics: _Metrics, status: Callable[[], dict[str, 
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Scrapes are no news."""
+            """Log nothing, as scrapes come every few seconds."""
 
     try:
         server = _Server((settings.address, settings.port), Handler)

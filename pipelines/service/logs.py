@@ -1,4 +1,4 @@
-"""Log lines of the service: each says, beside its message, of which city, job and slot it is."""
+"""Log lines of the service: each names the city, the job and the slot that it is about."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B0
 
 
 @contextmanager
-def _context(**what: str) -> Iterator[None]:
-    """Within the block every line of this thread carries `what`, such as city, job and slot."""
-    token = _about.set(_about.get() | what)
+def _context(**about: str) -> Iterator[None]:
+    """Add fields, such as city, job and slot, to every line that this thread logs within the block."""
+    token = _about.set(_about.get() | about)
     try:
         yield
     finally:
@@ -23,10 +23,21 @@ def _context(**what: str) -> Iterator[None]:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (UTC), level, message, what it is about, and an error's traceback."""
+    """Write a log line as a JSON object: time (UTC), level, message, city, job, slot, and an error's traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Write a line.
+
+        Parameters
+        ----------
+        record
+            The log record.
+
+        Returns
+        -------
+        str
+            A JSON object.
+        """
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -39,13 +50,24 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Time, level, what it is about in brackets, message."""
+    """Write a log line as text: time, level, then city, job and slot in brackets, and the message."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Write a line.
+
+        Parameters
+        ----------
+        record
+            The log record.
+
+        Returns
+        -------
+        str
+            The line, without its end.
+        """
         words = " ".join(_about.get().values())
         if words:
             record = logging.makeLogRecord({**record.__dict__, "msg": f"[{words}] {record.getMessage()}", "args": ()})

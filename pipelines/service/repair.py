@@ -1,6 +1,6 @@
-"""Repair: a store's damaged file is set aside, and what it held is made again from what is still there.
+"""Repair: set a store's damaged file aside and make its content again from the other stores.
 
-What a killed writer leaves, a temporary file beside the one it was to replace, is removed.
+The temporary files that a killed writer left are removed as well.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from trafficcast.stores.day_store import DamagedFile
 
 
 def _repair(stores: CityStores, damage: DamagedFile) -> Path:
-    """Set a damaged file of the city's stores aside and return where it lies now.
+    """Set a damaged file of the city's stores aside, and return its new path.
 
-    Flows are counted again from the records at once. Forecasts and scores are noted as lost: the next cycles make
-    those of the last hours again.
+    Flows are counted again from the records at once. Forecasts and scores are recorded as lost in the ledger, and the
+    next cycles make those of the last hours again.
     """
     city, file = stores.city, damage.file
     aside = _set_aside(file)
@@ -36,9 +36,9 @@ def _repair(stores: CityStores, damage: DamagedFile) -> Path:
     if store == "flows":
         if RecordStore(stores.records).exists():
             rebuild_day(stores, day)
-            log.info("the flows of %s were made again from the records", day)
+            log.info("the flows of %s were counted again from the records", day)
         else:
-            log.error("the flows of %s are lost, there are no records to make them from", day)
+            log.error("the flows of %s are lost: there are no records to count them from", day)
     else:
         job = JOB if store == "forecasts" else VERIFY
         start, end = city.midnight(day), city.midnight(day + np.timedelta64(1, "D"))
@@ -47,13 +47,14 @@ def _repair(stores: CityStores, damage: DamagedFile) -> Path:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed writers left in a folder, where nobody writes just now."""
+    """Remove the temporary files that killed writers left in a folder, unless somebody is writing there now."""
     if any(folder.glob(".*.tmp")):
         with suppress(Timeout), writer_lock(folder).acquire(timeout=0):
             remove_temporaries(folder)
 
 
 def _set_aside(file: Path) -> Path:
+    """Rename a file to the next free name of a damaged file, and return that path."""
     number = 1
     while (aside := file.with_name(f"{file.name}.damaged-{number}")).exists():
         number += 1

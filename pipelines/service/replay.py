@@ -1,4 +1,4 @@
-"""Replay: a past period slot by slot, as if live: the service's own cycles under a clock that runs through it."""
+"""Replay: run the service's cycles over a past period, slot by slot, with a clock that runs through the period."""
 
 from __future__ import annotations
 
@@ -25,11 +25,36 @@ def replay(
     speed: float | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Run a cycle of the service at every slot of [start, end), nothing after it known, and sum up.
+    """Run a cycle of the service at every slot of a past period, each with the data known at its time.
 
-    The clock stands at the slot's start when its data before have come, and at `wait_minutes` after it otherwise.
-    `speed`: how many times faster than the clock, at most; without it as fast as can be. A slot that was forecast in
-    an earlier replay is not forecast again. Raises InputError where there is no model or no flow in the period.
+    A cycle runs at the slot's start if the data before it are complete, and at the end of the service's wait for them
+    otherwise. A slot that an earlier replay forecast is not forecast again.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        First init time, inclusive; text is in the city's time zone, a NumPy time is naive UTC.
+    end
+        Last init time, exclusive, in the same form.
+    settings
+        The service's settings; None is the defaults.
+    speed
+        How many times faster than real time the replay may run; None is as fast as possible.
+    device
+        Where the network runs: auto, cpu, cuda or mps.
+
+    Returns
+    -------
+    dict[str, Any]
+        The city, the model's version, the period, the number of forecasts, of each state and of verified forecasts,
+        and each forecaster's RMSE in vehicles per slot.
+
+    Raises
+    ------
+    InputError
+        The city has no model, or no flows in the period.
     """
     city = stores.city
     start, end = city.as_time(start), city.as_time(end)
@@ -68,7 +93,7 @@ def replay(
 
 
 def _mean_rmse(scores: Any) -> dict[str, float]:
-    """Each forecaster's RMSE over all verified forecasts and leads, vehicles per slot."""
+    """Return each forecaster's RMSE over all verified forecasts and lead times, vehicles per slot."""
     if scores is None:
         return {}
     squared = np.square(scores["rmse"]).mean(("init_time", "lead_time"))

@@ -1,4 +1,4 @@
-"""Retraining in a process of its own, with limits of time and memory, so that it never disturbs a forecast."""
+"""Retraining in a separate process with limits of time and memory, so that it never disturbs a forecast."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from trafficcast.errors import JobError
 
 try:
     import resource
-except ImportError:  # Windows: no limit of memory there
+except ImportError:  # Windows has no limit of memory
     resource = None  # type: ignore[assignment]
 
 _NICE = 10
-_TOLD = 5  # last lines of a retraining that failed
+_LAST_LINES = 5  # of a failed retraining's output, which the error quotes
 
 
 class _RetrainingProcess:
@@ -31,7 +31,7 @@ class _RetrainingProcess:
         self._lock = threading.Lock()
 
     def run(self, city: City) -> str:
-        """Retrain a city and say what came of it. Raises JobError where it fails or meets a limit."""
+        """Retrain a city and return the result in a sentence. Raises JobError where it fails or meets a limit."""
         limits = self._config.retraining
         words = ["retrain", "--city", city.name, "--device", self._device, "--json", "--config", str(self._config.file)]
         command = [sys.executable, "-m", "pipelines", *words]
@@ -49,14 +49,14 @@ class _RetrainingProcess:
         finally:
             self.stop()
         if child.returncode:
-            last = " / ".join(deque((line for line in err.splitlines() if line.strip()), _TOLD))
+            last = " / ".join(deque((line for line in err.splitlines() if line.strip()), _LAST_LINES))
             raise JobError(f"the retraining ended with {child.returncode}: {last}")
-        told = json.loads(out)
-        errors = ", ".join(f"{version} {error:.3f}" for version, error in told["rmse"].items())
-        return f"{errors}: {'promoted' if told['promoted'] else 'not promoted'} {told['challenger']}"
+        result = json.loads(out)
+        errors = ", ".join(f"{version} {error:.3f}" for version, error in result["rmse"].items())
+        return f"{errors}: {'promoted' if result['promoted'] else 'not promoted'} {result['challenger']}"
 
     def stop(self) -> None:
-        """End the child, if one runs; what it leaves is a checkpoint."""
+        """End the child process if it runs; its checkpoint stays."""
         with self._lock:
             child, self._child = self._child, None
         if child is not None and child.poll() is None:

@@ -1,14 +1,14 @@
-"""Status: what the service did last for each city, what comes next and how well it does, from the stores alone."""
+"""Status of the service: each city's data, forecast, jobs, skill and alerts, read from the stores alone."""
 
 from __future__ import annotations
 
 import fcntl
-import sqlite3
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from apscheduler.triggers.cron import CronTrigger
 from filelock import FileLock
 
@@ -20,38 +20,52 @@ from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import last_observed
-from trafficcast.stores.ledger import Ledger, Run
-from trafficcast.stores.published import latest_forecast
+from trafficcast.stores.ledger import Run
+from trafficcast.stores.published import is_overdue, latest_forecast
 from trafficcast.stores.scores import recent_scores, skill
 
 _INGEST, _RETRAIN, _PRUNE = "ingest", "retrain", "prune"
 _JOBS = (_INGEST, JOB, VERIFY, _RETRAIN, _PRUNE)
 _DAY = np.timedelta64(24, "h")
-# A forecast is overdue this long after the wait for its data is over: time to make it, and to try again.
-_GRACE = np.timedelta64(3, "m")
+_SERVICE_LOCK = ".schedule.lock"
 
 
 def status(config: Config, cities: list[City], now: np.datetime64) -> dict[str, Any]:
-    """Whether the service runs, and `city_status` of each city; one that cannot be read says why."""
+    """Return whether the service runs, and the status of each city.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    cities
+        The cities.
+    now
+        The present time, naive UTC.
+
+    Returns
+    -------
+    dict[str, Any]
+        Whether the service is running, the time, and for each of the cities its data, forecast, jobs, skill and alerts,
+        or an error if its stores cannot be read. Ages are in minutes, errors in vehicles per slot.
+    """
     return {
         "running": _is_running(config.paths.data),
         "time": f"{now.astype('datetime64[s]')}Z",
-        "cities": {city.name: _or_error(config, city, now) for city in cities},
+        "cities": {city.name: _status_or_error(config, city, now) for city in cities},
     }
 
 
 def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
-    """Data, forecast, jobs, skill of the last 24 hours and open alerts of a city; ages in minutes.
+    """Return data, forecast, jobs, skill of the last 24 hours and open alerts of a city; ages are in minutes.
 
-    `overdue` is None where there is nothing to forecast with: no model, or no flows yet. Raises InputError where a
-    store cannot be read, JobError, OSError and sqlite3.Error where it cannot be now, or the ledger is damaged.
+    `overdue` is None if the city has no model or no flows yet. Raises InputError where a file is damaged, JobError and
+    OSError where a file cannot be read now.
     """
     stores = CityStores.of(config, city)
     registry = stores.registry
     observed = last_observed(stores.flows)
     latest = latest_forecast(stores)
-    made = None if latest is None else latest[1]
-    init_time = None if made is None else made["init_time"].values[0]
+    init_time = None if latest is None else latest[1]["init_time"].values[0]
     scored = recent_scores(stores, now - _DAY, now)
     ready = registry.champion() is not None and (observed is not None or init_time is not None)
     return {
@@ -60,20 +74,9 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
             "newest_slot": None if observed is None else city.isoformat(observed),
             "age_minutes": None if observed is None else _minutes(now - observed - city.slot),
         },
-        "forecast": None
-        if made is None
-        else {
-            "init_time": city.isoformat(made["init_time"].values[0]),
-            "forecaster": str(made["forecaster"].values[0]),
-            "state": str(made["state"].values[0]),
-            "reason": str(made["reason"].values[0]),
-            "hindcast": bool(made["hindcast"].values[0]),
-            "created": city.isoformat(made["created"].values[0]),
-            "lag_minutes": _minutes(made["created"].values[0] - made["init_time"].values[0]),
-            "age_minutes": _minutes(now - made["init_time"].values[0]),
-        },
-        "overdue": _is_overdue(config, city, init_time, now) if ready else None,
-        "jobs": {job: _job(config, city, job, now) for job in _JOBS},
+        "forecast": None if latest is None else _forecast_status(city, latest[1], now),
+        "overdue": is_overdue(city, config.service, init_time, now) if ready else None,
+        "jobs": {job: _job(config, stores, job, now) for job in _JOBS},
         "skill": None if scored is None else vars(skill(*scored)),
         "alerts": [
             {"raised": city.isoformat(alert.raised), "kind": alert.finding.kind, "message": alert.finding.message}
@@ -82,14 +85,21 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
     }
 
 
-def _is_overdue(config: Config, city: City, init_time: np.datetime64 | None, now: np.datetime64) -> bool:
-    """Whether the forecast that should be there by now is not; `init_time` is the newest that is."""
-    wait = config.service.wait(city.slot_minutes) + _GRACE
-    return init_time is None or bool(init_time < city.slot_start(now - wait))
+def _forecast_status(city: City, forecast: xr.Dataset, now: np.datetime64) -> dict[str, Any]:
+    """Return the provenance and the times of a forecast of one init time."""
+    init_time, created = forecast["init_time"].values[0], forecast["created"].values[0]
+    return {
+        "init_time": city.isoformat(init_time),
+        **{name: str(forecast[name].values[0]) for name in ("forecaster", "state", "reason")},
+        "hindcast": bool(forecast["hindcast"].values[0]),
+        "created": city.isoformat(created),
+        "lag_minutes": _minutes(created - init_time),
+        "age_minutes": _minutes(now - init_time),
+    }
 
 
 def _is_running(data: Path) -> bool:
-    """Whether a service holds its lock. Whoever may read the stores may ask."""
+    """Whether a service holds its lock; needs no more than the right to read the stores."""
     try:
         with open(data / _SERVICE_LOCK, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -100,43 +110,37 @@ def _is_running(data: Path) -> bool:
     return False
 
 
-_SERVICE_LOCK = ".schedule.lock"
-
-
 def _service_lock(data: Path) -> FileLock:
-    """The lock that a running service holds, one for all stores below `data`."""
+    """Return the lock that a running service holds, one for all stores below `data`."""
     data.mkdir(parents=True, exist_ok=True)
     return FileLock(data / _SERVICE_LOCK)
 
 
-def _or_error(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
+def _status_or_error(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
+    """Return the status of a city, or the error that prevents reading it."""
     try:
         return _city_status(config, city, now)
-    except sqlite3.Error as error:
-        return {"error": f"{config.paths.data / 'ledger.sqlite'}: {error}"}
     except (InputError, JobError, OSError) as error:
         return {"error": str(error)}
 
 
-def _job(config: Config, city: City, job: str, now: np.datetime64) -> dict[str, Any]:
-    run = Ledger(config.paths.data / "ledger.sqlite").last(job, city.name)
+def _job(config: Config, stores: CityStores, job: str, now: np.datetime64) -> dict[str, Any]:
+    """Return the last run of a job, with None for all that is unknown, and the time of the next run."""
+    city = stores.city
+    run = stores.ledger.last(job, city.name)
     following = _next(config, city, job, run, now)
-    result: dict[str, Any] = {
-        "last": None,
-        "result": None,
-        "detail": None,
-        "seconds": None,
-        "attempts": None,
+    return {
+        "last": run and city.isoformat(run.finished),
+        "result": run and run.result,
+        "detail": run and run.detail,
+        "seconds": run and run.seconds,
+        "attempts": run and run.attempts,
         "next": None if following is None else city.isoformat(following),
     }
-    if run is not None:
-        result |= {"last": city.isoformat(run.finished), "result": run.result, "detail": run.detail}
-        result |= {"seconds": run.seconds, "attempts": run.attempts}
-    return result
 
 
 def _next(config: Config, city: City, job: str, run: Run | None, now: np.datetime64) -> np.datetime64 | None:
-    """When a job is due next; None where it is not by the clock alone, or never."""
+    """Return when a job is due next; None if that does not depend on the time alone, or the job never runs."""
     if job == _INGEST and city.feed.inbox is not None and run is not None:
         return run.finished + np.timedelta64(round(config.service.ingest_seconds), "s")
     if job == JOB:
@@ -160,8 +164,10 @@ def _retraining_trigger(config: Config, zone: tzinfo) -> CronTrigger:
 
 
 def _datetime(time: np.datetime64) -> datetime:
+    """Convert a naive UTC time to an aware one."""
     return time.astype("datetime64[us]").astype(datetime).replace(tzinfo=UTC)
 
 
 def _minutes(span: np.timedelta64) -> float:
+    """Convert a time span to minutes, to a tenth."""
     return round(float(span / np.timedelta64(1, "m")), 1)

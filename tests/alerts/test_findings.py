@@ -1,4 +1,4 @@
-"""What the rules find in a situation: each at its limit, where it lies, and nothing of what is not known."""
+"""What the rules find in a state: each at its limit, where it lies, and nothing of what is not known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from trafficcast.alerts.findings import Finding, Situation, _findings, check_areas, scores_from
+from trafficcast.alerts.findings import CityState, Finding, _findings, check_areas, scores_from
 from trafficcast.config.alert_rules import (
     _DEFAULTS,
     CoverageRule,
@@ -32,7 +32,7 @@ NORTH = Area("North", np.array([[1.0, 0.5], [0, 0], [0, 0]]), -122.42, 37.75, {}
 
 
 def find(rule: Rule, **known: object) -> list[Finding]:
-    return _findings([rule], Situation(city=HERE, **{"now": NOON, **known}))  # type: ignore[arg-type]
+    return _findings([rule], CityState(city=HERE, **{"now": NOON, **known}))  # type: ignore[arg-type]
 
 
 def forecast(flow: np.ndarray, init_time: np.datetime64 = NOON) -> xr.Dataset:
@@ -65,7 +65,7 @@ def errors(*means: float) -> np.ndarray:
 
 
 def test_nothing_is_wrong_where_all_goes_well() -> None:
-    well = Situation(
+    well = CityState(
         HERE,
         NOON + 5 * MINUTE,
         newest_init=NOON,
@@ -81,7 +81,7 @@ def test_nothing_is_wrong_where_all_goes_well() -> None:
 
 
 def test_what_is_not_known_is_not_wrong_but_for_a_city_without_forecasts_and_data() -> None:
-    found = _findings([*_DEFAULTS, FlowRule(above=1), FlowRule(times_typical=2)], Situation(HERE, NOON))
+    found = _findings([*_DEFAULTS, FlowRule(above=1), FlowRule(times_typical=2)], CityState(HERE, NOON))
     assert [(one.kind, one.value, one.message) for one in found] == [
         ("forecast-overdue", None, "no forecast was ever published"),
         ("feed-silent", None, "no slot was ever observed"),
@@ -232,9 +232,9 @@ def test_slots_that_are_over_are_not_ahead() -> None:
 
 def test_rules_of_other_cities_are_left_out_and_an_unknown_area_is_refused() -> None:
     elsewhere = [ForecastOverdueRule(city="another"), FlowRule(above=1, area="Nowhere", city="another")]
-    assert _findings(elsewhere, Situation(HERE, NOON)) == []
+    assert _findings(elsewhere, CityState(HERE, NOON)) == []
     check_areas(elsewhere, HERE, {})
     check_areas([FlowRule(above=1, area="North")], HERE, {"North": NORTH})
-    for call in (lambda r: check_areas(r, HERE, {"North": NORTH}), lambda r: _findings(r, Situation(HERE, NOON))):
+    for call in (lambda r: check_areas(r, HERE, {"North": NORTH}), lambda r: _findings(r, CityState(HERE, NOON))):
         with pytest.raises(InputError, match="'bay' has no area 'Nort'"):
             call([FlowRule(above=1, area="Nort", city="bay")])

@@ -16,7 +16,7 @@ import pytest
 
 from trafficcast.alerts import notify as alerting
 from trafficcast.alerts.book import AlertBook
-from trafficcast.alerts.findings import Situation
+from trafficcast.alerts.findings import CityState
 from trafficcast.alerts.notify import check_alerts, deliver
 from trafficcast.config.alert_rules import Alerts, FeedSilentRule, ForecastOverdueRule
 from trafficcast.config.city import City
@@ -88,8 +88,8 @@ def alerts(webhook: Webhook | None = None) -> Alerts:
 def check(alerts: Alerts, data: Path, late: int, notify: bool = True, city: City = HERE) -> list[str]:
     """Check when the forecast from noon on is so many minutes late; returns the open alerts' kinds."""
     now = NOON + late * MINUTE
-    situation = Situation(city, now, newest_init=NOON - HERE.slot, newest_observed=now)
-    return [alert.finding.kind for alert in check_alerts(alerts, data, situation, notify)]
+    state = CityState(city, now, newest_init=NOON - HERE.slot, newest_observed=now)
+    return [alert.finding.kind for alert in check_alerts(alerts, data, state, notify)]
 
 
 def lines(data: Path, city: str = "small") -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def test_each_alert_is_raised_once_and_cleared_once_in_log_and_file(
     assert check(alerts(), tmp_path, 5) == []
     assert not (tmp_path / "small" / "alerts.jsonl").exists()
     assert check(alerts(), tmp_path, 21) == check(alerts(), tmp_path, 22) == ["forecast-overdue"]
-    on_time = Situation(HERE, NOON + 23 * MINUTE, newest_init=NOON)
+    on_time = CityState(HERE, NOON + 23 * MINUTE, newest_init=NOON)
     assert check_alerts(alerts(), tmp_path, on_time, True) == check_alerts(alerts(), tmp_path, on_time, True) == []
     message = "no forecast from 2024-04-10 12:00 CEST on: it is 21 minutes overdue (limit 20)"
     assert spoken(log) == [
@@ -163,19 +163,19 @@ def test_a_crash_between_book_and_file_loses_no_line_and_doubles_none(
 def test_a_file_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
     check(alerts(), tmp_path, 21)
     (tmp_path / "small" / "alerts.jsonl").rename(tmp_path / "small" / "alerts.jsonl.1")
-    check_alerts(alerts(), tmp_path, Situation(HERE, NOON + 23 * MINUTE, newest_init=NOON), True)
+    check_alerts(alerts(), tmp_path, CityState(HERE, NOON + 23 * MINUTE, newest_init=NOON), True)
     assert [line["event"] for line in lines(tmp_path)] == ["cleared"]
 
 
 def test_the_webhook_is_told_once_with_its_secret_address(
     tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture
 ) -> None:
-    told = alerts(webhook)
-    assert deliver(told, tmp_path) == 0 and webhook.messages == []
-    check(told, tmp_path, 21)
-    check(told, tmp_path, 22, city=HERE.model_copy(update={"name": "large"}))
-    assert deliver(told, tmp_path) == 2
-    assert deliver(told, tmp_path) == 0
+    settings = alerts(webhook)
+    assert deliver(settings, tmp_path) == 0 and webhook.messages == []
+    check(settings, tmp_path, 21)
+    check(settings, tmp_path, 22, city=HERE.model_copy(update={"name": "large"}))
+    assert deliver(settings, tmp_path) == 2
+    assert deliver(settings, tmp_path) == 0
     (message,) = webhook.messages
     assert message == {"notices": lines(tmp_path) + lines(tmp_path, "large")}
     assert webhook.paths == [f"/hook/{SECRET}?token={SECRET}"]
@@ -184,18 +184,18 @@ def test_the_webhook_is_told_once_with_its_secret_address(
 def test_a_failing_webhook_is_tried_thrice_and_again_with_the_next_call(
     tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture
 ) -> None:
-    told, webhook.answers = alerts(webhook), [500, 503, 200]
-    check(told, tmp_path, 21)
-    assert deliver(told, tmp_path) == 1
+    settings, webhook.answers = alerts(webhook), [500, 503, 200]
+    check(settings, tmp_path, 21)
+    assert deliver(settings, tmp_path) == 1
     assert len(webhook.messages) == 3 and webhook.messages[0] == webhook.messages[2]
     assert [message for level, message in spoken(log) if "webhook" in message] == []
     webhook.answers = [500]
-    check_alerts(told, tmp_path, Situation(HERE, NOON + 23 * MINUTE, newest_init=NOON), True)
-    assert deliver(told, tmp_path) == 0
+    check_alerts(settings, tmp_path, CityState(HERE, NOON + 23 * MINUTE, newest_init=NOON), True)
+    assert deliver(settings, tmp_path) == 0
     assert len(webhook.messages) == 6
-    assert spoken(log)[-1] == ("WARNING", f"the webhook at {told.webhook_host} answered 500: 1 notices wait")
+    assert spoken(log)[-1] == ("WARNING", f"the webhook at {settings.webhook_host} answered 500: 1 notices wait")
     webhook.answers = [204]
-    assert deliver(told, tmp_path) == 1
+    assert deliver(settings, tmp_path) == 1
     assert webhook.messages[-1]["notices"][0]["event"] == "cleared"
     assert webhook.messages[-1]["notices"][0]["id"] == lines(tmp_path)[1]["id"]
 
@@ -204,9 +204,9 @@ def test_a_failing_webhook_is_tried_thrice_and_again_with_the_next_call(
 def test_an_answer_that_is_no_success_is_not_tried_again_at_once(
     tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, answer: int
 ) -> None:
-    told, webhook.answers = alerts(webhook), [answer]
-    check(told, tmp_path, 21)
-    assert deliver(told, tmp_path) == 0
+    settings, webhook.answers = alerts(webhook), [answer]
+    check(settings, tmp_path, 21)
+    assert deliver(settings, tmp_path) == 0
     assert len(webhook.messages) == 1 and webhook.paths == [f"/hook/{SECRET}?token={SECRET}"]
     assert f"answered {answer}" in spoken(log)[-1][1]
 
@@ -215,10 +215,10 @@ def test_a_webhook_that_does_not_answer_costs_no_more_than_its_time(
     tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alerting, "_ATTEMPT_SECONDS", 0.1)
-    told, webhook.delay = alerts(webhook), 0.4
-    check(told, tmp_path, 21)
+    settings, webhook.delay = alerts(webhook), 0.4
+    check(settings, tmp_path, 21)
     began = time.monotonic()
-    assert deliver(told, tmp_path) == 0
+    assert deliver(settings, tmp_path) == 0
     assert time.monotonic() - began < 3 * 0.1 + 1.0 + 0.5  # three attempts, the pause, and some patience
     assert "failed with ReadTimeoutError: 1 notices wait" in spoken(log)[-1][1]
 
@@ -226,19 +226,19 @@ def test_a_webhook_that_does_not_answer_costs_no_more_than_its_time(
 def test_a_webhook_that_is_not_there(
     tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = alerts(webhook)
-    check(told, tmp_path, 21)
+    settings = alerts(webhook)
+    check(settings, tmp_path, 21)
     webhook.server_close()
-    assert deliver(told, tmp_path) == 0
-    assert f"the webhook at {told.webhook_host} failed with NewConnectionError" in spoken(log)[-1][1]
+    assert deliver(settings, tmp_path) == 0
+    assert f"the webhook at {settings.webhook_host} failed with NewConnectionError" in spoken(log)[-1][1]
 
 
 def test_a_long_backlog_goes_in_parts(tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerting, "_MOST", 2)
-    told = Alerts(webhook=webhook.address, rules=(ForecastOverdueRule(), FeedSilentRule()))  # type: ignore[arg-type]
-    check_alerts(told, tmp_path, Situation(HERE, NOON), True)
-    check_alerts(told, tmp_path, Situation(HERE, NOON + MINUTE, newest_init=NOON, newest_observed=NOON), True)
-    assert [deliver(told, tmp_path) for _ in range(3)] == [2, 2, 0]
+    settings = Alerts(webhook=webhook.address, rules=(ForecastOverdueRule(), FeedSilentRule()))  # type: ignore[arg-type]
+    check_alerts(settings, tmp_path, CityState(HERE, NOON), True)
+    check_alerts(settings, tmp_path, CityState(HERE, NOON + MINUTE, newest_init=NOON, newest_observed=NOON), True)
+    assert [deliver(settings, tmp_path) for _ in range(3)] == [2, 2, 0]
     assert [[notice["event"] for notice in message["notices"]] for message in webhook.messages] == [
         ["raised", "raised"],
         ["cleared", "cleared"],
@@ -246,8 +246,8 @@ def test_a_long_backlog_goes_in_parts(tmp_path: Path, webhook: Webhook, monkeypa
 
 
 def test_a_replay_and_a_service_without_webhook_record_but_tell_nobody(tmp_path: Path, webhook: Webhook) -> None:
-    told = alerts(webhook)
-    check(told, tmp_path, 21, notify=False)
+    settings = alerts(webhook)
+    check(settings, tmp_path, 21, notify=False)
     check(alerts(), tmp_path, 21, city=HERE.model_copy(update={"name": "large"}))
-    assert deliver(told, tmp_path) == 0 and webhook.messages == []
+    assert deliver(settings, tmp_path) == 0 and webhook.messages == []
     assert len(lines(tmp_path)) == len(lines(tmp_path, "large")) == 1

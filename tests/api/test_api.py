@@ -27,7 +27,7 @@ from trafficcast.config.settings import Config, _Paths, load_config
 from trafficcast.errors import InputError
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset
-from trafficcast.stores.forecasts import Bounds, Provenance, forecast_dataset
+from trafficcast.stores.forecasts import Provenance, forecast_dataset
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import score_dataset
 
@@ -58,15 +58,10 @@ DAY = "start=2024-05-07&end=2024-05-08"
 CELL = np.arange(35).reshape(5, 7)
 
 
-class Stepped:
-    """Intervals of 80 and 95 %: 1 and 2 vehicles below, 10 and 20 above."""
-
-    levels = np.array([0.8, 0.95])
-
-    def around(self, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The bounds, (level, lead, kind, row, col)."""
-        lower = np.stack([flow - 1, flow - 2]).clip(0)
-        return lower.astype(np.float32), np.stack([flow + 10, flow + 20]).astype(np.float32)
+def stepped(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intervals of 80 and 95 %: 1 and 2 vehicles below, 10 and 20 above; bounds are (level, lead, kind, row, col)."""
+    lower = np.stack([flow - 1, flow - 2]).clip(0)
+    return np.array([0.8, 0.95]), lower.astype(np.float32), np.stack([flow + 10, flow + 20]).astype(np.float32)
 
 
 def observed_flow(slot: int) -> np.ndarray:
@@ -105,7 +100,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "created": "2024-05-01T00:00:00+02:00",
             "metrics": {"validation": {version: {"rmse": rmse}}, "test": {}},
         }
-        registry.publish(version, lambda folder, card=card: (folder / "card.json").write_text(json.dumps(card)))
+        registry.add(version, lambda folder, card=card: (folder / "card.json").write_text(json.dumps(card)))
     registry.promote(NEW)
     origins = {
         11: Provenance(NEW, "degraded", "the slot before was not observed"),
@@ -118,10 +113,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         )
         made = []
         for slot in slots:
-            intervals: Any = Stepped() if version == NEW and slot != 12 else None
-            init, origin = START + slot * SLOT, origins.get(slot) if version == NEW else None
             flow = forecast_flow(slot)
-            bounds = intervals and Bounds(intervals.levels, *intervals.around(flow))
+            bounds = stepped(flow) if version == NEW and slot != 12 else None
+            init, origin = START + slot * SLOT, origins.get(slot) if version == NEW else None
             made.append(forecast_dataset(city, described, init, flow, init, bounds, origin))
         bounded = [one for one in made if "lower" in one]
         for part in ([one for one in made if "lower" not in one], bounded):

@@ -24,7 +24,7 @@ from trafficcast.forecasting.verify import verify_due
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import flows_dataset
-from trafficcast.stores.forecasts import Bounds, forecast_dataset, has_intervals
+from trafficcast.stores.forecasts import forecast_dataset, has_intervals
 from trafficcast.stores.registry import Registry
 from trafficcast.training.card import _card_text
 from trafficcast.training.settings import TrainingSettings
@@ -248,7 +248,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, fitted: Intervals) -> None:
 
 def made(hours: int, intervals: Intervals | None) -> xr.Dataset:
     flow = drawn(hours, 1)[0][0]
-    bounds = None if intervals is None else Bounds(intervals.levels, *intervals.around(flow))
+    bounds = None if intervals is None else (intervals.levels, *intervals.around(flow))
     return forecast_dataset(CITY, CARD, INIT + np.timedelta64(hours, "h"), flow, INIT, bounds)
 
 

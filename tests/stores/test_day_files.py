@@ -16,7 +16,7 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_files import _read_day_file
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import flows_dataset
-from trafficcast.stores.forecasts import BASELINE, Bounds, Provenance, forecast_dataset
+from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset
 from trafficcast.stores.scores import score_dataset
 
 CITY = City(west=0.1, east=1, south=-0.2, north=1, rows=8, cols=8, timezone="America/New_York", name="small")
@@ -39,9 +39,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     errors = draw.normal(size=(64, HORIZON, 2, 8, 8))
     intervals = Intervals.fit(np.full(errors.shape, 6.0), (6 + errors).clip(0))
     baseline = Provenance("persistence", BASELINE, "ein Slot fehlt: 18:00 \N{LATIN SMALL LETTER U WITH DIAERESIS}")
-    first = forecast_dataset(
-        CITY, CARD, times[0], flow[0], times[0], Bounds(intervals.levels, *intervals.around(flow[0]))
-    )
+    first = forecast_dataset(CITY, CARD, times[0], flow[0], times[0], (intervals.levels, *intervals.around(flow[0])))
     second = forecast_dataset(CITY, CARD, times[1], flow[1], times[1], origin=baseline)
     stores = (
         CityStores(CITY, tmp_path, tmp_path.parent / "models").flows,

@@ -16,7 +16,7 @@ import xarray as xr
 from trafficcast.config.city import City
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.forecasts import DEGRADED, Bounds, Provenance, forecast_dataset
+from trafficcast.stores.forecasts import DEGRADED, Provenance, forecast_dataset
 from trafficcast.stores.latest_files import write_latest
 
 CITY = City(west=0, east=3, south=10, north=12, rows=2, cols=3, timezone="America/New_York", name="small")
@@ -31,7 +31,7 @@ def forecast(bounded: bool = True) -> xr.Dataset:
     known = draw.uniform(0, 9, (40, 4, 2, 2, 3)).astype(np.float32)
     intervals = Intervals.fit(known, draw.poisson(known)) if bounded else None
     flow = draw.uniform(0, 20, (4, 2, 2, 3)).astype(np.float32)
-    bounds = None if intervals is None else Bounds(intervals.levels, *intervals.around(flow))
+    bounds = None if intervals is None else (intervals.levels, *intervals.around(flow))
     return forecast_dataset(CITY, CARD, INIT, flow, CREATED, bounds, ORIGIN)
 
 
@@ -79,9 +79,9 @@ def test_a_table_without_intervals_has_no_columns_for_them(tmp_path: Path) -> No
 def test_the_collection_is_geojson_with_a_cell_s_flows_by_lead(tmp_path: Path) -> None:
     made = forecast()
     write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), made)
-    told = collection(tmp_path)
-    features = told.pop("features")
-    assert told == {
+    found = collection(tmp_path)
+    features = found.pop("features")
+    assert found == {
         "type": "FeatureCollection",
         "city": "small",
         "model": "v1",

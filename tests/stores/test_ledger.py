@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from trafficcast.errors import InputError, JobError
 from trafficcast.stores.ledger import Ledger
 
 SLOT = np.datetime64("2008-06-04T12:00", "us")
@@ -89,23 +89,6 @@ def test_what_is_lost_is_to_be_made_again(ledger: Ledger) -> None:
     assert set(ledger.results("verify", "small", "v1").values()) == {"done"}
 
 
-def test_a_ledger_of_version_0_1_goes_on(ledger: Ledger) -> None:
-    ledger.file.parent.mkdir()
-    with sqlite3.connect(ledger.file) as database:
-        database.execute(
-            "CREATE TABLE runs (job TEXT NOT NULL, city TEXT NOT NULL, model TEXT NOT NULL, slot TEXT NOT NULL, "
-            "result TEXT NOT NULL, finished TEXT NOT NULL DEFAULT '2008-06-04T12:30:00Z', "
-            "PRIMARY KEY (job, city, model, slot))"
-        )
-        values = "'forecast', 'small', 'v1', '2008-06-04T12:00:00Z', 'done', '2008-06-04T12:30:00Z'"
-        database.execute(f"INSERT INTO runs VALUES ({values})")
-    database.close()
-    with ThreadPoolExecutor(8) as pool:  # whose threads all find the old one
-        slots = [SLOT + number * HALF_HOUR for number in range(1, 9)]
-        list(pool.map(lambda slot: ledger.record("forecast", "small", "v1", slot, "done", "why"), slots))
-    assert len(ledger.results("forecast", "small", "v1")) == 9
-
-
 def test_another_result_takes_the_place_of_the_first(ledger: Ledger) -> None:
     ledger.record("forecast", "small", "v1", SLOT, "failed")
     with sqlite3.connect(ledger.file) as database:
@@ -120,3 +103,16 @@ def test_text_is_kept_as_it_is(ledger: Ledger) -> None:
     result = 'it\'s "quoted"; DROP TABLE runs; \u00e9'
     ledger.record("forecast", "small", "v1", SLOT, result)
     assert ledger.results("forecast", "small", "v1") == {SLOT: result}
+
+
+def test_a_damaged_ledger_is_named_with_what_to_do(ledger: Ledger) -> None:
+    ledger.file.parent.mkdir()
+    ledger.file.write_bytes(b"no database" * 1000)
+    with pytest.raises(InputError, match=r"ledger\.sqlite is damaged: file is not a database; move it away"):
+        ledger.last("forecast", "small")
+
+
+def test_a_ledger_that_cannot_be_written_is_named(ledger: Ledger) -> None:
+    ledger.file.mkdir(parents=True)
+    with pytest.raises(JobError, match=r"cannot use .*ledger\.sqlite: unable to open database file"):
+        ledger.record("forecast", "small", "v1", SLOT, "done")

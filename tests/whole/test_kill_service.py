@@ -31,7 +31,6 @@ from trafficcast.forecasting.verify import VERIFY
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.published import latest_forecast
-from trafficcast.stores.registry import Registry
 
 MODEL = "vmrnn-c-1"
 START, END = np.datetime64("2024-04-13T04:00", "us"), np.datetime64("2024-04-13T16:00", "us")
@@ -68,13 +67,14 @@ def runs(data: Path) -> list[tuple[Any, ...]]:
     ]
 
 
-def stores(folder: Path, city: City) -> dict[str, xr.Dataset]:
+def stored(folder: Path, city: City) -> dict[str, xr.Dataset]:
     """What the stores hold; nothing else may lie there."""
     data = folder / "data"
+    stores = CityStores(city, data, folder / "models")
     found = {
-        "flows": CityStores(city, data, data.parent / "models").flows.read(),
-        "forecasts": CityStores(city, data, data.parent / "models").forecasts(MODEL).read(),
-        "scores": CityStores(city, data, data.parent / "models").scores(MODEL).read(),
+        "flows": stores.flows.read(),
+        "forecasts": stores.forecasts(MODEL).read(),
+        "scores": stores.scores(MODEL).read(),
     }
     assert all(dataset is not None for dataset in found.values())
     left = [file for file in data.rglob("*") if file.name.endswith((".tmp", "-journal")) or ".damaged" in file.name]
@@ -195,8 +195,8 @@ def test_killed_twenty_times_a_replay_gives_what_an_undisturbed_one_gives(
     assert process.exitcode == 0
 
     assert runs(killed / "data") == expected
-    whole = stores(trained, city)
-    for name, dataset in stores(killed, city).items():
+    whole = stored(trained, city)
+    for name, dataset in stored(killed, city).items():
         assert dataset.identical(whole[name]), name
     states = set(whole["forecasts"]["state"].values.tolist())
     assert states == {"complete", "degraded", "baseline"}
@@ -207,11 +207,12 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
 ) -> None:
     config = load_config(live / "config.toml")
     city, data = config.city("small"), config.paths.data
+    stores = CityStores.of(config, city)
 
     process = start("first.log")
     wait_for("running small", live / "first.log", process)
-    code, told = ask(live, "healthz")  # there is a model, and flows of long ago, but no forecast yet
-    assert code == 503 and "overdue" in json.loads(told)["wrong"]["small"]
+    code, page = ask(live, "healthz")  # there is a model, and flows of long ago, but no forecast yet
+    assert code == 503 and "overdue" in json.loads(page)["wrong"]["small"]
     drive(city, live / "inbox" / "taxis.csv")
     wait_for("reading: ", live / "first.log", process)
     process.terminate()
@@ -220,7 +221,7 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     assert time.monotonic() - began < 10
     messages = [line["message"] for line in lines(live / "first.log")]
     assert "files taken" not in " ".join(messages[: messages.index("stopping")])  # so it was in the middle
-    CityStores(city, data, data.parent / "models").flows.check()
+    stores.flows.check()
 
     leftovers = [data / "small" / ".latest.csv.abc.tmp", data / "small" / "flows" / ".2024-04-14.nc.abc.tmp"]
     for file in leftovers:
@@ -238,7 +239,7 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     end = time.monotonic() + 60
     while ask(live, "healthz")[0] != 200 or 'job="forecast",result="done"' not in ask(live, "metrics")[1]:
         assert time.monotonic() < end
-        time.sleep(0.2)  # what is told may be some seconds old
+        time.sleep(0.2)  # the status may be some seconds old
     code, text = ask(live, "metrics")
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     assert code == 200
@@ -257,13 +258,7 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     assert not any(file.exists() for file in leftovers)
     assert {line["job"] for line in lines(live / log) if "forecast for" in line["message"]} == {"forecast"}
 
-    _, made = latest_forecast(
-        CityStores(
-            Registry(config.paths.models / "small", city).city,
-            data,
-            Registry(config.paths.models / "small", city).root.parent,
-        )
-    ) or pytest.fail("no forecast")
+    _, made = latest_forecast(stores) or pytest.fail("no forecast")
     with xr.open_dataset(data / "small" / "latest.nc", engine="h5netcdf", decode_timedelta=True) as latest:
         np.testing.assert_array_equal(latest["flow"], made["flow"])
         assert (latest["created"].values == made["created"].values).all()

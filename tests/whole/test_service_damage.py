@@ -1,11 +1,10 @@
-"""A store's file damaged by hand, and a disk that fills up: told, survived, and made good again."""
+"""A store's file damaged by hand, and a disk that fills up: reported, survived, and made good again."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipelines.service.cycle import CityService
 from pipelines.service.status import _INGEST
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
+from trafficcast.errors import JobError
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
 from trafficcast.ingestion.ingest import ingest
@@ -40,7 +40,8 @@ class Running:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.config = load_config(folder / "config.toml")
-        self.data, self.city = self.config.paths.data, self.config.city("small")
+        self.stores = CityStores.of(self.config, self.config.city("small"))
+        self.data, self.city = self.stores.data, self.stores.city
         self._service = schedule._Service(self.config, [self.city], "cpu")
         self.now = NOON
         patch.setattr(schedule, "_now", lambda: self.now)
@@ -53,13 +54,11 @@ class Running:
 
     def look(self) -> None:
         """What the service does every few seconds."""
-        self._service._look(self.city_service)
+        self._service._tick(self.city_service)
 
     def take(self, records: Path) -> None:
         """The ingest job."""
-        self._service._run(
-            _INGEST, self.city, lambda: str(ingest(str(records), CityStores(self.city, self.data, self.models)))
-        )
+        self._service._run(_INGEST, self.stores, lambda: str(ingest(str(records), self.stores)))
 
     def look_from(self, first: np.datetime64, last: np.datetime64) -> None:
         """At every hour up to the last one."""
@@ -68,9 +67,8 @@ class Running:
 
     def store(self, name: str) -> DayStore:
         if name == "flows":
-            return CityStores(self.city, self.data, self.models).flows
-        stores = CityStores(self.city, self.data, self.data.parent / "models")
-        return (stores.forecasts if name == "forecasts" else stores.scores)("vmrnn-c-1")
+            return self.stores.flows
+        return (self.stores.forecasts if name == "forecasts" else self.stores.scores)("vmrnn-c-1")
 
     def read(self, name: str) -> xr.Dataset:
         dataset = self.store(name).read()
@@ -84,7 +82,7 @@ class Running:
             return latest["init_time"].values[0]
 
     def runs(self, job: str) -> list[Run]:
-        return Ledger(self.data / "ledger.sqlite").runs(job, "small", NOON - 48 * HOUR)
+        return self.stores.ledger.runs(job, "small", NOON - 48 * HOUR)
 
 
 @pytest.fixture
@@ -153,7 +151,7 @@ def no_space(*_: object, **__: object) -> Any:
 
 
 def full(*_: object, **__: object) -> Any:
-    raise sqlite3.OperationalError("database or disk is full")
+    raise JobError("cannot use ledger.sqlite: database or disk is full")
 
 
 def fill_stores(patch: pytest.MonkeyPatch) -> None:

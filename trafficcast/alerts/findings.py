@@ -1,4 +1,4 @@
-"""What is wrong with a city now: the findings of the rules in a situation. Pure: nothing is read, nothing is told."""
+"""The findings of the alert rules: broken rules in the state of a city. No file is read or written here."""
 
 from __future__ import annotations
 
@@ -15,18 +15,37 @@ from trafficcast.geography.areas import Area
 
 _BASELINE = "persistence"
 _MINUTE = np.timedelta64(1, "m")
-# Coverage is judged by at least this share of the forecasts of its hours: those of a quiet night say little.
+# The coverage rule needs scores of at least this share of the forecasts of its hours, as few forecasts vary too much.
 _ENOUGH = 0.5
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What the rules look at. Times are naive UTC; None and empty is what is not known, and of which nothing is found.
+class CityState:
+    """The state of a city that the rules examine.
 
-    `newest_init`: start of the newest published forecast's first slot. `newest_observed`: start of the newest observed
-    slot. `forecast`: one init time of `forecast_dataset`. `typical`: (HORIZON, flow kind, row, col), vehicles per slot,
-    what is normal in the forecast's slots. `scores`: rows of `score_dataset` (see `scores_from`), those of
-    `forecaster` are the city's own.
+    A field is None or empty where its value is unknown. The rules about the flow, the skill and the coverage then find
+    nothing; a city without any forecast or any observed slot breaks the rule that needs it.
+
+    Attributes
+    ----------
+    city
+        The city.
+    now
+        The present time, naive UTC.
+    newest_init
+        Init time of the newest published forecast, naive UTC.
+    newest_observed
+        Start of the newest observed slot, naive UTC.
+    forecast
+        The newest published forecast, of one init time (see `forecast_dataset`), vehicles per slot.
+    typical
+        Climatology of the forecast's slots (HORIZON, flow kind, row, col), vehicles per slot.
+    scores
+        Scores of recent forecasts (see `score_dataset`), from the init time of `scores_from` on.
+    forecaster
+        The champion's version, whose scores are compared with the baseline's.
+    areas
+        The city's areas by name.
     """
 
     city: City
@@ -42,10 +61,29 @@ class Situation:
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that is broken at a place: a cell "row 3, column 5", an area's name, or "", the city as a whole.
+    """A broken rule.
 
-    `rule` tells rules of one kind from one another. `lon`, `lat`: the place in degrees. `value` (None: there is none)
-    was compared with `limit`; their unit is the rule's: minutes, vehicles per slot, or a share.
+    Attributes
+    ----------
+    rule
+        The rule's name, which differs between rules of one kind.
+    kind
+        The rule's kind, such as flow.
+    severity
+        How severe the rule is: warning or critical.
+    message
+        The finding in one sentence.
+    value
+        The value that was compared with the limit, in minutes, vehicles per slot or as a share, as the rule has it;
+        None if there is no value.
+    limit
+        The limit, in the same unit.
+    place
+        The cell, such as "row 3, column 5", or the area's name; empty if the whole city is meant.
+    lon
+        Longitude of the cell or area, degrees; None for the whole city.
+    lat
+        Latitude of the cell or area, degrees; None for the whole city.
     """
 
     rule: str
@@ -59,16 +97,31 @@ class Finding:
     lat: float | None = None
 
 
-def _findings(rules: Iterable[Rule], situation: Situation) -> list[Finding]:
-    """What the rules that hold for the city find, in their order.
+def _findings(rules: Iterable[Rule], state: CityState) -> list[Finding]:
+    """Return the findings of the rules that hold for the city, in the order of the rules.
 
-    Raises InputError for a rule about an area that the situation does not have (see `check_areas`).
+    Raises InputError for a rule about an area that the city does not have (see `check_areas`).
     """
-    return [found for rule in _of_city(rules, situation.city) for found in _judge(rule, situation)]
+    return [finding for rule in _of_city(rules, state.city) for finding in _findings_of(rule, state)]
 
 
 def check_areas(rules: Iterable[Rule], city: City, areas: Mapping[str, Area]) -> None:
-    """Raise InputError for a rule of the city about an area that is not among `areas`."""
+    """Check that the areas that the rules name exist.
+
+    Parameters
+    ----------
+    rules
+        The rules of all cities.
+    city
+        The city whose rules are checked.
+    areas
+        The city's areas by name.
+
+    Raises
+    ------
+    InputError
+        A rule of the city names an area that does not exist.
+    """
     for rule in _of_city(rules, city):
         if isinstance(rule, FlowRule) and rule.area is not None and rule.area not in areas:
             known = ", ".join(sorted(areas)) or "none"
@@ -76,7 +129,22 @@ def check_areas(rules: Iterable[Rule], city: City, areas: Mapping[str, Area]) ->
 
 
 def scores_from(rules: Iterable[Rule], city: City, now: np.datetime64) -> np.datetime64:
-    """The init time from which on the rules need scores: twice the cycles, as some may be missing, and all hours."""
+    """Return how far back the rules need scores: twice the cycles of a rule, as some may be missing, and all its hours.
+
+    Parameters
+    ----------
+    rules
+        The rules of all cities.
+    city
+        The city.
+    now
+        The present time, naive UTC.
+
+    Returns
+    -------
+    np.datetime64
+        The first init time whose scores are needed, naive UTC.
+    """
     spans: list[np.timedelta64] = [np.timedelta64(0, "m")]
     for rule in _of_city(rules, city):
         if isinstance(rule, SkillRule):
@@ -87,39 +155,43 @@ def scores_from(rules: Iterable[Rule], city: City, now: np.datetime64) -> np.dat
 
 
 def _of_city(rules: Iterable[Rule], city: City) -> list[Rule]:
+    """Return the rules that hold for a city."""
     return [rule for rule in rules if rule.city in (None, city.name)]
 
 
-def _judge(rule: Rule, situation: Situation) -> list[Finding]:
+def _findings_of(rule: Rule, state: CityState) -> list[Finding]:
+    """Return the findings of one rule."""
     match rule:
         case ForecastOverdueRule():
-            return _overdue(rule, situation)
+            return _overdue(rule, state)
         case FeedSilentRule():
-            return _silent(rule, situation)
+            return _silent(rule, state)
         case SkillRule():
-            return _skill(rule, situation)
+            return _skill(rule, state)
         case CoverageRule():
-            return _coverage(rule, situation)
+            return _coverage(rule, state)
         case FlowRule():
-            return _flow(rule, situation)
+            return _flow(rule, state)
 
 
-def _overdue(rule: ForecastOverdueRule, situation: Situation) -> list[Finding]:
-    city, newest = situation.city, situation.newest_init
+def _overdue(rule: ForecastOverdueRule, state: CityState) -> list[Finding]:
+    """Return a finding if the next forecast is missing for too long, or no forecast was ever published."""
+    city, newest = state.city, state.newest_init
     if newest is None:
         return [_finding(rule, "no forecast was ever published", None, rule.minutes)]
     due = newest + city.slot
-    late = float((situation.now - due) / _MINUTE)
+    late = float((state.now - due) / _MINUTE)
     message = f"no forecast from {_local(city, due)} on: it is {late:.0f} minutes overdue (limit {rule.minutes:g})"
     return [_finding(rule, message, late, rule.minutes)] if late > rule.minutes else []
 
 
-def _silent(rule: FeedSilentRule, situation: Situation) -> list[Finding]:
-    city, newest = situation.city, situation.newest_observed
+def _silent(rule: FeedSilentRule, state: CityState) -> list[Finding]:
+    """Return a finding if the data of the next slot are missing for too long, or no slot was ever observed."""
+    city, newest = state.city, state.newest_observed
     if newest is None:
         return [_finding(rule, "no slot was ever observed", None, rule.minutes)]
     since = newest + city.slot
-    late = float((situation.now - since - city.slot) / _MINUTE)
+    late = float((state.now - since - city.slot) / _MINUTE)
     message = (
         f"the feed is silent: of the slots from {_local(city, since)} on none is observed, the first is "
         f"{late:.0f} minutes late (limit {rule.minutes:g})"
@@ -127,32 +199,34 @@ def _silent(rule: FeedSilentRule, situation: Situation) -> list[Finding]:
     return [_finding(rule, message, late, rule.minutes)] if late > rule.minutes else []
 
 
-def _skill(rule: SkillRule, situation: Situation) -> list[Finding]:
-    city, scores, names = situation.city, situation.scores, [situation.forecaster, _BASELINE]
+def _skill(rule: SkillRule, state: CityState) -> list[Finding]:
+    """Return a finding if the champion's error was above persistence's in each of the last scored forecasts."""
+    city, scores, names = state.city, state.scores, [state.forecaster, _BASELINE]
     if scores is None or not np.isin(names, scores["forecaster"].values).all():
         return []
     rmse = scores["rmse"].sel(forecaster=names).transpose("init_time", "forecaster", "lead_time").sortby("init_time")
-    known = np.isfinite(rmse.values).all(axis=1)  # (init time, lead): of both
+    known = np.isfinite(rmse.values).all(axis=1)  # (init time, lead): both forecasters are scored
     scored = known.any(axis=1)
-    errors = np.nanmean(np.where(known[:, None], rmse.values, np.nan)[scored], axis=2)  # (init time, name)
+    errors = np.nanmean(np.where(known[:, None], rmse.values, np.nan)[scored], axis=2)  # (init time, forecaster)
     last = errors[-rule.cycles :]
     if len(last) < rule.cycles or (last[:, 0] <= last[:, 1]).any():
         return []
     own, baseline = last.mean(axis=0)
     first = _local(city, rmse["init_time"].values[scored][-rule.cycles])
     message = (
-        f"the error of {situation.forecaster} was above persistence's in each of the last {rule.cycles} scored "
+        f"the error of {state.forecaster} was above persistence's in each of the last {rule.cycles} scored "
         f"forecasts, since {first}: {own:.2f} against {baseline:.2f} vehicles per slot"
     )
     return [_finding(rule, message, float(own), float(baseline))]
 
 
-def _coverage(rule: CoverageRule, situation: Situation) -> list[Finding]:
-    city, scores = situation.city, situation.scores
+def _coverage(rule: CoverageRule, state: CityState) -> list[Finding]:
+    """Return a finding if the coverage of the prediction intervals was too far from their level."""
+    city, scores = state.city, state.scores
     if scores is None or "inside" not in scores:
         return []
     # A forecast is scored when the last of its slots has ended.
-    recent = scores["init_time"].values + HORIZON * city.slot > situation.now - _hours(rule)
+    recent = scores["init_time"].values + HORIZON * city.slot > state.now - _hours(rule)
     level = np.isclose(scores["level"].values, rule.level)
     inside = scores["inside"].transpose("init_time", "level", "lead_time").values[recent][:, level]
     inside = inside[np.isfinite(inside).any(axis=(1, 2))]
@@ -160,32 +234,36 @@ def _coverage(rule: CoverageRule, situation: Situation) -> list[Finding]:
         return []
     share = float(np.nanmean(inside))
     message = (
-        f"{100 * share:.1f} % of what came in the last {rule.hours:g} hours lay inside the {100 * rule.level:g} % "
-        f"interval, as of {_local(city, situation.now)} (limit: {100 * rule.tolerance:g} percentage points apart)"
+        f"{100 * share:.1f} % of the observed flows of the last {rule.hours:g} hours lay inside the "
+        f"{100 * rule.level:g} % interval, as of {_local(city, state.now)} "
+        f"(limit: {100 * rule.tolerance:g} percentage points apart)"
     )
     return [_finding(rule, message, share, rule.level)] if abs(share - rule.level) > rule.tolerance else []
 
 
-def _flow(rule: FlowRule, situation: Situation) -> list[Finding]:
-    """One finding a place: the slot and flow kind that are furthest above their limit. Slots that are over are none."""
-    city, forecast = situation.city, situation.forecast
-    check_areas([rule], city, situation.areas)
+def _flow(rule: FlowRule, state: CityState) -> list[Finding]:
+    """Return a finding for each position above the limit, with the slot and flow kind that exceed it most.
+
+    Slots that have ended are left out.
+    """
+    city, forecast = state.city, state.forecast
+    check_areas([rule], city, state.areas)
     if forecast is None:
         return []
     starts = forecast["valid_time"].values[0]
-    flow = _at_places(forecast["flow"].values[0].astype(np.float64), rule, situation)
-    typical = None if situation.typical is None else _at_places(situation.typical, rule, situation)
+    flow = _at_positions(forecast["flow"].values[0].astype(np.float64), rule, state)
+    typical = None if state.typical is None else _at_positions(state.typical, rule, state)
     limit = np.full(flow.shape, np.inf if rule.above is None else rule.above)
     if rule.times_typical is not None and typical is not None:
         limit = np.minimum(limit, np.maximum(rule.times_typical * typical, rule.at_least))
-    judged = (starts + city.slot > situation.now)[:, None] & np.isin(FLOW_KINDS, rule.flow_kind or FLOW_KINDS)
-    excess = np.where((flow > limit) & judged[..., None], flow / limit, 0)  # (lead, flow kind, place)
+    examined = (starts + city.slot > state.now)[:, None] & np.isin(FLOW_KINDS, rule.flow_kind or FLOW_KINDS)
+    excess = np.where((flow > limit) & examined[..., None], flow / limit, 0)  # (lead, flow kind, position)
     found = []
-    for place in np.flatnonzero(excess.any(axis=(0, 1))):
-        lead, kind = np.unravel_index(excess[..., place].argmax(), judged.shape)
-        value, most = float(flow[lead, kind, place]), float(limit[lead, kind, place])
-        usual = "" if typical is None else f", typical {typical[lead, kind, place]:.1f}"
-        name, lon, lat = _place(int(place), rule, situation)
+    for position in np.flatnonzero(excess.any(axis=(0, 1))):
+        lead, kind = np.unravel_index(excess[..., position].argmax(), examined.shape)
+        value, most = float(flow[lead, kind, position]), float(limit[lead, kind, position])
+        usual = "" if typical is None else f", typical {typical[lead, kind, position]:.1f}"
+        name, lon, lat = _describe(int(position), rule, state)
         message = (
             f"{FLOW_KINDS[kind]} of {name} is forecast to be {value:.1f} vehicles in the slot from "
             f"{_local(city, starts[lead])} on (limit {most:.1f}{usual})"
@@ -194,22 +272,25 @@ def _flow(rule: FlowRule, situation: Situation) -> list[Finding]:
     return found
 
 
-def _at_places(frames: np.ndarray, rule: FlowRule, situation: Situation) -> np.ndarray:
-    """Frames (lead, flow kind, row, col) -> (lead, flow kind, place): the rule's area or cell, or every cell."""
+def _at_positions(frames: np.ndarray, rule: FlowRule, state: CityState) -> np.ndarray:
+    """Return the flow (lead, flow kind, position) of frames (lead, flow kind, row, col).
+
+    The positions are the rule's area, the rule's cell, or every cell.
+    """
     if rule.area is not None:
-        return np.asarray((frames * situation.areas[rule.area].share).sum(axis=(2, 3))[..., None])
+        return np.asarray((frames * state.areas[rule.area].share).sum(axis=(2, 3))[..., None])
     if rule.cell is not None:
         return frames[:, :, rule.cell[0], rule.cell[1], None]
     return frames.reshape(*frames.shape[:2], -1)
 
 
-def _place(number: int, rule: FlowRule, situation: Situation) -> tuple[str, float, float]:
-    """The name of a place of `_at_places` and its point, degrees."""
-    city = situation.city
+def _describe(position: int, rule: FlowRule, state: CityState) -> tuple[str, float, float]:
+    """Return the name, longitude and latitude, in degrees, of a position of `_at_positions`."""
+    city = state.city
     if rule.area is not None:
-        area = situation.areas[rule.area]
+        area = state.areas[rule.area]
         return area.name, area.lon, area.lat
-    row, col = divmod(number, city.cols) if rule.cell is None else rule.cell
+    row, col = divmod(position, city.cols) if rule.cell is None else rule.cell
     return f"row {row}, column {col}", float(city.lon[col]), float(city.lat[row])
 
 
@@ -222,13 +303,15 @@ def _finding(
     lon: float | None = None,
     lat: float | None = None,
 ) -> Finding:
+    """Make a finding of a rule."""
     return Finding(rule.name, rule.kind, rule.severity, message, value, limit, place, lon, lat)
 
 
 def _hours(rule: CoverageRule) -> np.timedelta64:
+    """Return the time span of a coverage rule."""
     return np.timedelta64(round(rule.hours * 60), "m")
 
 
 def _local(city: City, time: np.datetime64) -> str:
-    """A naive UTC time as an operator reads it: in the city's zone, with its name."""
+    """Write a naive UTC time for an operator: in the city's time zone, with the zone's name."""
     return str(city.local(np.array([time]))[0].strftime("%Y-%m-%d %H:%M %Z"))

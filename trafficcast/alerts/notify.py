@@ -1,4 +1,4 @@
-"""Alerting: a situation -> the book of alerts -> the log, data/<city>/alerts.jsonl and the webhook."""
+"""Write alerts to the book of alerts, the log and data/<city>/alerts.jsonl, and send them to a webhook."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib3.util import Retry, Timeout
 
 from trafficcast import __version__
 from trafficcast.alerts.book import Alert, AlertBook, _Notice
-from trafficcast.alerts.findings import Situation, _findings
+from trafficcast.alerts.findings import CityState, _findings
 from trafficcast.config.alert_rules import Alerts
 from trafficcast.stores.city_stores import alerts_file
 
@@ -30,30 +30,72 @@ _RETRY = Retry(
     raise_on_status=False,
     respect_retry_after_header=False,
 )
-# One message holds at most so many notices; what is left goes with the next one.
+# One message holds at most so many notices; the next message holds the rest.
 _MOST = 500
 
 
-def check_alerts(alerts: Alerts, data: Path, situation: Situation, notify: bool) -> list[Alert]:
-    """Raise what the rules find now, clear what they no longer find, and return what is open.
+def check_alerts(alerts: Alerts, data: Path, state: CityState, notify: bool) -> list[Alert]:
+    """Raise an alert for each new finding, and clear the alerts whose rules find nothing any more.
 
-    Each is written to the log and the city's file once, and with `notify` kept for the webhook until `deliver` has
-    told it. Raises as `findings` and `AlertBook` do.
+    Each alert that is raised or cleared is written once to the log and to the city's file.
+
+    Parameters
+    ----------
+    alerts
+        The configuration's rules and webhook.
+    data
+        The folder of the stores of all cities, `[paths] data`.
+    state
+        The state of the city.
+    notify
+        Whether the webhook gets the alerts too, if there is one: `deliver` sends them.
+
+    Returns
+    -------
+    list[Alert]
+        The open alerts of the city, the oldest first.
+
+    Raises
+    ------
+    InputError
+        A rule names an area that the city does not have, or the book of alerts is damaged.
+    JobError
+        The book of alerts cannot be used now.
     """
-    city, book = situation.city.name, AlertBook(alerts_file(data))
-    tell = notify and alerts.webhook is not None
-    book.update(city, _findings(alerts.rules, situation), situation.now, deliver=tell)
+    city, book = state.city.name, AlertBook(alerts_file(data))
+    for_webhook = notify and alerts.webhook is not None
+    book.update(city, _findings(alerts.rules, state), state.now, deliver=for_webhook)
     with book.unwritten(city) as notices:
         _append(data / city / "alerts.jsonl", notices)
         for notice in notices:
             _log_alert(notice)
-    return book.open(city, situation.now)
+    return book.open(city, state.now)
 
 
 def deliver(alerts: Alerts, data: Path) -> int:
-    """Send the webhook what it was not told yet, of all cities, in one message; returns how many notices it took.
+    """Send the notices that wait, of all cities, to the webhook in one message.
 
-    What it did not take is sent again by the next call; a message that arrived and was not acknowledged comes twice.
+    After a failure the next call sends the notices again. A message that arrived but was not acknowledged is therefore
+    sent twice.
+
+    Parameters
+    ----------
+    alerts
+        The configuration's rules and webhook.
+    data
+        The folder of the stores of all cities, `[paths] data`.
+
+    Returns
+    -------
+    int
+        How many notices the webhook accepted; 0 without a webhook.
+
+    Raises
+    ------
+    InputError
+        The book of alerts is damaged.
+    JobError
+        The book of alerts cannot be used now.
     """
     book = AlertBook(alerts_file(data))
     notices = book.undelivered(_MOST) if alerts.webhook is not None else []
@@ -68,8 +110,8 @@ def deliver(alerts: Alerts, data: Path) -> int:
 
 
 def _post(address: SecretStr, message: object) -> str:
-    """Send JSON; returns what went wrong, without the address, or nothing."""
-    for name in ("connectionpool", "util.retry"):  # they log the whole address below this level
+    """Send JSON and return the error, if any, without the address, which may hold a secret."""
+    for name in ("connectionpool", "util.retry"):  # below this level they log the whole address
         logging.getLogger(f"urllib3.{name}").setLevel(logging.ERROR)
     try:
         with requests.Session() as session:
@@ -81,15 +123,16 @@ def _post(address: SecretStr, message: object) -> str:
                 headers={"User-Agent": f"trafficcast/{__version__}"},
                 timeout=Timeout(total=_ATTEMPT_SECONDS),  # type: ignore[arg-type]  # requests takes urllib3's too
                 allow_redirects=False,
-                stream=True,  # the answer's body is not waited for
+                stream=True,  # do not wait for the answer's body
             ) as answer:
                 return "" if answer.ok and not answer.is_redirect else f"answered {answer.status_code}"
-    except (requests.RequestException, HTTPError) as error:  # whose text holds the address
+    except (requests.RequestException, HTTPError) as error:  # the error's text holds the address
         cause = getattr(error.args[0], "reason", error) if error.args else error
         return f"failed with {type(cause).__name__}"
 
 
 def _log_alert(notice: _Notice) -> None:
+    """Log that an alert was raised or cleared."""
     alert = notice.alert
     if notice.event == "raised":
         _log.warning("%s: alert (%s): %s", alert.city, alert.finding.severity, alert.finding.message)
@@ -98,7 +141,7 @@ def _log_alert(notice: _Notice) -> None:
 
 
 def _append(file: Path, notices: list[_Notice]) -> None:
-    """Add a line of JSON for each notice that the file does not hold yet. Half a line, left by a crash, is cut off."""
+    """Append a line of JSON for each notice that the file does not hold yet. Half a line left by a crash is removed."""
     if not notices:
         return
     file.parent.mkdir(parents=True, exist_ok=True)

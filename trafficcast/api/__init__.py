@@ -1,1 +1,1 @@
-"""The read-only HTTP API over the stores and the registry; FastAPI comes with the extra [api]."""
+"""The read-only HTTP API over the stores and the registry. FastAPI is installed by the extra [api]."""

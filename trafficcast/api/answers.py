@@ -1,6 +1,6 @@
-"""From the stores and the registry to answers. Plain functions; they read at most a day of a store at once.
+"""The answers of the API, made from the stores and the registry. They read at most a day of a store at once.
 
-Times are naive UTC here, and a period is [start, end). All raise InputError for a damaged file.
+Times are naive UTC here. A period includes its start and excludes its end.
 """
 
 from __future__ import annotations
@@ -19,24 +19,51 @@ from trafficcast.stores.forecasts import COMPLETE, has_intervals
 from trafficcast.stores.geojson import FLOW_DECIMALS, forecast_features
 from trafficcast.stores.published import latest_forecast, published
 
-UNITS = "vehicles per slot"
-MINUTE = np.timedelta64(1, "m")
-DAY = np.timedelta64(1, "D")
-US = np.timedelta64(1, "us")
+_UNITS = "vehicles per slot"
+_MINUTE = np.timedelta64(1, "m")
+_DAY = np.timedelta64(1, "D")
+_US = np.timedelta64(1, "us")
+_UNKNOWN = np.full(HORIZON, np.nan)
 
 
 def city_entry(city: City) -> schema.CityEntry:
-    """What the configuration says of a city."""
+    """Describe a city as the configuration does.
+
+    Parameters
+    ----------
+    city
+        The city.
+
+    Returns
+    -------
+    schema.CityEntry
+        The city's box, grid and slots.
+    """
     return schema.CityEntry.model_validate({"name": city.name, **city.grid()})
 
 
-def city_state(stores: CityStores, now: np.datetime64) -> schema.City:
-    """A city and how far its stores go."""
+def city_details(stores: CityStores, now: np.datetime64) -> schema.City:
+    """Describe a city, its newest data and its newest forecast.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    now
+        The present time, naive UTC; slots that have not ended are left out.
+
+    Returns
+    -------
+    schema.City
+        The city.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
+    """
     city = stores.city
-    stored = [
-        last_stored(CityStores(city, stores.data, stores.models).forecasts(version))
-        for version in stores.registry.champions()
-    ]
+    stored = [last_stored(stores.forecasts(version)) for version in stores.registry.champions()]
     newest = max((time for time in stored if time is not None), default=None)
     until = _observed_until(stores, now)
     return schema.City(
@@ -50,22 +77,76 @@ def city_state(stores: CityStores, now: np.datetime64) -> schema.City:
 
 
 def latest(stores: CityStores) -> tuple[str, xr.Dataset] | None:
-    """The version and the forecast (of one init time, without that dimension) published last; None without any."""
+    """Read the published forecast with the newest init time.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    tuple[str, xr.Dataset] | None
+        The champion's version and the forecast, without the dimension init_time; None if nothing was published.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
+    """
     found = latest_forecast(stores)
     return None if found is None else (found[0], found[1].isel(init_time=-1))
 
 
 def forecast_at(stores: CityStores, init_time: np.datetime64) -> tuple[str, xr.Dataset] | None:
-    """The version and the forecast published for an init time; None where there is none."""
-    for version, forecasts in published(stores, init_time, init_time + US):
+    """Read the published forecast of an init time.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    init_time
+        Start of the first slot that is forecast, naive UTC.
+
+    Returns
+    -------
+    tuple[str, xr.Dataset] | None
+        The champion's version and the forecast, without the dimension init_time; None if nothing was published.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
+    """
+    for version, forecasts in published(stores, init_time, init_time + _US):
         return version, forecasts.isel(init_time=0)
     return None
 
 
 def forecast_list(stores: CityStores, start: np.datetime64, end: np.datetime64) -> schema.Forecasts:
-    """The forecasts with init times in the period."""
+    """List the published forecasts of a period.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        First init time, naive UTC, inclusive.
+    end
+        Last init time, naive UTC, exclusive.
+
+    Returns
+    -------
+    schema.Forecasts
+        When each forecast was made, by which forecaster and how.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
+    """
     found = [
-        (time, schema.ForecastEntry(**_origin(stores.city, version, forecasts.isel(init_time=i))))
+        (time, schema.ForecastEntry(**_provenance(stores.city, version, forecasts.isel(init_time=i))))
         for first, last in _days(stores.city, start, end)
         for version, forecasts in published(stores, first, last)
         for i, time in enumerate(forecasts["init_time"].values)
@@ -76,12 +157,27 @@ def forecast_list(stores: CityStores, start: np.datetime64, end: np.datetime64) 
 
 
 def forecast_grid(city: City, version: str, forecast: xr.Dataset) -> schema.Forecast:
-    """One init time's forecast of the whole grid."""
+    """Give a forecast of the whole grid.
+
+    Parameters
+    ----------
+    city
+        The city.
+    version
+        The model's version.
+    forecast
+        Forecast of one init time (see `forecast_dataset`), vehicles per slot.
+
+    Returns
+    -------
+    schema.Forecast
+        The forecast, with the bounds of its prediction intervals if it has them.
+    """
     bounded = has_intervals(forecast)
     return schema.Forecast(
-        **_origin(city, version, forecast),
+        **_provenance(city, version, forecast),
         city=city.name,
-        units=UNITS,
+        units=_UNITS,
         lead_minutes=_leads(forecast),
         valid_times=_isoformat(city, forecast["valid_time"].values),
         flow=schema.Frames(**_by_kind(forecast["flow"])),
@@ -92,12 +188,29 @@ def forecast_grid(city: City, version: str, forecast: xr.Dataset) -> schema.Fore
 
 
 def forecast_geojson(city: City, version: str, forecast: xr.Dataset, zeros: bool) -> dict[str, Any]:
-    """One init time's forecast as a FeatureCollection (see `forecast_features`), with who made it beside `features`."""
+    """Give a forecast as GeoJSON, a feature for each cell.
+
+    Parameters
+    ----------
+    city
+        The city.
+    version
+        The model's version.
+    forecast
+        Forecast of one init time (see `forecast_dataset`), vehicles per slot.
+    zeros
+        Whether cells that are 0 in every slot and flow kind are included.
+
+    Returns
+    -------
+    dict[str, Any]
+        A FeatureCollection (see `forecast_features`), with the forecast's provenance beside `features`.
+    """
     return {
         "type": "FeatureCollection",
-        **_origin(city, version, forecast),
+        **_provenance(city, version, forecast),
         "city": city.name,
-        "units": UNITS,
+        "units": _UNITS,
         "lead_minutes": _leads(forecast),
         "valid_times": _isoformat(city, forecast["valid_time"].values),
         "features": forecast_features(city, forecast, zeros),
@@ -107,7 +220,29 @@ def forecast_geojson(city: City, version: str, forecast: xr.Dataset, zeros: bool
 def observations(
     stores: CityStores, start: np.datetime64, end: np.datetime64, now: np.datetime64
 ) -> schema.Observations:
-    """The slots that start in the period and have closed."""
+    """Give the observed grids of a period.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        First slot's start, naive UTC, inclusive.
+    end
+        Last slot's start, naive UTC, exclusive.
+    now
+        The present time, naive UTC; slots that have not ended are left out.
+
+    Returns
+    -------
+    schema.Observations
+        The slots in the order of time.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
+    """
     slots = []
     for flows in _closed_flows(stores, start, end, now):
         grids = {kind: flows["flow"].sel(flow_kind=kind).values for kind in FLOW_KINDS}
@@ -122,20 +257,46 @@ def observations(
                     **{kind: grid[i].tolist() if observed else None for kind, grid in grids.items()},
                 )
             )
-    return schema.Observations(**_period(stores.city, start, end), units=UNITS, slots=slots)
+    return schema.Observations(**_period(stores.city, start, end), units=_UNITS, slots=slots)
 
 
 def cell_series(
     stores: CityStores, row: int, col: int, start: np.datetime64, end: np.datetime64, now: np.datetime64
 ) -> schema.CellSeries:
-    """A cell in the slots that start in the period: what was observed, and what had been forecast for them."""
+    """Give the observed flows of a cell, and the forecasts of the same slots.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    row
+        Row of the cell; row 0 is the northern one.
+    col
+        Column of the cell; column 0 is the western one.
+    start
+        First slot's start, naive UTC, inclusive.
+    end
+        Last slot's start, naive UTC, exclusive.
+    now
+        The present time, naive UTC; slots that have not ended are left out.
+
+    Returns
+    -------
+    schema.CellSeries
+        All slots of the period, with null where a slot was not observed or not forecast.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
+    """
     city = stores.city
-    times = np.arange(city.slot_start(start - US) + city.slot, end, city.slot)  # the first slot start not before start
+    times = np.arange(city.slot_start(start - _US) + city.slot, end, city.slot)  # the first slot start not before start
     observed = np.full((len(FLOW_KINDS), len(times)), np.nan)
     for flows in _closed_flows(stores, start, end, now):
-        seen = flows["observed"].values
-        at = np.searchsorted(times, flows["time"].values[seen])
-        observed[:, at] = flows["flow"].sel(flow_kind=list(FLOW_KINDS)).values[seen, :, row, col].T
+        is_observed = flows["observed"].values
+        at = np.searchsorted(times, flows["time"].values[is_observed])
+        observed[:, at] = flows["flow"].sel(flow_kind=list(FLOW_KINDS)).values[is_observed, :, row, col].T
 
     forecast = np.full((len(FLOW_KINDS), HORIZON, len(times)), np.nan)
     bounds: dict[str, dict[float, np.ndarray]] = {"lower": {}, "upper": {}}
@@ -151,7 +312,7 @@ def cell_series(
                     table[:, leads, at] = cell[name].values[inits, i, leads].T
     levels = sorted(bounds["lower"])
 
-    def stacked(name: str) -> dict[str, Any]:
+    def _stacked(name: str) -> dict[str, Any]:
         tables = [bounds[name][level] for level in levels]
         return {kind: [_numbers(table[i]) for table in tables] for i, kind in enumerate(FLOW_KINDS)}
 
@@ -161,7 +322,7 @@ def cell_series(
         col=col,
         lat=round(float(city.lat[row]), 6),
         lon=round(float(city.lon[col]), 6),
-        units=UNITS,
+        units=_UNITS,
         times=_isoformat(city, times),
         observed=schema.CellObserved(
             **{kind: [None if np.isnan(n) else int(n) for n in observed[i]] for i, kind in enumerate(FLOW_KINDS)}
@@ -169,17 +330,39 @@ def cell_series(
         lead_minutes=[lead * city.slot_minutes for lead in range(HORIZON)],
         forecast=schema.CellForecast(**{kind: _numbers(forecast[i]) for i, kind in enumerate(FLOW_KINDS)}),
         levels=levels,
-        lower=schema.CellBounds(**stacked("lower")),
-        upper=schema.CellBounds(**stacked("upper")),
+        lower=schema.CellBounds(**_stacked("lower")),
+        upper=schema.CellBounds(**_stacked("upper")),
     )
 
 
 def scores(stores: CityStores, start: np.datetime64, end: np.datetime64) -> schema.Scores:
-    """The scores of the forecasts with init times in the period; a slot counts for the newest champion scored there."""
+    """Give the scores of the forecasts of a period.
+
+    Where several champions have scores of an init time, those of the newest champion count.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        First init time, naive UTC, inclusive.
+    end
+        Last init time, naive UTC, exclusive.
+
+    Returns
+    -------
+    schema.Scores
+        The scores in the order of time.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
+    """
     city = stores.city
     rows: dict[np.datetime64, tuple[str, xr.Dataset]] = {}
     for version in stores.registry.champions():
-        found = CityStores(city, stores.data, stores.models).scores(version).read(start, end)
+        found = stores.scores(version).read(start, end)
         if found is not None:
             for i, time in enumerate(found["init_time"].values):
                 rows.setdefault(time, (version, found.isel(init_time=i)))
@@ -187,31 +370,47 @@ def scores(stores: CityStores, start: np.datetime64, end: np.datetime64) -> sche
     names = list(dict.fromkeys(str(name) for _, row in ordered for name in row["forecaster"].values))
     levels = sorted({level for _, row in ordered for level in _levels(row)})
 
-    def errors(metric: str) -> dict[str, Any]:
+    def _errors(metric: str) -> dict[str, Any]:
         tables = [dict(zip(row["forecaster"].values.tolist(), row[metric].values, strict=True)) for _, row in ordered]
         return {name: [_numbers(table.get(name, _UNKNOWN)) for table in tables] for name in names}
 
-    def of_intervals(metric: str) -> list[Any]:
+    def _of_intervals(metric: str) -> list[Any]:
         values = [row[metric].values if metric in row else () for _, row in ordered]
         tables = [dict(zip(_levels(row), mine, strict=True)) for (_, row), mine in zip(ordered, values, strict=True)]
         return [[_numbers(table.get(level, _UNKNOWN)) for level in levels] for table in tables]
 
     return schema.Scores(
         **_period(city, start, end),
-        units=UNITS,
+        units=_UNITS,
         init_times=_isoformat(city, np.array(sorted(rows), "datetime64[us]")),
         model=[version for version, _ in ordered],
         lead_minutes=[lead * city.slot_minutes for lead in range(HORIZON)],
-        rmse=errors("rmse"),
-        mae=errors("mae"),
+        rmse=_errors("rmse"),
+        mae=_errors("mae"),
         levels=levels,
-        inside=of_intervals("inside"),
-        width=of_intervals("width"),
+        inside=_of_intervals("inside"),
+        width=_of_intervals("width"),
     )
 
 
 def model_list(stores: CityStores) -> schema.Models:
-    """The city's trained models, by name and number."""
+    """List the city's trained models.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    schema.Models
+        The models, sorted by name and number, with their errors.
+
+    Raises
+    ------
+    InputError
+        A card is damaged.
+    """
     champion = stores.registry.champion()
     entries = []
     for version in stores.registry.versions():
@@ -226,19 +425,34 @@ def model_list(stores: CityStores) -> schema.Models:
 
 
 def model_card(stores: CityStores, version: str) -> schema.Model:
-    """The card of one of the city's versions."""
+    """Give a model's card.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    version
+        The model's version, which must exist.
+
+    Returns
+    -------
+    schema.Model
+        The card, and whether the model is the champion.
+
+    Raises
+    ------
+    InputError
+        The card is damaged.
+    """
     champion = version == stores.registry.champion()
     return schema.Model(city=stores.city.name, champion=champion, card=stores.registry.card(version))
 
 
-_UNKNOWN = np.full(HORIZON, np.nan)
-
-
 def _days(city: City, start: np.datetime64, end: np.datetime64) -> Iterator[tuple[np.datetime64, np.datetime64]]:
-    """The period cut at the city's midnights, so that what is read at once is one file."""
+    """Cut a period at the city's midnights, so that one file is read at once."""
     first, last = city.local_days(np.array([start, end]))
-    for day in np.arange(first - DAY, last + 2 * DAY):  # clocks set back over midnight may interleave two days
-        begin, until = max(start, city.midnight(day)), min(end, city.midnight(day + DAY))
+    for day in np.arange(first - _DAY, last + 2 * _DAY):  # clocks set back over midnight may interleave two days
+        begin, until = max(start, city.midnight(day)), min(end, city.midnight(day + _DAY))
         if begin < until:
             yield begin, until
 
@@ -246,7 +460,7 @@ def _days(city: City, start: np.datetime64, end: np.datetime64) -> Iterator[tupl
 def _closed_flows(
     stores: CityStores, start: np.datetime64, end: np.datetime64, now: np.datetime64
 ) -> Iterator[xr.Dataset]:
-    """The period's flows day by day, without the slots that have not closed."""
+    """Read the period's flows day by day, without the slots that have not ended."""
     store = stores.flows
     for first, last in _days(stores.city, start, min(end, now)):
         flows = store.read(first, last)
@@ -255,7 +469,7 @@ def _closed_flows(
 
 
 def _observed_until(stores: CityStores, now: np.datetime64) -> np.datetime64 | None:
-    """The end of the newest observed slot that has closed; None where there is none."""
+    """Return the end of the newest observed slot that has ended; None if no slot was observed."""
     store = stores.flows
     for day in reversed(store.days()):
         flows = store.read_day(day)
@@ -267,47 +481,52 @@ def _observed_until(stores: CityStores, now: np.datetime64) -> np.datetime64 | N
     return None
 
 
-def _origin(city: City, version: str, forecast: xr.Dataset) -> dict[str, Any]:
-    """The fields of a `schema.ForecastEntry`.
+def _provenance(city: City, version: str, forecast: xr.Dataset) -> dict[str, Any]:
+    """Return the fields of a `schema.ForecastEntry`.
 
-    An older forecast, which does not say it, or beside newer ones in a file is empty there, was complete.
+    The fields of a forecast from an older version of the program may be missing or empty: it was complete.
     """
 
-    def said(name: str, otherwise: str) -> str:
+    def text(name: str, default: str) -> str:
         value = forecast[name].item() if name in forecast else None
-        return value if isinstance(value, str) and value else otherwise
+        return value if isinstance(value, str) and value else default
 
     return {
         "init_time": _isoformat(city, forecast["init_time"].values[None])[0],
         "model": version,
-        "forecaster": said("forecaster", version),
-        "state": said("state", COMPLETE),
-        "reason": said("reason", ""),
+        "forecaster": text("forecaster", version),
+        "state": text("state", COMPLETE),
+        "reason": text("reason", ""),
         "hindcast": "hindcast" in forecast and forecast["hindcast"].item() == 1,
         "created": _isoformat(city, forecast["created"].values[None])[0],
     }
 
 
 def _period(city: City, start: np.datetime64, end: np.datetime64) -> dict[str, Any]:
+    """Return the fields that name the city and the period of an answer."""
     return {"city": city.name, "start": city.isoformat(start), "end": city.isoformat(end)}
 
 
 def _isoformat(city: City, times: np.ndarray) -> list[str]:
+    """Write times in the city's time zone."""
     return [moment.isoformat() for moment in city.local(times)]
 
 
 def _leads(forecast: xr.Dataset) -> list[int]:
-    return [int(lead) for lead in forecast["lead_time"].values // MINUTE]
+    """Return a forecast's lead times in minutes."""
+    return [int(lead) for lead in forecast["lead_time"].values // _MINUTE]
 
 
 def _levels(dataset: xr.Dataset) -> list[float]:
+    """Return the levels of prediction intervals; none without intervals."""
     return dataset["level"].values.round(4).tolist() if "level" in dataset else []
 
 
 def _by_kind(flow: xr.DataArray) -> dict[str, Any]:
+    """Return nested lists of a flow by flow kind."""
     return {kind: _numbers(flow.sel(flow_kind=kind).values) for kind in FLOW_KINDS}
 
 
 def _numbers(values: np.ndarray) -> Any:
-    """Nested lists, to a thousandth; what is not a number becomes null when it is written as JSON."""
+    """Return nested lists, to a thousandth; a value that is not a number becomes null in JSON."""
     return np.asarray(values, np.float64).round(FLOW_DECIMALS).tolist()

@@ -1,4 +1,4 @@
-"""The application: addresses -> answers, refusals -> sentences. Only GET and HEAD; nothing is ever written."""
+"""The application: an answer or an error for each address. It has only GET and HEAD, and writes nothing."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _DESCRIPTION = f"""The cities' observed flows, forecasts, scores and models, rea
 Times in: ISO 8601; without an offset they are in the city's time zone. start is inclusive, end exclusive. At most \
 {_GRID_DAYS} days of grids or {_SERIES_DAYS} days of anything else a request. Times out have the city's offset.
 
-Flows are vehicles per slot. Row 0 is the northern row, column 0 the western one. A null is a number that is not known.
+Flows are vehicles per slot. Row 0 is the northern row, column 0 the western one. A null is an unknown number.
 
 Every answer has an ETag: send it back as If-None-Match, and an answer that has not changed is a 304 without content. \
-A refusal is {{"error": sentence}}."""
+An error is {{"error": sentence}}."""
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 _log = logging.getLogger("trafficcast.api")
@@ -45,13 +45,13 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": schema.Error, "description": "the token is missing or wrong"},
     404: {"model": schema.Error, "description": "there is no such city, cell, forecast or model"},
     503: {"model": schema.Error, "description": "a stored file is damaged, or there is no forecast yet"},
-    "default": {"model": schema.Error, "description": "any other refusal"},
+    "default": {"model": schema.Error, "description": "any other error"},
 }
 _router = APIRouter(prefix="/v1", responses=_REFUSALS)
 
 
 def _utc_now() -> np.datetime64:
-    """The time, naive UTC."""
+    """Return the present time, naive UTC."""
     return np.datetime64("now", "us")
 
 
@@ -61,10 +61,10 @@ def _create_app(
     origins: Sequence[str] = (),
     now: Callable[[], np.datetime64] = _utc_now,
 ) -> FastAPI:
-    """The API of all cities of a configuration.
+    """Make the API of all cities of a configuration.
 
-    `token`: what every request must show, the page of operations as well. `origins`: which pages' scripts a browser
-    lets read the answers (CORS). `now` says the time, naive UTC: a slot that has not closed is not shown.
+    Every request must show the `token` if there is one, also for the page of operations. `origins` names the pages
+    whose scripts a browser lets read the answers (CORS). `now` returns the present time, naive UTC.
     """
     app = FastAPI(
         title="trafficcast",
@@ -72,7 +72,7 @@ def _create_app(
         description=_DESCRIPTION,
         docs_url=None,  # FastAPI's own page loads scripts from outside
         redoc_url=None,
-        # For the schema only: the middleware is what refuses.
+        # For the schema only: the middleware checks the token.
         dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [],
     )
     app.state.config, app.state.now = config, now
@@ -87,7 +87,7 @@ def _create_app(
     app.add_middleware(_Conditional)
     if token:
         app.add_middleware(_BearerToken, token=token)
-    if origins:  # the outermost: a browser asks beforehand without the token, and must be able to read a 401
+    if origins:  # the outermost: a browser's first request has no token, and it must be able to read a 401
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
@@ -99,7 +99,7 @@ def _create_app(
 
 
 def _find_city(request: Request, city: Annotated[str, Path(description="a city's name")]) -> CityStores:
-    """The city of an address, looked up among those of the configuration."""
+    """Return the stores of the city that an address names."""
     config: Config = request.app.state.config
     if city not in config.cities:
         raise HTTPException(404, f"there is no such city; there are: {', '.join(sorted(config.cities)) or 'none'}")
@@ -107,7 +107,7 @@ def _find_city(request: Request, city: Annotated[str, Path(description="a city's
     return CityStores.of(config, found)
 
 
-_Here = Annotated[CityStores, Depends(_find_city)]
+_Stores = Annotated[CityStores, Depends(_find_city)]
 
 
 @_router.get("/cities", response_model=schema.Cities)
@@ -119,14 +119,14 @@ def cities(request: Request) -> Response:
 
 
 @_router.get("/cities/{city}", response_model=schema.City)
-def city(request: Request, stores: _Here) -> Response:
-    """A city: grid, cells, and how far its observations and forecasts go."""
-    return _json(answers.city_state(stores, request.app.state.now()))
+def city(request: Request, stores: _Stores) -> Response:
+    """A city: its grid, its cells, its newest observed slot and its newest forecast."""
+    return _json(answers.city_details(stores, request.app.state.now()))
 
 
 @_router.get("/cities/{city}/forecasts", response_model=schema.Forecasts)
-def forecasts(stores: _Here, start: _Start, end: _End) -> Response:
-    """The published forecasts with init times in a period of at most 31 days: when each was made, by whom and how."""
+def forecasts(stores: _Stores, start: _Start, end: _End) -> Response:
+    """The published forecasts with init times in a period of at most 31 days, with the provenance of each."""
     return _json(answers.forecast_list(stores, *_period(stores.city, start, end, _SERIES_DAYS)))
 
 
@@ -142,8 +142,8 @@ _GEOJSON: dict[int | str, dict[str, Any]] = {
 
 
 @_router.get("/cities/{city}/forecasts/latest", response_model=schema.Forecast, responses=_GEOJSON)
-def latest(stores: _Here, format: _Format = "json", skip_zeros: _SkipZeros = False) -> Response:
-    """The forecast published last."""
+def latest(stores: _Stores, format: _Format = "json", skip_zeros: _SkipZeros = False) -> Response:
+    """The published forecast with the newest init time."""
     found = answers.latest(stores)
     if found is None:
         raise HTTPException(503, f"no forecast of {stores.city.name} has been published yet", {"Retry-After": "60"})
@@ -152,7 +152,7 @@ def latest(stores: _Here, format: _Format = "json", skip_zeros: _SkipZeros = Fal
 
 @_router.get("/cities/{city}/forecasts/{init_time}", response_model=schema.Forecast, responses=_GEOJSON)
 def forecast(
-    stores: _Here,
+    stores: _Stores,
     init_time: Annotated[str, Path(description="the start of the first slot forecast")],
     format: _Format = "json",
     skip_zeros: _SkipZeros = False,
@@ -166,8 +166,8 @@ def forecast(
 
 
 @_router.get("/cities/{city}/observations", response_model=schema.Observations)
-def observations(request: Request, stores: _Here, start: _Start, end: _End) -> Response:
-    """The observed grids of the closed slots that start in a period of at most 2 days."""
+def observations(request: Request, stores: _Stores, start: _Start, end: _End) -> Response:
+    """The observed grids of the slots that start in a period of at most 2 days and have ended."""
     period = _period(stores.city, start, end, _GRID_DAYS)
     return _json(answers.observations(stores, *period, request.app.state.now()))
 
@@ -175,13 +175,13 @@ def observations(request: Request, stores: _Here, start: _Start, end: _End) -> R
 @_router.get("/cities/{city}/cells/{row}/{col}", response_model=schema.CellSeries)
 def cell(
     request: Request,
-    stores: _Here,
+    stores: _Stores,
     row: Annotated[int, Path(description="row of the grid; row 0 is the northern one")],
     col: Annotated[int, Path(description="column of the grid; column 0 is the western one")],
     start: _Start,
     end: _End,
 ) -> Response:
-    """One cell in the slots of at most 31 days: observed, and forecast for the same slots by lead, with intervals."""
+    """One cell over at most 31 days: observed flows, and the forecasts of the same slots by lead, with intervals."""
     rows, cols = stores.city.rows, stores.city.cols
     if not (0 <= row < rows and 0 <= col < cols):
         raise HTTPException(404, f"there is no such cell: rows run from 0 to {rows - 1}, columns from 0 to {cols - 1}")
@@ -190,19 +190,19 @@ def cell(
 
 
 @_router.get("/cities/{city}/scores", response_model=schema.Scores)
-def scores(stores: _Here, start: _Start, end: _End) -> Response:
+def scores(stores: _Stores, start: _Start, end: _End) -> Response:
     """Errors of the verified forecasts with init times in a period of at most 31 days, beside every baseline's."""
     return _json(answers.scores(stores, *_period(stores.city, start, end, _SERIES_DAYS)))
 
 
 @_router.get("/cities/{city}/models", response_model=schema.Models)
-def models(stores: _Here) -> Response:
-    """The city's trained models and which is in use."""
+def models(stores: _Stores) -> Response:
+    """The city's trained models and its champion."""
     return _json(answers.model_list(stores))
 
 
 @_router.get("/cities/{city}/models/{version}", response_model=schema.Model)
-def model(stores: _Here, version: Annotated[str, Path(description="a model's version")]) -> Response:
+def model(stores: _Stores, version: Annotated[str, Path(description="a model's version")]) -> Response:
     """A model's card."""
     known = stores.registry.versions()
     if version not in known:
@@ -211,6 +211,7 @@ def model(stores: _Here, version: Annotated[str, Path(description="a model's ver
 
 
 def _forecast(city: City, found: tuple[str, Any], form: str, skip_zeros: bool) -> Response:
+    """Answer with a forecast, as JSON or as GeoJSON."""
     if form == "geojson":
         collection = answers.forecast_geojson(city, *found, zeros=not skip_zeros)
         return JSONResponse(collection, media_type="application/geo+json")
@@ -218,10 +219,12 @@ def _forecast(city: City, found: tuple[str, Any], form: str, skip_zeros: bool) -
 
 
 def _page(request: Request) -> HTMLResponse:
+    """Answer with the page of operations."""
     return HTMLResponse(_operations_page(request.app.openapi()), headers={"Content-Security-Policy": _PAGE_POLICY})
 
 
 def _period(city: City, start: str, end: str, most_days: int) -> tuple[np.datetime64, np.datetime64]:
+    """Return the start and the end of a period, naive UTC."""
     first, last = _time(city, start), _time(city, end)
     if first >= last:
         raise HTTPException(400, f"start {city.isoformat(first)} does not lie before end {city.isoformat(last)}")
@@ -232,7 +235,7 @@ def _period(city: City, start: str, end: str, most_days: int) -> tuple[np.dateti
 
 
 def _time(city: City, text: str) -> np.datetime64:
-    """A time of an address. A + that was not written as %2B arrives as a blank."""
+    """Return a time of an address, naive UTC. A plus sign that was not written as %2B arrives as a blank."""
     try:
         time = city.parse_time(text.replace(" ", "+") if "T" in text else text)
     except InputError as error:
@@ -243,10 +246,12 @@ def _time(city: City, text: str) -> np.datetime64:
 
 
 def _json(answer: BaseModel) -> Response:
+    """Answer with JSON."""
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _refused(request: Request, error: Exception) -> Response:
+    """Answer a request that asks for something that does not exist or is not allowed."""
     assert isinstance(error, StarletteHTTPException)
     sentence, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == 405:
@@ -257,17 +262,19 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _invalid(request: Request, error: Exception) -> Response:
+    """Answer a request with a missing or wrong parameter."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
 
 
 def _damaged(request: Request, error: Exception) -> Response:
-    """The sentence names files of this machine: it goes to the log, and not to whoever asks."""
+    """Answer a request for a damaged file. The error goes to the log only, as it names files of this machine."""
     _log.error("%s: %s", request.scope["path"].encode("unicode_escape").decode(), error)
     sentence = "a stored file that this answer needs cannot be read: the server's log says which"
     return JSONResponse({"error": sentence}, 503, {"Retry-After": "60"})
 
 
 def _failed(request: Request, error: Exception) -> Response:
+    """Answer a request that failed by a bug."""
     return JSONResponse({"error": "the server failed: its log says why"}, 500)

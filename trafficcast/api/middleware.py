@@ -1,4 +1,4 @@
-"""What every answer goes through: the bearer token; ETag, 304, gzip and HEAD."""
+"""The middleware of every answer: the bearer token, ETag and 304, gzip, and HEAD."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Less is not worth the work.
+# Smaller answers are not worth compressing.
 _GZIP_FROM_BYTES = 1000
 _GZIP_LEVEL = 5
 
 
 class _BearerToken:
-    """Lets through whoever shows the token (RFC 6750); the others get a 401."""
+    """Middleware that answers requests with the token (RFC 6750) and sends a 401 to the others."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self.app, self.token = app, token.encode()
@@ -39,9 +39,9 @@ class _BearerToken:
 
 
 class _Conditional:
-    """Gives every answer an ETag and `Cache-Control: no-cache`, packs it with gzip, and answers 304 and HEAD.
+    """Middleware that gives every answer an ETag, compresses it with gzip, and answers 304 and HEAD.
 
-    The ETag (RFC 9110) is strong: a hash of the content, and another one where it is packed.
+    The ETag (RFC 9110) is strong: a hash of the content, with a suffix where the content is compressed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -85,7 +85,7 @@ class _Conditional:
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:
-    """Whether a header names gzip, and not with the weight 0."""
+    """Whether an Accept-Encoding header names gzip with a weight above 0."""
     for coding in accept_encoding.lower().split(","):
         name, _, weight = coding.partition(";")
         if name.strip() == "gzip":
@@ -94,12 +94,12 @@ def _accepts_gzip(accept_encoding: str) -> bool:
 
 
 def _matches(if_none_match: str, tag: str) -> bool:
-    """Whether a header names the tag; of this comparison weak tags are as good as strong ones."""
+    """Whether an If-None-Match header names the tag; weak tags count as well (RFC 9110)."""
     given = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     return "*" in given or tag in given
 
 
 def _encode(body: bytes, packed: bool) -> tuple[bytes, str]:
-    """The body as it is sent, and its tag."""
+    """Return the body as it is sent, and its tag."""
     content = hashlib.sha256(body).hexdigest()[:32]
     return (gzip.compress(body, _GZIP_LEVEL, mtime=0), f'"{content}-gzip"') if packed else (body, f'"{content}"')

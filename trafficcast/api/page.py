@@ -1,4 +1,4 @@
-"""The page of operations, from the OpenAPI schema: HTML that needs no script, no other file and no network."""
+"""The page of operations, made from the OpenAPI schema: HTML without scripts and without any other file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jinja2 import Environment
 
 
 def _operations_page(schema: dict[str, Any]) -> str:
-    """The page of an OpenAPI schema: its operations with their parameters, and the fields of what they answer."""
+    """Return the page of an OpenAPI schema: operations with their parameters, and answers with their fields."""
     operations = [
         {"method": method.upper(), "path": path, "answer": _answer(operation), **operation}
         for path, item in schema["paths"].items()
@@ -27,12 +27,13 @@ def _operations_page(schema: dict[str, Any]) -> str:
 
 
 def _answer(operation: dict[str, Any]) -> str:
+    """Return the type of an operation's answer in words."""
     content = operation["responses"]["200"]["content"]
     return _type(content["application/json"]["schema"])
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """`array of number or null` and the like."""
+    """Return a type in words, such as `array of number or null`."""
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])
     if "anyOf" in schema:
@@ -45,7 +46,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _linked(text: str, known: Any) -> list[tuple[str, bool]]:
-    """A type's words, and which of them have a section of their own."""
+    """Return a type's words, and whether each has its own section on the page."""
     return [(word, word in known) for word in re.split(r"(\W+)", text)]
 
 

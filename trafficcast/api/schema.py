@@ -1,7 +1,7 @@
-"""What the API answers: the contracts of flows, forecasts and scores as JSON. A null is a number that is not known.
+"""The answers of the API: the contracts of flows, forecasts and scores as JSON. A null is an unknown number.
 
-Times are ISO 8601 in the city's time zone, with its offset. Nested lists are arrays, their dimensions in each field's
-description from the outermost on.
+Times are ISO 8601 in the city's time zone, with its offset. Nested lists are arrays; each field's description names
+their dimensions, the outermost one first.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ Row = Annotated[int, Field(ge=0, description="row of the grid; row 0 is the nort
 Col = Annotated[int, Field(ge=0, description="column of the grid; column 0 is the western one")]
 Leads = Annotated[list[int], Field(description="(lead) minutes from the init time to the start of the slot forecast")]
 Levels = Annotated[
-    list[float], Field(description="(level) shares of truths that shall lie inside each interval; empty without any")
+    list[float],
+    Field(description="(level) shares of observed flows that shall lie inside each interval; empty without intervals"),
 ]
 Version = Annotated[str, Field(description="a model's version")]
 
 
 class Answer(BaseModel):
-    """What all answers have in common."""
+    """The base of all answers."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Error(Answer):
-    """Every refusal."""
+    """An error."""
 
-    error: str = Field(description="one sentence: what is wrong and what to do")
+    error: str = Field(description="one sentence that names the error and the remedy")
 
 
 class CityEntry(Answer):
@@ -54,28 +55,28 @@ class Cities(Answer):
 
 
 class City(CityEntry):
-    """A city, and how far its stores go."""
+    """A city, with its newest data and its newest forecast."""
 
     lat: list[float] = Field(description="(row) latitude of the cells' centres, degrees north")
     lon: list[float] = Field(description="(col) longitude of the cells' centres, degrees east")
-    observed_until: Time | None = Field(description="end of the newest observed slot that has closed")
+    observed_until: Time | None = Field(description="end of the newest observed slot")
     latest_forecast: Time | None = Field(description="init time of the newest published forecast")
-    champion: Version | None = Field(description="the model in use")
+    champion: Version | None = Field(description="version of the model whose forecasts are published")
 
 
 class ForecastEntry(Answer):
-    """When a forecast was made, by whom and how."""
+    """The provenance of a forecast."""
 
     init_time: Time = Field(description="start of the first slot forecast; nothing later was known")
-    model: Version = Field(description="version of the champion it was published for")
-    forecaster: str = Field(description="who made it: the model's version, or a baseline's name")
+    model: Version = Field(description="version of the champion for which the forecast is published")
+    forecaster: str = Field(description="the forecaster that made it: the model's version, or a baseline's name")
     state: str = Field(
-        description="complete: by the model from four observed slots; degraded: a missing slot was filled in; "
-        "baseline: by a baseline"
+        description="complete: by the model from four observed slots; degraded: by the model with a slot filled in, "
+        "or by an earlier champion; baseline: by a baseline"
     )
-    reason: str = Field(description="why it is not complete; may be empty")
-    hindcast: bool = Field(description="made afterwards, with the data of its time")
-    created: Time = Field(description="when it was made")
+    reason: str = Field(description="why the forecast is not complete; may be empty")
+    hindcast: bool = Field(description="whether it was made after its time, from the data known at its time")
+    created: Time = Field(description="when the forecast was made")
 
 
 class Forecasts(Answer):
@@ -108,25 +109,29 @@ class Forecast(ForecastEntry):
     units: str
     lead_minutes: Leads
     valid_times: list[str] = Field(description="(lead) starts of the slots forecast")
-    flow: Frames = Field(description="vehicles expected in each cell and slot")
+    flow: Frames = Field(description="forecast flow of each cell and slot")
     levels: Levels
     lower: FrameBounds | None = Field(description="lower bounds; null without intervals")
     upper: FrameBounds | None = Field(description="upper bounds; null without intervals")
 
 
 class ObservedFrame(Answer):
-    """What was counted in one slot."""
+    """The counts of one slot."""
 
     time: Time = Field(description="the slot's start")
-    observed: bool = Field(description="whether the feed covered the slot; false: it was down")
+    observed: bool = Field(description="whether enough of the slot's minutes have a report")
     coverage: Number = Field(description="share of the slot's minutes with a report")
-    vehicles: int | None = Field(description="distinct vehicles seen; null where unknown")
-    inflow: list[list[int]] | None = Field(description="(row, col) vehicles that came in; null where not observed")
-    outflow: list[list[int]] | None = Field(description="(row, col) vehicles that went out; null where not observed")
+    vehicles: int | None = Field(description="distinct vehicles with a report in the slot; null where unknown")
+    inflow: list[list[int]] | None = Field(
+        description="(row, col) vehicles that entered the cell; null where not observed"
+    )
+    outflow: list[list[int]] | None = Field(
+        description="(row, col) vehicles that left the cell; null where not observed"
+    )
 
 
 class Observations(Answer):
-    """The closed slots of a period that the store holds, in the order of time."""
+    """The stored slots of a period that have ended, in the order of time."""
 
     city: str
     start: Time
@@ -136,16 +141,16 @@ class Observations(Answer):
 
 
 class CellObserved(Answer):
-    """Counts of one cell; null where a slot was not observed or has not closed."""
+    """Counts of one cell; null where a slot was not observed or has not ended."""
 
     inflow: list[int | None] = Field(description="(time)")
     outflow: list[int | None] = Field(description="(time)")
 
 
 class CellForecast(Answer):
-    """Forecasts for one cell; null where none was published that long before."""
+    """Forecasts of one cell; null where no forecast with that lead was published."""
 
-    inflow: list[list[Number]] = Field(description="(lead, time) what was forecast that long before for that slot")
+    inflow: list[list[Number]] = Field(description="(lead, time) flow of the slot that was forecast with that lead")
     outflow: list[list[Number]] = Field(description="(lead, time)")
 
 
@@ -157,7 +162,7 @@ class CellBounds(Answer):
 
 
 class CellSeries(Answer):
-    """One cell over time: what was observed, and what had been forecast for the same slots; vehicles per slot."""
+    """One cell over time: observed flows and the forecasts of the same slots, vehicles per slot."""
 
     city: str
     row: Row
@@ -184,7 +189,7 @@ class Scores(Answer):
     end: Time = Field(description="exclusive")
     units: str
     init_times: list[str] = Field(description="(forecast) init times, in order")
-    model: list[str] = Field(description="(forecast) the version each was published for")
+    model: list[str] = Field(description="(forecast) version of the champion for which each is published")
     lead_minutes: Leads
     rmse: dict[str, list[list[Number]]] = Field(
         description="forecaster -> (forecast, lead) root mean squared error, vehicles per slot"
@@ -193,12 +198,14 @@ class Scores(Answer):
         description="forecaster -> (forecast, lead) mean absolute error, vehicles per slot"
     )
     levels: Levels
-    inside: list[list[list[Number]]] = Field(description="(forecast, level, lead) share of truths inside the interval")
+    inside: list[list[list[Number]]] = Field(
+        description="(forecast, level, lead) share of observed flows inside the interval"
+    )
     width: list[list[list[Number]]] = Field(description="(forecast, level, lead) mean width, vehicles per slot")
 
 
 class ModelEntry(Answer):
-    """A trained model and its errors; the card has more."""
+    """A trained model and its errors."""
 
     version: Version
     champion: bool
@@ -216,7 +223,7 @@ class Models(Answer):
 
 
 class Model(Answer):
-    """A model's card as its training wrote it."""
+    """A model's card, as the training wrote it."""
 
     city: str
     champion: bool

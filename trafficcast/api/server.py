@@ -1,4 +1,4 @@
-"""The read-only HTTP API as a process: address, port and the token that it asks for."""
+"""The process that serves the API: address, port and token."""
 
 from __future__ import annotations
 
@@ -25,25 +25,43 @@ _log = logging.getLogger("trafficcast.api")
 
 
 def serve(config: Config, address: str, port: int, origins: Sequence[str]) -> None:
-    """Serve until stopped. The token is taken from the environment; without one, everybody may ask.
+    """Serve the API until a signal arrives.
 
-    `origins`: which pages' scripts may read the answers (CORS). Raises InputError where FastAPI or uvicorn is not
-    installed, nothing can listen there, or the token or an origin is none.
+    The environment variable TRAFFICCAST_API_TOKEN holds the token that requests must show; without it every request is
+    answered.
+
+    Parameters
+    ----------
+    config
+        The configuration, whose cities are served.
+    address
+        The address to listen on.
+    port
+        The port to listen on; 0 is any free port.
+    origins
+        The origins of pages whose scripts may read the answers (CORS).
+
+    Raises
+    ------
+    InputError
+        FastAPI or uvicorn is not installed, the address or port cannot be used, or the token or an origin is invalid.
     """
-    with _listen(address, port) as listening:
-        ready = _server(config, _read_token(), origins)
-        where = f"http://{f'[{address}]' if ':' in address else address}:{listening.getsockname()[1]}"
+    with _listen(address, port) as listener:
+        server = _server(config, _read_token(), origins)
+        where = f"http://{f'[{address}]' if ':' in address else address}:{listener.getsockname()[1]}"
         _log.info("the API of %s is at %s, its operations at %s/docs", ", ".join(config.cities), where, where)
         if not os.environ.get(_TOKEN) and not _is_loopback(address):
-            _log.warning("whoever reaches %s may read everything: set %s to ask for a token", where, _TOKEN)
-        ready.run(sockets=[listening])
+            _log.warning("everyone who reaches %s may read everything: set %s to require a token", where, _TOKEN)
+        server.run(sockets=[listener])
 
 
 def _server(config: Config, token: str | None, origins: Sequence[str]) -> uvicorn.Server:
-    """A server of the API that is not running yet; its requests are not logged, and so no token is either."""
+    """Return a server of the API that does not run yet. Requests are not logged, so that no token is."""
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):
-            raise InputError(f"--cors {origin} is no origin: write https://host or https://host:port, without a path")
+            raise InputError(
+                f"--cors {origin} is not an origin: write https://host or https://host:port, without a path"
+            )
     try:
         import uvicorn
 
@@ -60,7 +78,7 @@ def _server(config: Config, token: str | None, origins: Sequence[str]) -> uvicor
 
 
 def _listen(address: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises InputError where it cannot."""
+    """Return a socket that listens on an address and a port. Raises InputError where that fails."""
     try:
         return socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
     except OSError as error:
@@ -68,14 +86,15 @@ def _listen(address: str, port: int) -> socket.socket:
 
 
 def _read_token() -> str | None:
-    """The token that requests must show, from the environment; None where it is not set."""
+    """Return the token from the environment; None if it is not set."""
     token = os.environ.get(_TOKEN)
     if token is not None and not _TOKEN_SHAPE.fullmatch(token):
-        raise InputError(f"{_TOKEN} is set, but empty or not of letters, digits and -._~+/= alone: set it, or unset it")
+        raise InputError(f"{_TOKEN} must consist of letters, digits and -._~+/=: change it or unset it")
     return token
 
 
 def _is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
     try:
         return ip_address(address).is_loopback
     except ValueError:

@@ -210,7 +210,7 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
         write_json(folder / "card.json", model.card)
         extra(folder)
 
-    registry.publish(model.version, _fill)
+    registry.add(model.version, _fill)
 
 
 def is_conditioned(network: Network) -> TypeGuard[VMRNNC]:

@@ -15,7 +15,7 @@ from trafficcast.forecasting.model import Model, load_model
 from trafficcast.forecasting.windows import _history_before
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import last_observed
-from trafficcast.stores.forecasts import Bounds, Provenance, check_forecast, forecast_dataset
+from trafficcast.stores.forecasts import Provenance, check_forecast, forecast_dataset
 
 JOB = "forecast"
 
@@ -126,9 +126,8 @@ def publish(
         The stored forecast (see `forecast_dataset`).
     """
     city, store = stores.city, stores.forecasts(model.version)
-    bounds = None
-    if model.intervals is not None and origin.forecaster == model.version:
-        bounds = Bounds(model.intervals.levels, *model.intervals.around(flow))
+    intervals = model.intervals if origin.forecaster == model.version else None
+    bounds = None if intervals is None else (intervals.levels, *intervals.around(flow))
     made = forecast_dataset(city, model.card, init_time, flow, created, bounds, origin)
     stored = store.read(init_time, init_time + city.slot)
     if stored is not None and _same(stored, made):

@@ -52,32 +52,68 @@ class CityStores:
 
     @property
     def folder(self) -> Path:
-        """The folder of the city's own stores, data/<city>."""
+        """The folder of the city's own stores.
+
+        Returns
+        -------
+        Path
+            The folder data/<city>.
+        """
         return self.data / self.city.name
 
     @property
     def records(self) -> Path:
-        """The folder of the city's record store (see `RecordStore`)."""
+        """The folder of the city's record store.
+
+        Returns
+        -------
+        Path
+            The folder data/<city>/records (see `RecordStore`).
+        """
         return self.folder / "records"
 
     @property
     def flows(self) -> DayStore:
-        """The observed flows (see `flows_dataset`)."""
+        """The flow store.
+
+        Returns
+        -------
+        DayStore
+            The observed flows (see `flows_dataset`), by the slot's start.
+        """
         return DayStore(self.folder / "flows", self.city, "time")
 
     @property
     def registry(self) -> Registry:
-        """The city's models, models/<city>."""
+        """The registry of the city's models.
+
+        Returns
+        -------
+        Registry
+            The models below models/<city>.
+        """
         return Registry(self.models / self.city.name, self.city)
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger of what ran, one for all cities."""
+        """The run ledger, one for all cities.
+
+        Returns
+        -------
+        Ledger
+            The ledger data/ledger.sqlite.
+        """
         return Ledger(self.data / "ledger.sqlite")
 
     @property
     def alerts(self) -> Path:
-        """The file of the alert book (see `AlertBook`), one for all cities."""
+        """The file of the book of alerts, one for all cities.
+
+        Returns
+        -------
+        Path
+            The SQLite file, which need not exist (see `AlertBook`).
+        """
         return alerts_file(self.data)
 
     def forecasts(self, version: str) -> DayStore:
@@ -112,7 +148,7 @@ class CityStores:
 
 
 def alerts_file(data: Path) -> Path:
-    """Return the file of the alert book.
+    """Return the file of the book of alerts.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The contracts of forecasts and of their scores, and the checks a forecast passes before it is published."""
+"""The contract of forecasts, and the checks that a forecast passes before it is published."""
 
 from __future__ import annotations
 
@@ -12,39 +12,32 @@ from trafficcast.config.city import HORIZON, City, target_times
 from trafficcast.errors import JobError
 from trafficcast.stores.flows import _grid_coordinates, city_attributes
 
-# How a forecast came about: by the model from four observed slots; by the model, with a slot filled in; by a baseline.
+# State of a forecast: by the model from four observed slots; by the model with a slot filled in; by a baseline.
 COMPLETE, DEGRADED, BASELINE = "complete", "degraded", "baseline"
-# A forecast above this many times the training maximum is no traffic, it is a fault.
+# A forecast above this many times the training maximum is a fault and is not published.
 _BOUND = 3.0
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Who made a forecast, and how: `reason` says why it is not complete, `hindcast` that it was made afterwards."""
+    """The forecaster that made a forecast, and how the forecast was made.
+
+    Attributes
+    ----------
+    forecaster
+        The model's version, or the baseline's name.
+    state
+        COMPLETE, DEGRADED or BASELINE.
+    reason
+        A sentence that says why the forecast is not complete; may be empty.
+    hindcast
+        Whether the forecast was made after its time, from the data known at its time.
+    """
 
     forecaster: str
     state: str = COMPLETE
     reason: str = ""
     hindcast: bool = False
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The bounds of a forecast's prediction intervals.
-
-    Attributes
-    ----------
-    level
-        (level), the share of truths that shall lie inside each interval.
-    lower
-        (level, HORIZON, flow kind, row, col), vehicles per slot.
-    upper
-        (level, HORIZON, flow kind, row, col), vehicles per slot.
-    """
-
-    level: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
 
 
 def forecast_dataset(
@@ -53,34 +46,53 @@ def forecast_dataset(
     init_time: np.datetime64,
     flow: np.ndarray,
     created: np.datetime64,
-    bounds: Bounds | None = None,
+    bounds: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     origin: Provenance | None = None,
 ) -> xr.Dataset:
-    """One forecast: flow(init_time, lead_time, flow_kind, row, col) float32 in vehicles per slot, valid_time beside it.
+    """Make the dataset of one forecast, as the forecast store holds it.
 
-    `init_time` is the start of the first slot forecast (naive UTC) and the data cut: nothing later was known.
-    `flow`: (HORIZON, flow kind, row, col). `model` is the model's card. With `bounds` the dataset also holds the
-    bounds of prediction intervals, lower and upper(init_time, level, lead_time, flow_kind, row, col) float32;
-    `level` is the share of truths that shall lie inside. What `origin` says is there as well, by init time; without
-    it the model made the forecast from a complete history.
+    Parameters
+    ----------
+    city
+        The city.
+    model
+        The card of the model for which the forecast is published.
+    init_time
+        Start of the first slot that is forecast, naive UTC; nothing later was known.
+    flow
+        Forecast flow (HORIZON, flow kind, row, col), vehicles per slot.
+    created
+        When the forecast was made, naive UTC.
+    bounds
+        Levels (level), lower and upper bounds (level, HORIZON, flow kind, row, col) of the prediction intervals,
+        vehicles per slot; None for a forecast without intervals.
+    origin
+        Provenance of the forecast; None is a complete forecast by the model.
+
+    Returns
+    -------
+    xr.Dataset
+        Dataset with flow (init_time, lead_time, flow_kind, row, col) float32, vehicles per slot; forecaster, state,
+        reason and hindcast (init_time); the starts of the target slots in valid_time (init_time, lead_time).
+        With bounds also lower and upper (init_time, level, lead_time, flow_kind, row, col) float32.
     """
     origin = origin or Provenance(model["version"])
     init_times = np.array([init_time], "datetime64[us]")
 
-    def said(value: str | bool, about: str) -> tuple[str, np.ndarray, dict[str, str]]:
+    def _by_init_time(value: str | bool, about: str) -> tuple[str, np.ndarray, dict[str, str]]:
         return "init_time", np.array([value], object if isinstance(value, str) else bool), {"long_name": about}
 
-    made = xr.Dataset(
+    forecast = xr.Dataset(
         {
             "flow": (
                 ("init_time", "lead_time", "flow_kind", "row", "col"),
                 np.asarray(flow, np.float32)[None],
                 {"units": "1", "long_name": "forecast vehicles per slot"},
             ),
-            "forecaster": said(origin.forecaster, "model version or baseline that made it"),
-            "state": said(origin.state, f"{COMPLETE}, {DEGRADED} or {BASELINE}"),
-            "reason": said(origin.reason, f"why it is not {COMPLETE}"),
-            "hindcast": said(origin.hindcast, "made afterwards, with the data of its time"),
+            "forecaster": _by_init_time(origin.forecaster, "model version or baseline that made it"),
+            "state": _by_init_time(origin.state, f"{COMPLETE}, {DEGRADED} or {BASELINE}"),
+            "reason": _by_init_time(origin.reason, f"why it is not {COMPLETE}"),
+            "hindcast": _by_init_time(origin.hindcast, "made afterwards, with the data of its time"),
         },
         coords={
             "init_time": ("init_time", init_times, {"standard_name": "forecast_reference_time"}),
@@ -96,16 +108,52 @@ def forecast_dataset(
         },
         attrs=city_attributes(city) | {"model": model["architecture"]["name"], "model_version": model["version"]},
     )
-    return made if bounds is None else made.assign(_bounds(bounds)).assign_coords(level=_level(bounds))
+    if bounds is None:
+        return forecast
+    level, lower, upper = bounds
+    dimensions = ("init_time", "level", "lead_time", "flow_kind", "row", "col")
+    return forecast.assign(
+        {
+            name: (dimensions, bound[None], {"units": "1", "long_name": f"{name} bound of the prediction interval"})
+            for name, bound in (("lower", lower), ("upper", upper))
+        }
+    ).assign_coords(
+        level=("level", level, {"units": "1", "long_name": "share of truths that shall lie inside the interval"})
+    )
 
 
 def has_intervals(forecast: xr.Dataset) -> bool:
-    """Whether one init time's forecast has bounds; in a file beside forecasts with them, others are not a number."""
+    """Whether a forecast has prediction intervals.
+
+    Parameters
+    ----------
+    forecast
+        Forecast of one init time (see `forecast_dataset`). One that was stored beside forecasts with intervals has
+        bounds that are not a number.
+
+    Returns
+    -------
+    bool
+        Whether all bounds are known.
+    """
     return "lower" in forecast and bool(np.isfinite(forecast["lower"].values).all())
 
 
 def check_forecast(flow: np.ndarray, scale: float) -> None:
-    """Raise JobError for a forecast that must not be published: not finite, negative, or beyond BOUND x scale."""
+    """Check that a forecast may be published.
+
+    Parameters
+    ----------
+    flow
+        Forecast flow, any shape, vehicles per slot.
+    scale
+        The highest flow in the training data, vehicles per slot.
+
+    Raises
+    ------
+    JobError
+        A value is not finite, negative, or above three times the scale.
+    """
     if not np.isfinite(flow).all():
         raise JobError("the forecast holds values that are not finite; it was not published")
     if flow.min() < 0:
@@ -117,17 +165,6 @@ def check_forecast(flow: np.ndarray, scale: float) -> None:
         )
 
 
-def _bounds(bounds: Bounds) -> dict[str, Any]:
-    dimensions = ("init_time", "level", "lead_time", "flow_kind", "row", "col")
-    return {
-        name: (dimensions, bound[None], {"units": "1", "long_name": f"{name} bound of the prediction interval"})
-        for name, bound in (("lower", bounds.lower), ("upper", bounds.upper))
-    }
-
-
-def _level(bounds: Bounds) -> tuple[str, np.ndarray, dict[str, str]]:
-    return "level", bounds.level, {"units": "1", "long_name": "share of truths that shall lie inside the interval"}
-
-
 def _lead_times(city: City) -> np.ndarray:
+    """Return the lead times of a forecast."""
     return (city.slot * np.arange(HORIZON)).astype("timedelta64[us]")

@@ -17,14 +17,21 @@ from trafficcast.stores.geojson import FLOW_DECIMALS, forecast_features
 
 
 def write_latest(stores: CityStores, forecast: xr.Dataset) -> None:
-    """Write one forecast (see `forecast_dataset`) as the latest, each file whole or not at all.
+    """Write a forecast as the city's latest forecast, each file whole or not at all.
 
-    The CSV has a row for each slot and cell, with the bounds of prediction intervals where there are any; the GeoJSON a
-    feature for each cell, its flows by slot, in vehicles per slot. The last file written is the NetCDF one.
+    The CSV file has a row for each slot and cell, with the bounds of prediction intervals if the forecast has them. The
+    GeoJSON file has a feature for each cell, with its flows by slot. The NetCDF file is written last.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    forecast
+        Forecast of one init time, which is a dimension of it (see `forecast_dataset`), vehicles per slot.
     """
-    city, folder, made = stores.city, stores.folder, forecast.isel(init_time=0)
+    city, folder, at_init = stores.city, stores.folder, forecast.isel(init_time=0)
     with atomic(folder / "latest.csv") as temporary:
-        _table(city, made).to_csv(temporary, index=False, lineterminator="\n", float_format=f"%.{FLOW_DECIMALS}f")
+        _table(city, at_init).to_csv(temporary, index=False, lineterminator="\n", float_format=f"%.{FLOW_DECIMALS}f")
     write_text(folder / "latest.geojson", json.dumps(_collection(city, forecast), allow_nan=False) + "\n")
     times = {name: {"units": "seconds since 1970-01-01", "dtype": "int64"} for name in _of_kind(forecast, "M")}
     leads = {name: {"units": "minutes", "dtype": "int64"} for name in _of_kind(forecast, "m")}
@@ -33,32 +40,35 @@ def write_latest(stores: CityStores, forecast: xr.Dataset) -> None:
 
 
 def _of_kind(dataset: xr.Dataset, kind: str) -> list[str]:
+    """Return the names of the variables and coordinates of a kind of NumPy data type, such as M for times."""
     return [str(name) for name, variable in dataset.variables.items() if variable.dtype.kind == kind]
 
 
-def _table(city: City, made: xr.Dataset) -> pd.DataFrame:
-    slots = [city.isoformat(time) for time in made["valid_time"].values]
+def _table(city: City, at_init: xr.Dataset) -> pd.DataFrame:
+    """Return the rows of the CSV file."""
+    slots = [city.isoformat(time) for time in at_init["valid_time"].values]
     shape = (len(slots), city.rows, city.cols)
     rows, cols = np.indices(shape[1:])
     columns: dict[str, Any] = {
         "slot_start": np.repeat(slots, rows.size),
-        "lead_minutes": np.repeat(made["lead_time"].values // np.timedelta64(1, "m"), rows.size),
+        "lead_minutes": np.repeat(at_init["lead_time"].values // np.timedelta64(1, "m"), rows.size),
         "row": np.tile(rows.ravel(), len(slots)),
         "col": np.tile(cols.ravel(), len(slots)),
         "lat": np.broadcast_to(city.lat[:, None], shape).ravel(),
         "lon": np.broadcast_to(city.lon, shape).ravel(),
     }
     for number, kind in enumerate(FLOW_KINDS):
-        columns[kind] = made["flow"].values[:, number].ravel()
-        if has_intervals(made):
-            for i, level in enumerate(made["level"].values):
+        columns[kind] = at_init["flow"].values[:, number].ravel()
+        if has_intervals(at_init):
+            for i, level in enumerate(at_init["level"].values):
                 for bound in ("lower", "upper"):
-                    columns[f"{kind}_{bound}_{100 * level:g}"] = made[bound].values[i, :, number].ravel()
+                    columns[f"{kind}_{bound}_{100 * level:g}"] = at_init[bound].values[i, :, number].ravel()
     table = pd.DataFrame(columns)
     return table.assign(lat=table["lat"].map("{:.6f}".format), lon=table["lon"].map("{:.6f}".format))
 
 
 def _collection(city: City, forecast: xr.Dataset) -> dict[str, Any]:
+    """Return the content of the GeoJSON file."""
     return {
         "type": "FeatureCollection",
         "city": city.name,

@@ -1,14 +1,13 @@
-"""The run ledger, data/ledger.sqlite: what ran, with what result; one row a (job, city, model, slot)."""
+"""The run ledger, data/ledger.sqlite: which job ran for which city, model and slot, and with what result."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from trafficcast.stores.sqlite import open_database
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -18,20 +17,36 @@ CREATE TABLE IF NOT EXISTS runs (
     PRIMARY KEY (job, city, model, slot)
 )
 """
-# What the ledgers of version 0.1 lack.
-_ADDED = {
-    "detail": "TEXT NOT NULL DEFAULT ''",
-    "attempts": "INTEGER NOT NULL DEFAULT 1",
-    "seconds": "REAL NOT NULL DEFAULT 0",
-}
-_WAIT_SECONDS = 30.0
-# Results of a run that did not do what it is for, and of one whose product was lost since.
+_ADVICE = "move it away and a new ledger begins"
+# Results of a run that failed, and of a run whose product was lost later.
 FAILED, LOST = "failed", "lost"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A row: slots are naive UTC slot starts, `finished` is the machine's clock, naive UTC."""
+    """A row of the ledger: the last run of a job for a city, a model and a slot.
+
+    Attributes
+    ----------
+    job
+        The job, such as forecast, verify or ingest.
+    city
+        The city's name.
+    model
+        The model's version; empty for a job without a model.
+    slot
+        Start of the slot, naive UTC.
+    result
+        The result, such as complete, done or failed.
+    detail
+        A sentence about the result; may be empty.
+    attempts
+        How often the job ran for this slot.
+    seconds
+        How long the last run took, in seconds.
+    finished
+        When the last run ended by the machine's clock, naive UTC.
+    """
 
     job: str
     city: str
@@ -46,7 +61,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Slots are naive UTC slot starts, written with a Z."""
+    """The run ledger of all cities. A ledger that was never written has no file and no runs.
+
+    All methods raise InputError where the file is damaged, and JobError where it cannot be used now.
+
+    Attributes
+    ----------
+    file
+        The SQLite file, which need not exist. It holds slots as text in UTC, with a Z.
+    """
 
     file: Path
 
@@ -60,8 +83,26 @@ class Ledger:
         detail: str = "",
         seconds: float = 0.0,
     ) -> None:
-        """Note a run's result. The same run again counts one more attempt."""
-        with self._open() as database:
+        """Record the result of a run; a repeated run counts as one more attempt.
+
+        Parameters
+        ----------
+        job
+            The job, such as forecast.
+        city
+            The city's name.
+        model
+            The model's version; empty for a job without a model.
+        slot
+            Start of the slot, naive UTC.
+        result
+            The result, such as complete, done or failed.
+        detail
+            A sentence about the result.
+        seconds
+            How long the run took, in seconds.
+        """
+        with open_database(self.file, _TABLE, _ADVICE) as database:
             database.execute(
                 "INSERT INTO runs (job, city, model, slot, result, detail, seconds) VALUES (?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET result = excluded.result, detail = excluded.detail, "
@@ -70,28 +111,98 @@ class Ledger:
             )
 
     def results(self, job: str, city: str, model: str) -> dict[np.datetime64, str]:
-        """What is known of a job: the result of each slot."""
+        """Return the result of a job for each slot.
+
+        Parameters
+        ----------
+        job
+            The job.
+        city
+            The city's name.
+        model
+            The model's version.
+
+        Returns
+        -------
+        dict[np.datetime64, str]
+            Start of the slot, naive UTC -> result.
+        """
         found = self._runs("WHERE job = ? AND city = ? AND model = ?", [job, city, model])
         return {run.slot: run.result for run in found}
 
     def runs(self, job: str, city: str, since: np.datetime64) -> list[Run]:
-        """The runs of the slots from `since` on, in their order, whatever the model."""
+        """Return the runs of a job for any model, in the order of their slots.
+
+        Parameters
+        ----------
+        job
+            The job.
+        city
+            The city's name.
+        since
+            Start of the first slot, naive UTC, inclusive.
+
+        Returns
+        -------
+        list[Run]
+            The runs.
+        """
         return self._runs("WHERE job = ? AND city = ? AND slot >= ? ORDER BY slot", [job, city, _text(since)])
 
     def first_slot(self, job: str, city: str) -> np.datetime64 | None:
-        """The oldest slot that a job ever ran for, whatever the model and the result."""
+        """Return the oldest slot that a job ran for, with any model and any result.
+
+        Parameters
+        ----------
+        job
+            The job.
+        city
+            The city's name.
+
+        Returns
+        -------
+        np.datetime64 | None
+            Start of the slot, naive UTC; None if the job never ran.
+        """
         found = self._runs("WHERE job = ? AND city = ? ORDER BY slot LIMIT 1", [job, city])
         return found[0].slot if found else None
 
     def last(self, job: str, city: str) -> Run | None:
-        """The run of the newest slot, whatever the model."""
+        """Return the run of a job for the newest slot, with any model.
+
+        Parameters
+        ----------
+        job
+            The job.
+        city
+            The city's name.
+
+        Returns
+        -------
+        Run | None
+            The run; None if the job never ran.
+        """
         found = self._runs("WHERE job = ? AND city = ? ORDER BY slot DESC, finished DESC LIMIT 1", [job, city])
         return found[0] if found else None
 
     def lose(self, job: str, city: str, model: str, start: np.datetime64, end: np.datetime64) -> None:
-        """Note that the results of the slots in [start, end) were lost: they are to be made again."""
+        """Record that the products of a job were lost, so that they are made again.
+
+        Parameters
+        ----------
+        job
+            The job.
+        city
+            The city's name.
+        model
+            The model's version.
+        start
+            Start of the first slot, naive UTC, inclusive.
+        end
+            End of the period, naive UTC, exclusive.
+        """
         if self.file.exists():
-            with self._open() as database:
+            with open_database(self.file, _TABLE, _ADVICE) as database:
                 database.execute(
                     f"UPDATE runs SET result = '{LOST}', attempts = 0 "
                     "WHERE job = ? AND city = ? AND model = ? AND slot >= ? AND slot < ?",
@@ -99,39 +210,23 @@ class Ledger:
                 )
 
     def _runs(self, clause: str, values: list[str]) -> list[Run]:
+        """Return the runs that a clause of SQL selects."""
         if not self.file.exists():
             return []
         columns = "job, city, model, slot, result, detail, attempts, seconds, finished"
-        with self._open() as database:
+        with open_database(self.file, _TABLE, _ADVICE) as database:
             rows = database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
         return [
             Run(job, city, model, _time(slot), result, detail, attempts, seconds, _time(finished))
             for job, city, model, slot, result, detail, attempts, seconds, finished in rows
         ]
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(self.file, timeout=_WAIT_SECONDS)
-        try:
-            with database:
-                database.execute(_TABLE)
-                if _missing(database):
-                    database.execute("BEGIN IMMEDIATE")  # another thread may be at it
-                    for name in _missing(database):
-                        database.execute(f"ALTER TABLE runs ADD COLUMN {name} {_ADDED[name]}")
-                yield database
-        finally:
-            database.close()
-
-
-def _missing(database: sqlite3.Connection) -> set[str]:
-    return _ADDED.keys() - {row[1] for row in database.execute("PRAGMA table_info(runs)")}
-
 
 def _text(slot: np.datetime64) -> str:
+    """Return a slot's start as the ledger holds it."""
     return str(slot.astype("datetime64[s]")) + "Z"
 
 
 def _time(text: str) -> np.datetime64:
+    """Return a time of the ledger, naive UTC."""
     return np.datetime64(text.removesuffix("Z"), "us")

@@ -1,20 +1,43 @@
-"""What was published for a city: one series of forecasts, whichever champion made each."""
+"""The published forecasts of a city: one series, whichever champion made each forecast."""
 
 from __future__ import annotations
 
 import numpy as np
 import xarray as xr
 
+from trafficcast.config.city import City
+from trafficcast.config.service import Service
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import last_stored
+
+# After the wait for its data a forecast may take this long, which leaves time for a second attempt.
+_GRACE = np.timedelta64(3, "m")
 
 
 def published(
     stores: CityStores, start: np.datetime64 | None = None, end: np.datetime64 | None = None
 ) -> list[tuple[str, xr.Dataset]]:
-    """Each champion's version and forecasts (see `forecast_dataset`) with init times in [start, end), newest first.
+    """Read the published forecasts of a period, champion by champion.
 
-    A slot forecast by several of them counts for the newest champion alone. Raises InputError for a damaged file.
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    start
+        First init time, naive UTC, inclusive; None is the first stored forecast.
+    end
+        Last init time, naive UTC, exclusive; None is after the last stored forecast.
+
+    Returns
+    -------
+    list[tuple[str, xr.Dataset]]
+        Each champion's version and forecasts (see `forecast_dataset`), the newest champion first. A forecast of an
+        init time that a newer champion forecast as well is left out.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
     """
     found: list[tuple[str, xr.Dataset]] = []
     taken = np.empty(0, "datetime64[us]")
@@ -30,7 +53,24 @@ def published(
 
 
 def latest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
-    """The version and the forecast with the newest init time (one, its dimension kept); None without any."""
+    """Read the published forecast with the newest init time.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    tuple[str, xr.Dataset] | None
+        The version of the champion and its forecast, with init_time as a dimension of length 1 (see
+        `forecast_dataset`); None if no forecast was published.
+
+    Raises
+    ------
+    InputError
+        A day's file is damaged.
+    """
     newest: tuple[np.datetime64, str] | None = None
     for version in reversed(stores.registry.champions()):
         last = last_stored(stores.forecasts(version))
@@ -39,5 +79,27 @@ def latest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     if newest is None:
         return None
     init_time, version = newest
-    made = stores.forecasts(version).read(init_time, init_time + stores.city.slot)
-    return None if made is None else (version, made)
+    forecast = stores.forecasts(version).read(init_time, init_time + stores.city.slot)
+    return None if forecast is None else (version, forecast)
+
+
+def is_overdue(city: City, settings: Service, newest: np.datetime64 | None, now: np.datetime64) -> bool:
+    """Whether a forecast is overdue: the wait for its data ended three minutes ago, and it is not published.
+
+    Parameters
+    ----------
+    city
+        The city.
+    settings
+        The service's settings, which say how long data are waited for.
+    newest
+        Init time of the newest published forecast, naive UTC; None if no forecast was published.
+    now
+        The present time, naive UTC.
+
+    Returns
+    -------
+    bool
+        Whether the forecast that should be published by now is not.
+    """
+    return newest is None or bool(newest < city.slot_start(now - settings.wait(city.slot_minutes) - _GRACE))

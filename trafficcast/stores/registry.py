@@ -1,4 +1,4 @@
-"""The model registry: models/<city>/<version>, a folder a trained model, never overwritten, and the champion."""
+"""The model registry: a folder models/<city>/<version> for each trained model, and the name of the champion."""
 
 from __future__ import annotations
 
@@ -19,40 +19,99 @@ VERSION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Registry:
-    """The models of one city, below `root` = models/<city>."""
+    """The models of one city. A version that is stored is never overwritten.
+
+    Attributes
+    ----------
+    root
+        The folder of the city's models, models/<city>, which need not exist.
+    city
+        The city.
+    """
 
     root: Path
     city: City
 
     def versions(self) -> list[str]:
-        """All versions, by name and number."""
+        """List the versions that are stored.
+
+        Returns
+        -------
+        list[str]
+            The versions, sorted by name and number.
+        """
         found = [file.parent.name for file in self.root.glob("*/card.json") if VERSION.fullmatch(file.parent.name)]
         return sorted(found, key=lambda v: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", v)])
 
     def next_version(self, architecture: str) -> str:
-        """The first free version of an architecture."""
+        """Choose the next version's name of an architecture.
+
+        Parameters
+        ----------
+        architecture
+            The architecture's name, such as vmrnn-c.
+
+        Returns
+        -------
+        str
+            The architecture's name and the first number above all that are taken.
+        """
         taken = [int(v.rpartition("-")[2]) for v in self.versions() if re.fullmatch(rf"{architecture}-\d+", v)]
         return f"{architecture}-{max(taken, default=0) + 1}"
 
     def champion(self) -> str | None:
-        """The version that commands use unless told otherwise."""
+        """Return the champion, which commands use where no version is given.
+
+        Returns
+        -------
+        str | None
+            The version; None if the city has no model yet.
+        """
         return next(iter(self.champions()), None)
 
     def champions(self) -> list[str]:
-        """The champion and those before it, the newest first, each once."""
+        """Return the champion and the champions before it.
+
+        Returns
+        -------
+        list[str]
+            The versions, the newest champion first, each once.
+        """
         pointer = self.root / "champion"
         return pointer.read_text(encoding="utf-8").split() if pointer.exists() else []
 
     def promote(self, version: str) -> None:
-        """Make a version the champion. Raises InputError where there is no such version."""
+        """Make a version the champion.
+
+        Parameters
+        ----------
+        version
+            The version.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or its card is damaged.
+        """
         self.card(version)
         before = [other for other in self.champions() if other != version]
         write_text(self.root / "champion", "\n".join([version, *before]) + "\n")
 
     def rollback(self) -> str:
-        """Make the champion before this one the champion again, and return it. Raises InputError where there is none.
+        """Make the champion before this one the champion again.
 
-        This one becomes the oldest champion: what it forecast stays published, another rollback goes further back.
+        The present champion becomes the oldest champion: its forecasts stay published, and another rollback goes
+        further back.
+
+        Returns
+        -------
+        str
+            The version that is the champion now.
+
+        Raises
+        ------
+        InputError
+            There is no earlier champion whose model is still stored.
         """
         (current, *before), known = self.champions() or [""], self.versions()
         previous = next((version for version in before if version in known), None)
@@ -63,7 +122,23 @@ class Registry:
         return previous
 
     def card(self, version: str) -> dict[str, Any]:
-        """A version's card. Raises InputError for an unknown version and a damaged card."""
+        """Read a version's card.
+
+        Parameters
+        ----------
+        version
+            The version.
+
+        Returns
+        -------
+        dict[str, Any]
+            The content of card.json.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or its card is damaged.
+        """
         if version not in self.versions():
             known = ", ".join(self.versions()) or "none yet"
             raise InputError(f"'{self.city.name}' has no model '{version}'; it has: {known}")
@@ -73,16 +148,29 @@ class Registry:
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {file}: {error}") from None
         if not isinstance(card, dict):
-            raise InputError(f"cannot read {file}: it is no card of a model")
+            raise InputError(f"cannot read {file}: it does not hold a JSON object")
         return card
 
-    def publish(self, version: str, fill: Callable[[Path], None]) -> None:
-        """Make a version's folder, whole or not at all: `fill` writes its files. The first one becomes champion."""
+    def add(self, version: str, write_files: Callable[[Path], None]) -> None:
+        """Store a new version, whole or not at all. The first version of a city becomes the champion.
+
+        Parameters
+        ----------
+        version
+            The version, which must not be stored yet.
+        write_files
+            Writes the model's files to the folder that it is given.
+
+        Raises
+        ------
+        InputError
+            The version exists already.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=self.root) as name:
             folder = Path(name) / version
             folder.mkdir()
-            fill(folder)
+            write_files(folder)
             if (self.root / version).exists():
                 raise InputError(f"{self.root / version} exists already, and a version is never overwritten")
             folder.rename(self.root / version)

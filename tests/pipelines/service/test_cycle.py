@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,9 @@ def service(tmp_path: Path) -> CityService:
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     """What every model's network is from here on."""
-    standing_in = Network(busier)
-    monkeypatch.setattr(Model, "forecaster", lambda self, device: standing_in)
-    return standing_in
+    stand_in = Network(busier)
+    monkeypatch.setattr(Model, "forecaster", lambda self, device: stand_in)
+    return stand_in
 
 
 def counts(first: np.datetime64, slots: int, seed: int = 0) -> xr.Dataset:
@@ -124,8 +125,8 @@ def one_cycle(service: CityService, now: np.datetime64 = INIT) -> xr.Dataset:
 
 def test_from_four_observed_slots_the_forecast_is_complete_and_the_network_s_own(service: CityService) -> None:
     seen = observe(service, counts(INIT - 6 * SLOT, 6))
-    told: list[xr.Dataset] = []
-    (made,) = run_cycle(service, INIT, on_made=told.append)
+    reported: list[xr.Dataset] = []
+    (made,) = run_cycle(service, INIT, on_made=reported.append)
     loaded = load_model(service.stores.registry)
     history = seen["flow"].values[None, 2:].astype(np.float32)
     expected = loaded.forecaster(torch.device("cpu")).forecast(history, np.array([INIT]))[0]
@@ -134,7 +135,7 @@ def test_from_four_observed_slots_the_forecast_is_complete_and_the_network_s_own
     assert said(made, "hindcast") is False
     assert made["created"].values[0] == made["data_cut"].values[0] == INIT
     assert np.isfinite(made["lower"].values).all()
-    assert told == [made]
+    assert reported == [made]
     xr.testing.assert_identical(stored(service), made)
     run = service.stores.ledger.last("forecast", "small")
     assert run is not None
@@ -343,7 +344,7 @@ def test_a_damaged_flow_file_is_no_gap_but_to_be_repaired(service: CityService) 
 
 
 def test_a_city_without_model_has_nothing_due(service: CityService, tmp_path: Path) -> None:
-    bare = CityService(CityStores(CITY, service.stores.data, tmp_path / "other"), service.settings, service.device)
+    bare = CityService(replace(service.stores, models=tmp_path / "none"), service.settings, service.device)
     observe(service, counts(INIT - 4 * SLOT, 4))
     assert _due(bare, INIT) == run_cycle(bare, INIT) == []
 
@@ -548,9 +549,9 @@ def test_a_slot_that_is_never_observed_is_no_number_once_patience_is_over(
     assert _verify_recent(service, INIT + 9 * SLOT) == 0
     found = recent_scores(service.stores, INIT, INIT + SLOT)
     assert found is not None
-    told = skill(*found)
-    assert np.isfinite([*told.rmse.values(), *told.inside.values()]).all()
-    assert np.isnan(told.by_lead).tolist() == [False, False, True, False]
+    recent = skill(*found)
+    assert np.isfinite([*recent.rmse.values(), *recent.inside.values()]).all()
+    assert np.isnan(recent.by_lead).tolist() == [False, False, True, False]
 
     observe(service, whole.isel(time=[2]))  # it arrives late after all
     assert _verify_recent(service, INIT + 12 * SLOT) == 1
@@ -636,15 +637,15 @@ def crash(*arguments: object) -> None:
 def test_a_replay_waits_where_data_are_missing_and_sums_up(service: CityService, network: Network) -> None:
     missing = (5, 9, 10)
     observe(service, counts(INIT - 4 * SLOT, 12), missing)
-    told = replay(service.stores, INIT, INIT + 8 * SLOT, device="cpu")
+    result = replay(service.stores, INIT, INIT + 8 * SLOT, device="cpu")
     made = stored(service)
     late = (made["created"] - made["init_time"]).values / np.timedelta64(1, "m")
     # Those whose last slot was observed did not wait.
     assert late.tolist() == [10 if slot + 3 in missing else 0 for slot in range(8)]
     assert not made["hindcast"].any()
     assert made["state"].values.tolist() == ["complete"] * 2 + ["degraded"] * 5 + ["baseline"]
-    assert [told[state] for state in ("complete", "degraded", "baseline")] == [2, 5, 1]
-    assert told["verified"] == 1  # the first: one of its slots is missing, and the four after the last have come
+    assert [result[state] for state in ("complete", "degraded", "baseline")] == [2, 5, 1]
+    assert result["verified"] == 1  # the first: one of its slots is missing, and the four after the last have come
 
 
 def test_a_second_replay_makes_nothing_again(service: CityService, network: Network) -> None:

@@ -63,8 +63,8 @@ def test_within_a_job_each_line_says_of_which_city_job_and_slot_it_is(lines: Lin
             lines.log.warning("within")
         lines.log.info("again")
     lines.log.info("after")
-    told = [{key: line.get(key) for key in ("message", "city", "job", "slot")} for line in lines.json]
-    assert [tuple(line.values()) for line in told] == [
+    text = [{key: line.get(key) for key in ("message", "city", "job", "slot")} for line in lines.json]
+    assert [tuple(line.values()) for line in text] == [
         ("before", None, None, None),
         ("about", "small", "forecast", None),
         ("within", "small", "verify", "10:00"),
@@ -132,6 +132,6 @@ def test_the_webhook_s_address_is_in_no_line(lines: Lines, tmp_path: Path) -> No
         assert deliver(alerts, tmp_path) == 0
     finally:
         root.log.removeHandler(root.handler)
-    told = lines.stream.getvalue() + root.stream.getvalue()
-    assert "127.0.0.1:9 failed" in told
-    assert not any(word in told for word in ("s3cr3t", "t0k3n", "hooks"))
+    text = lines.stream.getvalue() + root.stream.getvalue()
+    assert "127.0.0.1:9 failed" in text
+    assert not any(word in text for word in ("s3cr3t", "t0k3n", "hooks"))

@@ -39,7 +39,7 @@ def trained(registry: Registry, *versions: str) -> None:
             (folder / "model.safetensors").write_bytes(b"weights")
             os.utime(folder / "card.json", (1000 + number, 1000 + number))  # noqa: B023  # called at once
 
-        registry.publish(version, fill)
+        registry.add(version, fill)
 
 
 @pytest.fixture

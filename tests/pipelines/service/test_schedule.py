@@ -186,42 +186,42 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     """Have a shell script run in place of `trafficcast retrain`; it leaves its process id in the file returned."""
 
     def child(script: str, limits: str = "") -> tuple[Config, Path]:
-        file, told = tmp_path / "child", tmp_path / "pid"
-        file.write_text(f"#!/bin/sh\necho $$ > {told}.new && mv {told}.new {told}\n{script}\n")
+        file, pid_file = tmp_path / "child", tmp_path / "pid"
+        file.write_text(f"#!/bin/sh\necho $$ > {pid_file}.new && mv {pid_file}.new {pid_file}\n{script}\n")
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(retrain_process, "sys", SimpleNamespace(executable=str(file)))
         (tmp_path / "config.toml").write_text(f"{CONFIG}\n[retraining]\n{limits}\n")
-        return load_config(tmp_path / "config.toml"), told
+        return load_config(tmp_path / "config.toml"), pid_file
 
     return child
 
 
-def is_gone(told: Path) -> bool:
+def is_gone(pid_file: Path) -> bool:
     try:
-        os.kill(int(told.read_text()), 0)
+        os.kill(int(pid_file.read_text()), 0)
     except ProcessLookupError:
         return True
     return False
 
 
 def test_a_retraining_that_takes_too_long_is_ended(child: Callable[..., tuple[Config, Path]]) -> None:
-    config, told = child("exec sleep 60", "hours = 0.0003")
+    config, pid_file = child("exec sleep 60", "hours = 0.0003")
     with pytest.raises(JobError, match=r"took more than 0\.0003 h and was ended"):
         retrain_process._RetrainingProcess(config, "cpu").run(CITY)
-    assert is_gone(told)
+    assert is_gone(pid_file)
 
 
 def test_a_retraining_that_wants_too_much_memory_is_a_failure_that_says_so(
     child: Callable[..., tuple[Config, Path]],
 ) -> None:
-    config, told = child(f"sleep 0.3; exec {sys.executable} -c 'bytearray(2**31)'", "memory_gb = 0.5")
+    config, pid_file = child(f"sleep 0.3; exec {sys.executable} -c 'bytearray(2**31)'", "memory_gb = 0.5")
     with pytest.raises(JobError, match="ended with 1: .*MemoryError"):
         retrain_process._RetrainingProcess(config, "cpu").run(CITY)
-    assert is_gone(told)
+    assert is_gone(pid_file)
 
 
 def test_a_retraining_is_ended_with_the_service(child: Callable[..., tuple[Config, Path]]) -> None:
-    config, told = child("exec sleep 60")
+    config, pid_file = child("exec sleep 60")
     retraining, failures = retrain_process._RetrainingProcess(config, "cpu"), list[str]()
 
     def run() -> None:
@@ -232,13 +232,13 @@ def test_a_retraining_is_ended_with_the_service(child: Callable[..., tuple[Confi
 
     working = threading.Thread(target=run)
     working.start()
-    while not told.exists():
+    while not pid_file.exists():
         time.sleep(0.01)
-    nice = os.getpriority(os.PRIO_PROCESS, int(told.read_text()))
+    nice = os.getpriority(os.PRIO_PROCESS, int(pid_file.read_text()))
     began = time.monotonic()
     retraining.stop()
     working.join()
-    assert time.monotonic() - began < 5 and is_gone(told)
+    assert time.monotonic() - began < 5 and is_gone(pid_file)
     assert failures == ["the retraining ended with -15: "]
     assert nice >= retrain_process._NICE
 
@@ -252,7 +252,7 @@ def test_a_challenger_is_promoted_when_it_is_better_by_the_margin(
 
     def train(stores: CityStores, architecture: str, settings: Any, *ends: Any) -> Any:
         asked.update(zip(("train_end", "valid_end", "end", "device"), ends, strict=True))
-        registry.publish(
+        registry.add(
             "vmrnn-b-2", lambda folder: shutil.copytree(registry.root / "vmrnn-b-1", folder, dirs_exist_ok=True)
         )
         return SimpleNamespace(version="vmrnn-b-2")
@@ -263,8 +263,8 @@ def test_a_challenger_is_promoted_when_it_is_better_by_the_margin(
 
     monkeypatch.setattr(retrain_module, "train", train)
     monkeypatch.setattr(retrain_module, "backtest", backtest)
-    told = retrain(service.stores, Retraining(), "cpu")
-    assert (told["promoted"], registry.champion()) == (promoted, "vmrnn-b-2" if promoted else "vmrnn-b-1")
+    result = retrain(service.stores, Retraining(), "cpu")
+    assert (result["promoted"], registry.champion()) == (promoted, "vmrnn-b-2" if promoted else "vmrnn-b-1")
     assert [CITY.isoformat(asked[name])[:10] for name in ("train_end", "valid_end", "end")] == [
         "2024-04-03", "2024-04-05", "2024-04-08",
     ]  # fmt: skip
@@ -301,8 +301,8 @@ def test_a_small_city_is_retrained_in_a_process_of_its_own(trained: Path, monkey
         file.write("[retraining]\ntest_days = 1\nvalidation_days = 1\n")
     config = load_config(trained / "config.toml")
     city = config.city("small")
-    told = retrain_process._RetrainingProcess(config, "cpu").run(city)
+    sentence = retrain_process._RetrainingProcess(config, "cpu").run(city)
     registry = Registry(config.paths.models / "small", city)
     assert registry.versions() == ["vmrnn-c-1", "vmrnn-c-2"]
     verdict = "promoted" if registry.champion() == "vmrnn-c-2" else "not promoted"
-    assert told.startswith("vmrnn-c-1 ") and told.endswith(f": {verdict} vmrnn-c-2")
+    assert sentence.startswith("vmrnn-c-1 ") and sentence.endswith(f": {verdict} vmrnn-c-2")

@@ -1,4 +1,4 @@
-"""What the rules of alerts look at: a city's stores as they are now."""
+"""The state of a city that the alert rules examine, read from its stores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from pipelines.service.cycle import CityService
-from trafficcast.alerts.findings import Situation, scores_from
+from trafficcast.alerts.findings import CityState, scores_from
 from trafficcast.config.alert_rules import Rule
 from trafficcast.geography.areas import Area
 from trafficcast.stores.flows import last_observed
@@ -15,25 +15,24 @@ from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.scores import recent_scores
 
 
-def _situation(service: CityService, rules: Iterable[Rule], areas: Mapping[str, Area], now: np.datetime64) -> Situation:
-    """A city as it is at `now`, naive UTC, as far as the rules look.
-
-    Raises InputError where a store cannot be read.
-    """
-    city = service.stores.city
-    latest = latest_forecast(service.stores)
-    scored = recent_scores(service.stores, scores_from(rules, city, now), now)
+def _read_state(
+    service: CityService, rules: Iterable[Rule], areas: Mapping[str, Area], now: np.datetime64
+) -> CityState:
+    """Read the state of a city at `now`, naive UTC, as far back as the rules need it."""
+    stores, city = service.stores, service.stores.city
+    latest = latest_forecast(stores)
+    scored = recent_scores(stores, scores_from(rules, city, now), now)
     forecast = None if latest is None else latest[1].isel(init_time=0)
     typical = None
     if forecast is not None:
         model = service.champion()[0]
-        normal = model.climatology if model.anomaly is None else model.anomaly.climatology
-        typical = normal.at(forecast["valid_time"].values)
-    return Situation(
+        climatology = model.climatology if model.anomaly is None else model.anomaly.climatology
+        typical = climatology.at(forecast["valid_time"].values)
+    return CityState(
         city=city,
         now=now,
         newest_init=None if latest is None else latest[1]["init_time"].values[0],
-        newest_observed=last_observed(service.stores.flows),
+        newest_observed=last_observed(stores.flows),
         forecast=forecast,
         typical=typical,
         scores=None if scored is None else scored[1],
