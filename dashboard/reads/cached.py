@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Literal, ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Literal, ParamSpec, TypeVar
 
 import streamlit as st
 
@@ -22,8 +22,8 @@ def cached(
     Parameters
     ----------
     stamp
-        A function of the read's arguments whose value changes with what is read, usually the files' times of change. Its
-        value, like the arguments, must be told from others by its `repr`.
+        A function of the read's arguments whose value changes with the files that are read. Different values, and
+        different arguments, must have a different `repr`.
     entries
         How many results to keep at most.
     spinner
@@ -32,20 +32,21 @@ def cached(
     Returns
     -------
     Callable[[Callable[_P, _R]], Callable[_P, _R]]
-        The decorator. The decorated read takes positional arguments only.
+        The decorator.
     """
 
     def decorate(read: Callable[_P, _R]) -> Callable[_P, _R]:
-        def keep(key: str, _arguments: tuple[Any, ...]) -> _R:
-            return read(*_arguments)
+        def keep(key: str, _read: Callable[[], _R]) -> _R:
+            return _read()
 
-        # Streamlit knows a function, and so its results, by these names.
+        # Streamlit tells functions, and so their results, apart by these names.
         keep.__module__, keep.__qualname__ = read.__module__, read.__qualname__
         kept = st.cache_resource(max_entries=entries, show_spinner=spinner)(keep)
 
         @wraps(read)
-        def cached_read(*arguments: _P.args, **_: _P.kwargs) -> _R:
-            return kept(repr((arguments, stamp(*arguments))), arguments)
+        def cached_read(*arguments: _P.args, **named: _P.kwargs) -> _R:
+            key = repr((arguments, named, stamp(*arguments, **named)))
+            return kept(key, partial(read, *arguments, **named))
 
         return cached_read
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dashboard.reads.cached import cached
-from dashboard.reads.stamps import Stamp, folder_stamp, newest_stamp, stamp
+from dashboard.reads.stamps import Stamp, file_stamp, newest_stamp, stamp
 from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, read_climatology
 from trafficcast.stores.city_stores import CityStores
@@ -95,7 +95,7 @@ def flows_between(stores: CityStores, start: np.datetime64, end: np.datetime64) 
     return stores.flows.read(start, end)
 
 
-@cached(stamp=lambda stores: folder_stamp(stores.flows), entries=16)
+@cached(stamp=lambda stores: file_stamp(stores.flows.root), entries=16)
 def newest_observed(stores: CityStores) -> np.datetime64 | None:
     """Find the newest observed slot.
 

@@ -108,7 +108,7 @@ def _script(config: str, page: str) -> None:
     from trafficcast.config.settings import load_config
 
     loaded = load_config(Path(config))
-    importlib.import_module(f"dashboard.views.{page}").draw(loaded, current_view(loaded, "one"))
+    importlib.import_module(f"dashboard.forecasts.{page}").draw(loaded, current_view(loaded, "one"))
 
 
 def _change(page: AppTest, number: int, before: np.timedelta64 = _NOTHING) -> float:
@@ -126,8 +126,8 @@ def _change(page: AppTest, number: int, before: np.timedelta64 = _NOTHING) -> fl
 
 
 def _measured(config: Path, what: str) -> tuple[list[list[float]], list[float]]:
-    code = "import sys; from pathlib import Path; from dashboard.benchmark import measure; "
-    command = [sys.executable, "-c", code + "measure(sys.argv[1], Path(sys.argv[2]))", what, str(config)]
+    code = "import sys; from pathlib import Path; from pipelines.benchmarks.dashboard import _measure; "
+    command = [sys.executable, "-c", code + "_measure(sys.argv[1], Path(sys.argv[2]))", what, str(config)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, memory = json.loads(done.stdout)
     return seconds, memory

@@ -297,10 +297,10 @@ def _row(alert: Alert) -> tuple[Any, ...]:
 
 def _alert(row: tuple[Any, ...]) -> Alert:
     """Make an alert of a row, whose columns may hold values of any type: SQLite stores whatever is written."""
-    city, *texts, value, limit, place, lon, lat, raised, cleared = row
+    city, rule, kind, severity, message, value, limit, place, lon, lat, raised, cleared = row
     try:
         value, lon, lat = (None if number is None else float(number) for number in (value, lon, lat))
-        finding = Finding(*map(str, texts), value, float(limit), str(place), lon, lat)
+        finding = Finding(str(rule), str(kind), str(severity), str(message), value, float(limit), str(place), lon, lat)
         return Alert(city, finding, _time(raised), None if cleared is None else _time(cleared))
     except (ValueError, TypeError, AttributeError) as error:
         raise sqlite3.DatabaseError(str(error)) from None

@@ -214,8 +214,8 @@ class DayStore:
     def _concatenate(self, parts: list[xr.Dataset]) -> xr.Dataset:
         """Concatenate datasets along the time.
 
-        Coordinates that do not depend on the time (cells, flow kinds) are the same in every part. One part may have more
-        forecasters or levels than another, whose values are then NaN.
+        Coordinates that do not depend on the time (cells, flow kinds) are the same in every part. One part may have
+        more forecasters or levels than another, whose values are then NaN.
         """
         return xr.concat(
             parts,
