@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 import streamlit as st
 from streamlit_folium import st_folium
 
-from dashboard.alerts.reads import _MOST, _alert_file, _read_alerts
-from dashboard.alerts.tables import _alert_table, _head_line, _place_of, _rule_table
+from dashboard.alerts.tables import _alert_table, _area_and_cell, _head_line, _rule_table
 from dashboard.maps.base_map import base_map, cell_layer
 from dashboard.maps.cells import cell_words
 from dashboard.maps.named_areas import named_areas
@@ -19,54 +17,62 @@ from dashboard.page.labels import moment_label, one_line, plain
 from dashboard.page.navigation import LOOK_BACK, NOW, open_page
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
-from dashboard.reads.places import places_of, street_picture
-from trafficcast.alerts.book import Alert
+from dashboard.reads.areas import outlines_and_cells
+from dashboard.reads.pictures import street_picture
+from dashboard.reads.stamps import file_stamp
+from trafficcast.alerts.book import Alert, AlertBook
 from trafficcast.config.settings import Config
-from trafficcast.errors import InputError
+from trafficcast.errors import InputError, JobError
+from trafficcast.stores.city_stores import CityStores
 
 _MAP_HEIGHT, _TABLE_HEIGHT, _ROW_HEIGHT = 330, 230, 31
-_PLACE_COLOUR, _AREA_OPACITY = "#d55e00", 0.7  # vermilion of Okabe & Ito
-_AGAIN_SECONDS = 10  # after which what could not be read is read again
+_AREA_COLOUR, _AREA_OPACITY = "#d55e00", 0.7  # vermilion of Okabe & Ito
+_RETRY_SECONDS = 10
+_MOST = 500  # past alerts
 _OPEN, _PAST, _RULES = "Open", "Past", "Rules"
 
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    file = _alert_file(config.paths.data)
+    file, now = CityStores.of(config, view.city).alerts, np.datetime64("now", "us")
+    book = AlertBook(file, read_only=True)
     try:
-        is_open, is_over = _read_alerts(file, view.city.name, np.datetime64("now", "us"))
-    except InputError as error:
-        st.error(plain(str(error)))
-        rerun_when_changed(lambda: int(time.monotonic() / _AGAIN_SECONDS))
+        open_alerts = sorted(book.open(view.city.name, now), key=lambda alert: alert.raised, reverse=True)
+        past_alerts = book.past(view.city.name, now, _MOST)
+    except (InputError, JobError) as error:
+        st.error(plain(f"{error}{'; the page tries again' if isinstance(error, JobError) else ''}"))
+        rerun_when_changed(lambda: int(time.monotonic() / _RETRY_SECONDS))
         _rules(config, view)
         return
-    rerun_when_changed(lambda: _changed(file))
-    _tell(view, is_open, file.exists())
-    section = _choose_section(view, bool(is_open), bool(is_over))
+    rerun_when_changed(lambda: file_stamp(file))
+    _head(view, open_alerts, file.exists())
+    section = _choose_section(view, bool(open_alerts), bool(past_alerts))
     if section == _OPEN:
-        _alerts(config, view, is_open, section)
+        _alerts(config, view, open_alerts, section)
     elif section == _PAST:
-        _alerts(config, view, is_over, section)
+        _alerts(config, view, past_alerts, section)
     else:
         _rules(config, view)
 
 
-def _tell(view: View, is_open: list[Alert], kept: bool) -> None:
-    """How many alerts are open, first of all."""
-    words = plain(_head_line(view.city, is_open))
-    if any(alert.finding.severity == "critical" for alert in is_open):
+def _head(view: View, open_alerts: list[Alert], book_exists: bool) -> None:
+    """Say how many alerts are open."""
+    words = plain(_head_line(view.city, open_alerts))
+    if any(alert.finding.severity == "critical" for alert in open_alerts):
         st.error(words)
-    elif is_open:
+    elif open_alerts:
         st.warning(words)
-    elif kept:
+    elif book_exists:
         st.success(words)
     else:
-        st.info(words + plain(": none was ever looked for. Run trafficcast schedule, which looks after every cycle."))
+        st.info(
+            words + plain(": the rules were never checked. Run trafficcast schedule: it checks them in every cycle.")
+        )
 
 
-def _choose_section(view: View, any_open: bool, any_over: bool) -> str:
+def _choose_section(view: View, any_open: bool, any_past: bool) -> str:
     key = f"alerts section {view.city.name}"
-    st.session_state.setdefault(key, _OPEN if any_open or not any_over else _PAST)
+    st.session_state.setdefault(key, _OPEN if any_open or not any_past else _PAST)
     section = st.segmented_control(
         "Alerts", (_OPEN, _PAST, _RULES), key=key, required=True, label_visibility="collapsed"
     )
@@ -96,17 +102,17 @@ def _alerts(config: Config, view: View, alerts: list[Alert], section: str) -> No
         },
     )
     rows = chosen["selection"]["rows"]
-    _place(config, view, alerts[rows[0]] if rows and rows[0] < len(alerts) else newest)
+    _alert(config, view, alerts[rows[0]] if rows and rows[0] < len(alerts) else newest)
 
 
-def _place(config: Config, view: View, alert: Alert) -> None:
-    """An alert's place on the map, its words, and the ways to the pages that show more of it."""
+def _alert(config: Config, view: View, alert: Alert) -> None:
+    """Draw an alert's area or cell on the map, its message, and the buttons to the pages that show more of it."""
     city = view.city
-    share, cell = _place_of(alert, city, named_areas(city))
-    the_map, words = st.columns([1.1, 1])
-    with words:
-        st.text(f"{one_line(alert.finding.message)}")
-        until = "open still" if alert.cleared is None else f"until {moment_label(city, alert.cleared)}"
+    share, cell = _area_and_cell(alert, city, named_areas(city))
+    left, right = st.columns([1.1, 1])
+    with right:
+        st.text(one_line(alert.finding.message))
+        until = "still open" if alert.cleared is None else f"until {moment_label(city, alert.cleared)}"
         st.caption(plain(f"{alert.finding.severity}, since {moment_label(city, alert.raised)}, {until}"))
         if share is not None:
             st.caption("The map shows how much of each cell lies in the area, in percent.")
@@ -117,22 +123,23 @@ def _place(config: Config, view: View, alert: Alert) -> None:
             if st.button("Look back at it", key="alert look back"):
                 change(view, cell=cell, time=city.slot_start(alert.raised))
                 open_page(LOOK_BACK)
-    with the_map:
+    with left:
         if cell is None and share is None:
-            st.caption("This alert is about the whole city, not about a place.")
+            st.caption("This alert is about the whole city, not about a cell or an area.")
         _map(config, view, share, cell)
 
 
 def _map(config: Config, view: View, share: np.ndarray | None, cell: tuple[int, int] | None) -> None:
     """The cells of an area by how much of them lies in it, or the outline of a cell."""
     city = view.city
-    outlines, places = places_of(city)
+    outlines, cells = outlines_and_cells(city)
+    picture = street_picture(config, CityStores.of(config, city))
     colours, words, chosen = [], [], cell
     if share is not None:
-        colours = [f"{_PLACE_COLOUR}{round(_AREA_OPACITY * 255 * one):02x}" for one in share.ravel().tolist()]
-        words, chosen = [f"{words} %" for words in cell_words(places, 100 * share, 0)], None
+        colours = [f"{_AREA_COLOUR}{round(_AREA_OPACITY * 255 * one):02x}" for one in share.ravel().tolist()]
+        words, chosen = [f"{words} %" for words in cell_words(cells, 100 * share, 0)], None
     st_folium(
-        base_map(city, street_picture(config, city), config.map.tiles_url, config.map.tiles_attribution, outlines),
+        base_map(city, picture, config.map.tiles_url, config.map.tiles_attribution, outlines),
         key=f"alerts map {city.name}",
         height=_MAP_HEIGHT,
         use_container_width=True,
@@ -149,10 +156,3 @@ def _rules(config: Config, view: View) -> None:
         hide_index=True,
         column_config={"raised when": st.column_config.TextColumn(width="large")},
     )
-
-
-def _changed(file: Path) -> int | None:
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return None

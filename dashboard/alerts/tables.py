@@ -83,7 +83,9 @@ def _head_line(city: City, alerts: list[Alert]) -> str:
     return f"{len(alerts)} open alert{plural} in {city.name}" + (f": {', '.join(counted)}" if counted else "")
 
 
-def _place_of(alert: Alert, city: City, areas: Mapping[str, Area]) -> tuple[np.ndarray | None, tuple[int, int] | None]:
+def _area_and_cell(
+    alert: Alert, city: City, areas: Mapping[str, Area]
+) -> tuple[np.ndarray | None, tuple[int, int] | None]:
     """The share of each cell that the alert's area covers, (row, col), and the cell, (row, col), to look at.
 
     Of an area the cell is the one that holds its point. None both: the alert is about the whole city, or about a place

@@ -25,44 +25,42 @@ from dashboard.data.quality import (
     _drop_table,
     _gap_table,
     _Quality,
-    _quality_file,
     _read_quality,
     _suspect_table,
 )
 from dashboard.data.quarantine import _quarantine_table
-from dashboard.data.reads import _records_of_slots, _slots_between
-from dashboard.data.slots import _DAY, _slot_table, _table_of_days
+from dashboard.data.reads import _records_by_slot, _slots_between
+from dashboard.data.slots import _slot_table, _table_of_days
 from dashboard.data.street_image import _street_image
 from dashboard.page.address import change
 from dashboard.page.banner import age
 from dashboard.page.labels import moment_label, plain
 from dashboard.page.navigation import LOOK_BACK, open_page
-from dashboard.page.nothing_yet import what_is_missing
+from dashboard.page.nothing_yet import next_step
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
-from dashboard.reads.places import record_picture, records_stamp
-from dashboard.reads.stamps import stamp
+from dashboard.reads.pictures import record_picture
+from dashboard.reads.stamps import DAY, records_stamp, stamp
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
 from trafficcast.quality.point_density import MUCH_OUTSIDE
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.flows import Slots
 
 _CALENDAR_HEIGHT, _CHART_HEIGHT, _TABLE_HEIGHT, _ROW_HEIGHT = 290, 140, 470, 31
 _PICTURE_WIDTH = 520
 _REPORT_WIDTHS = 290, 255, 385  # of its tables, beside each other on 1024 pixels
-_CALENDAR, _QUALITY, _PLACES, _QUARANTINE = "Calendar", "Quality report", "Where records lie", "Quarantine"
+_CALENDAR, _QUALITY, _RECORDS, _QUARANTINE = "Calendar", "Quality report", "Where records lie", "Quarantine"
 _RECENT = f"Last {_WEEKS} weeks"
-_SECTIONS = (_CALENDAR, _QUALITY, _PLACES, _QUARANTINE)
+_SECTIONS = (_CALENDAR, _QUALITY, _RECORDS, _QUARANTINE)
 
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    city, store = view.city, CityStores.of(config, view.city).flows
-    rerun_when_changed(lambda: (stamp(store), records_stamp(config, city)))
+    stores = CityStores.of(config, view.city)
+    rerun_when_changed(lambda: (stamp(stores.flows), records_stamp(stores)))
     section = st.segmented_control(
-        "What of the data",
+        "Section",
         _SECTIONS,
         default=_CALENDAR,
         key="data section",
@@ -70,38 +68,44 @@ def draw(config: Config, view: View) -> None:
         label_visibility="collapsed",
     )
     if section == _QUALITY:
-        _quality(config, view)
-    elif section == _PLACES:
-        _places(config, view)
+        _quality(stores)
+    elif section == _RECORDS:
+        _records_map(stores)
     elif section == _QUARANTINE:
         _quarantine(view)
-    elif days := store.days():
-        _calendar(config, view, days)
+    elif days := stores.flows.days():
+        _calendar(stores, view, days)
     else:
-        st.info(plain(what_is_missing(config, city)))
+        st.info(plain(next_step(stores)))
 
 
-def _calendar(config: Config, view: View, days: list[np.datetime64]) -> None:
+def _calendar(stores: CityStores, view: View, days: list[np.datetime64]) -> None:
     """The choice of a period, its calendar and charts, and its days as a table."""
-    period_place, by_place, told_place = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
+    left, middle, right = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
     known = _months(days)
     month = _month(view, known)
     st.session_state["data period"] = month or _RECENT
-    period_place.selectbox(
+    left.selectbox(
         "Period",
         [_RECENT, *known],
         key="data period",
         format_func=lambda one: one if isinstance(one, str) else _month_label(one),
         on_change=partial(_choose_period, view, days),
     )
-    by = by_place.segmented_control("Colour", (_BY_STATE, _BY_COVERAGE), default=_BY_STATE, key="by", required=True)
+    by = middle.segmented_control("Colour", (_BY_STATE, _BY_COVERAGE), default=_BY_STATE, key="by", required=True)
     first, last = _period_days(days, month)
-    stored = _slots_between(config, view.city, first, last)
-    for sentence in stored.damaged[:3]:
-        st.warning(plain(sentence))
-    records, why_not = _records(config, view)
-    table = _slot_table(view.city, stored, *_edges(view, stored, days, first, last), records)
-    told_place.caption(plain(_summary(view, table, last == days[-1])))
+    start, end = view.city.midnight(first), view.city.midnight(last + DAY)
+    slots, damaged = _slots_between(stores, start, end)
+    for error in damaged[:3]:
+        st.warning(plain(str(error)))
+    # Nothing is shown before the first and after the last stored slot.
+    if slots is not None and first == days[0]:
+        start = slots["time"].values[0]
+    if slots is not None and last == days[-1]:
+        end = slots["time"].values[-1] + view.city.slot
+    records, why_not = _records(stores)
+    table = _slot_table(view.city, slots, start, end, records)
+    right.caption(plain(_summary(view, table, last == days[-1])))
     if len(table):
         _charts(view, table, str(by), f"{first} {last}", why_not)
         _days(table)
@@ -124,25 +128,13 @@ def _choose_period(view: View, days: list[np.datetime64]) -> None:
     change(view, time=np.datetime64(int(first), "us"))
 
 
-def _edges(
-    view: View, stored: Slots, days: list[np.datetime64], first: np.datetime64, last: np.datetime64
-) -> tuple[np.datetime64, np.datetime64]:
-    """The period whose slots are told: whole days, but nothing before the first and after the last stored slot."""
-    start, end = view.city.midnight(first), view.city.midnight(last + _DAY)
-    if len(stored.time) and first == days[0]:
-        start = stored.time[0]
-    if len(stored.time) and last == days[-1]:
-        end = stored.time[-1] + view.city.slot
-    return start, end
-
-
-def _records(config: Config, view: View) -> tuple[pd.Series | None, str]:
-    """Records by slot, or why there are none."""
+def _records(stores: CityStores) -> tuple[pd.Series | None, str]:
+    """Read the number of records by slot, or say why there are none."""
     try:
-        found = _records_of_slots(config, view.city)
+        found = _records_by_slot(stores)
     except (InputError, JobError) as error:
         return None, str(error)
-    return found, "" if found is not None else "Of these flows no records are kept: they were imported as grids."
+    return found, "" if found is not None else "There are no records of these flows: they were imported as grids."
 
 
 def _summary(view: View, table: pd.DataFrame, newest: bool) -> str:
@@ -211,9 +203,9 @@ def _days(table: pd.DataFrame) -> None:
     )
 
 
-def _quality(config: Config, view: View) -> None:
-    """The tables of the report, or why there is none."""
-    quality = _report(config, view)
+def _quality(stores: CityStores) -> None:
+    """Draw the tables of the quality report, or say why there is none."""
+    quality = _report(stores)
     if quality is None:
         return
     if quality.first_slot and quality.last_slot:
@@ -236,36 +228,37 @@ def _quality(config: Config, view: View) -> None:
     suspects = _suspect_table(quality)
     if suspects is None:
         drops.caption("An ingest does not look for them. This report does:")
-        drops.code(f"trafficcast quality --city {view.city.name} --html quality.html", language=None, wrap_lines=True)
+        drops.code(f"trafficcast quality --city {stores.city.name} --html quality.html", language=None, wrap_lines=True)
     elif len(suspects):
         drops.dataframe(suspects, hide_index=True)
     else:
         drops.caption("None.")
 
 
-def _report(config: Config, view: View) -> _Quality | None:
-    """The city's report; where there is none the page says so."""
+def _report(stores: CityStores) -> _Quality | None:
+    """Read the city's report; where there is none, the page says so."""
     try:
-        quality = _read_quality(_quality_file(config.paths.data, view.city))
+        quality = _read_quality(stores.folder / "quality.json")
     except InputError as error:
         st.error(plain(str(error)))
         return None
     if quality is None:
-        st.info(f"No quality report yet: every ingest of records writes one. {plain(_how_to_ingest(view))}")
+        command = f"Run trafficcast ingest PATH --city {stores.city.name}."
+        st.info(plain(f"There is no quality report yet: every ingest of records writes one. {command}"))
     return quality
 
 
-def _places(config: Config, view: View) -> None:
-    """The picture of the box, and what lies outside of it."""
-    city = view.city
+def _records_map(stores: CityStores) -> None:
+    """Draw where the records lie in the city's box, and how many lie outside of it."""
+    city = stores.city
     try:
-        picture = record_picture(config, city)
+        picture = record_picture(stores)
     except (InputError, JobError) as error:
         st.error(plain(str(error)))
         return
     left, right = st.columns([1, 1])
     if picture is None:
-        left.info("No places are known: there are no records, or they are trips between zones.")
+        left.info("No positions are known: there are no records, or they are trips between zones.")
     else:
         left.image(_street_image(picture, city, _PICTURE_WIDTH))
     right.markdown("**The city's box**, its frame in the picture")
@@ -273,7 +266,7 @@ def _places(config: Config, view: View) -> None:
     edges |= {"grid": f"{city.rows} rows x {city.cols} columns", "slots": f"{city.slot_minutes} minutes"}
     right.dataframe(pd.DataFrame(list(edges.items()), columns=["what", "value"]), hide_index=True)
     with right:
-        quality = _report(config, view)
+        quality = _report(stores)
         if quality is None or quality.share_outside is None:
             return
         st.metric("of the records lie outside the box, and count nowhere", f"{quality.share_outside:.1%}")
@@ -309,10 +302,6 @@ def _quarantine(view: View) -> None:
             "size": st.column_config.NumberColumn(format="bytes", width="small"),
         },
     )
-
-
-def _how_to_ingest(view: View) -> str:
-    return f"Run trafficcast ingest PATH --city {view.city.name}."
 
 
 _LOCALIZED = {

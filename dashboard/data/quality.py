@@ -9,7 +9,6 @@ import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
 from dashboard.page.labels import one_line
-from trafficcast.config.city import City
 from trafficcast.errors import InputError
 
 _LARGEST = 64 * 2**20  # bytes: of a report of many years with a gap every hour
@@ -65,11 +64,6 @@ class _Quality(BaseModel):
         if self.points_kept is None or self.points_outside is None or self.points_kept <= 0:
             return None
         return self.points_outside / self.points_kept
-
-
-def _quality_file(data: Path, city: City) -> Path:
-    """Where an ingest writes the city's report."""
-    return data / city.name / "quality.json"
 
 
 def _read_quality(file: Path) -> _Quality | None:

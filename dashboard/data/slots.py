@@ -4,45 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from trafficcast.config.city import City
 from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
-from trafficcast.stores.flows import UNKNOWN, Slots
+from trafficcast.stores.flows import UNKNOWN
 
-_DAY = np.timedelta64(1, "D")
+_VARIABLES = ("observed", "coverage", "vehicles")
 
 
 def _slot_table(
-    city: City, stored: Slots, start: np.datetime64, end: np.datetime64, records: pd.Series | None = None
+    city: City, slots: xr.Dataset | None, start: np.datetime64, end: np.datetime64, records: pd.Series | None = None
 ) -> pd.DataFrame:
-    """A row for each slot in [start, end), naive UTC, in order.
+    """Make a table with a row for each slot in [start, end), naive UTC, in order.
 
-    Args:
-        city: whose clock and slots count.
-        stored: what is known of them; what is not among them is missing.
-        start, end: the period.
-        records: records of a slot by its number since 1970; None where they are unknown.
-
-    Returns
-    -------
-        time (naive UTC), day (local), hour (local, 0 up to 24), until (where it ends, at most 24), part and parts (1 of
-        2 and 2 of 2 of an hour that the clocks repeat, 0 of 1 otherwise), state, coverage (0 to 1), vehicles, records
-        (not a number where unknown or missing) and label (start in the city's zone).
+    `slots` are the stored slots (see `flows_dataset`); slots that are not among them are missing. `records` is the
+    number of records by the slot's number since 1970. Columns: time (naive UTC), day (local), hour (local, 0 to 24),
+    until (when the slot ends, at most 24), part and parts (0 or 1 of 2 in an hour that clocks repeat, else 0 of 1),
+    state, coverage (0 to 1), vehicles and records (NaN where unknown or missing), label (start in the city's zone).
     """
     first, last = (int(edge.astype("datetime64[us]").astype(np.int64)) for edge in (start, end))
     number = np.arange(-(-first // city.slot_us), -(-last // city.slot_us))
     time = (number * city.slot_us).astype("datetime64[us]")
-    known = pd.DataFrame(
-        {
-            "observed": stored.observed,
-            "coverage": stored.coverage.astype(np.float64),
-            "vehicles": np.where(stored.vehicles == UNKNOWN, np.nan, stored.vehicles),
-        },
-        index=stored.time,
-    )
+    known = pd.DataFrame(columns=list(_VARIABLES), index=pd.DatetimeIndex([]))
+    if slots is not None:
+        known = pd.DataFrame({name: slots[name].values for name in _VARIABLES}, slots["time"].values)
     known = known[~known.index.duplicated(keep="last")].reindex(time)
     observed = known["observed"].eq(True).to_numpy()
-    coverage = known["coverage"].fillna(0.0).to_numpy()
+    coverage = known["coverage"].astype(np.float64).fillna(0.0).to_numpy()
     local = city.local(time)
     naive = local.tz_localize(None)
     hour = (local.hour * 60 + local.minute).to_numpy() / 60
@@ -58,7 +47,7 @@ def _slot_table(
             "parts": repeats.transform("size").to_numpy(),
             "state": np.where(observed, OBSERVED, np.where(coverage > 0, PARTIAL, MISSING)),
             "coverage": coverage,
-            "vehicles": known["vehicles"].to_numpy(),
+            "vehicles": known["vehicles"].astype(np.float64).replace(UNKNOWN, np.nan).to_numpy(),
             "records": counts,
             "label": local.strftime("%a %d %b %Y %H:%M %Z"),
         }

@@ -12,9 +12,10 @@ from dashboard.forecasts.downloads import _as_csv, _as_geojson, _as_netcdf, _fil
 from dashboard.maps.maps import Layer
 from dashboard.page.labels import day_label, slot_labels
 from dashboard.page.view import View
-from dashboard.reads.places import street_picture
+from dashboard.reads.pictures import street_picture
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
+from trafficcast.stores.city_stores import CityStores
 
 
 def _slot_heading(city: City, kind: str, slot: np.datetime64) -> str:
@@ -26,7 +27,7 @@ def _slot_heading(city: City, kind: str, slot: np.datetime64) -> str:
 def _download_row(config: Config, view: View, grid: xr.Dataset, heading: str, layers: list[Layer], page: str) -> None:
     """Offer what a page shows: `grid` (see downloads.py) as data, `layers` below `heading` as a picture."""
     city = view.city
-    streets = street_picture(config, city)  # of this session: a file is made outside it
+    streets = street_picture(config, CityStores.of(config, city))  # of this session: a file is made outside it
 
     def picture() -> bytes:
         from dashboard.maps.png import as_png  # here, because matplotlib is slow to import and few ask for a picture

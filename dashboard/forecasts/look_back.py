@@ -16,7 +16,6 @@ from dashboard.forecasts.past_day import (
     _day_slots,
     _forecast_table,
     _known_days,
-    _lead_minutes,
     _neighbours,
     _same_clock,
 )
@@ -26,18 +25,17 @@ from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers, moment_layers
 from dashboard.maps.maps import Layer, draw_maps
 from dashboard.page.address import change
-from dashboard.page.choices import choice
+from dashboard.page.choices import choice, choose_kind
 from dashboard.page.labels import clock_label, moment_label, plain, slot_labels
-from dashboard.page.nothing_yet import what_is_missing
-from dashboard.page.view import KINDS, View
+from dashboard.page.nothing_yet import next_step
+from dashboard.page.view import View
 from dashboard.reads.stores import (
     Forecasts,
+    champion_climatology,
     flows_between,
     forecasts_between,
     newest_observed,
-    registry_of,
     scores_between,
-    typical_of,
 )
 from trafficcast.config.city import HORIZON, City
 from trafficcast.config.settings import Config
@@ -71,44 +69,42 @@ class _Shown:
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    city = view.city
-    champions = registry_of(config, city).champions()
-    stores = [CityStores.of(config, city).forecasts(version) for version in champions]
-    days = _known_days([CityStores.of(config, city).flows, *stores])
+    city, stores = view.city, CityStores.of(config, view.city)
+    days = _known_days([stores.flows, *map(stores.forecasts, stores.registry.champions())])
     if not len(days):
-        st.info(plain(what_is_missing(config, city)))
+        st.info(plain(next_step(stores)))
         return
     if view.other is not None and not _known(city, days, view.other):
         view = replace(view, other=None)
-    wanted = _wanted(config, view, days)
-    day = _read(config, city, _day_of(city, wanted))
+    wanted = _wanted(stores, view, days)
+    day = _read(stores, _day_of(city, wanted))
     slot = _slot_played(_PAGE, day.slots, wanted)
 
     lead, of = _choices(view, days, slot)
     bar = st.container()
     if view.other is None:
-        shown = _forecast(config, view, day, slot, lead)
+        shown = _forecast(stores, view, day, slot, lead)
     else:
-        other = _read(config, city, _day_of(city, view.other))
-        shown = _moments(config, view, of, lead, (day, slot), (other, view.other))
+        other = _read(stores, _day_of(city, view.other))
+        shown = _moments(stores, view, of, lead, (day, slot), (other, view.other))
     with bar:
         _move(view, days, day.slots, slot)
         st.caption(plain(f"{shown.words}; times are {city.timezone}"))
     draw_maps(config, view, shown.layers, _MAP_HEIGHT, _PAGE)
     _download_row(config, view, shown.grid, f"{shown.heading}\n{shown.words}", shown.layers, _PAGE)
-    _cell(config, view, day, slot)
-    _forecasts(config, city, day)
+    _cell(stores, view, day, slot)
+    _forecasts(stores, day)
     _go_on(_PAGE, day.slots, slot)  # last, where it moves nothing
 
 
-def _forecast(config: Config, view: View, day: _Day, slot: np.datetime64, lead: int) -> _Shown:
+def _forecast(stores: CityStores, view: View, day: _Day, slot: np.datetime64, lead: int) -> _Shown:
     """What was forecast of a slot, at that position along leads, and what came."""
     city, kind = view.city, view.kind
     made, frame = _expected(day.forecasts, city, slot, lead), _frame(city, day, slot, kind, None)
     predicted = None if made is None else made.flow(kind)
-    why_not = _WORDS[_slot_status(frame is not None, slot, newest_observed(config, city))]
+    why_not = _WORDS[_slot_status(frame is not None, slot, newest_observed(stores))]
     return _Shown(
-        forecast_layers(kind, colour_limit(config, city), predicted, frame, why_not),
+        forecast_layers(kind, colour_limit(stores), predicted, frame, why_not),
         _forecast_grid(city, kind, slot, made, frame),
         _slot_heading(city, kind, slot),
         _made(city, slot, lead, made),
@@ -116,7 +112,7 @@ def _forecast(config: Config, view: View, day: _Day, slot: np.datetime64, lead: 
 
 
 def _moments(
-    config: Config, view: View, of: str, lead: int, one: tuple[_Day, np.datetime64], two: tuple[_Day, np.datetime64]
+    stores: CityStores, view: View, of: str, lead: int, one: tuple[_Day, np.datetime64], two: tuple[_Day, np.datetime64]
 ) -> _Shown:
     """Two moments, observed or predicted at that position along leads."""
     city, kind = view.city, view.kind
@@ -125,18 +121,18 @@ def _moments(
     first, second = (_frame(city, day, slot, kind, None if observed else lead) for day, slot in (one, two))
     times = [moment_label(city, slot) for _, slot in (one, two)]
     return _Shown(
-        moment_layers(kind, of, colour_limit(config, city), (times[0], first), (times[1], second)),
+        moment_layers(kind, of, colour_limit(stores), (times[0], first), (times[1], second)),
         _moments_grid(city, kind, what, (one[1], first), (two[1], second)),
         f"{city.name}, {kind}: {times[0]} and {times[1]} ({city.timezone})",
         f"{what.capitalize()}: {times[0]} and {times[1]}",
     )
 
 
-def _wanted(config: Config, view: View, days: np.ndarray) -> np.datetime64:
+def _wanted(stores: CityStores, view: View, days: np.ndarray) -> np.datetime64:
     """The slot of the address where it lies in the time that is stored; else the newest one observed."""
     if view.time is not None and _known(view.city, days, view.time):
         return view.time
-    newest = newest_observed(config, view.city)
+    newest = newest_observed(stores)
     first: np.datetime64 = _day_slots(view.city, days[-1])[0]
     return first if newest is None else newest
 
@@ -151,11 +147,12 @@ def _day_of(city: City, slot: np.datetime64) -> np.datetime64:
     return day
 
 
-def _read(config: Config, city: City, day: np.datetime64) -> _Day:
+def _read(stores: CityStores, day: np.datetime64) -> _Day:
+    city = stores.city
     slots = _day_slots(city, day)
     end = slots[-1] + city.slot
-    forecasts = forecasts_between(config, city, slots[0] - (HORIZON - 1) * city.slot, end)
-    return _Day(slots, forecasts, flows_between(config, city, slots[0], end))
+    forecasts = forecasts_between(stores, slots[0] - (HORIZON - 1) * city.slot, end)
+    return _Day(slots, forecasts, flows_between(stores, slots[0], end))
 
 
 def _frame(city: City, day: _Day, slot: np.datetime64, kind: str, lead: int | None) -> np.ndarray | None:
@@ -175,13 +172,12 @@ def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, st
     city, day = view.city, _day_of(view.city, slot)
     week_before = day - _WEEK
     other = _same_clock(city, week_before if week_before in days else _neighbours(days, day)[0] or day, slot)
-    minutes, of = _lead_minutes(city, HORIZON), _OF[0]
-    st.session_state["kind"] = view.kind
+    minutes, of = [lead * city.slot_minutes for lead in range(HORIZON)], _OF[0]
     st.session_state["lead"] = minutes[view.lead]
     st.session_state["two"] = _SHOWN[view.other is not None]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # wraps on a narrow screen
         _choose_day(view, "time", days, slot, "Day")
-        st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=_choose_kind, args=(view,))
+        choose_kind(view)
         st.segmented_control("Maps", _SHOWN, key="two", required=True, on_change=_choose_two, args=(view, slot, other))
         if view.other is not None:
             of = choice(st.segmented_control, "Of", _OF, "of", required=True)
@@ -195,10 +191,6 @@ def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, st
             args=(view, minutes),
         )
     return view.lead, of
-
-
-def _choose_kind(view: View) -> None:
-    change(view, kind=st.session_state["kind"])
 
 
 def _choose_lead(view: View, minutes: list[int]) -> None:
@@ -280,7 +272,7 @@ def _made(city: City, slot: np.datetime64, lead: int, shown: _Expected | None) -
     )
 
 
-def _cell(config: Config, view: View, day: _Day, slot: np.datetime64) -> None:
+def _cell(stores: CityStores, view: View, day: _Day, slot: np.datetime64) -> None:
     """The chosen cell's day, or the city's while none is chosen."""
     where = "City total" if view.cell is None else f"Cell: row {view.cell[0]}, column {view.cell[1]}"
     st.markdown(f"**{where}, {view.kind}** through the day")
@@ -289,17 +281,18 @@ def _cell(config: Config, view: View, day: _Day, slot: np.datetime64) -> None:
     if day.flows is None and not day.forecasts:
         st.info("Nothing was observed or forecast on this day: choose another one with the arrows beside the date.")
         return
-    typical = typical_of(config, view.city)
+    typical = champion_climatology(stores)
     table = _cell_day(view.city, day.forecasts, day.flows, typical, view.kind, view.cell, day.slots)
     chart_place, table_place = st.columns([3, 2])
     chart_place.altair_chart(_day_chart(view.city, table, day.slots, slot, _CHART_HEIGHT), width="stretch")
     table_place.dataframe(_day_table(table), hide_index=True, height=_CHART_HEIGHT)
 
 
-def _forecasts(config: Config, city: City, day: _Day) -> None:
-    """What was forecast in the course of the day."""
+def _forecasts(stores: CityStores, day: _Day) -> None:
+    """Draw the table of the forecasts that were made during the day."""
+    city = stores.city
     end = day.slots[-1] + city.slot
-    scores = {version: scores_between(config, city, version, day.slots[0], end) for version, _ in day.forecasts}
+    scores = {version: scores_between(stores, version, day.slots[0], end) for version, _ in day.forecasts}
     table = _forecast_table(city, day.forecasts, scores, day.slots)
     st.markdown("**Forecasts of this day**; RMSE in vehicles per slot, once verified")
     if table.empty:

@@ -22,24 +22,24 @@ from dashboard.maps.maps import Layer, draw_maps
 from dashboard.maps.named_areas import named_areas
 from dashboard.page.address import change
 from dashboard.page.banner import age, warnings
-from dashboard.page.choices import choice
+from dashboard.page.choices import choice, choose_kind
 from dashboard.page.labels import lead_label, plain
-from dashboard.page.nothing_yet import what_is_missing
+from dashboard.page.nothing_yet import next_step
 from dashboard.page.refresh import rerun_when_changed
-from dashboard.page.view import KINDS, View
+from dashboard.page.view import View
 from dashboard.reads.stores import (
     Forecasts,
+    champion_climatology,
     flows_between,
     forecast_stamp,
     forecasts_between,
     newest_forecast,
     newest_observed,
-    registry_of,
-    typical_of,
 )
 from trafficcast.config.city import HORIZON
 from trafficcast.config.settings import Config
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
+from trafficcast.stores.city_stores import CityStores
 
 _MAP_HEIGHT, _CHART_HEIGHT = 330, 220
 _SLIDER_WIDTH = 780
@@ -51,56 +51,55 @@ _THIRD = ("difference", "interval width")
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    city = view.city
-    newest = newest_forecast(config, city)
-    rerun_when_changed(partial(forecast_stamp, config, city))
+    city, stores = view.city, CityStores.of(config, view.city)
+    newest = newest_forecast(stores)
+    rerun_when_changed(partial(forecast_stamp, stores))
     if newest is None:
-        st.info(plain(what_is_missing(config, city)))
+        st.info(plain(next_step(stores)))
         return
     version, made = newest
     init_time = made["init_time"].values[0]
     slots = _shown_slots(city, init_time)
     slot = _slot_played(_PAGE, slots, init_time if view.time is None or view.time not in slots else view.time)
-    forecasts = forecasts_between(config, city, slots[0] - HORIZON * city.slot, init_time + city.slot)
-    flows = flows_between(config, city, slots[0], slots[-1] + city.slot)
+    forecasts = forecasts_between(stores, slots[0] - HORIZON * city.slot, init_time + city.slot)
+    flows = flows_between(stores, slots[0], slots[-1] + city.slot)
 
     with st.container():  # of one element, however much it says: what follows keeps its place, and maps their frames
-        _tell(config, view, version, made)
+        _state_of_forecast(config, view, version, made)
     third = _choices(view, slots, slot, init_time)
     shown = _expected(forecasts, city, slot)
-    layers = _layers(config, view, shown, flows, slot, third)
+    layers = _layers(stores, view, shown, flows, slot, third)
     frame = _observed_frame(flows, slot)
     grid = _forecast_grid(city, view.kind, slot, shown, None if frame is None else _of_kind(frame, view.kind))
     draw_maps(config, view, layers, _MAP_HEIGHT, "now")
     _download_row(config, view, grid, _slot_heading(city, view.kind, slot), layers, "now")
-    _below(config, view, _Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
+    _below(stores, view, _Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
     _go_on(_PAGE, slots, slot)  # last, where it moves nothing
 
 
-def _tell(config: Config, view: View, version: str, made: xr.Dataset) -> None:
-    """The line of ages, and a banner where not all is well."""
-    now = np.datetime64("now", "us")
+def _state_of_forecast(config: Config, view: View, version: str, made: xr.Dataset) -> None:
+    """Draw the line of ages, and a banner for each problem."""
+    stores, now = CityStores.of(config, view.city), np.datetime64("now", "us")
     for sentence in warnings(view.city, config.service, made, now):
         st.warning(plain(sentence))
-    observed = newest_observed(config, view.city)
-    seen = "no data yet" if observed is None else f"data {age(now - observed - view.city.slot)} old"
-    champion = registry_of(config, view.city).champion()
-    words = f"{view.city.name}: model {version}{' (champion)' if version == champion else ''}, {seen}, forecast made "
+    observed = newest_observed(stores)
+    data = "no data yet" if observed is None else f"data {age(now - observed - view.city.slot)} old"
+    role = " (champion)" if version == stores.registry.champion() else ""
+    words = f"{view.city.name}: model {version}{role}, {data}, forecast made "
     st.caption(plain(words + f"{age(now - made['created'].values[0])} ago; times are {view.city.timezone}"))
 
 
 def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> str:
     """Flow kind, third map, playback and the slot's slider; returns what the third map shows."""
-    st.session_state["kind"] = view.kind
     with st.container(horizontal=True, vertical_alignment="bottom"):  # wraps on a narrow screen
-        st.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
+        choose_kind(view)
         third = choice(st.segmented_control, "Third map", _THIRD, "third", required=True)
         with st.container(horizontal=True, vertical_alignment="bottom", width=_SLIDER_WIDTH):
             _play_switch(_PAGE, partial(_go_to, view, init_time))
-            slider_place = st.container()
+            slider = st.container()
     st.session_state["slot"] = slot
     texts = dict(zip(slots, _slot_texts(view.city, init_time, slots), strict=True))
-    slider_place.select_slider(
+    slider.select_slider(
         "Slot",
         list(slots),
         key="slot",
@@ -108,10 +107,6 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
         on_change=partial(_choose_slot, view, init_time),
     )
     return third
-
-
-def _choose_kind(view: View) -> None:
-    change(view, kind=st.session_state["kind"])
 
 
 def _choose_slot(view: View, init_time: np.datetime64) -> None:
@@ -124,11 +119,16 @@ def _go_to(view: View, init_time: np.datetime64, slot: np.datetime64) -> None:
 
 
 def _layers(
-    config: Config, view: View, shown: _Expected | None, flows: xr.Dataset | None, slot: np.datetime64, third: str
+    stores: CityStores,
+    view: View,
+    shown: _Expected | None,
+    flows: xr.Dataset | None,
+    slot: np.datetime64,
+    third: str,
 ) -> list[Layer]:
     """Predicted, observed and the third map of a slot."""
-    limit, frame = colour_limit(config, view.city), _observed_frame(flows, slot)
-    status = _slot_status(frame is not None, slot, newest_observed(config, view.city))
+    limit, frame = colour_limit(stores), _observed_frame(flows, slot)
+    status = _slot_status(frame is not None, slot, newest_observed(stores))
     predicted = None if shown is None else shown.flow(view.kind)
     observed = None if frame is None else _of_kind(frame, view.kind)
     layers = forecast_layers(view.kind, limit, predicted, observed, _WORDS[status])
@@ -140,7 +140,7 @@ def _layers(
 
 
 def _below(
-    config: Config,
+    stores: CityStores,
     view: View,
     newest: _Expected,
     forecasts: Forecasts,
@@ -149,7 +149,7 @@ def _below(
     init_time: np.datetime64,
 ) -> None:
     """City totals and hot spots, then the chosen cell."""
-    city, typical = view.city, typical_of(config, view.city)
+    city, typical = view.city, champion_climatology(stores)
     left, right = st.columns([3, 2])
     left.markdown(f"**City total, {view.kind}**")
     totals = _city_totals(city, newest, flows, typical, view.kind, slots)

@@ -39,11 +39,6 @@ def _neighbours(days: np.ndarray, day: np.datetime64) -> tuple[np.datetime64 | N
     return (before[-1] if len(before) else None), (after[0] if len(after) else None)
 
 
-def _lead_minutes(city: City, horizon: int) -> list[int]:
-    """How long before its start a slot was forecast, by position along leads: minutes."""
-    return [lead * city.slot_minutes for lead in range(horizon)]
-
-
 def _forecast_table(
     city: City, forecasts: list[tuple[str, xr.Dataset]], scores: dict[str, xr.Dataset | None], slots: np.ndarray
 ) -> pd.DataFrame:

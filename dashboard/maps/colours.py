@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import streamlit as st
 
-from dashboard.reads.stamps import sample_flows, stamp
-from dashboard.reads.stores import identity
-from trafficcast.config.city import City
-from trafficcast.config.settings import Config
+from dashboard.reads.cached import cached
+from dashboard.reads.stamps import stamp
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 
@@ -83,9 +80,9 @@ def _difference_legend(limit: float) -> str:
 def _legend(colours: list[str], marks: list[tuple[float, str]]) -> str:
     """A bar of colours, and the marks below it at shares of its width; the outermost stay within it."""
     ends = {0.0: "left:0", 1.0: "right:0"}
-    places = [ends.get(at, f"left:{at:.1%};transform:translateX(-50%)") for at, _ in marks]
     labels = "".join(
-        f'<span style="position:absolute;{place}">{text}</span>' for place, (_, text) in zip(places, marks, strict=True)
+        f'<span style="position:absolute;{ends.get(at, f"left:{at:.1%};transform:translateX(-50%)")}">{text}</span>'
+        for at, text in marks
     )
     bar = f"height:10px;border:1px solid #8888;background:linear-gradient(to right,{','.join(colours)}),#fbfbfb"
     return (
@@ -107,13 +104,38 @@ def _hex(rgb: np.ndarray, opacity: np.ndarray) -> list[str]:
     return [f"#{r:02x}{g:02x}{b:02x}{a:02x}" for r, g, b, a in rgba.tolist()]
 
 
-def colour_limit(config: Config, city: City) -> float:
-    """Where the colour scale of a city's flows ends, vehicles per slot: the same for every slot of a day."""
-    store = CityStores.of(config, city).flows
-    days = tuple(str(day) for day in store.days())
-    return _limit(identity(store), str(days) if len(days) >= _SCALE_SETTLED else str(stamp(store)), store)
+def _scale_stamp(stores: CityStores) -> object:
+    days = stores.flows.days()
+    return [str(day) for day in days] if len(days) >= _SCALE_SETTLED else stamp(stores.flows)
 
 
-@st.cache_resource(max_entries=16, show_spinner="Reading flows")
-def _limit(identity: str, state: str, _store: DayStore) -> float:
-    return _flow_limit(sample_flows(_store, _SCALE_DAYS))
+@cached(stamp=_scale_stamp, entries=16, spinner="Reading flows")
+def colour_limit(stores: CityStores) -> float:
+    """Return where the colour scale of a city's flows ends; it is the same for every slot of a day.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    float
+        Vehicles per slot.
+    """
+    return _flow_limit(_sample_flows(stores.flows, _SCALE_DAYS))
+
+
+def _sample_flows(store: DayStore, days: int) -> np.ndarray:
+    """Read the observed flows of at most so many days, spread over the store: (time, flow kind, row, col)."""
+    known = store.days()
+    parts = [store.read_day(known[i], ["flow", "observed"]) for i in _sample_positions(len(known), days)]
+    values = [part["flow"].values[part["observed"].values] for part in parts if part is not None]
+    return np.concatenate(values) if values else np.zeros((0, 2, store.city.rows, store.city.cols), np.int32)
+
+
+def _sample_positions(known: int, days: int) -> list[int]:
+    """Choose at most so many of the known days, spread over them and over the days of the week."""
+    weeks = np.linspace(0, max(known - 1, 0), days).astype(int) // 7
+    positions: list[int] = np.unique(weeks * 7 + np.arange(days) % 7).tolist()
+    return [position for position in positions if position < known]

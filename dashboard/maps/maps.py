@@ -15,10 +15,12 @@ from dashboard.maps.cells import cell_words
 from dashboard.maps.colours import _difference_colours, _difference_legend, _flow_colours, _flow_legend
 from dashboard.page.address import change
 from dashboard.page.view import View
-from dashboard.reads.places import places_of, street_picture
+from dashboard.reads.areas import outlines_and_cells
+from dashboard.reads.pictures import street_picture
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.geography.cells import cell_at
+from trafficcast.stores.city_stores import CityStores
 
 _TABLE_HEIGHT = 300
 
@@ -41,17 +43,17 @@ class Layer:
 def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key: str) -> None:
     """The maps of a page, `key`, and their numbers; a click on a cell is said by the address."""
     city = view.city
-    raster, (outlines, places) = street_picture(config, city), places_of(city)
-    for number, (layer, place) in enumerate(zip(layers, st.columns(len(layers)), strict=True)):
-        with place:
+    picture, (outlines, cells) = street_picture(config, CityStores.of(config, city)), outlines_and_cells(city)
+    for number, (layer, column) in enumerate(zip(layers, st.columns(len(layers)), strict=True)):
+        with column:
             st.markdown(f"**{layer.title}** &ensp; {layer.note}")
             colours, words = [], []
             if layer.values is not None:
                 paint = _difference_colours if layer.diverging else _flow_colours
-                colours, words = paint(layer.values, layer.limit), cell_words(places, layer.values, layer.digits)
+                colours, words = paint(layer.values, layer.limit), cell_words(cells, layer.values, layer.digits)
             name = f"{key} {number} {city.name}"
             st_folium(
-                base_map(city, raster, config.map.tiles_url, config.map.tiles_attribution, outlines),
+                base_map(city, picture, config.map.tiles_url, config.map.tiles_attribution, outlines),
                 key=name,
                 height=height,
                 use_container_width=True,
@@ -73,6 +75,6 @@ def _layer_table(city: City, layers: list[Layer]) -> pd.DataFrame:
 
 
 def _choose_cell(view: View, key: str) -> None:
-    place = (st.session_state.get(key) or {}).get("last_clicked")
-    if place:
-        change(view, cell=cell_at(view.city, place["lat"], place["lng"]))
+    point = (st.session_state.get(key) or {}).get("last_clicked")
+    if point:
+        change(view, cell=cell_at(view.city, point["lat"], point["lng"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.page.labels import plain
-from dashboard.reads.places import areas_of
+from dashboard.reads.areas import areas_of
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.geography.areas import Area

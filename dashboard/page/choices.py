@@ -15,7 +15,8 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.page.address import _Choice
+from dashboard.page.address import _Choice, change
+from dashboard.page.view import KINDS, View
 
 
 def choice(
@@ -36,6 +37,22 @@ def choice(
     st.session_state[key] = chosen
     widget(label, options, key=key, on_change=partial(_say, name, key, default), **looks)
     return chosen
+
+
+def choose_kind(view: View, area: Any = st) -> None:
+    """Draw the choice of a flow kind.
+
+    Parameters
+    ----------
+    view
+        The view, which the choice changes.
+    area
+        The part of the page to draw in.
+    """
+    st.session_state["kind"] = view.kind
+    area.segmented_control(
+        "Flow", KINDS, key="kind", required=True, on_change=lambda: change(view, kind=st.session_state["kind"])
+    )
 
 
 def _in_address(option: str) -> str:

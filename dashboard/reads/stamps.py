@@ -1,4 +1,4 @@
-"""What the page reads from the stores: only the days it shows."""
+"""Stamps: values that change when files are written, so that pages know when to read again."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 
 DAY = np.timedelta64(1, "D")
 
 Stamp = tuple[tuple[str, int], ...]
-DAY = np.timedelta64(1, "D")
 
 
 def stamp(store: DayStore, start: np.datetime64 | None = None, end: np.datetime64 | None = None) -> Stamp:
-    """(name, mtime in ns) of a store's files: as long as it is the same, what was read from them is.
+    """Return the names of a store's files and when each changed last, ns.
 
-    With a period, naive UTC, of the days that may hold something of it alone.
+    Parameters
+    ----------
+    store
+        The store.
+    start
+        Start of a period, naive UTC: only the files of days that may hold a part of it count. None is all files.
+    end
+        End of the period, naive UTC; None is all files.
+
+    Returns
+    -------
+    Stamp
+        As long as it stays the same, so does what was read from the files.
     """
     if start is None or end is None:
         return _stamp(sorted(store.root.glob("????-??-??.nc")))
@@ -27,17 +39,19 @@ def stamp(store: DayStore, start: np.datetime64 | None = None, end: np.datetime6
 
 
 def newest_stamp(store: DayStore) -> Stamp:
-    """That of the newest two days, which hold the newest values (see `last_stored`)."""
-    names = sorted(file.name for file in store.root.glob("????-??-??.nc"))
-    return _stamp([store.root / name for name in names[-2:]])
+    """Return the stamp of the two newest days, which hold the newest values (see `last_stored`).
 
+    Parameters
+    ----------
+    store
+        The store.
 
-def _folder_stamp(store: DayStore) -> int:
-    """Changes with whatever is written to a store, ns; 0 where there is nothing."""
-    try:
-        return store.root.stat().st_mtime_ns
-    except OSError:
-        return 0
+    Returns
+    -------
+    Stamp
+        The stamp.
+    """
+    return _stamp(sorted(store.root.glob("????-??-??.nc"))[-2:])
 
 
 def _stamp(files: list[Path]) -> Stamp:
@@ -48,24 +62,36 @@ def _stamp(files: list[Path]) -> Stamp:
     return tuple(found)
 
 
-def sample_flows(store: DayStore, days: int) -> np.ndarray:
-    """Observed flows of at most so many days, spread over the store: (time, flow kind, row, col)."""
-    known = store.days()
-    parts = [store.read_day(known[i]) for i in _sample_places(len(known), days)]
-    values = [part["flow"].values[part["observed"].values] for part in parts if part is not None]
-    return np.concatenate(values) if values else np.zeros((0, 2, store.city.rows, store.city.cols), np.int32)
+def file_stamp(file: Path | None) -> int:
+    """Return when a file or a folder changed last.
 
+    Parameters
+    ----------
+    file
+        The file or the folder.
 
-def _sample_places(known: int, days: int) -> list[int]:
-    """At most so many of the `known` days in a row, spread, each the next day of the week: not all of them Sundays."""
-    weeks = np.linspace(0, max(known - 1, 0), days).astype(int) // 7
-    places: list[int] = np.unique(weeks * 7 + np.arange(days) % 7).tolist()
-    return [place for place in places if place < known]
-
-
-def file_state(file: Path) -> tuple[str, int]:
-    """A file's name and when it changed last, ns; 0 where it cannot be looked at."""
+    Returns
+    -------
+    int
+        Nanoseconds; 0 where there is none, or it cannot be looked at.
+    """
     try:
-        return str(file), file.stat().st_mtime_ns
+        return 0 if file is None else file.stat().st_mtime_ns
     except OSError:
-        return str(file), 0
+        return 0
+
+
+def records_stamp(stores: CityStores) -> int:
+    """Return when records were ingested last.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    int
+        Nanoseconds; 0 where no records were ever ingested.
+    """
+    return file_stamp(stores.records / "state.sqlite")

@@ -8,11 +8,10 @@ import streamlit as st
 
 from dashboard.page.choices import choice
 from dashboard.page.labels import plain
-from dashboard.page.nothing_yet import what_is_missing
+from dashboard.page.nothing_yet import next_step
 from dashboard.page.number_columns import decimals
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
-from dashboard.reads.stores import registry_of
 from dashboard.skill.card_charts import _curve_chart, _duel_chart
 from dashboard.skill.cards import (
     _PARTS,
@@ -30,6 +29,7 @@ from dashboard.skill.reads import _card_of, _card_text_of, _curve_of, _registry_
 from dashboard.skill.tables import _ALL_LEADS, _lead_name
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
+from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.registry import Registry
 
 _TABLE_HEIGHT, _CHART_HEIGHT, _TEXT_HEIGHT = 180, 300, 380
@@ -40,10 +40,11 @@ _SECTIONS = ("Scores", "Training curve", "Intervals", "Facts", "Card", "Against 
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    city, registry = view.city, registry_of(config, view.city)
+    city, stores = view.city, CityStores.of(config, view.city)
+    registry = stores.registry
     versions, champions = registry.versions(), registry.champions()
     if not versions:
-        st.info(plain(what_is_missing(config, city)))
+        st.info(plain(next_step(stores)))
         return
     rerun_when_changed(lambda: _registry_stamp(registry))
     cards: dict[str, dict[str, Any] | None] = {}
@@ -61,11 +62,11 @@ def draw(config: Config, view: View) -> None:
     height: Literal["auto"] | int = _TABLE_HEIGHT if len(table) > _FEW else "auto"
     st.dataframe(table, hide_index=True, height=height, column_config=decimals(table, 3))
 
-    version_place, section_place = st.columns([1, 4], vertical_alignment="bottom")
+    left, right = st.columns([1, 4], vertical_alignment="bottom")
     order = table["version"].tolist()
     first = next((champion for champion in champions if champion in order), order[0])
-    version = choice(version_place.selectbox, "Model", order, "model", first)
-    section = choice(section_place.segmented_control, "Show", _SECTIONS, "show", required=True)
+    version = choice(left.selectbox, "Model", order, "model", first)
+    section = choice(right.segmented_control, "Show", _SECTIONS, "show", required=True)
     card = cards[version]
     if section == "Training curve":
         _curve(registry, version)
@@ -124,8 +125,8 @@ def _curve(registry: Registry, version: str) -> None:
         st.info(plain(f"The training curve of {version} is missing, or cannot be read: {version}/curve.csv"))
         return
     names = [name for name in curve.columns if name != "epoch"]
-    for name, place in zip(names, st.columns(len(names)), strict=True):
-        place.altair_chart(_curve_chart(curve, name, _CHART_HEIGHT))
+    for name, column in zip(names, st.columns(len(names)), strict=True):
+        column.altair_chart(_curve_chart(curve, name, _CHART_HEIGHT))
     with st.expander("Numbers"):
         st.dataframe(curve, hide_index=True)
 
@@ -159,11 +160,11 @@ def _against(view: View, chosen: str, cards: dict[str, dict[str, Any] | None], c
     if champion is None or not others:
         st.info("It takes a champion and another version, with cards that can be read: trafficcast train makes one.")
         return
-    part_place, challenger_place = st.columns([1, 3], vertical_alignment="bottom")
-    part = choice(part_place.segmented_control, "Days", _PARTS, "days", required=True)
+    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    part = choice(left.segmented_control, "Days", _PARTS, "days", required=True)
     challenger = chosen
     if chosen == champion:
-        challenger = choice(challenger_place.selectbox, "Challenger", others, "against", width=240)
+        challenger = choice(right.selectbox, "Challenger", others, "against", width=240)
     pair = {champion: readable[champion], challenger: readable[challenger]}
     if not _same_days(pair, part):
         st.warning(f"The two cards' {part} days are not the same: compare the errors with care.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -12,15 +10,14 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.maps.colours import colour_limit, difference_limit, round_up
 from dashboard.maps.maps import Layer, draw_maps
-from dashboard.page.address import change
-from dashboard.page.choices import choice
+from dashboard.page.choices import choice, choose_kind
 from dashboard.page.labels import moment_label, plain
-from dashboard.page.nothing_yet import what_is_missing
+from dashboard.page.nothing_yet import next_step
 from dashboard.page.number_columns import decimals
 from dashboard.page.refresh import rerun_when_changed
-from dashboard.page.view import KINDS, View
+from dashboard.page.view import View
 from dashboard.reads.stamps import DAY, stamp
-from dashboard.reads.stores import registry_of, scores_between
+from dashboard.reads.stores import scores_between
 from dashboard.skill.cards import _PARTS, _lookup, _metric_table, _number
 from dashboard.skill.charts import _coverage_chart, _day_chart, _hour_chart, _lead_chart, _weekday_chart
 from dashboard.skill.error_map import _MOST_DAYS, _cell_table, _CellErrors
@@ -54,20 +51,20 @@ _SECTIONS = ("By lead", "Over time", "By hour and weekday", "On the map", "Inter
 
 def draw(config: Config, view: View) -> None:
     """The page."""
-    versions = _scored(config, view)
+    stores = CityStores.of(config, view.city)
+    versions = _scored(stores)
     if not versions:
-        st.info(plain(_what_is_missing(config, view)))
+        st.info(plain(_next_step(stores)))
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):  # wraps on a narrow screen
         version = choice(st.selectbox, "Model", list(versions), "model", width=_MODEL_WIDTH)
         period = choice(st.segmented_control, "Period", list(_PERIODS), "period", "week", required=True)
         section = choice(st.segmented_control, "Show", _SECTIONS, "show", required=True)
-    store = CityStores.of(config, view.city).scores(version)
-    rerun_when_changed(lambda: stamp(store))
+    rerun_when_changed(lambda: stamp(stores.scores(version)))
     end = versions[version] + view.city.slot
     reach = _PERIODS[period]
     start = None if reach is None else end - reach
-    scores = scores_between(config, view.city, version, start, end)
+    scores = scores_between(stores, version, start, end)
     if scores is None:  # a file that was there when the newest score was looked for
         st.info("The scores of that period have gone: choose another one.")
         return
@@ -83,18 +80,18 @@ def draw(config: Config, view: View) -> None:
     elif section == _SECTIONS[4]:
         _intervals(scores)
     else:
-        _published(config, view, version, scores)
+        _published(stores, version, scores)
 
 
-def _scored(config: Config, view: View) -> dict[str, np.datetime64]:
-    """The models that have scores, champions first, and the newest score's init time of each."""
-    registry = registry_of(config, view.city)
+def _scored(stores: CityStores) -> dict[str, np.datetime64]:
+    """Find the models that have scores, champions first, and the newest init time of the scores of each."""
+    registry = stores.registry
     versions = dict.fromkeys([*registry.champions(), *reversed(registry.versions())])
     newest = {}
     for version in versions:
         try:
-            time = _newest_score(config, view.city, version)
-        except InputError as error:  # the other models' scores are to be seen nevertheless
+            time = _newest_score(stores, version)
+        except InputError as error:  # the scores of the other models are shown
             st.warning(plain(str(error)))
             continue
         if time is not None:
@@ -102,13 +99,13 @@ def _scored(config: Config, view: View) -> dict[str, np.datetime64]:
     return newest
 
 
-def _what_is_missing(config: Config, view: View) -> str:
-    city = view.city
-    if registry_of(config, city).champion() is None:
-        return what_is_missing(config, city)
+def _next_step(stores: CityStores) -> str:
+    if stores.registry.champion() is None:
+        return next_step(stores)
+    name = stores.city.name
     return (
-        f"No forecast of {city.name} has been compared with what came yet: trafficcast schedule does so by itself; "
-        f"after trafficcast forecast --city {city.name} run trafficcast verify --city {city.name}."
+        f"No forecast of {name} has been compared with observed flows yet: trafficcast schedule does so by itself; "
+        f"after trafficcast forecast --city {name} run trafficcast verify --city {name}."
     )
 
 
@@ -180,18 +177,18 @@ def _by_clock(view: View, version: str, scores: xr.Dataset) -> None:
 
 def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, end: np.datetime64) -> None:
     """Each cell's RMSE, its mean error, and its RMSE less that of what is typical."""
-    kind_place, lead_place = st.columns([1, 3])
+    left, right = st.columns([1, 3])
+    choose_kind(view, left)
     leads = [_ALL_LEADS, *(_lead_name(minutes) for minutes in _leads_of(scores))]
-    st.session_state["kind"] = kind = view.kind
-    kind_place.segmented_control("Flow", KINDS, key="kind", required=True, on_change=partial(_choose_kind, view))
-    lead = choice(lead_place.segmented_control, "Lead", leads, "ahead", required=True)
+    lead = choice(right.segmented_control, "Lead", leads, "ahead", required=True)
     first = max(scores["init_time"].values[0], end - _MOST_DAYS * DAY)
-    errors = _cell_errors_between(config, view.city, version, first, end)
+    stores, kind = CityStores.of(config, view.city), view.kind
+    errors = _cell_errors_between(stores, version, first, end)
     if errors is None:
         st.info("The forecasts behind these scores, or the flows that they were compared with, are no longer stored.")
         return
-    place = None if lead == _ALL_LEADS else leads.index(lead) - 1
-    draw_maps(config, view, _layers(colour_limit(config, view.city), errors, kind, place), _MAP_HEIGHT, "skill")
+    position = None if lead == _ALL_LEADS else leads.index(lead) - 1
+    draw_maps(config, view, _layers(colour_limit(stores), errors, kind, position), _MAP_HEIGHT, "skill")
     since = moment_label(view.city, first)
     st.caption(plain(f"Forecasts from {since} on, at most {_MOST_DAYS} days, {errors.slots.sum():,} slots, {kind}."))
     if view.cell is None:
@@ -201,10 +198,6 @@ def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, en
     st.markdown(f"**Cell: row {row}, column {col}**, {kind}, vehicles per slot")
     table = _cell_table(view.city, errors, kind, view.cell)
     st.dataframe(table, hide_index=True, width="content", column_config=decimals(table, 2))
-
-
-def _choose_kind(view: View) -> None:
-    change(view, kind=st.session_state["kind"])
 
 
 def _layers(limit: float, errors: _CellErrors, kind: str, lead: int | None) -> list[Layer]:
@@ -248,10 +241,10 @@ def _intervals(scores: xr.Dataset) -> None:
     )
 
 
-def _published(config: Config, view: View, version: str, scores: xr.Dataset) -> None:
-    """The metrics published for TaxiBJ: of the period, and of the model's card."""
+def _published(stores: CityStores, version: str, scores: xr.Dataset) -> None:
+    """Draw the metrics of the TaxiBJ paper: those of the period, and those of the model's card."""
     try:
-        card = _card_of(registry_of(config, view.city), version)
+        card = _card_of(stores.registry, version)
     except InputError as error:
         st.warning(plain(str(error)))
         return
@@ -271,5 +264,5 @@ def _published(config: Config, view: View, version: str, scores: xr.Dataset) -> 
     right.caption("From the model's card. RMSE and MAE in vehicles per slot; SSIM with data range 1, OpenSTL's with 2.")
 
 
-def _table(place: DeltaGenerator, table: pd.DataFrame, digits: int) -> None:
-    place.dataframe(table, hide_index=True, column_config=decimals(table, digits))
+def _table(area: DeltaGenerator, table: pd.DataFrame, digits: int) -> None:
+    area.dataframe(table, hide_index=True, column_config=decimals(table, digits))

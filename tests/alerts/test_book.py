@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def rows(book: AlertBook, table: str = "alerts") -> list[tuple[object, ...]]:
 
 
 def test_a_book_that_was_never_written_knows_nothing_and_makes_no_file(book: AlertBook) -> None:
-    assert book.open("small", NOON) == book.past("small", NOON, at(60)) == book.undelivered(9) == []
+    assert book.open("small", NOON) == book.past("small", at(60), 9) == book.undelivered(9) == []
     assert not book.file.exists()
 
 
@@ -80,16 +81,16 @@ def test_open_is_as_of_the_time_asked_for(book: AlertBook) -> None:
     assert [len(book.open("small", at(m))) for m in (9, 10, 19, 20)] == [0, 1, 1, 0]
 
 
-def test_past_is_what_was_open_in_a_period_the_newest_first(book: AlertBook) -> None:
+def test_past_are_the_cleared_alerts_the_newest_first(book: AlertBook) -> None:
     book.update("small", [finding("skill")], at(10))
     book.update("small", [finding("coverage")], at(20))
     book.update("small", [finding("coverage"), finding("feed-silent")], at(30))
     book.update("small", [finding("feed-silent")], at(40))
-    assert names(book.past("small", at(0), at(60))) == ["feed-silent", "coverage", "skill"]
-    assert names(book.past("small", at(20), at(30))) == ["coverage"]
-    assert names(book.past("small", at(50), at(60))) == ["feed-silent"]
-    assert [alert.cleared for alert in book.past("small", at(0), at(60))] == [None, at(40), at(20)]
-    assert book.past("small", at(0), at(10)) == book.past("large", at(0), at(60)) == []
+    assert names(book.past("small", at(60), 9)) == ["coverage", "skill"]
+    assert names(book.past("small", at(60), 1)) == ["coverage"]
+    assert names(book.past("small", at(39), 9)) == ["skill"]
+    assert [alert.cleared for alert in book.past("small", at(60), 9)] == [at(40), at(20)]
+    assert book.past("small", at(19), 9) == book.past("large", at(60), 9) == []
 
 
 def sequence(seed: int) -> list[tuple[np.datetime64, list[Finding]]]:
@@ -190,7 +191,8 @@ def test_only_what_shall_be_delivered_waits_for_it(book: AlertBook) -> None:
 def test_a_reader_does_not_wait_for_a_writer(book: AlertBook) -> None:
     book.update("small", [finding()], at(0))
     with book.unwritten("small"):
-        assert len(book.open("small", at(0))) == len(book.past("small", at(0), at(1))) == 1
+        reader = AlertBook(book.file, read_only=True)
+        assert len(book.open("small", at(0))) == len(reader.open("small", at(0))) == 1
 
 
 def test_a_damaged_book_is_named(book: AlertBook) -> None:
@@ -213,3 +215,72 @@ def test_an_empty_file_is_an_empty_book(book: AlertBook) -> None:
     book.file.touch()  # killed before the first table
     assert book.open("small", at(0)) == []
     assert len(book.update("small", [finding()], at(0))[0]) == 1
+
+
+def read(file: Path, now: np.datetime64, most: int = 500) -> tuple[list[Alert], list[Alert]]:
+    book = AlertBook(file, read_only=True)
+    return book.open("small", now), book.past("small", now, most)
+
+
+def test_a_reader_reads_what_the_writer_wrote(book: AlertBook) -> None:
+    for minute, found in enumerate(("a", "ab", "bc", "")):
+        book.update("small", [finding(rule) for rule in found], at(minute))
+    book.update("rome", [finding("other")], at(0))
+    is_open, is_over = read(book.file, at(2))
+    assert names(is_open) == ["b", "c"] and is_open == book.open("small", at(2))
+    assert is_over == [Alert("small", finding("a"), at(0), at(2))]
+    assert read(book.file, at(3))[0] == []
+    assert read(book.file, at(-1)) == ([], [])
+    assert len(read(book.file, at(3), 2)[1]) == 2
+
+
+def test_a_reader_makes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "alerts.sqlite"
+    assert read(tmp_path / "none" / "alerts.sqlite", NOON) == ([], [])
+    assert list(tmp_path.iterdir()) == []
+    file.touch()
+    assert read(file, NOON) == ([], [])
+    assert file.stat().st_size == 0 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_names_with_signs_of_addresses(tmp_path: Path) -> None:
+    file = tmp_path / "a?mode=rwc#b %20" / "alerts.sqlite"
+    AlertBook(file).update("small", [finding()], NOON)
+    assert len(read(file, NOON)[0]) == 1
+
+
+def test_a_reader_names_a_damaged_book(tmp_path: Path) -> None:
+    file = tmp_path / "alerts.sqlite"
+    file.write_bytes(b"no database" * 500)
+    with pytest.raises(InputError, match="is damaged"):
+        read(file, NOON)
+
+
+@pytest.mark.parametrize("change", ["raised = '1 o clock'", "cleared = 'NaT'", "\"limit\" = 'much'", "value = x'00'"])
+def test_values_of_another_type_are_damage(book: AlertBook, change: str) -> None:
+    book.update("small", [finding()], NOON)
+    with sqlite3.connect(book.file) as database:
+        database.execute(f"UPDATE alerts SET {change}")
+    database.close()
+    with pytest.raises(InputError, match="is damaged"):
+        read(book.file, NOON)
+
+
+def test_a_reader_does_not_wait_for_a_locked_book(book: AlertBook) -> None:
+    book.update("small", [finding()], NOON)
+    database = sqlite3.connect(book.file, isolation_level=None)
+    database.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    with pytest.raises(JobError, match="locked"):
+        read(book.file, NOON)
+    assert time.monotonic() - began < 5
+    database.execute("ROLLBACK")
+    database.close()
+    assert len(read(book.file, NOON)[0]) == 1
+
+
+def test_a_reader_changes_nothing(book: AlertBook) -> None:
+    book.update("small", [finding()], NOON)
+    before = book.file.read_bytes()
+    read(book.file, NOON)
+    assert book.file.read_bytes() == before and len(list(book.file.parent.iterdir())) == 1

@@ -80,13 +80,18 @@ class Place:
     newest: np.datetime64 = np.datetime64("2024-05-08T07:00", "us")
 
     @property
+    def stores(self) -> CityStores:
+        """The city's stores."""
+        return CityStores.of(self.config, self.city)
+
+    @property
     def flows(self) -> DayStore:
         """The flow store."""
-        return CityStores.of(self.config, self.city).flows
+        return self.stores.flows
 
     def forecasts(self, version: str = "vmrnn-b-1") -> DayStore:
         """A model's forecast store."""
-        return CityStores.of(self.config, self.city).forecasts(version)
+        return self.stores.forecasts(version)
 
     def add_flows(self) -> xr.Dataset:
         """Flows of slot of day + 100 x kind + the cell's number: a value of its own for each of them."""

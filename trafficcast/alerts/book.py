@@ -1,24 +1,28 @@
-"""The book of alerts, data/alerts.sqlite: what was raised and cleared, and who has still to be told.
+"""The book of alerts, data/alerts.sqlite: alerts that were raised and cleared, and notices still to be delivered.
 
-All is as of a moment that is given, never of the machine's clock: an alert is open from when it was raised until it
-was cleared. So the same updates again, from their start after a crash, find what they wrote and change nothing.
+Every method works as of a time that is passed to it and never reads the machine's clock: an alert is open from the time
+when it was raised until the time when it was cleared. When the same updates are repeated after a crash, they find the
+rows that they wrote before and change nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from trafficcast.alerts.findings import Finding
 from trafficcast.errors import InputError, JobError
+from trafficcast.ingestion.record_store import why_not
 
+_T = TypeVar("_T")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS alerts (
     city TEXT NOT NULL, rule TEXT NOT NULL, kind TEXT NOT NULL, severity TEXT NOT NULL, message TEXT NOT NULL,
@@ -33,15 +37,35 @@ CREATE TABLE IF NOT EXISTS notices (
 CREATE INDEX IF NOT EXISTS unwritten ON notices (city) WHERE NOT written;
 CREATE INDEX IF NOT EXISTS undelivered ON notices (time) WHERE NOT delivered;
 """
-COLUMNS = 'city, rule, kind, severity, message, value, "limit", place, lon, lat, raised, cleared'
-_OPEN = "raised <= :now AND (cleared IS NULL OR cleared > :now)"
-_NOTICES = f"SELECT id, event, time, {COLUMNS} FROM notices JOIN alerts USING (city, rule, place, raised)"
-_WAIT_SECONDS = 30.0
+_COLUMNS = 'city, rule, kind, severity, message, value, "limit", place, lon, lat, raised, cleared'
+_OPEN = (
+    f"SELECT {_COLUMNS} FROM alerts WHERE city = :city AND raised <= :now AND (cleared IS NULL OR cleared > :now) "
+    "ORDER BY raised, rule, place"
+)
+_PAST = (
+    f"SELECT {_COLUMNS} FROM alerts WHERE city = :city AND cleared <= :now "
+    "ORDER BY raised DESC, rule, place LIMIT :most"
+)
+_NOTICES = f"SELECT id, event, time, {_COLUMNS} FROM notices JOIN alerts USING (city, rule, place, raised)"
+# For how long another program's transaction is waited for; a reader that draws a page cannot wait.
+_WRITER_WAIT_SECONDS, _READER_WAIT_SECONDS = 30.0, 0.2
 
 
 @dataclass(frozen=True)
 class Alert:
-    """A finding of a city as it was when it was raised. Times are naive UTC; `cleared` is None while it is open."""
+    """An alert of a city.
+
+    Attributes
+    ----------
+    city
+        The city's name.
+    finding
+        The finding as it was when the alert was raised.
+    raised
+        When it was raised, naive UTC.
+    cleared
+        When it was cleared, naive UTC; None while it is open.
+    """
 
     city: str
     finding: Finding
@@ -51,7 +75,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class _Notice:
-    """That an alert was raised or cleared. `id` is the same whenever the same is told again."""
+    """The notice that an alert was raised or cleared; the same event always has the same `id`."""
 
     id: str
     event: Literal["raised", "cleared"]
@@ -59,7 +83,13 @@ class _Notice:
     alert: Alert
 
     def as_json(self) -> dict[str, Any]:
-        """What a line of the file and the webhook hold; times are ISO 8601 with a Z, places in degrees."""
+        """Return the content of a line of the alert file and of a call of the webhook.
+
+        Returns
+        -------
+        dict[str, Any]
+            Times are ISO 8601 with a Z; lon and lat are in degrees.
+        """
         alert = self.alert
         cleared = None if alert.cleared is None else _text(alert.cleared)
         return {
@@ -75,30 +105,58 @@ class _Notice:
 
 @dataclass(frozen=True)
 class AlertBook:
-    """The alerts of all cities. Raises InputError where the file is damaged, JobError where it cannot be used now."""
+    """The alerts of all cities.
+
+    Methods raise InputError where the file is damaged and JobError where it cannot be used now. Where there is no file,
+    there are no alerts.
+
+    Attributes
+    ----------
+    file
+        The SQLite file.
+    read_only
+        Whether the book is only read: it then neither creates nor changes a file, and hardly waits for a writer.
+    """
 
     file: Path
+    read_only: bool = False
 
     def update(
         self, city: str, findings: Iterable[Finding], now: np.datetime64, deliver: bool = False
     ) -> tuple[list[Alert], list[Alert]]:
-        """Make what is open as of `now` what is found now; returns what was raised and what was cleared by that.
+        """Raise an alert for each finding that has none, and clear the open alerts that are no longer found.
 
-        Each of both becomes a notice in the same transaction, with `deliver` one for the webhook too.
+        Each change becomes a notice in the same transaction.
+
+        Parameters
+        ----------
+        city
+            The city's name.
+        findings
+            All findings of the city at the time `now`.
+        now
+            The time, naive UTC.
+        deliver
+            Whether the notices shall also be delivered to the webhook.
+
+        Returns
+        -------
+        tuple[list[Alert], list[Alert]]
+            The alerts that were raised and those that were cleared.
         """
         now = now.astype("datetime64[s]").astype("datetime64[us]")
         found = {_key(finding): finding for finding in findings}
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")
-            was = _open_alerts(database, city, now)
-            known = {_key(alert.finding) for alert in was}
+            was_open = [_alert(row) for row in database.execute(_OPEN, {"city": city, "now": _text(now)})]
+            known = {_key(alert.finding) for alert in was_open}
             raised = [Alert(city, finding, now, None) for key, finding in found.items() if key not in known]
-            cleared = [replace(alert, cleared=now) for alert in was if _key(alert.finding) not in found]
+            cleared = [replace(alert, cleared=now) for alert in was_open if _key(alert.finding) not in found]
             for alert in raised + cleared:
                 row = _row(alert)
-                # Raised again in the second in which it was cleared, it was never cleared.
+                # An alert that is raised again in the second in which it was cleared was never cleared.
                 database.execute(
-                    f"INSERT INTO alerts ({COLUMNS}) VALUES ({', '.join('?' * len(row))}) "
+                    f"INSERT INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * len(row))}) "
                     "ON CONFLICT DO UPDATE SET cleared = excluded.cleared",
                     row,
                 )
@@ -108,29 +166,56 @@ class AlertBook:
         return raised, cleared
 
     def open(self, city: str, now: np.datetime64) -> list[Alert]:
-        """What is open as of `now`, the oldest first."""
-        if not self.file.exists():
-            return []
-        with self._open() as database:
-            return _open_alerts(database, city, now)
+        """Return the alerts that are open at a time.
 
-    def past(self, city: str, start: np.datetime64, end: np.datetime64) -> list[Alert]:
-        """What was open at some time in [start, end), the newest first; also what is open still."""
-        if not self.file.exists():
-            return []
-        with self._open() as database:
-            rows = database.execute(
-                f"SELECT {COLUMNS} FROM alerts WHERE city = ? AND raised < ? AND (cleared IS NULL OR cleared > ?) "
-                "ORDER BY raised DESC, rule, place",
-                (city, _text(end), _text(start)),
-            )
-            return [_alert(row) for row in rows]
+        Parameters
+        ----------
+        city
+            The city's name.
+        now
+            The time, naive UTC.
+
+        Returns
+        -------
+        list[Alert]
+            The alerts, the oldest first.
+        """
+        return self._read(_OPEN, {"city": city, "now": _text(now)}, _alert)
+
+    def past(self, city: str, now: np.datetime64, most: int) -> list[Alert]:
+        """Return the newest alerts that had been cleared at a time.
+
+        Parameters
+        ----------
+        city
+            The city's name.
+        now
+            The time, naive UTC.
+        most
+            How many alerts to return at most.
+
+        Returns
+        -------
+        list[Alert]
+            The alerts, the newest first.
+        """
+        return self._read(_PAST, {"city": city, "now": _text(now), "most": most}, _alert)
 
     @contextmanager
     def unwritten(self, city: str) -> Iterator[list[_Notice]]:
-        """The notices that are not in the log and the file yet, in order; they count as written when the block ends.
+        """Yield the notices that are not yet in the log and the alert file; they count as written when the block ends.
 
-        Nobody else writes meanwhile. Where the block fails they stay unwritten.
+        Nobody else writes during the block. Where the block fails, the notices stay unwritten.
+
+        Parameters
+        ----------
+        city
+            The city's name.
+
+        Yields
+        ------
+        list[_Notice]
+            The notices in the order of time.
         """
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -140,42 +225,62 @@ class AlertBook:
             _mark(database, "written", notices)
 
     def undelivered(self, most: int) -> list[_Notice]:
-        """The notices of all cities that wait for the webhook, the oldest first."""
-        if not self.file.exists():
-            return []
-        with self._open() as database:
-            rows = database.execute(f"{_NOTICES} WHERE NOT delivered ORDER BY time, id LIMIT ?", (most,))
-            return [_read_notice(row) for row in rows]
+        """Return the notices of all cities that wait for the webhook.
+
+        Parameters
+        ----------
+        most
+            How many notices to return at most.
+
+        Returns
+        -------
+        list[_Notice]
+            The notices, the oldest first.
+        """
+        query = f"{_NOTICES} WHERE NOT delivered ORDER BY time, id LIMIT :most"
+        return self._read(query, {"most": most}, _read_notice)
 
     def delivered(self, notices: list[_Notice]) -> None:
-        """Note that the webhook has them."""
+        """Mark notices as delivered to the webhook.
+
+        Parameters
+        ----------
+        notices
+            The notices.
+        """
         with self._open() as database:
             _mark(database, "delivered", notices)
 
+    def _read(self, query: str, values: dict[str, object], make: Callable[[tuple[Any, ...]], _T]) -> list[_T]:
+        """Make an object of each row of a query; there are no rows where there is no file, or no table in it yet."""
+        if not self.file.exists():
+            return []
+        with self._open() as database:
+            if database.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                return []
+            return [make(row) for row in database.execute(query, values)]
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database; what is written in the block is one transaction."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        """Open the database for one transaction."""
+        # In mode "ro" SQLite neither changes a file nor makes one that has just been removed.
+        mode, wait = ("ro", _READER_WAIT_SECONDS) if self.read_only else ("rwc", _WRITER_WAIT_SECONDS)
+        if not self.read_only:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with closing(sqlite3.connect(self.file, timeout=_WAIT_SECONDS)) as database, database:
-                database.executescript(_TABLES)
+            address = f"{self.file.absolute().as_uri()}?mode={mode}"
+            with closing(sqlite3.connect(address, uri=True, timeout=wait)) as database, database:
+                if not self.read_only:
+                    database.executescript(_TABLES)
                 yield database
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise JobError(f"cannot use {self.file}: {error}") from None  # locked, or the disk is full
+            if isinstance(error, sqlite3.OperationalError):  # locked, or the disk is full
+                raise JobError(f"cannot use {self.file}: {why_not(error)}") from None
             raise InputError(f"{self.file} is damaged: {error}; move it away: alerts begin anew") from None
 
 
 def _key(finding: Finding) -> tuple[str, str]:
     return finding.rule, finding.place
-
-
-def _open_alerts(database: sqlite3.Connection, city: str, now: np.datetime64) -> list[Alert]:
-    rows = database.execute(
-        f"SELECT {COLUMNS} FROM alerts WHERE city = :city AND {_OPEN} ORDER BY raised, rule, place",
-        {"city": city, "now": _text(now)},
-    )
-    return [_alert(row) for row in rows]
 
 
 def _mark(database: sqlite3.Connection, column: str, notices: list[_Notice]) -> None:
@@ -191,8 +296,14 @@ def _row(alert: Alert) -> tuple[Any, ...]:
 
 
 def _alert(row: tuple[Any, ...]) -> Alert:
-    city, *found, raised, cleared = row
-    return Alert(city, Finding(*found), _time(raised), None if cleared is None else _time(cleared))
+    """Make an alert of a row, whose columns may hold values of any type: SQLite stores whatever is written."""
+    city, rule, kind, severity, message, value, limit, place, lon, lat, raised, cleared = row
+    try:
+        value, lon, lat = (None if number is None else float(number) for number in (value, lon, lat))
+        finding = Finding(str(rule), str(kind), str(severity), str(message), value, float(limit), str(place), lon, lat)
+        return Alert(city, finding, _time(raised), None if cleared is None else _time(cleared))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise sqlite3.DatabaseError(str(error)) from None
 
 
 def _notice(alert: Alert, delivered: bool) -> tuple[Any, ...]:
@@ -212,4 +323,4 @@ def _text(time: np.datetime64) -> str:
 
 
 def _time(text: str) -> np.datetime64:
-    return np.datetime64(text.removesuffix("Z"), "us")
+    return np.datetime64(datetime.fromisoformat(text.removesuffix("Z")), "us")

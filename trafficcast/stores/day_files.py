@@ -1,7 +1,7 @@
-"""A store's NetCDF-4 file, read by h5py and decoded by xarray.
+"""Fast reading of a store's NetCDF-4 files: h5py reads the values, xarray decodes them once for many files.
 
-xarray's own reader looks every dimension of every variable up again and again; this takes a third to a half of its
-time. It knows files as `DayStore` writes them; others are left to xarray.
+xarray's own reader looks up every dimension of every variable again and takes several times as long. This reader knows
+the files that `DayStore` writes and raises an error for others, which `DayStore` then leaves to xarray.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import xarray as xr
 
 _NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
@@ -19,41 +20,94 @@ _COORDINATES, _NUMBER = "_Netcdf4Coordinates", "_Netcdf4Dimid"
 _INTERNAL = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", _COORDINATES, _NUMBER}
 
 
-def _read_day_file(file: Path, only: Collection[str] | None = None) -> xr.Dataset:
-    """A file's dataset in memory, what it has of `only` and all coordinates.
+class _DayRun:
+    """Files with the same layout, read one after the other, whose values become one dataset along `dimension`.
 
-    Raises OSError, ValueError, LookupError, RuntimeError, TypeError or AttributeError for a file that is damaged or
-    laid out otherwise.
+    Reading raises OSError, ValueError, LookupError, RuntimeError, TypeError or AttributeError where a file is damaged
+    or was laid out by another program.
     """
-    with h5py.File(file, "r") as opened:
-        attributes = {name: dict(variable.attrs) for name, variable in opened.items()}
-        dimensions = {
-            int(own[_NUMBER]): name for name, own in attributes.items() if own.get("CLASS") == b"DIMENSION_SCALE"
-        }
-        coordinates = set(dimensions.values())
-        for own in attributes.values():
-            coordinates.update(own.get("coordinates", "").split())
-        variables = {
-            name: _variable(
-                opened[name],
-                [name] if name in dimensions.values() else [dimensions[i] for i in own[_COORDINATES].tolist()],
-                _plain(own),
+
+    def __init__(self, file: Path, dimension: str, only: Collection[str] | None = None) -> None:
+        """Read the layout and the values of the first file: its coordinates and those of `only` that it has."""
+        self.files = [file]
+        self._dimension = dimension
+        with h5py.File(file, "r") as opened:
+            self._number_of_names = len(opened)
+            self._attributes = {name: value for name, value in opened.attrs.items() if name not in _INTERNAL}
+            attributes = {name: dict(variable.attrs) for name, variable in opened.items()}
+            numbers = {
+                int(own[_NUMBER]): name for name, own in attributes.items() if own.get("CLASS") == b"DIMENSION_SCALE"
+            }
+            self._indexes = set(numbers.values())
+            self._coordinates = self._indexes.union(
+                *(own.get("coordinates", "").split() for own in attributes.values())
             )
-            for name, own in attributes.items()
-            if not bytes(own.get("NAME", b"")).startswith(_NOT_A_VARIABLE)
-            and (only is None or name in only or name in coordinates)
-        }
-        raw = xr.Dataset(variables, attrs=_plain(dict(opened.attrs)))
-    return xr.decode_cf(raw.set_coords(coordinates & variables.keys()), decode_timedelta=True)
+            self._layout = {
+                name: (
+                    [name] if name in self._indexes else [numbers[i] for i in own[_COORDINATES].tolist()],
+                    _plain({key: value for key, value in own.items() if key not in _INTERNAL}),
+                )
+                for name, own in attributes.items()
+                if not bytes(own.get("NAME", b"")).startswith(_NOT_A_VARIABLE)
+                and (only is None or name in only or name in self._coordinates)
+            }
+            self._values = {name: [_values(opened[name])] for name in self._layout}
+
+    def add(self, file: Path) -> bool:
+        """Add the values of another file; without doing so return False where its layout is not that of the first.
+
+        As in xarray's concatenation with `override`, attributes, and coordinates that are neither an index nor depend
+        on `dimension`, are those of the first file.
+        """
+        values = {}
+        with h5py.File(file, "r") as opened:
+            # Every attribute that is read takes about as long as a small variable: only those that matter are compared.
+            if len(opened) != self._number_of_names:
+                return False
+            if not all(np.all(opened.attrs[name] == value) for name, value in self._attributes.items()):
+                return False
+            for name, (dimensions, attributes) in self._layout.items():
+                varies = self._dimension in dimensions
+                if not varies and name not in self._indexes:
+                    continue
+                variable, first = opened[name], self._values[name][0]
+                units = attributes.get("units", "1")
+                if units != "1" and variable.attrs["units"] != units:
+                    return False
+                own = _values(variable)
+                if varies:
+                    axis = dimensions.index(self._dimension)
+                    if own.dtype != first.dtype or _without(own.shape, axis) != _without(first.shape, axis):
+                        return False
+                    values[name] = own
+                elif not np.array_equal(own, first):
+                    return False
+        for name, own in values.items():
+            self._values[name].append(own)
+        self.files.append(file)
+        return True
+
+    def dataset(self) -> xr.Dataset:
+        """Decode what was read."""
+        variables = {}
+        for name, (dimensions, attributes) in self._layout.items():
+            parts = self._values[name]
+            values = parts[0] if len(parts) == 1 else np.concatenate(parts, dimensions.index(self._dimension))
+            encoding = {"dtype": str} if values.dtype.kind == "O" else None
+            variables[name] = xr.Variable(dimensions, values, attributes, encoding)
+        raw = xr.Dataset(variables, attrs=_plain(self._attributes)).set_coords(self._coordinates & variables.keys())
+        return xr.decode_cf(raw, decode_timedelta=True)
 
 
-def _variable(dataset: h5py.Dataset, dimensions: list[str], attributes: dict[str, Any]) -> xr.Variable:
-    if h5py.check_string_dtype(dataset.dtype):
-        return xr.Variable(dimensions, dataset.asstr()[()], attributes, {"dtype": str})
-    return xr.Variable(dimensions, dataset[()], attributes)
+def _values(variable: h5py.Dataset) -> np.ndarray:
+    values: np.ndarray = variable.asstr()[()] if h5py.check_string_dtype(variable.dtype) else variable[()]
+    return values
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Attributes as they were given: netCDF-4 keeps a number as an array of one."""
-    given = {name: value for name, value in attributes.items() if name not in _INTERNAL}
-    return {name: value[0] if getattr(value, "shape", ()) == (1,) else value for name, value in given.items()}
+    """The attributes as they were given to the writer: netCDF-4 keeps a number as an array of one."""
+    return {name: value[0] if getattr(value, "shape", ()) == (1,) else value for name, value in attributes.items()}
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]

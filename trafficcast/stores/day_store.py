@@ -1,4 +1,4 @@
-"""Stores of gridded data: NetCDF-4 files, one a local day, each replaced whole.
+"""Stores of gridded data: NetCDF-4 files, one for each local day, each replaced as a whole.
 
     data/<city>/flows/2008-06-04.nc                 flow(time, flow_kind, row, col), observed, vehicles, coverage
     data/<city>/forecasts/<model>/2008-06-04.nc     flow(init_time, lead_time, flow_kind, row, col), valid_time,
@@ -6,8 +6,9 @@
     data/<city>/scores/<model>/2008-06-04.nc        rmse(init_time, forecaster, lead_time), mae,
                                                     inside and width(init_time, level, lead_time)
 
-The three are one class; `dimension` is the time that says which day a value belongs to. A model without prediction
-intervals has no `level` and nothing that depends on it; beside forecasts with them such values are not a number.
+One class serves the three stores; `dimension` is the time that decides to which day a value belongs. Forecasts of a
+model without prediction intervals have no `level` and no variable that depends on it; where such forecasts stand beside
+others that have intervals, their bounds are NaN.
 """
 
 from __future__ import annotations
@@ -22,18 +23,27 @@ import xarray as xr
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, remove_temporaries, writer_lock
-from trafficcast.stores.day_files import _read_day_file
+from trafficcast.stores.day_files import _DayRun
 
 _COMPRESSION = {"zlib": True, "complevel": 1}
 # Clocks set back over midnight (St. John's until 2011) interleave the slots of two local days.
 _INTERLEAVED = np.timedelta64(1, "m") * np.arange(181)
-# What HDF5 and its readers raise for files that are damaged or laid out otherwise.
-_UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError)
+# What HDF5 and its readers raise for files that are damaged or were laid out by another program; ImportError comes from
+# xarray, which asks for cftime where a time is out of range.
+_UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError)
 _MICROSECOND = np.timedelta64(1, "us")
 
 
 class DamagedFile(InputError):
-    """A file of a store that cannot be read; `file` is the one."""
+    """A file of a store that cannot be read.
+
+    Parameters
+    ----------
+    file
+        The file.
+    error
+        The error that reading it raised.
+    """
 
     def __init__(self, file: Path, error: Exception) -> None:
         super().__init__(f"cannot read {file}: {error}; move it away and ingest its records again")
@@ -42,14 +52,30 @@ class DamagedFile(InputError):
 
 @dataclass(frozen=True)
 class DayStore:
-    """Datasets along one time dimension (naive UTC), kept as a file for each local day of the city."""
+    """Datasets along one time dimension (naive UTC), kept as a file for each local day of the city.
+
+    Attributes
+    ----------
+    root
+        The folder of the files.
+    city
+        The city, whose time zone decides the local day of a time.
+    dimension
+        The time dimension.
+    """
 
     root: Path
     city: City
     dimension: str
 
     def days(self) -> list[np.datetime64]:
-        """The local days that have a file, in order."""
+        """List the local days that have a file, in order.
+
+        Returns
+        -------
+        list[np.datetime64]
+            The days, datetime64[D].
+        """
         return sorted(np.datetime64(file.stem, "D") for file in self.root.glob("????-??-??.nc"))
 
     def read(
@@ -57,10 +83,32 @@ class DayStore:
         start: np.datetime64 | None = None,
         end: np.datetime64 | None = None,
         only: Collection[str] | None = None,
+        damaged: list[DamagedFile] | None = None,
     ) -> xr.Dataset | None:
-        """What lies in [start, end), in the order of time; None where there is nothing. `only`: these variables.
+        """Read the values of a period, in the order of time.
 
-        Raises DamagedFile where one cannot be read, InputError where one was made for another grid than the city's.
+        Parameters
+        ----------
+        start
+            Start of the period, naive UTC, inclusive; None is the first stored time.
+        end
+            End of the period, naive UTC, exclusive; None is after the last stored time.
+        only
+            The variables to read beside all coordinates; None is all variables.
+        damaged
+            A list to which damaged files are added, whose days are then left out; with None the first one is raised.
+
+        Returns
+        -------
+        xr.Dataset | None
+            The dataset of the period; None where nothing is stored in it.
+
+        Raises
+        ------
+        DamagedFile
+            A file cannot be read.
+        InputError
+            A file was made for another grid than the city's.
         """
         days = self.days()
         if start is not None:
@@ -69,7 +117,7 @@ class DayStore:
         if end is not None:
             last = self.city.local_days(end - _MICROSECOND - _INTERLEAVED).max()
             days = [day for day in days if day <= last]
-        parts = [self._load(day, only) for day in days]
+        parts = self._load(days, only, damaged)
         if not parts:
             return None
         whole = self._concatenate(parts).sortby(self.dimension)
@@ -82,31 +130,75 @@ class DayStore:
         return whole.isel({self.dimension: keep}) if keep.any() else None
 
     def read_day(self, day: np.datetime64, only: Collection[str] | None = None) -> xr.Dataset | None:
-        """What lies in a local day of the city (see `read`)."""
+        """Read the values of a local day of the city.
+
+        Parameters
+        ----------
+        day
+            The local day, datetime64[D].
+        only
+            The variables to read beside all coordinates; None is all variables.
+
+        Returns
+        -------
+        xr.Dataset | None
+            The dataset of the day; None where nothing is stored of it.
+
+        Raises
+        ------
+        InputError
+            As `read` does.
+        """
         return self.read(self.city.midnight(day), self.city.midnight(day + np.timedelta64(1, "D")), only)
 
     def check(self) -> None:
-        """Raise InputError where a file cannot be read or was made for another grid."""
-        for day in self.days():
-            self._load(day)
+        """Read all files, to find those that are damaged.
+
+        Raises
+        ------
+        InputError
+            A file cannot be read or was made for another grid.
+        """
+        self._load(self.days())
 
     def write(self, dataset: xr.Dataset) -> None:
-        """Add a dataset; where the store holds a value for the same time already, the new one takes its place.
+        """Add a dataset; where the store already holds values of the same time, the new ones replace them.
 
         A day whose content does not change keeps its file.
+
+        Parameters
+        ----------
+        dataset
+            The dataset, along the store's dimension.
+
+        Raises
+        ------
+        InputError
+            The file of one of the days cannot be read or was made for another grid.
         """
         local_days = self.city.local_days(dataset[self.dimension].values)
         with writer_lock(self.root):
             remove_temporaries(self.root)
             for day in np.unique(local_days):
                 part = dataset.isel({self.dimension: local_days == day})
-                old = self._load(day) if self._file(day).exists() else None
+                old = self._load([day])[0] if self._file(day).exists() else None
                 new = part if old is None else self._merge(old, part)
                 if old is None or not new.identical(old):
                     self._write_day(day, new)
 
     def prune(self, before: np.datetime64) -> list[np.datetime64]:
-        """Remove the days before this local one, and return them."""
+        """Remove old days.
+
+        Parameters
+        ----------
+        before
+            The first local day that stays.
+
+        Returns
+        -------
+        list[np.datetime64]
+            The days that were removed.
+        """
         with writer_lock(self.root):
             gone = [day for day in self.days() if day < before]
             for day in gone:
@@ -120,8 +212,11 @@ class DayStore:
         return self._concatenate([kept, new]).sortby(self.dimension)
 
     def _concatenate(self, parts: list[xr.Dataset]) -> xr.Dataset:
-        # What does not depend on the time (cells, flow kinds) is the same in every part; of forecasters and levels one
-        # part may have more than another, whose values are then not a number.
+        """Concatenate datasets along the time.
+
+        Coordinates that do not depend on the time (cells, flow kinds) are the same in every part. One part may have
+        more forecasters or levels than another, whose values are then NaN.
+        """
         return xr.concat(
             parts,
             self.dimension,
@@ -135,28 +230,49 @@ class DayStore:
     def _file(self, day: np.datetime64) -> Path:
         return self.root / f"{day}.nc"
 
-    def _load(self, day: np.datetime64, only: Collection[str] | None = None) -> xr.Dataset:
-        file = self._file(day)
-        try:
-            loaded = _read_day_file(file, only)
-        except _UNREADABLE:  # another program's, or damaged
-            loaded = self._load_slowly(file, only)
+    def _load(
+        self,
+        days: list[np.datetime64],
+        only: Collection[str] | None = None,
+        damaged: list[DamagedFile] | None = None,
+    ) -> list[xr.Dataset]:
+        """Read days into datasets, one for each run of files with the same layout; others are left to xarray."""
+        runs: list[_DayRun] = []
+        others: list[Path] = []
+        for file in map(self._file, days):
+            try:
+                if not (runs and runs[-1].add(file)):
+                    runs.append(_DayRun(file, self.dimension, only))
+            except _UNREADABLE:
+                others.append(file)
+        datasets = []
+        for run in runs:
+            try:
+                datasets.append((run.files[0], run.dataset()))
+            except _UNREADABLE:
+                others += run.files
+        for file in others:
+            try:
+                datasets.append((file, _read_by_xarray(file, only)))
+            except DamagedFile as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+        return [self._checked(file, dataset) for file, dataset in datasets]
+
+    def _checked(self, file: Path, dataset: xr.Dataset) -> xr.Dataset:
+        """Refuse a file of another grid; give times the resolution that writers use, so that equal values are equal."""
         for key, value in self.city.grid().items():
-            if loaded.attrs.get(key) != value:
+            if dataset.attrs.get(key) != value:
                 raise InputError(
-                    f"{file} was made with {key} = {loaded.attrs.get(key)}, the configuration of "
+                    f"{file} was made with {key} = {dataset.attrs.get(key)}, the configuration of "
                     f"'{self.city.name}' says {value}: use another city name, or set [paths] data elsewhere"
                 )
-        return _normalised(loaded)
-
-    def _load_slowly(self, file: Path, only: Collection[str] | None) -> xr.Dataset:
-        """As xarray reads any NetCDF-4 file. Raises DamagedFile where it cannot."""
-        try:
-            with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
-                left_out = [] if only is None else dataset.data_vars.keys() - only
-                return dataset.drop_vars(left_out).load()
-        except (*_UNREADABLE, ImportError) as error:
-            raise DamagedFile(file, error) from None
+        for name, variable in dataset.variables.items():
+            variable.encoding = {}
+            if variable.dtype.kind in "mM":
+                dataset[name] = variable.astype(f"{variable.dtype.kind}8[us]")
+        return dataset
 
     def _write_day(self, day: np.datetime64, dataset: xr.Dataset) -> None:
         encoding: dict[str, dict[str, object]] = {
@@ -171,18 +287,29 @@ class DayStore:
             dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
-def _normalised(dataset: xr.Dataset) -> xr.Dataset:
-    """What was read, with the resolution of times and the string type that writers use, so that equal is equal."""
-    for variable in dataset.variables.values():
-        variable.encoding = {}
-    for name, variable in dataset.variables.items():
-        if variable.dtype.kind in "mM":
-            dataset[name] = variable.astype(f"{variable.dtype.kind}8[us]")
-    return dataset
+def _read_by_xarray(file: Path, only: Collection[str] | None) -> xr.Dataset:
+    """Read any NetCDF-4 file, whatever wrote it, or raise DamagedFile."""
+    try:
+        with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
+            left_out = [] if only is None else dataset.data_vars.keys() - only
+            return dataset.drop_vars(left_out).load()
+    except _UNREADABLE as error:
+        raise DamagedFile(file, error) from None
 
 
 def last_stored(store: DayStore) -> np.datetime64 | None:
-    """The newest time of a store, naive UTC; None where it is empty."""
+    """Find the newest time of a store.
+
+    Parameters
+    ----------
+    store
+        The store.
+
+    Returns
+    -------
+    np.datetime64 | None
+        The newest time, naive UTC; None where the store is empty.
+    """
     newest: np.datetime64 | None = None
     for day in store.days()[-2:]:  # clocks set back over midnight may interleave two days
         dataset = store.read_day(day, [])

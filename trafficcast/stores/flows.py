@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-import h5py
 import numpy as np
 import xarray as xr
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.errors import InputError
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.day_store import DamagedFile, DayStore
+from trafficcast.stores.day_store import DayStore
 
-UNKNOWN = -1
-_VARIABLES = ("observed", "coverage", "vehicles")
-_TIME_UNITS = b"seconds since 1970-01-01"
+UNKNOWN = -1  # vehicles of a slot whose number is not known
 
 
 def flows_dataset(
     city: City, time: np.ndarray, flow: np.ndarray, vehicles: np.ndarray, coverage: np.ndarray
 ) -> xr.Dataset:
-    """The flow contract: flow(time, flow_kind, row, col) in vehicles per slot, time = slot start, naive UTC.
+    """Make a dataset of flows as the flow store keeps it.
 
-    Args:
-        city: the city, whose `min_coverage` decides which slots are observed.
-        time: (time), slot starts.
-        flow: (time, flow kind, row, col), integers.
-        vehicles: (time), distinct vehicles seen, -1 where unknown.
-        coverage: (time), share of the slot's one-minute bins in which any vehicle reported.
+    Parameters
+    ----------
+    city
+        The city; its `min_coverage` decides which slots are observed.
+    time
+        Slot starts, (time), naive UTC.
+    flow
+        Flows, (time, flow kind, row, col), whole vehicles per slot.
+    vehicles
+        Distinct vehicles of each slot, (time); -1 where the number is unknown.
+    coverage
+        Share of a slot's one-minute bins in which any vehicle reported, (time), 0 to 1.
+
+    Returns
+    -------
+    xr.Dataset
+        flow (time, flow_kind, row, col), vehicles per slot; observed, vehicles and coverage (time); time is the slot's
+        start, naive UTC.
     """
     coverage = np.asarray(coverage, np.float32)
     return xr.Dataset(
@@ -65,7 +71,18 @@ def _grid_coordinates(city: City) -> dict[str, object]:
 
 
 def city_attributes(city: City) -> dict[str, object]:
-    """The city's box, grid, slot length and zone as file attributes."""
+    """Return the city's box, grid, slot length and time zone as attributes of a file.
+
+    Parameters
+    ----------
+    city
+        The city.
+
+    Returns
+    -------
+    dict[str, object]
+        The attributes by name.
+    """
     return {"Conventions": "CF-1.11", "city": city.name, **city.grid()}
 
 
@@ -115,73 +132,21 @@ def read_flows(
 
 
 def last_observed(flows: DayStore) -> np.datetime64 | None:
-    """The start of the newest observed slot of a flow store, naive UTC; None where there is none."""
+    """Find the newest observed slot of a flow store.
+
+    Parameters
+    ----------
+    flows
+        The flow store.
+
+    Returns
+    -------
+    np.datetime64 | None
+        The slot's start, naive UTC; None where no slot was observed.
+    """
     for day in reversed(flows.days()):
         dataset = flows.read_day(day, ["observed"])
         if dataset is not None and dataset["observed"].values.any():
             newest: np.datetime64 = dataset["time"].values[dataset["observed"].values].max()
             return newest
     return None
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Stored slots in order, (slot) each: start, naive UTC; observed; coverage, 0 to 1; vehicles, -1 unknown.
-
-    `damaged`: what is wrong with the days that could not be read, a sentence each.
-    """
-
-    time: np.ndarray
-    observed: np.ndarray
-    coverage: np.ndarray
-    vehicles: np.ndarray
-    damaged: tuple[str, ...] = ()
-
-
-def read_slots(store: DayStore, days: Iterable[np.datetime64]) -> Slots:
-    """The slots of these local days of a flow store. A damaged day is left out and named.
-
-    Raises InputError where a day was made for another grid.
-    """
-    parts, damaged = [], []
-    for day in days:
-        try:
-            parts.append(_quickly(store, day) or _as_store(store, day))
-        except DamagedFile as error:
-            damaged.append(str(error))
-    whole = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0)] * 4
-    time, observed, coverage, vehicles = whole
-    order = np.argsort(time, kind="stable")  # clocks set back over midnight interleave the slots of two days
-    return Slots(
-        time[order].astype("datetime64[us]"),
-        observed[order].astype(bool),
-        coverage[order],
-        vehicles[order],
-        tuple(damaged),
-    )
-
-
-def _quickly(store: DayStore, day: np.datetime64) -> tuple[np.ndarray, ...] | None:
-    """A day's times, observed, coverage and vehicles; None where the file is not as the store writes it.
-
-    The files are HDF5: without their coordinates, dimensions and attributes a year is read in 0.2 s instead of 10 s.
-    """
-    try:
-        with h5py.File(store.root / f"{day}.nc") as file:
-            grid = store.city.grid()
-            if file["time"].attrs.get("units") not in (_TIME_UNITS, _TIME_UNITS.decode()) or any(
-                file.attrs.get(key) != value for key, value in grid.items()
-            ):
-                return None
-            time = file["time"][:].astype("datetime64[s]")
-            return (time, *(file[name][:] for name in _VARIABLES))
-    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError):
-        return None
-
-
-def _as_store(store: DayStore, day: np.datetime64) -> tuple[np.ndarray, ...]:
-    """As `_quickly`, with all the checks of the store. Raises as they do."""
-    dataset = store.read_day(day, _VARIABLES)
-    if dataset is None:
-        return tuple(np.zeros(0, kind) for kind in ("datetime64[s]", bool, np.float32, np.int32))
-    return (dataset["time"].values.astype("datetime64[s]"), *(dataset[name].values for name in _VARIABLES))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
-from dashboard.alerts.reads import _alert_file
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
 
@@ -52,11 +51,11 @@ def finding(message: str, severity: str = "critical") -> Finding:
 def test_without_a_book_it_says_what_to_do_and_makes_none(place: Any) -> None:
     app = run(place.file)
     assert "trafficcast schedule" in app.info[0].value
-    assert not _alert_file(place.config.paths.data).exists()
+    assert not place.stores.alerts.exists()
 
 
 def test_open_ones_first_then_past(place: Any) -> None:
-    book = AlertBook(_alert_file(place.config.paths.data))
+    book = AlertBook(place.stores.alerts)
     book.update("testville", [finding("<script>alert(1)</script>")], NOW)
     app = run(place.file)
     assert "1 open alert in testville: 1 critical" in app.error[0].value.replace("\\", "")
@@ -80,7 +79,7 @@ def test_the_rules_without_the_webhook(place: Any) -> None:
 
 
 def test_a_damaged_book_is_told_and_the_rules_stay(place: Any) -> None:
-    file = _alert_file(place.config.paths.data)
+    file = place.stores.alerts
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"damaged" * 1000)
     app = run(place.file)
@@ -92,6 +91,6 @@ def test_areas_that_cannot_be_read_do_not_hide_the_alerts(place: Any) -> None:
         'timezone = "Europe/Rome"\n', 'timezone = "Europe/Rome"\nareas = "none.json"\n', 1
     )
     place.file.write_text(text)
-    AlertBook(_alert_file(place.config.paths.data)).update("testville", [finding("much")], NOW)
+    AlertBook(place.stores.alerts).update("testville", [finding("much")], NOW)
     app = run(place.file)
     assert "named areas" in app.warning[0].value and len(app.dataframe) == 1

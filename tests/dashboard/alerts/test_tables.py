@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.alerts.tables import _WHOLE_CITY, _alert_table, _head_line, _place_of, _rule_table
+from dashboard.alerts.tables import _WHOLE_CITY, _alert_table, _area_and_cell, _head_line, _rule_table
 from trafficcast.alerts.book import Alert
 from trafficcast.alerts.findings import Finding
 from trafficcast.config.alert_rules import _DEFAULTS, FlowRule
@@ -41,12 +41,12 @@ def test_the_open_ones_are_counted(place: Any) -> None:
 def test_where_an_alert_is(place: Any) -> None:
     city = place.city
     lon, lat = float(city.lon[4]), float(city.lat[1])
-    assert _place_of(alert(), city, {}) == (None, None)
-    assert _place_of(alert(place="row 1, column 4", lon=lon, lat=lat), city, {}) == (None, (1, 4))
-    assert _place_of(alert(place="far", lon=0.0, lat=0.0), city, {}) == (None, None)
-    assert _place_of(alert(place="nowhere", lon=float("nan"), lat=lat), city, {}) == (None, None)
+    assert _area_and_cell(alert(), city, {}) == (None, None)
+    assert _area_and_cell(alert(place="row 1, column 4", lon=lon, lat=lat), city, {}) == (None, (1, 4))
+    assert _area_and_cell(alert(place="far", lon=0.0, lat=0.0), city, {}) == (None, None)
+    assert _area_and_cell(alert(place="nowhere", lon=float("nan"), lat=lat), city, {}) == (None, None)
     area = Area("Harbour", np.eye(5, 7), lon, lat, {})
-    share, cell = _place_of(alert(place="Harbour", lon=lon, lat=lat), city, {"Harbour": area})
+    share, cell = _area_and_cell(alert(place="Harbour", lon=lon, lat=lat), city, {"Harbour": area})
     assert share is area.share and cell == (1, 4)
 
 

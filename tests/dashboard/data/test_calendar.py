@@ -6,22 +6,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from dashboard.data.calendar import _calendar_chart, _line_chart, _month_label, _months, _period_days, _steps
-from dashboard.data.slots import _DAY, _slot_table
-from trafficcast.stores.flows import Slots
+from dashboard.data.slots import _slot_table
+from dashboard.reads.stamps import DAY
 
 HALF_HOUR = np.timedelta64(30, "m")
 
 
 def days(first: str, last: str) -> list[np.datetime64]:
-    return list(np.arange(np.datetime64(first), np.datetime64(last) + _DAY))
+    return list(np.arange(np.datetime64(first), np.datetime64(last) + DAY))
+
+
+def slots(times: np.ndarray, vehicles: np.ndarray) -> xr.Dataset:
+    ones = np.ones(len(times))
+    columns = {"observed": ones.astype(bool), "coverage": ones, "vehicles": vehicles}
+    return xr.Dataset({name: ("time", values) for name, values in columns.items()}, {"time": times})
 
 
 def table_of(place: Any, observed: list[bool]) -> pd.DataFrame:
     times = place.start + HALF_HOUR * np.arange(len(observed))
     kept = np.array(observed)
-    stored = Slots(times[kept], kept[kept], np.ones(kept.sum()), np.arange(len(kept))[kept])
+    stored = slots(times[kept], np.arange(len(kept))[kept])
     return _slot_table(place.city, stored, times[0], times[-1] + HALF_HOUR)
 
 
@@ -58,9 +65,9 @@ def test_a_cell_of_the_calendar_is_a_slot(place: Any) -> None:
 
 
 def test_an_hour_that_comes_twice_stands_side_by_side(place: Any) -> None:
-    start, end = (place.city.midnight(np.datetime64("2024-10-27") + i * _DAY) for i in (0, 1))
+    start, end = (place.city.midnight(np.datetime64("2024-10-27") + i * DAY) for i in (0, 1))
     times = np.arange(start, end, HALF_HOUR)
-    stored = Slots(times, np.ones(len(times), bool), np.ones(len(times)), np.ones(len(times)))
+    stored = slots(times, np.ones(len(times)))
     cells = _calendar_chart(_slot_table(place.city, stored, start, end), "state", "Europe/Rome", 200).data
     twice = cells[cells["hour"] == 2.0]
     assert len(twice) == 2 and twice["right"].iloc[0] == twice["left"].iloc[1]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data.quality import _quality_file
 from trafficcast.config.settings import load_config
 from trafficcast.files import write_json
 from trafficcast.ingestion.quality_report import quality_report
@@ -74,7 +73,7 @@ def test_a_damaged_day_is_told_and_the_others_shown(place: Any) -> None:
 
 def test_the_quality_report(place: Any) -> None:
     store = place.add_records([10.1, 10.35, 99.0], [45.4, 45.25, 45.1])
-    file = _quality_file(place.config.paths.data, place.city)
+    file = place.stores.folder / "quality.json"
     write_json(file, quality_report(place.city, store, store.load()))
     app = run(place.file, section="Quality report")
     assert len(app.dataframe) >= 2 and "trafficcast quality --city testville" in words(app)

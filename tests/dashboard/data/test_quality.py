@@ -15,7 +15,6 @@ from dashboard.data.quality import (
     _drop_table,
     _gap_table,
     _Quality,
-    _quality_file,
     _read_quality,
     _suspect_table,
 )
@@ -28,7 +27,7 @@ GAP = {"start": "2024-05-07T02:00:00+02:00", "end": "2024-05-07T03:00:00+02:00",
 
 def test_the_report_of_an_ingest_is_read(place: Any) -> None:
     store = place.add_records([10.1, 10.35, 99.0], [45.4, 45.25, 45.1])
-    file = _quality_file(place.config.paths.data, place.city)
+    file = place.stores.folder / "quality.json"
     write_json(file, quality_report(place.city, store, store.load()))
     quality = _read_quality(file)
     assert quality is not None and quality.points_kept == 3 and quality.share_outside == pytest.approx(1 / 3)

@@ -47,7 +47,7 @@ def forecast(place: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     place.add_model()
     place.add_forecast(place.newest + SLOT)
     typical = Climatology(place.city, np.ones((2, 48, 2, 5, 7), np.float32))
-    monkeypatch.setattr(now, "typical_of", lambda *_: typical)
+    monkeypatch.setattr(now, "champion_climatology", lambda *_: typical)
     return place
 
 

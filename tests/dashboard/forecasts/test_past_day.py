@@ -11,7 +11,6 @@ from dashboard.forecasts.past_day import (
     _day_slots,
     _forecast_table,
     _known_days,
-    _lead_minutes,
     _neighbours,
     _same_clock,
 )
@@ -54,10 +53,6 @@ def test_days_are_known_by_flows_or_forecasts(place: Any) -> None:
     assert _neighbours(days, day("2024-05-08")) == (day("2024-05-07"), day("2024-05-20"))
     assert _neighbours(days, day("2024-05-10")) == (day("2024-05-08"), day("2024-05-20"))
     assert _neighbours(days, day("2024-05-20")) == (day("2024-05-08"), None)
-
-
-def test_leads_are_slots_ahead() -> None:
-    assert _lead_minutes(SAN_FRANCISCO, 4) == [0, 30, 60, 90]
 
 
 def test_a_forecast_says_who_made_it_how_and_how_good_it_was(place: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dashboard.maps.cells import cell_words
-from dashboard.reads.places import _cell_places
+from dashboard.reads.areas import _cell_names
 from trafficcast.geography.areas import Area
 from trafficcast.geography.cells import cell_at
 
@@ -29,15 +29,15 @@ def test_a_cell_is_called_by_the_area_that_covers_most_of_it(place: Any) -> None
     harbour[0, :2] = 0.6, 0.2
     market[0, :3] = 0.4, 0.8, 0.1
     areas = {name: Area(name, share, 0, 0, {}) for name, share in (("Harbour", harbour), ("Market", market))}
-    places = _cell_places(place.city, areas)
-    assert places[:4] == [
+    names = _cell_names(place.city, areas)
+    assert names[:4] == [
         "Harbour, row 0, column 0",
         "Market, row 0, column 1",
         "Market, row 0, column 2",
         "row 0, column 3",
     ]
-    assert places[-1] == "row 4, column 6" and len(places) == 35
-    assert _cell_places(place.city, {})[0] == "row 0, column 0"
+    assert names[-1] == "row 4, column 6" and len(names) == 35
+    assert _cell_names(place.city, {})[0] == "row 0, column 0"
 
 
 def test_words_say_place_and_value() -> None:

@@ -26,7 +26,8 @@ def script(file: str, name: str, clicked: tuple[int, int] | None) -> None:
     view = current_view(config, "testville")
     if clicked is not None:
         view = change(view, cell=clicked)
-    import_module(f"dashboard.views.{name}").draw(config, view)
+    folder = {"now": "forecasts", "look_back": "forecasts", "models": "skill"}.get(name, name)
+    import_module(f"dashboard.{folder}.{name}").draw(config, view)
 
 
 def run(place: Any, name: str, clicked: tuple[int, int] | None = None, /, **address: str) -> AppTest:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.page.nothing_yet import what_is_missing
+from dashboard.page.nothing_yet import next_step
 
 
-def test_what_is_missing_says_what_to_run(place: Any) -> None:
-    assert "trafficcast ingest PATH --city testville" in what_is_missing(place.config, place.city)
+def test_the_next_step_is_a_command_to_run(place: Any) -> None:
+    assert "trafficcast ingest PATH --city testville" in next_step(place.stores)
     place.add_flows()
-    assert "trafficcast train --city testville" in what_is_missing(place.config, place.city)
+    assert "trafficcast train --city testville" in next_step(place.stores)
     place.add_model()
-    assert "trafficcast forecast --city testville" in what_is_missing(place.config, place.city)
+    assert "trafficcast forecast --city testville" in next_step(place.stores)

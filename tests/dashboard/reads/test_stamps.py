@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.reads.stamps import _folder_stamp, _sample_places, newest_stamp, sample_flows, stamp
+from dashboard.maps.colours import _sample_flows, _sample_positions
+from dashboard.reads.stamps import file_stamp, newest_stamp, stamp
 from trafficcast.stores.flows import last_observed
 
 
@@ -34,18 +35,18 @@ def test_the_newest_observed_slot_is_not_merely_the_newest(place: Any) -> None:
 
 
 def test_samples_leave_out_what_was_not_observed(place: Any) -> None:
-    assert sample_flows(place.flows, 3).shape == (0, 2, 5, 7)
+    assert _sample_flows(place.flows, 3).shape == (0, 2, 5, 7)
     flows = place.add_flows()
-    assert len(sample_flows(place.flows, 28)) == flows.sizes["time"] - 1
-    assert len(sample_flows(place.flows, 1)) == 48
+    assert len(_sample_flows(place.flows, 28)) == flows.sizes["time"] - 1
+    assert len(_sample_flows(place.flows, 1)) == 48
 
 
 def test_sampled_days_are_spread_over_the_year_and_the_week() -> None:
-    places = _sample_places(365, 14)
-    assert len(places) >= 13 and places[0] == 0 and places[-1] > 330
-    assert {place % 7 for place in places} == set(range(7))
-    assert _sample_places(5, 14) == [0, 1, 2, 3, 4]
-    assert _sample_places(0, 14) == []
+    positions = _sample_positions(365, 14)
+    assert len(positions) >= 13 and positions[0] == 0 and positions[-1] > 330
+    assert {position % 7 for position in positions} == set(range(7))
+    assert _sample_positions(5, 14) == [0, 1, 2, 3, 4]
+    assert _sample_positions(0, 14) == []
 
 
 def test_a_stamp_changes_with_the_files(place: Any) -> None:
@@ -67,9 +68,9 @@ def test_the_stamp_of_a_period_is_that_of_its_days(place: Any) -> None:
 
 
 def test_a_folder_changes_with_what_is_written_to_it(place: Any) -> None:
-    assert _folder_stamp(place.flows) == 0
+    assert file_stamp(place.flows.root) == 0
     flows = place.add_flows()
-    before = _folder_stamp(place.flows)
+    before = file_stamp(place.flows.root)
     place.flows.write(flows)
     place.flows.write(flows.assign(flow=flows["flow"] + 1))
-    assert _folder_stamp(place.flows) != before
+    assert file_stamp(place.flows.root) != before

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from dashboard.reads.stores import registry_of
 from dashboard.skill.cards import (
     _best_baseline,
     _card_facts,
@@ -151,7 +150,7 @@ def test_whatever_stands_in_a_card_is_no_error(odd: Any) -> None:
 
 def test_files_of_a_model_are_read_and_their_absence_is_none(place: Any) -> None:
     place.add_model()
-    registry = registry_of(place.config, place.city)
+    registry = place.stores.registry
     folder = registry.root / "vmrnn-b-1"
     assert _card_text_of(registry, "vmrnn-b-1") is None and _curve_of(registry, "vmrnn-b-1") is None
 
@@ -171,7 +170,7 @@ def test_a_damaged_curve_is_none(tmp_path: Path, content: bytes) -> None:
 
 def test_a_card_is_read_again_when_it_changes(place: Any) -> None:
     place.add_model()
-    registry = registry_of(place.config, place.city)
+    registry = place.stores.registry
     file = registry.root / "vmrnn-b-1" / "card.json"
     before = _registry_stamp(registry)
     assert _card_of(registry, "vmrnn-b-1") == {"version": "vmrnn-b-1"}

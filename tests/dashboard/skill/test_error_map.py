@@ -74,12 +74,12 @@ def test_a_period_of_the_stores(place: Any) -> None:
     made, flows = scene(place)
     place.add_model()
     first, last = made["init_time"].values[[0, -1]]
-    both = _cell_errors_between(place.config, place.city, "vmrnn-b-1", first, last + SLOT)
-    one = _cell_errors_between(place.config, place.city, "vmrnn-b-1", first, last)
+    both = _cell_errors_between(place.stores, "vmrnn-b-1", first, last + SLOT)
+    one = _cell_errors_between(place.stores, "vmrnn-b-1", first, last)
     assert both is not None and one is not None
     assert both.slots.tolist() == [2, 2, 2, 1] and one.slots.tolist() == [1, 1, 1, 1]
     assert both.typical is None  # the model of this place says nothing of it
-    assert _cell_errors_between(place.config, place.city, "vmrnn-b-1", last + SLOT, last + 2 * SLOT) is None
+    assert _cell_errors_between(place.stores, "vmrnn-b-1", last + SLOT, last + 2 * SLOT) is None
 
 
 def test_cell_table_has_all_leads_and_each(place: Any) -> None:

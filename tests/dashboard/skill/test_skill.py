@@ -29,7 +29,7 @@ def page(place: Any, name: str, city: str = "testville") -> AppTest:
         from trafficcast.config.settings import load_config
 
         config = load_config(Path(file))
-        import_module(f"dashboard.views.{name}").draw(config, View(config.city(city), cell=(1, 2)))
+        import_module(f"dashboard.skill.{name}").draw(config, View(config.city(city), cell=(1, 2)))
 
     return AppTest.from_function(script, default_timeout=60, args=(str(place.file), name, city))
 

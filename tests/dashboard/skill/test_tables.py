@@ -18,10 +18,22 @@ from dashboard.skill.tables import (
 )
 from trafficcast.config.city import City
 from trafficcast.forecasting.metrics import scores as metrics
-from trafficcast.stores.scores import joined, score_dataset
+from trafficcast.stores.scores import score_dataset
 
 CITY = City(west=10, east=11, south=45, north=46, rows=8, cols=9, timezone="Europe/Rome", name="testville")
-NEVER = np.datetime64("NaT")
+
+
+def together(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Scores of several init times as one dataset; a forecaster or level that one of them lacks is NaN there."""
+    return xr.concat(
+        parts,
+        "init_time",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="override",
+    ).sortby("init_time")
 
 
 def scored(init_time: str, unseen: tuple[int, ...] = (), bounded: bool = False, baseline: bool = True) -> xr.Dataset:
@@ -44,7 +56,7 @@ def scored(init_time: str, unseen: tuple[int, ...] = (), bounded: bool = False, 
 
 
 def test_errors_by_lead_are_those_of_all_slots_together() -> None:
-    scores = joined([scored("2024-05-06T22:00"), scored("2024-05-06T22:30", unseen=(3,))], NEVER, NEVER)
+    scores = together([scored("2024-05-06T22:00"), scored("2024-05-06T22:30", unseen=(3,))])
     assert scores is not None
 
     table = _errors_by(scores, "rmse", _scores_by_lead(scores)).set_index(["forecaster", "group"])
@@ -96,19 +108,11 @@ def test_wide_puts_forecasters_beside_each_other() -> None:
 
 def test_days_join_where_a_forecaster_or_intervals_are_missing_in_one() -> None:
     parts = [scored("2024-05-06T22:00", baseline=False), scored("2024-05-07T22:00", bounded=True)]
-    scores = joined(parts, NEVER, NEVER)
+    scores = together(parts)
     assert scores is not None
     table = _errors_by(scores, "rmse", _scores_by_lead(scores))
     assert table[table["forecaster"] == "persistence"]["slots"].tolist() == [1, 1, 1, 1]
     assert _coverage_table(scores)["slots"].tolist() == [1] * 8
-
-
-def test_joined_keeps_the_period() -> None:
-    parts = [scored("2024-05-06T22:00"), scored("2024-05-07T22:00")]
-    kept = joined(parts, np.datetime64("2024-05-07T00:00"), np.datetime64("2024-05-07T22:30"))
-    assert kept is not None and kept["init_time"].values.tolist() == parts[1]["init_time"].values.tolist()
-    assert joined(parts, np.datetime64("2024-05-08T00:00"), NEVER) is None
-    assert joined([], NEVER, NEVER) is None
 
 
 def test_coverage_counts_known_slots_only() -> None:
@@ -126,7 +130,7 @@ def test_published_metrics_are_those_of_the_frames() -> None:
         score_dataset(CITY, np.datetime64("2024-05-06T22:00", "us") + n * CITY.slot, {"m": prediction[n]}, truth[n])
         for n in range(5)
     ]
-    scores = joined(parts, NEVER, NEVER)
+    scores = together(parts)
     assert scores is not None
     expected = metrics(prediction, truth, 60.0)
 

@@ -11,10 +11,9 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import numpy as np
 import pytest
+from dashboard.alerts.reads import _alert_file
 from safetensors.numpy import save_file
 
-from dashboard.alerts.reads import _alert_file
-from dashboard.data.quality import _quality_file
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
 from trafficcast.stores.city_stores import CityStores
@@ -104,7 +103,7 @@ def place(make_place: Callable[[int, int], Any]) -> Any:
     said |= {name: {TEXT: 3} for name in ("rows_dropped", "transitions_refused", "slots")}
     said |= {"gaps": [{"start": TEXT, "end": TEXT, "partial": 1, "missing": 1}]}
     said |= {"suspects": [{"vehicle": TEXT, "suspicion": TEXT, "points": 1, "first": TEXT, "last": TEXT}]}
-    _quality_file(place.config.paths.data, place.city).write_text(json.dumps(said))
+    (place.stores.folder / "quality.json").write_text(json.dumps(said))
     return place
 
 

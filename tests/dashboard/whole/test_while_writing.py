@@ -21,7 +21,7 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.scores import score_dataset
 
-PAGES = ("now", "look_back", "skill", "models", "data", "alerts")
+PAGES = ("forecasts.now", "forecasts.look_back", "skill.skill", "skill.models", "data.data", "alerts.alerts")
 SECONDS = 10.0  # one on an idle machine; a writer would be waited for 30
 # A writer that has every database and every lock below a folder to itself, until its standard input ends.
 HOLD = """
@@ -65,7 +65,7 @@ def page(file: str, name: str, section: str | None) -> None:
     if section is not None:
         st.session_state["data section"] = section
     config = load_config(Path(file))
-    import_module(f"dashboard.views.{name}").draw(config, View(config.city("testville"), cell=(1, 2)))
+    import_module(f"dashboard.{name}").draw(config, View(config.city("testville"), cell=(1, 2)))
 
 
 def draw(place: Any, name: str, section: str | None = None) -> tuple[AppTest, float]:
@@ -123,7 +123,7 @@ def test_no_page_waits_for_writers_or_touches_a_file(filled: Any) -> None:
             app, seconds = draw(filled, name)
             assert seconds < SECONDS, (name, seconds)
             assert len(app.main.children) > 0
-        app, seconds = draw(filled, "data", "Where records lie")
+        app, seconds = draw(filled, "data.data", "Where records lie")
         assert seconds < SECONDS and "locked" in app.error[0].value
     assert tree(root) == before
 
