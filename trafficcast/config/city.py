@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Self, overload
+from typing import Annotated, Self, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -35,6 +35,9 @@ def _calendar(name: str) -> HolidayBase:
     """Return the public holidays of 'US' or 'US-CA', by date; raise NotImplementedError for an unknown name."""
     country, _, part = name.partition("-")
     return country_holidays(country, subdiv=part or None)
+
+
+_Time = TypeVar("_Time", bound=np.datetime64 | None)
 
 
 class City(_Table):
@@ -274,13 +277,7 @@ class City(_Table):
                 raise InputError(f"{text} is beyond the calendar: years run from 1 to 9999") from None
         return stamp.tz_convert("UTC").tz_localize(None).to_datetime64().astype("datetime64[us]")
 
-    @overload
-    def as_time(self, time: str | np.datetime64) -> np.datetime64: ...
-
-    @overload
-    def as_time(self, time: str | np.datetime64 | None) -> np.datetime64 | None: ...
-
-    def as_time(self, time: str | np.datetime64 | None) -> np.datetime64 | None:
+    def as_time(self, time: str | _Time) -> np.datetime64 | _Time:
         """Return a time that was given as text or as a naive UTC time, as naive UTC; None stays None.
 
         Parameters
@@ -290,7 +287,7 @@ class City(_Table):
 
         Returns
         -------
-        np.datetime64 | None
+        np.datetime64 | _Time
             Naive UTC.
 
         Raises
