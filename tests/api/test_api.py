@@ -618,7 +618,7 @@ def test_a_taken_port_and_a_bad_origin_are_said(config: Config) -> None:
     with pytest.raises(InputError, match="no-such-host"):
         _listen("no-such-host.invalid", 0)
     for origin in ("map.example", "https://map.example/", "https://map.example/path"):
-        with pytest.raises(InputError, match="no origin"):
+        with pytest.raises(InputError, match="not an origin"):
             _server(config, None, (origin,))
 
 
