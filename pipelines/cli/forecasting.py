@@ -59,7 +59,9 @@ def replay(
     """Run the service's cycles over a past period: forecast slot by slot, and verify as soon as slots are observed."""
     from pipelines.service.replay import replay as run
 
-    result = run(chosen.stores, start, end, chosen.settings.service, _times_faster(speed), device)
+    result = run(
+        chosen.stores, start, end, chosen.settings.service, _times_faster(speed), device, chosen.settings.alerts
+    )
     chosen.print(result, f"Replay of {chosen.city.name}")
 
 

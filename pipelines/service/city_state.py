@@ -9,6 +9,7 @@ import numpy as np
 from pipelines.service.cycle import CityService
 from trafficcast.alerts.findings import CityState, scores_from
 from trafficcast.config.alert_rules import Rule
+from trafficcast.config.city import HORIZON
 from trafficcast.geography.areas import Area
 from trafficcast.stores.flows import last_observed
 from trafficcast.stores.published import latest_forecast
@@ -16,12 +17,20 @@ from trafficcast.stores.scores import recent_scores
 
 
 def _read_state(
-    service: CityService, rules: Iterable[Rule], areas: Mapping[str, Area], now: np.datetime64
+    service: CityService,
+    rules: Iterable[Rule],
+    areas: Mapping[str, Area],
+    started: np.datetime64,
+    now: np.datetime64,
 ) -> CityState:
-    """Read the state of a city at `now`, naive UTC, as far back as the rules need it."""
+    """Read the state of a city at `now`, as far back as the rules need it; nothing later is read, in a replay either.
+
+    `started` is when the service or the replay began; both are naive UTC.
+    """
     stores, city = service.stores, service.stores.city
-    latest = latest_forecast(stores)
-    scored = recent_scores(stores, scores_from(rules, city, now), now)
+    latest = latest_forecast(stores, now)
+    ended = now - HORIZON * city.slot  # forecasts from then on are scored later than now
+    scored = recent_scores(stores, scores_from(rules, city, now), ended + np.timedelta64(1, "us"))
     forecast = None if latest is None else latest[1].isel(init_time=0)
     typical = None
     if forecast is not None:
@@ -31,8 +40,9 @@ def _read_state(
     return CityState(
         city=city,
         now=now,
+        started=started,
         newest_init=None if latest is None else latest[1]["init_time"].values[0],
-        newest_observed=last_observed(stores.flows),
+        newest_observed=last_observed(stores.flows, now),
         forecast=forecast,
         typical=typical,
         scores=None if scored is None else scored[1],

@@ -13,10 +13,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipelines.service.status import _ALERTS, _BROKEN
 from trafficcast.config.service import Service
 from trafficcast.errors import InputError
 from trafficcast.files import json_text
 from trafficcast.progress import log
+from trafficcast.stores.ledger import FAILED
 
 _DURATIONS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
@@ -67,6 +69,7 @@ class _StatusGauges(Collector):
         error = gauge("rmse_vehicles", "Error over the last 24 hours, vehicles per slot.", ("forecaster",))
         inside = gauge("interval_coverage", "Share of truths inside intervals, last 24 hours.", ("level",))
         alerts = gauge("open_alerts", "Alerts that are open.")
+        alerting = gauge("alerting_failed", "1 while the alert rules cannot be examined.")
         for city, values in cities.items():
             if values["data"]["age_minutes"] is not None:
                 age.add_metric([city], values["data"]["age_minutes"])
@@ -81,19 +84,34 @@ class _StatusGauges(Collector):
                 for level, share in values["skill"]["inside"].items():
                     inside.add_metric([city, f"{level:g}"], share)
             alerts.add_metric([city], len(values["alerts"]))
-        yield from (age, lag, due, state, error, inside, alerts)
+            alerting.add_metric([city], _alerting_failed(values))
+        yield from (age, lag, due, state, error, inside, alerts, alerting)
 
 
 def _health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Return the HTTP status and the page: 503 if a forecast is overdue or a city's stores cannot be read."""
+    """Return the HTTP status and the page.
+
+    503 if a forecast is overdue, a city's alert rules cannot be examined, or its stores cannot be read.
+    """
     wrong = {}
     for name, values in status["cities"].items():
         if "error" in values:
             wrong[name] = values["error"]
-        elif values["overdue"]:
+            continue
+        reasons = []
+        if values["overdue"]:
             newest = values["forecast"]["init_time"] if values["forecast"] else "none yet"
-            wrong[name] = f"the forecast is overdue; the newest is of {newest}"
+            reasons.append(f"the forecast is overdue; the newest is of {newest}")
+        if _alerting_failed(values):
+            reasons.append(f"alerts cannot be trusted: {values['jobs'][_ALERTS]['detail']}")
+        if reasons:
+            wrong[name] = "; ".join(reasons)
     return (503 if wrong else 200), {"ok": not wrong, "wrong": wrong}
+
+
+def _alerting_failed(values: dict[str, Any]) -> bool:
+    """Whether the last examination of a city's alert rules failed, by the city's status."""
+    return values["jobs"][_ALERTS]["result"] in (FAILED, _BROKEN)
 
 
 class _Server(ThreadingHTTPServer):

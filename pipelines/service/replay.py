@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.service.city_state import _read_state
 from pipelines.service.cycle import CityService, _verify_recent, run_cycle
 from pipelines.service.repair import _remove_leftovers
+from trafficcast.alerts.notify import alert_files, check_alerts
+from trafficcast.config.alert_rules import Alerts
 from trafficcast.config.service import Service
 from trafficcast.forecasting.inference import pick_device
+from trafficcast.geography.areas import city_areas
 from trafficcast.progress import track
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
@@ -24,6 +30,7 @@ def replay(
     settings: Service | None = None,
     speed: float | None = None,
     device: str = "auto",
+    alerts: Alerts | None = None,
 ) -> dict[str, Any]:
     """Run a cycle of the service at every slot of a past period, each with the data known at its time.
 
@@ -44,12 +51,15 @@ def replay(
         How many times faster than real time the replay may run; None is as fast as possible.
     device
         Where the network runs: auto, cpu, cuda or mps.
+    alerts
+        The alert rules, which are examined after every cycle; their alerts go to the log, and to a book and a file of
+        the replay's own (see `alert_files`), which begin anew. None examines none.
 
     Returns
     -------
     dict[str, Any]
         The city, the model's version, the period, the number of forecasts, of each state and of verified forecasts,
-        and each forecaster's RMSE in vehicles per slot.
+        each forecaster's RMSE in vehicles per slot, and the number of alerts raised.
 
     Raises
     ------
@@ -68,6 +78,10 @@ def replay(
     slots = int(np.ceil((end - city.slot_start(start)) / city.slot))
     init_times = city.slot_start(start) + city.slot * np.arange(slots)
     wait = settings.wait(city.slot_minutes)
+    book_file, lines_file = alert_files(stores.data, city.name, live=False)
+    for file in (book_file, lines_file):
+        file.unlink(missing_ok=True)
+    areas = city_areas(city)
     began = time.monotonic()
     for number, init_time in enumerate(track(init_times, f"replaying {city.name}", len(init_times))):
         if speed is not None:
@@ -76,6 +90,9 @@ def replay(
         for now in (init_time, init_time + wait):
             if run_cycle(service, now, catch_up=False):
                 break
+        if alerts is not None:
+            state = _read_state(service, alerts.rules, areas, init_times[0] - city.slot, now)
+            check_alerts(alerts, stores.data, state, live=False)
     _verify_recent(service, flows["time"].values[-1] + city.slot)
     made = stores.forecasts(model.version).read(init_times[0], end)
     states = [] if made is None else [str(state) for state in made["state"].values]
@@ -89,7 +106,14 @@ def replay(
         **{state: states.count(state) for state in (COMPLETE, DEGRADED, BASELINE)},
         "verified": 0 if scores is None else len(scores["init_time"]),
         "rmse": _mean_rmse(scores),
+        "alerts": _raised(lines_file),
     }
+
+
+def _raised(lines_file: Path) -> int:
+    """Return how many alerts a file of notices says were raised."""
+    lines = lines_file.read_text(encoding="utf-8").splitlines() if lines_file.exists() else []
+    return sum(json.loads(line)["event"] == "raised" for line in lines)
 
 
 def _mean_rmse(scores: Any) -> dict[str, float]:

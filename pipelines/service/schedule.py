@@ -34,7 +34,17 @@ from pipelines.service.logs import _context
 from pipelines.service.prune import prune
 from pipelines.service.repair import _remove_leftovers, _repair
 from pipelines.service.retrain_process import _RetrainingProcess
-from pipelines.service.status import _DAY, _INGEST, _PRUNE, _RETRAIN, _retraining_trigger, _service_lock, status
+from pipelines.service.status import (
+    _ALERTS,
+    _BROKEN,
+    _DAY,
+    _INGEST,
+    _PRUNE,
+    _RETRAIN,
+    _retraining_trigger,
+    _service_lock,
+    status,
+)
 from trafficcast.alerts.findings import check_areas
 from trafficcast.alerts.notify import check_alerts, deliver
 from trafficcast.config.city import City
@@ -59,7 +69,7 @@ _ALERT_SECONDS = 60.0  # between two checks of the alert rules while no forecast
 _STATUS_SECONDS = 5.0  # the status over HTTP is at most this old
 _STOP_SECONDS = 8.0  # a job that takes longer to end is abandoned: its files are whole or not written at all
 _JUMP_SECONDS = 30.0  # a larger change between the machine's two clocks means that the clock was set
-_DONE, _ALERTS = "done", "alerts"
+_DONE = "done"
 _WORKERS = 2  # threads that read and count an inbox
 
 
@@ -100,7 +110,7 @@ class _Service:
         chosen = pick_device(device)
         self.services = [CityService(CityStores.of(config, city), config.service, chosen) for city in cities]
         self.stop = threading.Event()
-        self.began = time.monotonic()
+        self.began, self.started = time.monotonic(), _now()
         self.active = 0
         self.counting = threading.Lock()
         self._cached_status: tuple[float, dict[str, Any]] | None = None
@@ -193,7 +203,11 @@ class _Service:
         slot = city.slot_start(_now())
         try:
             with _context(city=city.name, job=job, slot=city.isoformat(slot)):
-                result, detail = self._result(stores, work)
+                try:
+                    result, detail = self._result(stores, work)
+                except Exception as bug:
+                    self._record(job, stores, slot, _BROKEN, f"{type(bug).__name__}: {bug}", 0.0)
+                    raise
                 if result is not None:
                     self._record(job, stores, slot, result, detail, time.perf_counter() - began)
                 if result == FAILED:
@@ -265,12 +279,13 @@ class _Service:
             write_latest(service.stores, forecast)
         self.written[name] = newest
 
-    def _alerts(self, service: CityService) -> None:
-        """Raise and clear the alerts of a city that has a model."""
+    def _alerts(self, service: CityService) -> str | None:
+        """Raise and clear the alerts of a city that has a model, and return their number in a sentence."""
         stores, alerts = service.stores, self.config.alerts
-        if stores.registry.champions():
-            state = _read_state(service, alerts.rules, self.areas[stores.city.name], _now())
-            check_alerts(alerts, stores.data, state, notify=True)
+        if not stores.registry.champions():
+            return None
+        state = _read_state(service, alerts.rules, self.areas[stores.city.name], self.started, _now())
+        return f"{len(check_alerts(alerts, stores.data, state, live=True))} open"
 
     def _is_inbox_ingested(self, service: CityService) -> bool:
         """Whether the files that lay in the inbox at the start were ingested, or were waited for long enough."""
@@ -316,9 +331,7 @@ class _Service:
 
     def _broken(self, event: JobExecutionEvent) -> None:
         """Log a run that ended by a bug of this program; the next run comes as planned."""
-        job, _, city = event.job_id.partition(" ")
         log.critical("the job %s ended by a bug: %s\n%s", event.job_id, event.exception, event.traceback)
-        self.metrics.ran(job, city, "broken", 0.0)
 
     def _wait(self) -> None:
         """Wait until the stop; if the machine's clock was set, make every periodic job due now."""

@@ -24,8 +24,10 @@ from trafficcast.stores.ledger import Run
 from trafficcast.stores.published import is_overdue, latest_forecast
 from trafficcast.stores.scores import recent_scores, skill
 
-_INGEST, _RETRAIN, _PRUNE = "ingest", "retrain", "prune"
-_JOBS = (_INGEST, JOB, VERIFY, _RETRAIN, _PRUNE)
+_INGEST, _ALERTS, _RETRAIN, _PRUNE = "ingest", "alerts", "retrain", "prune"
+# The result of a run that ended by a bug of this program.
+_BROKEN = "broken"
+_JOBS = (_INGEST, JOB, VERIFY, _ALERTS, _RETRAIN, _PRUNE)
 _DAY = np.timedelta64(24, "h")
 _SERVICE_LOCK = ".schedule.lock"
 
@@ -63,8 +65,8 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
     """
     stores = CityStores.of(config, city)
     registry = stores.registry
-    observed = last_observed(stores.flows)
-    latest = latest_forecast(stores)
+    observed = last_observed(stores.flows, now)
+    latest = latest_forecast(stores, now)
     init_time = None if latest is None else latest[1]["init_time"].values[0]
     scored = recent_scores(stores, now - _DAY, now)
     ready = registry.champion() is not None and (observed is not None or init_time is not None)

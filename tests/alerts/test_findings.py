@@ -36,7 +36,7 @@ def find(rule: Rule, **known: object) -> list[Finding]:
 
 
 def forecast(flow: np.ndarray, init_time: np.datetime64 = NOON) -> xr.Dataset:
-    return forecast_dataset(HERE, CARD, init_time, flow, init_time)
+    return forecast_dataset(HERE, CARD, init_time, flow, init_time).isel(init_time=0)
 
 
 def frames(*values: tuple[tuple[int, int, int, int], float]) -> np.ndarray:

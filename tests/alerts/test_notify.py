@@ -250,4 +250,6 @@ def test_a_replay_and_a_service_without_webhook_record_but_tell_nobody(tmp_path:
     check(settings, tmp_path, 21, notify=False)
     check(alerts(), tmp_path, 21, city=HERE.model_copy(update={"name": "large"}))
     assert deliver(settings, tmp_path) == 0 and webhook.messages == []
-    assert len(lines(tmp_path)) == len(lines(tmp_path, "large")) == 1
+    assert not (tmp_path / HERE.name / "alerts.jsonl").exists() and len(lines(tmp_path, "large")) == 1
+    replayed = (tmp_path / HERE.name / "replay-alerts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in replayed] == ["raised"]

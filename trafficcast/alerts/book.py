@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -122,7 +122,12 @@ class AlertBook:
     read_only: bool = False
 
     def update(
-        self, city: str, findings: Iterable[Finding], now: np.datetime64, deliver: bool = False
+        self,
+        city: str,
+        findings: Iterable[Finding],
+        now: np.datetime64,
+        deliver: bool = False,
+        undecided: Collection[str] = (),
     ) -> tuple[list[Alert], list[Alert]]:
         """Raise an alert for each finding that has none, and clear the open alerts that are no longer found.
 
@@ -138,6 +143,8 @@ class AlertBook:
             The time, naive UTC.
         deliver
             Whether the notices shall also be delivered to the webhook.
+        undecided
+            Names of rules that could not be examined: their open alerts stay open.
 
         Returns
         -------
@@ -151,7 +158,11 @@ class AlertBook:
             was_open = [_alert(row) for row in database.execute(_OPEN, {"city": city, "now": _text(now)})]
             known = {_key(alert.finding) for alert in was_open}
             raised = [Alert(city, finding, now, None) for key, finding in found.items() if key not in known]
-            cleared = [replace(alert, cleared=now) for alert in was_open if _key(alert.finding) not in found]
+            cleared = [
+                replace(alert, cleared=now)
+                for alert in was_open
+                if _key(alert.finding) not in found and alert.finding.rule not in undecided
+            ]
             for alert in raised + cleared:
                 row = _row(alert)
                 # An alert that is raised again in the second in which it was cleared was never cleared.

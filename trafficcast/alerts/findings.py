@@ -32,12 +32,15 @@ class CityState:
         The city.
     now
         The present time, naive UTC.
+    started
+        When the service began to watch the city, naive UTC: before its first forecast and slot are due they are not
+        missing. None is long ago.
     newest_init
         Init time of the newest published forecast, naive UTC.
     newest_observed
         Start of the newest observed slot, naive UTC.
     forecast
-        The newest published forecast, of one init time (see `forecast_dataset`), vehicles per slot.
+        The newest published forecast (see `forecast_dataset`) without the dimension init_time, vehicles per slot.
     typical
         Climatology of the forecast's slots (HORIZON, flow kind, row, col), vehicles per slot.
     scores
@@ -50,6 +53,7 @@ class CityState:
 
     city: City
     now: np.datetime64
+    started: np.datetime64 | None = None
     newest_init: np.datetime64 | None = None
     newest_observed: np.datetime64 | None = None
     forecast: xr.Dataset | None = None
@@ -178,7 +182,8 @@ def _overdue(rule: ForecastOverdueRule, state: CityState) -> list[Finding]:
     """Return a finding if the next forecast is missing for too long, or no forecast was ever published."""
     city, newest = state.city, state.newest_init
     if newest is None:
-        return [_finding(rule, "no forecast was ever published", None, rule.minutes)]
+        waits = state.started is not None and state.now <= _since_start(state, 1) + _minutes(rule.minutes)
+        return [] if waits else [_finding(rule, "no forecast was ever published", None, rule.minutes)]
     due = newest + city.slot
     late = float((state.now - due) / _MINUTE)
     message = f"no forecast from {_local(city, due)} on: it is {late:.0f} minutes overdue (limit {rule.minutes:g})"
@@ -189,7 +194,8 @@ def _silent(rule: FeedSilentRule, state: CityState) -> list[Finding]:
     """Return a finding if the data of the next slot are missing for too long, or no slot was ever observed."""
     city, newest = state.city, state.newest_observed
     if newest is None:
-        return [_finding(rule, "no slot was ever observed", None, rule.minutes)]
+        waits = state.started is not None and state.now <= _since_start(state, 2) + _minutes(rule.minutes)
+        return [] if waits else [_finding(rule, "no slot was ever observed", None, rule.minutes)]
     since = newest + city.slot
     late = float((state.now - since - city.slot) / _MINUTE)
     message = (
@@ -250,13 +256,13 @@ def _flow(rule: FlowRule, state: CityState) -> list[Finding]:
     check_areas([rule], city, state.areas)
     if forecast is None:
         return []
-    starts = forecast["valid_time"].values[0]
-    flow = _at_positions(forecast["flow"].values[0].astype(np.float64), rule, state)
+    ends = forecast["valid_time"].values + city.slot  # (lead)
+    flow = _at_positions(forecast["flow"].values.astype(np.float64), rule, state)
     typical = None if state.typical is None else _at_positions(state.typical, rule, state)
     limit = np.full(flow.shape, np.inf if rule.above is None else rule.above)
     if rule.times_typical is not None and typical is not None:
         limit = np.minimum(limit, np.maximum(rule.times_typical * typical, rule.at_least))
-    examined = (starts + city.slot > state.now)[:, None] & np.isin(FLOW_KINDS, rule.flow_kind or FLOW_KINDS)
+    examined = (ends > np.full(len(ends), state.now))[:, None] & np.isin(FLOW_KINDS, rule.flow_kind or FLOW_KINDS)
     excess = np.where((flow > limit) & examined[..., None], flow / limit, 0)  # (lead, flow kind, position)
     found = []
     for position in np.flatnonzero(excess.any(axis=(0, 1))):
@@ -266,7 +272,7 @@ def _flow(rule: FlowRule, state: CityState) -> list[Finding]:
         name, lon, lat = _describe(int(position), rule, state)
         message = (
             f"{FLOW_KINDS[kind]} of {name} is forecast to be {value:.1f} vehicles in the slot from "
-            f"{_local(city, starts[lead])} on (limit {most:.1f}{usual})"
+            f"{_local(city, ends[lead] - city.slot)} on (limit {most:.1f}{usual})"
         )
         found.append(_finding(rule, message, value, most, name, lon, lat))
     return found
@@ -305,6 +311,17 @@ def _finding(
 ) -> Finding:
     """Make a finding of a rule."""
     return Finding(rule.name, rule.kind, rule.severity, message, value, limit, place, lon, lat)
+
+
+def _since_start(state: CityState, slots: int) -> np.datetime64:
+    """Return the end of the first `slots` slots, the one in which the service began among them, naive UTC."""
+    city = state.city
+    return city.slot_start(state.started) + slots * city.slot  # type: ignore[arg-type]  # callers checked it
+
+
+def _minutes(minutes: float) -> np.timedelta64:
+    """Convert minutes to a time span."""
+    return np.timedelta64(round(minutes * 60), "s")
 
 
 def _hours(rule: CoverageRule) -> np.timedelta64:

@@ -15,8 +15,9 @@ from urllib3.util import Retry, Timeout
 
 from trafficcast import __version__
 from trafficcast.alerts.book import Alert, AlertBook, _Notice
-from trafficcast.alerts.findings import CityState, _findings
+from trafficcast.alerts.findings import CityState, Finding, _findings
 from trafficcast.config.alert_rules import Alerts
+from trafficcast.errors import JobError
 from trafficcast.stores.city_stores import alerts_file
 
 _log = logging.getLogger("trafficcast")
@@ -34,10 +35,11 @@ _RETRY = Retry(
 _MOST = 500
 
 
-def check_alerts(alerts: Alerts, data: Path, state: CityState, notify: bool) -> list[Alert]:
+def check_alerts(alerts: Alerts, data: Path, state: CityState, live: bool) -> list[Alert]:
     """Raise an alert for each new finding, and clear the alerts whose rules find nothing any more.
 
-    Each alert that is raised or cleared is written once to the log and to the city's file.
+    Each alert that is raised or cleared is written once to the log and to the city's file. A rule that fails stops no
+    other rule: the alerts of the others are raised and cleared first, and its own stay as they are.
 
     Parameters
     ----------
@@ -47,8 +49,9 @@ def check_alerts(alerts: Alerts, data: Path, state: CityState, notify: bool) -> 
         The folder of the stores of all cities, `[paths] data`.
     state
         The state of the city.
-    notify
-        Whether the webhook gets the alerts too, if there is one: `deliver` sends them.
+    live
+        Whether the state is the present one: then the webhook gets the alerts too, if there is one (`deliver` sends
+        them). A replay has a book and a file of its own, data/<city>/replay-alerts.sqlite and replay-alerts.jsonl.
 
     Returns
     -------
@@ -58,18 +61,50 @@ def check_alerts(alerts: Alerts, data: Path, state: CityState, notify: bool) -> 
     Raises
     ------
     InputError
-        A rule names an area that the city does not have, or the book of alerts is damaged.
+        The book of alerts is damaged.
     JobError
-        The book of alerts cannot be used now.
+        A rule could not be examined, or the book of alerts cannot be used now.
     """
-    city, book = state.city.name, AlertBook(alerts_file(data))
-    for_webhook = notify and alerts.webhook is not None
-    book.update(city, _findings(alerts.rules, state), state.now, deliver=for_webhook)
+    city, (book_file, lines_file) = state.city.name, alert_files(data, state.city.name, live)
+    book, found, failed = AlertBook(book_file), list[Finding](), dict[str, Exception]()
+    for rule in alerts.rules:
+        try:
+            found += _findings([rule], state)
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with one rule must not silence the others
+            failed[rule.name] = error
+    for_webhook = live and alerts.webhook is not None
+    book.update(city, found, state.now, deliver=for_webhook, undecided=failed)
     with book.unwritten(city) as notices:
-        _append(data / city / "alerts.jsonl", notices)
+        _append(lines_file, notices)
         for notice in notices:
             _log_alert(notice)
+    if failed:
+        reasons = "; ".join(f"'{name}': {type(error).__name__}: {error}" for name, error in failed.items())
+        raise JobError(f"{len(failed)} of {len(alerts.rules)} alert rules could not be examined: {reasons}")
     return book.open(city, state.now)
+
+
+def alert_files(data: Path, city: str, live: bool) -> tuple[Path, Path]:
+    """Return the files that alerts are written to.
+
+    Parameters
+    ----------
+    data
+        The folder of the stores of all cities, `[paths] data`.
+    city
+        The city's name.
+    live
+        Whether the files are those of the service, or of a replay.
+
+    Returns
+    -------
+    tuple[Path, Path]
+        The book of alerts, and the file of notices, one JSON object a line.
+    """
+    folder = data / city
+    if live:
+        return alerts_file(data), folder / "alerts.jsonl"
+    return folder / "replay-alerts.sqlite", folder / "replay-alerts.jsonl"
 
 
 def deliver(alerts: Alerts, data: Path) -> int:

@@ -15,6 +15,7 @@ from trafficcast.api import schema
 from trafficcast.config.city import FLOW_KINDS, HORIZON, City
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import last_stored
+from trafficcast.stores.flows import last_observed
 from trafficcast.stores.forecasts import COMPLETE, has_intervals
 from trafficcast.stores.geojson import FLOW_DECIMALS, forecast_features
 from trafficcast.stores.published import latest_forecast, published
@@ -65,12 +66,12 @@ def city_details(stores: CityStores, now: np.datetime64) -> schema.City:
     city = stores.city
     stored = [last_stored(stores.forecasts(version)) for version in stores.registry.champions()]
     newest = max((time for time in stored if time is not None), default=None)
-    until = _observed_until(stores, now)
+    newest_slot = last_observed(stores.flows, now)
     return schema.City(
         **city_entry(city).model_dump(),
         lat=city.lat.round(6).tolist(),
         lon=city.lon.round(6).tolist(),
-        observed_until=None if until is None else city.isoformat(until),
+        observed_until=None if newest_slot is None else city.isoformat(newest_slot + city.slot),
         latest_forecast=None if newest is None else city.isoformat(newest),
         champion=stores.registry.champion(),
     )
@@ -466,19 +467,6 @@ def _closed_flows(
         flows = store.read(first, last)
         if flows is not None:
             yield flows.isel(time=flows["time"].values + stores.city.slot <= now)
-
-
-def _observed_until(stores: CityStores, now: np.datetime64) -> np.datetime64 | None:
-    """Return the end of the newest observed slot that has ended; None if no slot was observed."""
-    store = stores.flows
-    for day in reversed(store.days()):
-        flows = store.read_day(day)
-        if flows is not None:
-            ends = flows["time"].values[flows["observed"].values] + stores.city.slot
-            if (ends <= now).any():
-                newest: np.datetime64 = ends[ends <= now].max()
-                return newest
-    return None
 
 
 def _provenance(city: City, version: str, forecast: xr.Dataset) -> dict[str, Any]:

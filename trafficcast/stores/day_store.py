@@ -297,23 +297,29 @@ def _read_by_xarray(file: Path, only: Collection[str] | None) -> xr.Dataset:
         raise DamagedFile(file, error) from None
 
 
-def last_stored(store: DayStore) -> np.datetime64 | None:
+def last_stored(store: DayStore, until: np.datetime64 | None = None) -> np.datetime64 | None:
     """Find the newest time of a store.
 
     Parameters
     ----------
     store
         The store.
+    until
+        Later times are left out, naive UTC; None leaves out none.
 
     Returns
     -------
     np.datetime64 | None
-        The newest time, naive UTC; None where the store is empty.
+        The newest time, naive UTC; None where the store has none.
     """
     newest: np.datetime64 | None = None
-    for day in store.days()[-2:]:  # clocks set back over midnight may interleave two days
+    days = 0
+    for day in reversed(store.days()):
         dataset = store.read_day(day, [])
-        if dataset is not None:
-            times = dataset[store.dimension].values
-            newest = times.max() if newest is None else max(newest, times.max())
+        times = np.empty(0, "datetime64[us]") if dataset is None else dataset[store.dimension].values
+        times = times if until is None else times[times <= until]
+        if len(times):
+            newest, days = times.max() if newest is None else max(newest, times.max()), days + 1
+        if days == 2:  # clocks set back over midnight may interleave two days
+            break
     return newest

@@ -131,22 +131,30 @@ def read_flows(
     return flows
 
 
-def last_observed(flows: DayStore) -> np.datetime64 | None:
-    """Find the newest observed slot of a flow store.
+def last_observed(flows: DayStore, now: np.datetime64 | None = None) -> np.datetime64 | None:
+    """Find the newest observed slot of a flow store that has ended.
+
+    A slot that is still running, or that lies ahead by a vehicle's wrong clock, is not observed yet.
 
     Parameters
     ----------
     flows
         The flow store.
+    now
+        The present time, naive UTC; None is that of this machine's clock.
 
     Returns
     -------
     np.datetime64 | None
         The slot's start, naive UTC; None where no slot was observed.
     """
+    now = np.datetime64("now", "us") if now is None else now
     for day in reversed(flows.days()):
         dataset = flows.read_day(day, ["observed"])
-        if dataset is not None and dataset["observed"].values.any():
-            newest: np.datetime64 = dataset["time"].values[dataset["observed"].values].max()
-            return newest
+        if dataset is not None:
+            time = dataset["time"].values
+            observed = time[dataset["observed"].values & (time + flows.city.slot <= now)]
+            if len(observed):
+                newest: np.datetime64 = observed.max()
+                return newest
     return None

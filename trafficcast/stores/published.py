@@ -52,13 +52,15 @@ def published(
     return found
 
 
-def latest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
+def latest_forecast(stores: CityStores, now: np.datetime64 | None = None) -> tuple[str, xr.Dataset] | None:
     """Read the published forecast with the newest init time.
 
     Parameters
     ----------
     stores
         The city and its stores.
+    now
+        Forecasts with a later init time are left out, naive UTC; None leaves out none.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def latest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     """
     newest: tuple[np.datetime64, str] | None = None
     for version in reversed(stores.registry.champions()):
-        last = last_stored(stores.forecasts(version))
+        last = last_stored(stores.forecasts(version), now)
         if last is not None and (newest is None or last >= newest[0]):
             newest = last, version
     if newest is None:

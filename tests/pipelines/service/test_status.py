@@ -96,7 +96,7 @@ def test_a_city_without_anything_is_ready_for_nothing_and_overdue_with_nothing(s
         "skill": None,
         "alerts": [],
     }
-    assert [*jobs] == ["ingest", "forecast", "verify", "retrain", "prune"]
+    assert [*jobs] == ["ingest", "forecast", "verify", "alerts", "retrain", "prune"]
     for job in jobs.values():
         assert {job[key] for key in ("last", "result", "detail", "seconds", "attempts")} == {None}
 
@@ -242,13 +242,14 @@ def test_the_command_prints_it_for_people_and_for_programs(settings: Config, tra
 
 
 def test_health_is_503_while_a_forecast_is_overdue() -> None:
-    well = {"overdue": False, "forecast": {"init_time": "10:00"}}
-    assert _health({"cities": {"a": well, "b": {"overdue": None, "forecast": None}}}) == (
+    jobs = {"jobs": {"alerts": {"result": "done", "detail": "0 open"}}}
+    well = {"overdue": False, "forecast": {"init_time": "10:00"}, **jobs}
+    assert _health({"cities": {"a": well, "b": {"overdue": None, "forecast": None, **jobs}}}) == (
         200,
         {"ok": True, "wrong": {}},
     )
     code, page = _health(
-        {"cities": {"a": well, "b": well | {"overdue": True}, "c": {"overdue": True, "forecast": None}}}
+        {"cities": {"a": well, "b": well | {"overdue": True}, "c": {"overdue": True, "forecast": None, **jobs}}}
     )
     assert (code, page["ok"]) == (503, False)
     assert page["wrong"] == {
@@ -259,7 +260,10 @@ def test_health_is_503_while_a_forecast_is_overdue() -> None:
 
 def test_metrics_of_a_city_without_anything(settings: Config) -> None:
     metrics = _Metrics(lambda: status(settings, [settings.city()], NOW))
-    assert samples(generate_latest(metrics.registry)) == {("trafficcast_open_alerts", "small"): 0}
+    assert samples(generate_latest(metrics.registry)) == {
+        ("trafficcast_open_alerts", "small"): 0,
+        ("trafficcast_alerting_failed", "small"): 0,
+    }
 
 
 def test_metrics_tell_how_it_stands_and_what_happened(settings: Config) -> None:
