@@ -64,7 +64,8 @@ class _DayRun:
             # Every attribute that is read takes about as long as a small variable: only those that matter are compared.
             if len(opened) != self._number_of_names:
                 return False
-            if not all(np.all(opened.attrs[name] == value) for name, value in self._attributes.items()):
+            attributes_there = opened.attrs
+            if not all(attributes_there[name] == value for name, value in self._attributes.items()):
                 return False
             for name, (dimensions, attributes) in self._layout.items():
                 varies = self._dimension in dimensions
@@ -100,8 +101,8 @@ class _DayRun:
 
 
 def _values(variable: h5py.Dataset) -> np.ndarray:
-    values: np.ndarray = variable.asstr()[()] if h5py.check_string_dtype(variable.dtype) else variable[()]
-    return values
+    values: np.ndarray = variable[()]
+    return values if values.dtype.kind != "O" else variable.asstr()[()]
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
