@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cities import small_city
 from trafficcast.alerts import notify as alerting
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import CityState
@@ -21,7 +22,7 @@ from trafficcast.alerts.notify import check_alerts, deliver
 from trafficcast.config.alert_rules import Alerts, FeedSilentRule, ForecastOverdueRule
 from trafficcast.config.city import City
 
-HERE = City(west=9.1, east=9.3, south=45.4, north=45.5, rows=3, cols=2, timezone="Europe/Rome", name="small")
+HERE = small_city(rows=3, cols=2)
 NOON = np.datetime64("2024-04-10T10:00", "us")  # 12:00 CEST
 MINUTE = np.timedelta64(1, "m")
 SECRET = "s3cret"

@@ -20,6 +20,7 @@ import pytest
 import xarray as xr
 from starlette.testclient import TestClient
 
+from tests.cities import stores_in
 from trafficcast.api import schema
 from trafficcast.api.app import _create_app
 from trafficcast.api.server import _TOKEN, _listen, _read_token, _server
@@ -87,11 +88,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     file.write_text(CONFIG, encoding="utf-8")
     settings = load_config(file)
     city, data = settings.city("testville"), settings.paths.data
+    stores = stores_in(data, city)
     time = START + SLOT * np.arange(22)
     coverage = np.where(time == DOWN, 0.1, 1.0)
     vehicles = np.where(time == START, -1, 9)
     flow = np.stack([observed_flow(slot) for slot in range(22)])
-    CityStores(city, data, data.parent / "models").flows.write(flows_dataset(city, time, flow, vehicles, coverage))
+    stores.flows.write(flows_dataset(city, time, flow, vehicles, coverage))
 
     registry = Registry(settings.paths.models / city.name, city)
     for version, rmse in ((OLD, 4.5), (NEW, float("nan"))):
@@ -108,7 +110,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     }
     for version, slots in ((OLD, range(2, 10)), (NEW, range(8, 21))):
         store, described = (
-            CityStores(city, data, data.parent / "models").forecasts(version),
+            stores.forecasts(version),
             {"version": version, "architecture": {"name": "vmrnn"}},
         )
         made = []
@@ -132,9 +134,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             forecast = store.read(START + slot * SLOT, START + (slot + 1) * SLOT)
             assert forecast is not None
             bounds = forecast.isel(init_time=0) if version == NEW else None
-            CityStores(city, data, data.parent / "models").scores(version).write(
-                score_dataset(city, START + slot * SLOT, compared, truth, bounds)
-            )
+            stores.scores(version).write(score_dataset(city, START + slot * SLOT, compared, truth, bounds))
     return settings
 
 
@@ -571,7 +571,7 @@ def test_twenty_at_once_get_what_one_gets(
     address: str, config: Config, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     city, data = config.city("testville"), config.paths.data
-    store = CityStores(city, data, data.parent / "models").forecasts(NEW)
+    store = stores_in(data, city).forecasts(NEW)
     stored = store.read()
     assert stored is not None
     paths = [

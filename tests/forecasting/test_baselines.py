@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.cities import small_city
 from trafficcast.config.city import City, target_times
 from trafficcast.errors import InputError
 from trafficcast.forecasting.baselines import (
@@ -28,7 +29,7 @@ FRAME = (2, 1, 2)
 
 def city(timezone: str = "UTC") -> City:
     """Four slots a day, so that a table is small enough to write down."""
-    return City(west=0, east=1, south=0, north=1, rows=1, cols=2, slot_minutes=360, timezone=timezone, name="small")
+    return small_city(rows=1, cols=2, slot_minutes=360, timezone=timezone)
 
 
 def flows(values: list[float | None], start: np.datetime64 = MONDAY) -> xr.Dataset:
@@ -194,7 +195,7 @@ def test_all_baselines_by_the_names_that_scores_use() -> None:
 
 # A city of 4 x 5 cells whose days follow a pattern, over three weeks of hours; its anomalies persist.
 def pattern_city() -> City:
-    return City(west=0, east=1, south=0, north=1, rows=4, cols=5, slot_minutes=60, timezone="UTC", name="pattern")
+    return small_city(rows=4, cols=5, slot_minutes=60, timezone="UTC")
 
 
 def lasting(persistence: float, days: int = 21, noise: float = 6.0) -> xr.Dataset:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.cities import small_city
 from trafficcast.config.city import City
 from trafficcast.forecasting.climatology import _SCALES, WeekdayClimatology, calendar_features
 from trafficcast.stores.flows import flows_dataset
@@ -16,18 +17,7 @@ SIX_HOURS = np.timedelta64(6, "h")
 
 def city(timezone: str = "UTC", holidays: str | None = None) -> City:
     """Four slots a day: far wider than the smoothing."""
-    return City(
-        west=0,
-        east=1,
-        south=0,
-        north=1,
-        rows=1,
-        cols=1,
-        slot_minutes=360,
-        timezone=timezone,
-        holidays=holidays,
-        name="c",
-    )
+    return small_city(rows=1, cols=1, slot_minutes=360, timezone=timezone, holidays=holidays)
 
 
 def flows(values: list[int], observed: list[bool] | None = None) -> xr.Dataset:

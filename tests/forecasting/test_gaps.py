@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from trafficcast.config.city import City
+from tests.cities import small_city
 from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.gaps import filled_history
 from trafficcast.stores.flows import flows_dataset
 
-CITY = City(west=0, east=1, south=0, north=1, rows=1, cols=2, timezone="UTC", name="small")
+CITY = small_city(rows=1, cols=2, timezone="UTC")
 INIT = np.datetime64("2024-04-08T10:00", "us")  # a Monday: the history is slots 16 to 19 of a weekday
 TIMES = INIT - CITY.slot * np.arange(4, 0, -1)
 

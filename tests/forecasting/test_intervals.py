@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from pipelines.service.replay import replay
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.errors import InputError
 from trafficcast.forecasting.baselines import _Persistence
 from trafficcast.forecasting.climatology import Climatology
@@ -21,7 +21,6 @@ from trafficcast.forecasting.intervals import _BANDS, _FEWEST, Intervals, _save_
 from trafficcast.forecasting.model import Model, build, load_model, publish_model
 from trafficcast.forecasting.publish import _publish_forecast
 from trafficcast.forecasting.verify import verify_due
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import flows_dataset
 from trafficcast.stores.forecasts import forecast_dataset, has_intervals
@@ -29,7 +28,7 @@ from trafficcast.stores.registry import Registry
 from trafficcast.training.card import _card_text
 from trafficcast.training.settings import TrainingSettings
 
-CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=12, timezone="UTC", name="small")
+CITY = small_city(rows=8, cols=12, timezone="UTC")
 INIT = np.datetime64("2024-04-08T10:00", "us")
 CARD: dict[str, Any] = {
     "version": "vmrnn-b-1",
@@ -271,7 +270,7 @@ def test_a_forecast_without_them_is_as_before() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> DayStore:
-    return CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("v1")
+    return stores_in(tmp_path, CITY).forecasts("v1")
 
 
 def test_the_store_gives_them_back(store: DayStore, fitted: Intervals) -> None:
@@ -311,17 +310,14 @@ def flows() -> xr.Dataset:
 
 
 def test_verifying_scores_them_where_they_are(tmp_path: Path, fitted: Intervals) -> None:
+    stores = stores_in(tmp_path, CITY)
     seen, later = flows(), INIT + CITY.slot
-    bounded = _publish_forecast(
-        CityStores(CITY, tmp_path, tmp_path.parent / "models"), model(fitted), _Persistence(), seen, INIT
-    )
-    _publish_forecast(CityStores(CITY, tmp_path, tmp_path.parent / "models"), model(None), _Persistence(), seen, later)
-    forecasts = CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("vmrnn-b-1").read()
+    bounded = _publish_forecast(stores, model(fitted), _Persistence(), seen, INIT)
+    _publish_forecast(stores, model(None), _Persistence(), seen, later)
+    forecasts = stores.forecasts("vmrnn-b-1").read()
     assert forecasts is not None
-    assert (
-        verify_due(CityStores(CITY, tmp_path, tmp_path.parent / "models"), model(fitted), forecasts, seen).scored == 2
-    )
-    scores = CityStores(CITY, tmp_path, tmp_path.parent / "models").scores("vmrnn-b-1").read()
+    assert verify_due(stores, model(fitted), forecasts, seen).scored == 2
+    scores = stores.scores("vmrnn-b-1").read()
     assert scores is not None
     truth = seen["flow"].sel(time=INIT + CITY.slot * np.arange(4)).values
     lower, upper = bounded["lower"].values[0], bounded["upper"].values[0]
@@ -337,12 +333,11 @@ def test_verifying_scores_them_where_they_are(tmp_path: Path, fitted: Intervals)
 
 
 def test_a_forecast_made_again_is_left_and_one_that_lacks_bounds_gets_them(tmp_path: Path, fitted: Intervals) -> None:
-    seen, store = flows(), CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("vmrnn-b-1")
+    stores = stores_in(tmp_path, CITY)
+    seen, store = flows(), stores.forecasts("vmrnn-b-1")
 
     def publish(intervals: Intervals | None) -> int:
-        _publish_forecast(
-            CityStores(CITY, tmp_path, tmp_path.parent / "models"), model(intervals), _Persistence(), seen, INIT
-        )
+        _publish_forecast(stores, model(intervals), _Persistence(), seen, INIT)
         return (store.root / "2024-04-08.nc").stat().st_mtime_ns
 
     first = publish(None)
@@ -356,12 +351,13 @@ def test_a_forecast_made_again_is_left_and_one_that_lacks_bounds_gets_them(tmp_p
 
 def test_a_replay_forecasts_and_scores_with_the_model_folders_intervals(tmp_path: Path, fitted: Intervals) -> None:
     seen, data, models = flows(), tmp_path / "data", tmp_path / "models"
-    CityStores(CITY, data, data.parent / "models").flows.write(seen)
+    stores = stores_in(data, CITY)
+    stores.flows.write(seen)
     publish_model(Registry(models / "small", CITY), model(fitted), lambda folder: None)
-    replayed = replay(CityStores(CITY, data, models), INIT, INIT + 6 * CITY.slot, device="cpu")
+    replayed = replay(stores, INIT, INIT + 6 * CITY.slot, device="cpu")
     assert (replayed["forecasts"], replayed["verified"]) == (6, 3)
-    forecasts = CityStores(CITY, data, data.parent / "models").forecasts("vmrnn-b-1").read()
-    scores = CityStores(CITY, data, data.parent / "models").scores("vmrnn-b-1").read()
+    forecasts = stores.forecasts("vmrnn-b-1").read()
+    scores = stores.scores("vmrnn-b-1").read()
     assert forecasts is not None and scores is not None
     assert has_intervals(forecasts)
     assert (forecasts["lower"] <= forecasts["flow"]).all() and (forecasts["flow"] <= forecasts["upper"]).all()

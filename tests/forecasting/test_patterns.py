@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trafficcast.config.city import City
+from tests.cities import small_city
 from trafficcast.forecasting.baselines import AnomalyPersistence
 from trafficcast.forecasting.climatology import Climatology, calendar_features
 from trafficcast.forecasting.model import Model
@@ -138,7 +138,7 @@ def test_the_network_starts_from_them() -> None:
 
 
 def test_the_start_is_a_baseline_of_every_model_that_has_one() -> None:
-    city = City(name="c", west=0, east=1, south=0, north=1, rows=ROWS, cols=COLS, timezone="UTC")
+    city = small_city(rows=ROWS, cols=COLS, timezone="UTC")
     rng = np.random.default_rng(0)
     time = np.datetime64("2024-04-08", "us") + city.slot * np.arange(2 * PER_DAY)
     counts = rng.poisson(9, (len(time), 2, ROWS, COLS))

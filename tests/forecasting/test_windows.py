@@ -8,6 +8,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cities import small_city
 from trafficcast.config.city import HISTORY, HORIZON, City
 from trafficcast.errors import InputError
 from trafficcast.forecasting.windows import Split, _default_split, _gather, _history_before, window_starts
@@ -19,7 +20,7 @@ LENGTH = HISTORY + HORIZON
 
 
 def city(timezone: str = "UTC") -> City:
-    return City(west=0, east=1, south=0, north=1, rows=1, cols=2, timezone=timezone, name="small")
+    return small_city(rows=1, cols=2, timezone=timezone)
 
 
 def flows(

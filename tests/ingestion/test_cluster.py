@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.errors import InputError
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.simulator.simulator import simulate
-from trafficcast.stores.city_stores import CityStores
 
 distributed = pytest.importorskip("distributed", reason="the cluster extra is not installed")
-CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=10, cols=6, timezone="Europe/Rome", name="small")
+CITY = small_city()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def state(data: Path) -> tuple[Any, Any, list[Any]]:
         names = [loaded.vehicles.names[code] for code in points.vehicle]
         records.append(sorted(zip(names, points.time.tolist(), points.lon.tolist(), points.lat.tolist(), strict=True)))
     report = json.loads((data / CITY.name / "quality.json").read_text())
-    return CityStores(CITY, data, data.parent / "models").flows.read(), report, records
+    return stores_in(data, CITY).flows.read(), report, records
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -64,23 +63,24 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def test_a_cluster_counts_what_one_process_does(records: Path, scheduler: Any, tmp_path: Path) -> None:
-    ingest(str(records), CityStores(CITY, tmp_path / "alone", (tmp_path / "alone").parent / "models"))
+    ingest(str(records), stores_in(tmp_path / "alone", CITY))
     ingest(
         str(records),
-        CityStores(CITY, tmp_path / "cluster", (tmp_path / "cluster").parent / "models"),
+        stores_in(tmp_path / "cluster", CITY),
         dask=scheduler.scheduler_address,
     )
     assert_same(tmp_path / "cluster", tmp_path / "alone")
 
 
 def test_a_cluster_adds_to_what_is_stored(records: Path, scheduler: Any, tmp_path: Path) -> None:
-    ingest(str(records), CityStores(CITY, tmp_path / "alone", (tmp_path / "alone").parent / "models"))
+    stores = stores_in(tmp_path / "cluster", CITY)
+    ingest(str(records), stores_in(tmp_path / "alone", CITY))
     days = sorted(records.iterdir())
     for day in (days[1], days[5]):
-        ingest(str(day), CityStores(CITY, tmp_path / "cluster", (tmp_path / "cluster").parent / "models"))
+        ingest(str(day), stores)
     ingest(
         str(records),
-        CityStores(CITY, tmp_path / "cluster", (tmp_path / "cluster").parent / "models"),
+        stores,
         dask=scheduler.scheduler_address,
     )
     (flows, _, kept), (other_flows, _, other_kept) = state(tmp_path / "cluster"), state(tmp_path / "alone")
@@ -89,7 +89,7 @@ def test_a_cluster_adds_to_what_is_stored(records: Path, scheduler: Any, tmp_pat
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: Path) -> None:
-    ingest(str(records), CityStores(CITY, tmp_path / "alone", (tmp_path / "alone").parent / "models"))
+    ingest(str(records), stores_in(tmp_path / "alone", CITY))
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
@@ -105,7 +105,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: 
         threading.Thread(target=kill_when_hours_are_written, daemon=True).start()
         ingest(
             str(records),
-            CityStores(CITY, tmp_path / "cluster", (tmp_path / "cluster").parent / "models"),
+            stores_in(tmp_path / "cluster", CITY),
             dask=cluster.scheduler_address,
         )
     assert killed.is_set()
@@ -113,20 +113,22 @@ def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: 
 
 
 def test_an_address_without_a_scheduler_is_refused(records: Path, tmp_path: Path) -> None:
+    stores = stores_in(tmp_path / "data", CITY)
     with pytest.raises(InputError, match="no Dask scheduler at tcp://127.0.0.1:1"):
-        ingest(str(records), CityStores(CITY, tmp_path / "data", tmp_path / "models"), dask="tcp://127.0.0.1:1")
-    assert not CityStores(CITY, tmp_path / "data", tmp_path / "models").flows.days()
+        ingest(str(records), stores, dask="tcp://127.0.0.1:1")
+    assert not stores.flows.days()
 
 
 def test_a_bad_source_ends_the_ingest_with_the_stores_as_they_were(
     records: Path, scheduler: Any, tmp_path: Path
 ) -> None:
+    stores = stores_in(tmp_path / "data", CITY)
     folder = tmp_path / "records"
     folder.mkdir()
     whole = sorted(records.iterdir())[0].read_bytes()
     (folder / "a.parquet").write_bytes(whole)
     (folder / "b.parquet").write_bytes(whole[:-100])
     with pytest.raises(InputError, match=r"b\.parquet"):
-        ingest(str(folder), CityStores(CITY, tmp_path / "data", tmp_path / "models"), dask=scheduler.scheduler_address)
-    assert not CityStores(CITY, tmp_path / "data", tmp_path / "models").flows.days()
+        ingest(str(folder), stores, dask=scheduler.scheduler_address)
+    assert not stores.flows.days()
     assert np.all([not path.name.endswith(".parquet") for path in (tmp_path / "data").rglob("*")])

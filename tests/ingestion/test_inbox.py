@@ -15,15 +15,14 @@ from typing import Any
 
 import pytest
 
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.errors import InputError
 from trafficcast.ingestion import inbox as module
 from trafficcast.ingestion.inbox import take_inbox
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore
-from trafficcast.stores.city_stores import CityStores
 
-CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=10, cols=6, timezone="Europe/Rome", name="small")
+CITY = small_city()
 NOON = 1_712_570_400
 
 
@@ -40,11 +39,11 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look(box: Path) -> module._Look:
-    return take_inbox(box, CityStores(CITY, box.parent / "data", box.parent / "models"), 2)
+    return take_inbox(box, stores_in(box.parent / "data", CITY), 2)
 
 
 def flows(data: Path) -> Any:
-    return CityStores(CITY, data, data.parent / "models").flows.read()
+    return stores_in(data, CITY).flows.read()
 
 
 def test_new_files_are_taken_once(box: Path, snapshot: Callable[[Path], dict[str, bytes]]) -> None:
@@ -56,7 +55,7 @@ def test_new_files_are_taken_once(box: Path, snapshot: Callable[[Path], dict[str
     (box / "sub").mkdir()
     (box / "sub" / "new_b.txt.gz").write_bytes(gzip.compress(rows(NOON, lat=45.5)))
     assert look(box).taken == ["sub/new_b.txt.gz"]
-    ingest(str(box), CityStores(CITY, box.parent / "at once", (box.parent / "at once").parent / "models"))
+    ingest(str(box), stores_in(box.parent / "at once", CITY))
     assert flows(box.parent / "data").identical(flows(box.parent / "at once"))
 
 
@@ -86,7 +85,7 @@ def test_bad_files_go_to_quarantine_and_do_not_stop_the_others(box: Path) -> Non
         assert (box / "quarantine" / f"{name}.reason.txt").read_text().strip() == found.quarantined[name]
     assert "cannot read" in found.quarantined["new_cut.txt.gz"]
     assert "are swapped" in found.quarantined["new_swapped.txt"]
-    ingest(str(box / "new_a.txt"), CityStores(CITY, box.parent / "alone", (box.parent / "alone").parent / "models"))
+    ingest(str(box / "new_a.txt"), stores_in(box.parent / "alone", CITY))
     assert flows(box.parent / "data").identical(flows(box.parent / "alone"))
     assert look(box) == module._Look([], {}, [])
 
@@ -113,7 +112,7 @@ def test_a_file_that_changed_a_moment_ago_is_left(box: Path, monkeypatch: pytest
     (box / "new_a.txt").write_bytes(rows(NOON))
     os.utime(box / "new_a.txt", (1, 1))  # as a copy that keeps the time of its original would be
     assert look(box).waiting == ["new_a.txt"]
-    assert not CityStores(CITY, box.parent / "data", box.parent / "models").flows.days()
+    assert not stores_in(box.parent / "data", CITY).flows.days()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who has a file open for writing")
@@ -152,10 +151,11 @@ def test_a_crash_after_the_records_are_stored_changes_nothing(box: Path, monkeyp
 
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder .*nowhere"):
-        take_inbox(tmp_path / "nowhere", CityStores(CITY, tmp_path / "data", tmp_path / "models"), 1)
+        take_inbox(tmp_path / "nowhere", stores_in(tmp_path / "data", CITY), 1)
 
 
 def test_the_command_watches_and_survives_being_killed(config: Path, tmp_path: Path) -> None:
+    stores = stores_in(tmp_path / "at once", CITY.model_copy(update={"slot_minutes": 60}))
     box = tmp_path / "inbox"
     box.mkdir()
     words = [
@@ -187,17 +187,11 @@ def test_the_command_watches_and_survives_being_killed(config: Path, tmp_path: P
             process.wait()
     ingest(
         str(box),
-        CityStores(
-            CITY.model_copy(update={"slot_minutes": 60}), tmp_path / "at once", (tmp_path / "at once").parent / "models"
-        ),
+        stores,
     )
-    whole = CityStores(
-        CITY.model_copy(update={"slot_minutes": 60}), tmp_path / "at once", (tmp_path / "at once").parent / "models"
-    ).flows.read()
+    whole = stores.flows.read()
     assert whole is not None
-    found = CityStores(
-        CITY.model_copy(update={"slot_minutes": 60}), tmp_path / "data", tmp_path / "models"
-    ).flows.read()
+    found = stores_in(tmp_path / "data", CITY.model_copy(update={"slot_minutes": 60})).flows.read()
     assert whole.identical(found)
 
 

@@ -16,12 +16,12 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.errors import InputError
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.export import _every_slot
 
 SECOND, MINUTE, HOUR = 10**6, 60 * 10**6, 3600 * 10**6
@@ -62,11 +62,11 @@ def write(file: Path, pings: list[Ping]) -> Path:
 
 
 def run(file: Path, data: Path, city: City = CITY) -> dict[str, Any]:
-    return ingest(str(file), CityStores(city, data, data.parent / "models"), "csv")
+    return ingest(str(file), stores_in(data, city), "csv")
 
 
 def flows_of(data: Path, city: City = CITY) -> xr.Dataset:
-    flows = CityStores(city, data, data.parent / "models").flows.read()
+    flows = stores_in(data, city).flows.read()
     assert flows is not None
     return flows
 

@@ -17,11 +17,11 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 
 CELL = 1 / 128  # degrees; a power of two, so that every edge is exact in float64
@@ -46,11 +46,11 @@ def write(folder: Path, cab: str, *lines: str) -> Path:
 
 
 def run(path: Path, data: Path, city: City = CITY, **period: np.datetime64) -> dict[str, Any]:
-    return ingest(str(path), CityStores(city, data, data.parent / "models"), "cabspotting", **period)
+    return ingest(str(path), stores_in(data, city), "cabspotting", **period)
 
 
 def flows_of(data: Path) -> xr.Dataset:
-    flows = CityStores(CITY, data, data.parent / "models").flows.read()
+    flows = stores_in(data, CITY).flows.read()
     assert flows is not None
     return flows
 
@@ -402,7 +402,7 @@ def test_nothing_at_the_path_an_empty_folder_and_another_format(tmp_path: Path, 
     with pytest.raises(InputError, match="a Cabspotting file is named"):
         run(tmp_path / "trips.csv", data)
     with pytest.raises(InputError, match="unknown format 'cabs'"):
-        ingest(str(tmp_path), CityStores(CITY, data, data.parent / "models"), "cabs")
+        ingest(str(tmp_path), stores_in(data, CITY), "cabs")
     assert state(data) == {}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
+from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError
@@ -23,7 +24,6 @@ from trafficcast.records import readers
 from trafficcast.records.readers import _Format
 from trafficcast.records.records import HOUR_US, SECOND_US, Batch, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset
 
 CITY = City(west=9.0, east=9.2, south=45.0, north=45.2, rows=8, cols=8, timezone="Europe/Rome", name="small")
@@ -54,7 +54,7 @@ def keep(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Keep:
         file = tmp_path / f"records-{len(batches)}.made"
         file.write_text(file.name)
         batches[file.name] = Batch(records, len(records) + 1, names or [], more.pop("dropped", {"unparsable": 1}))
-        return ingest(str(file), CityStores(city, to, to.parent / "models"), "made", **more)
+        return ingest(str(file), stores_in(to, city), "made", **more)
 
     return ingested
 
@@ -81,7 +81,7 @@ def moment(hours: float) -> np.datetime64:
 def test_of_everything_the_counters_are_the_ingests(keep: Keep, data: Path) -> None:
     points = wander(6, 30)
     ingested = keep(points, names_of(6))
-    report = quality(CityStores(CITY, data, data.parent / "models"))
+    report = quality(stores_in(data, CITY))
     assert report["ever"] == ingested == json.loads((data / "small" / "quality.json").read_text())
     period = report["period"]
     for key in set(ingested) - {"city", "kind", "files", "rows_read", "rows_dropped"}:
@@ -106,7 +106,7 @@ def test_of_a_period_the_counters_are_those_of_its_records_alone(
     points = wander(5, 14, seed=1)
     keep(points, names_of(5))
     report = quality(
-        CityStores(CITY, data, data.parent / "models"),
+        stores_in(data, CITY),
         None if start is None else moment(start),
         None if end is None else moment(end),
     )
@@ -125,46 +125,49 @@ def test_of_a_period_the_counters_are_those_of_its_records_alone(
 
 
 def test_a_period_without_a_slot(keep: Keep, data: Path) -> None:
+    stores = stores_in(data, CITY)
     keep(wander(3, 5), names_of(3))
     with pytest.raises(InputError, match="2024-04-08T00:00:00.*2024-04-08T04:30:00"):
-        quality(CityStores(CITY, data, data.parent / "models"), moment(30))
+        quality(stores, moment(30))
     with pytest.raises(InputError, match="does not lie before"):
-        quality(CityStores(CITY, data, data.parent / "models"), moment(3), moment(3))
+        quality(stores, moment(3), moment(3))
 
 
 def test_nothing_says_what_to_do(data: Path) -> None:
     with pytest.raises(InputError, match="run trafficcast ingest"):
-        quality(CityStores(CITY, data, data.parent / "models"))
+        quality(stores_in(data, CITY))
     assert not data.exists()
 
 
 def test_nothing_is_changed_but_the_page(
     keep: Keep, data: Path, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
+    stores = stores_in(data, CITY)
     keep(wander(4, 6), names_of(4))
     before = snapshot(data)
     file = tmp_path / "pages" / "quality.html"
-    quality(CityStores(CITY, data, data.parent / "models"), html=file)
+    quality(stores, html=file)
     assert snapshot(data) == before
     first = file.read_text(encoding="utf-8")
     assert first.startswith("<!DOCTYPE html>") and first.count("<img") == 4
-    quality(CityStores(CITY, data, data.parent / "models"), html=file)
+    quality(stores, html=file)
     assert file.read_text(encoding="utf-8") == first
     with pytest.raises(InputError, match="is a folder"):
-        quality(CityStores(CITY, data, data.parent / "models"), html=tmp_path)
+        quality(stores, html=tmp_path)
 
 
 def test_suspects_and_box_come_from_the_records(keep: Keep, data: Path) -> None:
+    stores = stores_in(data, CITY)
     points = wander(30, 30, seed=2, wide=0.3)
     still = points.vehicle == 7
     lon, lat = np.where(still, 9.15, points.lon), np.where(still, 45.15, points.lat)
     keep(Points(points.vehicle, points.time, lon, lat, points.occupied), names_of(30))
-    period = quality(CityStores(CITY, data, data.parent / "models"))["period"]
+    period = quality(stores)["period"]
     assert {one["vehicle"] for one in period["suspects"] if one["suspicion"] == "never moving"} == {"taxi-7"}
     assert period["share_outside"] > 0.1
     found = period["suggested_box"]
     assert found["west"] < 9.0 and found["east"] > 9.2 and found["share_held"] > 0.95
-    short = summary(quality(CityStores(CITY, data, data.parent / "models")))
+    short = summary(quality(stores))
     assert any("taxi-7 (never moving)" in one for one in short["suspects"]) and short["suggested_box"] == found["toml"]
 
 
@@ -175,7 +178,7 @@ def test_a_clock_off_by_seven_hours_in_a_feed_that_failed(keep: Keep, data: Path
     wrong = points.vehicle == 11
     time = np.where(wrong, points.time + 7 * HOUR_US, points.time)
     keep(Points(points.vehicle, time, points.lon, points.lat, points.occupied), names_of(40))
-    suspects = quality(CityStores(CITY, data, data.parent / "models"))["period"]["suspects"]
+    suspects = quality(stores_in(data, CITY))["period"]["suspects"]
     assert [(one["vehicle"], one["evidence"]["hours"]) for one in suspects if one["suspicion"] == "clock"] == [
         ("taxi-11", 7)
     ]
@@ -185,7 +188,7 @@ def test_a_stray_record_of_2001_does_not_blow_anything_up(keep: Keep, data: Path
     keep(wander(25, 30), names_of(25))
     stray = wander(1, 1 / 60, start=int(np.datetime64("2001-09-09T01:46", "us").astype(np.int64)))
     keep(stray, ["taxi-3"])
-    report = quality(CityStores(CITY, data, data.parent / "models"), html=tmp_path / "page.html")
+    report = quality(stores_in(data, CITY), html=tmp_path / "page.html")
     assert len(report["period"]["calendar"]) == 4
     assert report["period"]["slots"]["missing"] > 300_000
     assert len(report["period"]["gaps"]) == 1
@@ -194,13 +197,14 @@ def test_a_stray_record_of_2001_does_not_blow_anything_up(keep: Keep, data: Path
 
 
 def test_trips(keep: Keep, data: Path, tmp_path: Path) -> None:
+    stores = stores_in(data, CITY)
     rng = np.random.default_rng(4)
     n = 3000
     time = START_US + np.sort(rng.integers(0, 20 * 3600, n)) * SECOND_US
     places = rng.uniform((9.0, 45.0), (9.25, 45.2), (2, n, 2))
     trips = Trips(time, *places[0].T, time + rng.integers(60, 3600, n) * SECOND_US, *places[1].T)
     ingested = keep(trips)
-    report = quality(CityStores(CITY, data, data.parent / "models"), html=tmp_path / "page.html")
+    report = quality(stores, html=tmp_path / "page.html")
     period = report["period"]
     assert report["kind"] == "trips"
     assert period["vehicles"] is None and period["suspects"] is None
@@ -208,7 +212,7 @@ def test_trips(keep: Keep, data: Path, tmp_path: Path) -> None:
     assert set(period["per_slot"]["vehicles"]) == {None}
     assert sum(period["per_slot"]["outside"]) == period["points_outside"] == ingested["points_outside"]
     assert period["suggested_box"]["east"] == pytest.approx(9.25, abs=0.011)
-    part = quality(CityStores(CITY, data, data.parent / "models"), moment(5), moment(10))["period"]
+    part = quality(stores, moment(5), moment(10))["period"]
     picked_up = (time >= START_US + 5 * HOUR_US) & (time < START_US + 10 * HOUR_US)
     assert part["points_kept"] == 2 * picked_up.sum()
     assert "Suspicious" not in (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -219,28 +223,28 @@ def test_trips_between_zones(keep: Keep, data: Path, tmp_path: Path) -> None:
     halves = [box(9.0, 45.0, 9.1, 45.2), box(9.1, 45.0, 9.2, 45.2)]
     geopandas.GeoDataFrame({"LocationID": [4, 9]}, geometry=halves, crs="EPSG:4326").to_file(file)
     city = CITY.model_copy(update={"feed": CITY.feed.model_copy(update={"zones": file})})
+    stores = stores_in(data, city)
     n = 600
     time = START_US + np.arange(n) * 60 * SECOND_US
     zone = np.where(np.arange(n) % 10 == 0, 77, 4)  # one in ten of no known zone
     ingested = keep(ZoneTrips(time, zone, time + 30 * 60 * SECOND_US, np.full(n, 9)), city=city)
-    report = quality(CityStores(city, data, data.parent / "models"), html=tmp_path / "page.html")
+    report = quality(stores, html=tmp_path / "page.html")
     assert report["kind"] == "zone-trips"
     assert report["period"]["points_outside"] == ingested["points_outside"] == n // 10
     assert "outside" not in report["period"]["per_slot"]
-    part = quality(CityStores(city, data, data.parent / "models"), moment(1), moment(2))["period"]
+    part = quality(stores, moment(1), moment(2))["period"]
     assert (part["points_kept"], part["points_outside"]) == (120, 6)
     assert "Where records lie" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_imported_grids(data: Path, tmp_path: Path) -> None:
+    stores = stores_in(data, CITY)
     time = np.arange(START, moment(60), CITY.slot)
     time = time[(time < moment(20)) | (time >= moment(23))]
     flow = np.ones((len(time), 2, 8, 8), np.int32)
     flow[:, 1] = 2
-    CityStores(CITY, data, data.parent / "models").flows.write(
-        flows_dataset(CITY, time, flow, np.full(len(time), -1), np.ones(len(time)))
-    )
-    report = quality(CityStores(CITY, data, data.parent / "models"), html=tmp_path / "page.html")
+    stores.flows.write(flows_dataset(CITY, time, flow, np.full(len(time), -1), np.ones(len(time))))
+    report = quality(stores, html=tmp_path / "page.html")
     period = report["period"]
     assert report["kind"] == "grids" and report["ever"] is None and report["files"] == []
     assert period["slots"] == {"observed": 114, "partial": 0, "missing": 6}
@@ -250,42 +254,40 @@ def test_imported_grids(data: Path, tmp_path: Path) -> None:
     assert (period["inflow"], period["outflow"]) == (114 * 64, 2 * 114 * 64)
     assert period["vehicles"] is None and period["points_kept"] is None
     assert [entry["slots"] for entry in period["calendar"]][0] == 40 * "O" + 6 * "M" + 2 * "O"
-    part = quality(CityStores(CITY, data, data.parent / "models"), moment(30.2), moment(31))["period"]
+    part = quality(stores, moment(30.2), moment(31))["period"]
     assert (part["first_slot"], part["slots"]["observed"]) == ("2024-04-09T06:00:00+02:00", 2)
     with pytest.raises(InputError, match="no flows in that period"):
-        quality(CityStores(CITY, data, data.parent / "models"), moment(100))
+        quality(stores, moment(100))
     assert "imported as grids" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert summary(report)["slots"] == period["slots"]
 
 
 def test_many_imported_days_are_read_in_parts(data: Path) -> None:
     city = CITY.model_copy(update={"slot_minutes": 720, "rows": 1, "cols": 1})
+    stores = stores_in(data, city)
     time = START + np.arange(140) * city.slot
     flow = np.arange(280, dtype=np.int32).reshape(140, 2, 1, 1)
-    CityStores(city, data, data.parent / "models").flows.write(
-        flows_dataset(city, time, flow, np.full(140, -1), np.ones(140))
-    )
-    period = quality(CityStores(city, data, data.parent / "models"))["period"]
+    stores.flows.write(flows_dataset(city, time, flow, np.full(140, -1), np.ones(140)))
+    period = quality(stores)["period"]
     assert period["slots"] == {"observed": 140, "partial": 0, "missing": 0}
     assert period["per_slot"]["inflow"] == list(range(0, 280, 2))
-    part = quality(CityStores(city, data, data.parent / "models"), time[20], time[130])["period"]
+    part = quality(stores, time[20], time[130])["period"]
     assert part["per_slot"]["outflow"] == list(range(41, 261, 2))
 
 
 def test_records_that_are_no_longer_kept(keep: Keep, data: Path, tmp_path: Path) -> None:
     city = CITY.model_copy(update={"feed": CITY.feed.model_copy(update={"retain_days": 1})})
+    stores = stores_in(data, city)
     points = wander(4, 72, seed=5)
     keep(points, names_of(4), city=city)
-    report = quality(CityStores(city, data, data.parent / "models"))
+    report = quality(stores)
     assert report["records_kept_from"] == "2024-04-10T00:00:00+02:00"
     period = report["period"]
     assert period["points_kept"] == len(points)  # counted when they came
     assert period["per_slot"]["outside"][:96] == [None] * 96 and None not in period["per_slot"]["outside"][96:]
     assert sum(period["per_slot"]["records"]) == len(points)
     # Of a period before, only what was counted when the records came is known.
-    gone = quality(CityStores(city, data, data.parent / "models"), moment(3), moment(6), html=tmp_path / "page.html")[
-        "period"
-    ]
+    gone = quality(stores, moment(3), moment(6), html=tmp_path / "page.html")["period"]
     assert (gone["slots"]["observed"], gone["vehicles"], gone["suspects"]) == (6, 0, [])
     assert sum(gone["per_slot"]["records"]) == 4 * 180
     assert "no longer kept" in (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -305,7 +307,7 @@ def test_an_ingest_that_replaces_what_is_read_does_no_harm(
         return read_hour(self, state, hour)
 
     monkeypatch.setattr(RecordStore, "read_hour", interrupting)
-    report = quality(CityStores(CITY, data, data.parent / "models"))
+    report = quality(stores_in(data, CITY))
     assert report["period"]["vehicles"] == 9
     assert report["period"]["points_kept"] == report["ever"]["points_kept"] > 9 * 360
 
@@ -315,14 +317,15 @@ def test_a_damaged_file_is_named(keep: Keep, data: Path) -> None:
     file = sorted((data / "small" / "records").rglob("*.parquet"))[2]
     file.write_bytes(b"no parquet")
     with pytest.raises(InputError, match=file.name):
-        quality(CityStores(CITY, data, data.parent / "models"))
+        quality(stores_in(data, CITY))
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the real Cabspotting records in {REAL}")
 def test_the_real_records_of_san_francisco(tmp_path: Path) -> None:
     city = load_config(Path(__file__).parents[2] / "config.toml").city("san-francisco")
-    ingest(str(REAL), CityStores(city, tmp_path, tmp_path.parent / "models"), "cabspotting")
-    report = quality(CityStores(city, tmp_path, tmp_path.parent / "models"), html=tmp_path / "page.html")
+    stores = stores_in(tmp_path, city)
+    ingest(str(REAL), stores, "cabspotting")
+    report = quality(stores, html=tmp_path / "page.html")
     period = report["period"]
     assert [(one["suspicion"], one["points"]) for one in period["suspects"]] == [
         ("teleporting", 12747),

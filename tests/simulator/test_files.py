@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trafficcast.config.city import City
+from tests.cities import small_city
 from trafficcast.errors import InputError
 from trafficcast.simulator.files import _FORMATS
 from trafficcast.simulator.simulator import simulate, truth_file
 
-CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo")
+CITY = small_city(rows=16, cols=16)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trafficcast.config.city import City
+from tests.cities import small_city
 from trafficcast.errors import InputError
 from trafficcast.simulator.simulator import _SimulationSummary, simulate
 
-CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo")
+CITY = small_city(rows=16, cols=16)
 LINE = re.compile(rb"-?\d{1,2}\.\d{5} -?\d{1,3}\.\d{5} [01] \d{10}")
 VEHICLES, DAYS = 60, 8
 

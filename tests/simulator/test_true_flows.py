@@ -19,14 +19,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cities import small_city
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.simulator.simulator import _SimulationSummary, simulate, truth_file
 
 Point = tuple[str, int, float, float, int]  # vehicle, unix seconds, longitude, latitude, occupied (-1 unknown)
 Trip = tuple[int, float, float, int, float, float]  # pick-up: unix seconds, longitude, latitude; then the drop-off's
-BOX = {"west": 9.10, "east": 9.26, "south": 45.42, "north": 45.52, "timezone": "Europe/Rome", "name": "demo"}
-CITY = City(**BOX, rows=16, cols=16)
+CITY = small_city(rows=16, cols=16)
 CLOCKS_SET_BACK = np.datetime64("2024-10-26T12:00")  # in the night after this day
 POINTS = ("cabspotting", "tdrive", "parquet", "csv")
 
@@ -230,8 +230,8 @@ def test_the_truth_keeps_to_the_rules_of_any_city(
     timezone: str,
     seed: int,
 ) -> None:
-    city = City(
-        **{**BOX, "timezone": timezone},
+    city = small_city(
+        timezone=timezone,
         rows=rows,
         cols=cols,
         slot_minutes=slot_minutes,

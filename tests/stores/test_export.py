@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.cities import small_city
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.stores.export import export
@@ -18,9 +19,7 @@ HALF_HOUR = np.timedelta64(30, "m")
 
 
 def city(timezone: str = "Asia/Shanghai", slot_minutes: int = 30) -> City:
-    return City(
-        west=0, east=1, south=0, north=1, rows=3, cols=2, timezone=timezone, slot_minutes=slot_minutes, name="small"
-    )
+    return small_city(rows=3, cols=2, timezone=timezone, slot_minutes=slot_minutes)
 
 
 def flows(start: str, slots: int, cut: list[int] | None = None) -> xr.Dataset:

@@ -13,13 +13,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.forecasting.intervals import Intervals
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.forecasts import DEGRADED, Provenance, forecast_dataset
 from trafficcast.stores.latest_files import write_latest
 
-CITY = City(west=0, east=3, south=10, north=12, rows=2, cols=3, timezone="America/New_York", name="small")
+CITY = small_city(west=0, east=3, south=10, north=12, rows=2, cols=3, timezone="America/New_York")
 INIT = np.datetime64("2024-04-08T14:00", "us")
 CREATED = np.datetime64("2024-04-08T14:01:07", "us")
 CARD = {"version": "v1", "architecture": {"name": "vmrnn-b"}}
@@ -41,7 +40,7 @@ def collection(data: Path) -> Any:
 
 def test_the_netcdf_file_is_the_forecast(tmp_path: Path) -> None:
     made = forecast()
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), made)
+    write_latest(stores_in(tmp_path, CITY), made)
     with xr.open_dataset(tmp_path / "small" / "latest.nc", engine="h5netcdf", decode_timedelta=True) as found:
         xr.testing.assert_equal(found.load(), made)
         assert found.attrs == made.attrs
@@ -50,7 +49,7 @@ def test_the_netcdf_file_is_the_forecast(tmp_path: Path) -> None:
 
 def test_the_table_has_a_row_for_each_slot_and_cell(tmp_path: Path) -> None:
     made = forecast()
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), made)
+    write_latest(stores_in(tmp_path, CITY), made)
     table = pd.read_csv(tmp_path / "small" / "latest.csv")
     assert len(table) == 4 * 2 * 3
     bounds = [f"{bound}_{level}" for level in (80, 95) for bound in ("lower", "upper")]
@@ -72,13 +71,13 @@ def test_the_table_has_a_row_for_each_slot_and_cell(tmp_path: Path) -> None:
 
 
 def test_a_table_without_intervals_has_no_columns_for_them(tmp_path: Path) -> None:
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), forecast(bounded=False))
+    write_latest(stores_in(tmp_path, CITY), forecast(bounded=False))
     assert [*pd.read_csv(tmp_path / "small" / "latest.csv")][6:] == ["inflow", "outflow"]
 
 
 def test_the_collection_is_geojson_with_a_cell_s_flows_by_lead(tmp_path: Path) -> None:
     made = forecast()
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), made)
+    write_latest(stores_in(tmp_path, CITY), made)
     found = collection(tmp_path)
     features = found.pop("features")
     assert found == {
@@ -103,7 +102,7 @@ def test_the_collection_is_geojson_with_a_cell_s_flows_by_lead(tmp_path: Path) -
 
 
 def test_geopandas_reads_it(tmp_path: Path) -> None:
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), forecast())
+    write_latest(stores_in(tmp_path, CITY), forecast())
     cells = geopandas.read_file(tmp_path / "small" / "latest.geojson")
     assert cells.total_bounds.tolist() == [0, 10, 3, 12]
     assert cells.geometry.is_valid.all() and len(cells) == 6
@@ -111,21 +110,23 @@ def test_geopandas_reads_it(tmp_path: Path) -> None:
 
 def test_what_the_store_gives_back_is_written_as_well(tmp_path: Path) -> None:
     """A baseline's forecast in a file beside one with intervals."""
-    store = CityStores(CITY, tmp_path, tmp_path.parent / "models").forecasts("v1")
+    stores = stores_in(tmp_path, CITY)
+    store = stores.forecasts("v1")
     store.write(forecast())
     store.write(forecast(bounded=False).assign_coords(init_time=[INIT + CITY.slot]))
     found = store.read(INIT + CITY.slot)
     assert found is not None
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), found)
+    write_latest(stores, found)
     assert [*pd.read_csv(tmp_path / "small" / "latest.csv")][6:] == ["inflow", "outflow"]
     assert len(collection(tmp_path)["features"]) == 6
 
 
 def test_a_new_forecast_takes_the_place_of_the_old_and_leaves_nothing_else(tmp_path: Path) -> None:
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), forecast())
+    stores = stores_in(tmp_path, CITY)
+    write_latest(stores, forecast())
     later = forecast(bounded=False)
     later["flow"][:] = 1.25
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), later)
+    write_latest(stores, later)
     assert {file.name for file in (tmp_path / "small").iterdir()} == {"latest.nc", "latest.csv", "latest.geojson"}
     assert set(pd.read_csv(tmp_path / "small" / "latest.csv")["inflow"]) == {1.25}
     assert {one["properties"]["outflow_90"] for one in collection(tmp_path)["features"]} == {1.25}
@@ -134,7 +135,8 @@ def test_a_new_forecast_takes_the_place_of_the_old_and_leaves_nothing_else(tmp_p
 def test_a_write_that_fails_leaves_the_old_files_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), forecast())
+    stores = stores_in(tmp_path, CITY)
+    write_latest(stores, forecast())
     before = snapshot(tmp_path)
 
     def full(table: pd.DataFrame, path: Path, **options: Any) -> None:
@@ -144,5 +146,5 @@ def test_a_write_that_fails_leaves_the_old_files_whole(
     with monkeypatch.context() as patch:
         patch.setattr(pd.DataFrame, "to_csv", full)
         with pytest.raises(OSError, match="no space left"):
-            write_latest(CityStores(CITY, tmp_path, tmp_path.parent / "models"), forecast(bounded=False))
+            write_latest(stores, forecast(bounded=False))
     assert snapshot(tmp_path) == before

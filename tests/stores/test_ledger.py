@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def rows(ledger: Ledger) -> list[tuple[str, ...]]:
-    with sqlite3.connect(ledger.file) as database:
+    with closing(sqlite3.connect(ledger.file)) as database, database:
         return database.execute(
             "SELECT job, city, model, slot, result, finished FROM runs ORDER BY job, city, model, slot"
         ).fetchall()
@@ -91,7 +92,7 @@ def test_what_is_lost_is_to_be_made_again(ledger: Ledger) -> None:
 
 def test_another_result_takes_the_place_of_the_first(ledger: Ledger) -> None:
     ledger.record("forecast", "small", "v1", SLOT, "failed")
-    with sqlite3.connect(ledger.file) as database:
+    with closing(sqlite3.connect(ledger.file)) as database, database:
         database.execute("UPDATE runs SET finished = '2008-06-04T12:30:00Z'")
     ledger.record("forecast", "small", "v1", SLOT, "done")
     ((*_, result, finished),) = rows(ledger)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.config.service import Service
 from trafficcast.errors import InputError
 from trafficcast.files import write_text
@@ -16,13 +16,13 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.forecasts import forecast_dataset
 from trafficcast.stores.published import is_overdue, latest_forecast, published
 
-CITY = City(west=0, east=1, south=0, north=1, rows=2, cols=3, timezone="America/New_York", name="small")
+CITY = small_city(rows=2, cols=3, timezone="America/New_York")
 INIT = np.datetime64("2024-04-09T03:00", "us")  # 23:00 on the 8th in New York
 
 
 @pytest.fixture
 def stores(tmp_path: Path) -> CityStores:
-    return CityStores(CITY, tmp_path / "data", tmp_path / "models")
+    return stores_in(tmp_path / "data", CITY)
 
 
 def champions(stores: CityStores, *versions: str) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from trafficcast.config.city import City
+from tests.cities import small_city
 from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.model import Model, build, load_model, publish_model
 from trafficcast.stores.registry import Registry
 
-CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=12, timezone="UTC", name="small")
+CITY = small_city(rows=8, cols=12, timezone="UTC")
 
 
 def model(version: str) -> Model:

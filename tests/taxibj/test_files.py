@@ -14,6 +14,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cities import small_city
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.stores.flows import flows_dataset
@@ -38,8 +39,7 @@ HERE = Path("here.h5")
 
 
 def city(timezone: str = "Asia/Shanghai", **changed: Any) -> City:
-    table = {"rows": ROWS, "cols": COLS, "timezone": timezone, "name": "small", **changed}
-    return City(west=0, east=1, south=0, north=1, **table)
+    return small_city(**{"rows": ROWS, "cols": COLS, "timezone": timezone, **changed})
 
 
 def labels(day: str, *slots: int) -> list[bytes]:

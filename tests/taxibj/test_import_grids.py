@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.cities import small_city, stores_in
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.ingestion.ingest import ingest
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
 from trafficcast.taxibj.files import export_taxibj, read_windows
 from trafficcast.taxibj.import_grids import import_taxibj
@@ -24,8 +24,7 @@ HALF_HOUR = np.timedelta64(30, "m")
 
 
 def city(timezone: str = "Asia/Shanghai", **changed: Any) -> City:
-    table = {"rows": 3, "cols": 2, "timezone": timezone, "name": "beijing", **changed}
-    return City(west=0, east=1, south=0, north=1, **table)
+    return small_city(**{"rows": 3, "cols": 2, "timezone": timezone, "name": "beijing", **changed})
 
 
 def grids(file: Path, day: str, slots: list[int], seed: int = 0) -> np.ndarray:
@@ -70,8 +69,9 @@ def npz(file: Path, n: int = 5) -> None:
 def test_a_whole_release(released: Path, tmp_path: Path) -> None:
     npz(released / "dataset.npz")
     data = tmp_path / "data"
-    report = import_taxibj(released, CityStores(city(), data, data.parent / "models"))
-    flows = read_flows(CityStores(city(), data, data.parent / "models"))
+    stores = stores_in(data, city())
+    report = import_taxibj(released, stores)
+    flows = read_flows(stores)
     # Nothing lies between the files' periods, and what is missing in a period is not observed.
     assert flows.sizes["time"] == 48 + 7 + 1 + 1
     assert flows["observed"].values[48:].tolist() == [True, True, False, False, False, False, True, True, True]
@@ -103,27 +103,29 @@ def test_the_same_import_twice_changes_nothing(
 ) -> None:
     npz(released / "dataset.npz")
     data = tmp_path / "data"
-    report = import_taxibj(released, CityStores(city(), data, data.parent / "models"))
+    stores = stores_in(data, city())
+    report = import_taxibj(released, stores)
     before = snapshot(data)
-    assert import_taxibj(released, CityStores(city(), data, data.parent / "models")) == report
+    assert import_taxibj(released, stores) == report
     assert snapshot(data) == before
 
 
 def test_files_one_by_one_are_the_folder(
     released: Path, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    import_taxibj(released, CityStores(city(), tmp_path / "whole", (tmp_path / "whole").parent / "models"))
+    import_taxibj(released, stores_in(tmp_path / "whole", city()))
     for file in sorted(released.glob("BJ*"), reverse=True):
-        import_taxibj(file, CityStores(city(), tmp_path / "parts", (tmp_path / "parts").parent / "models"))
+        import_taxibj(file, stores_in(tmp_path / "parts", city()))
     assert snapshot(tmp_path / "parts") == snapshot(tmp_path / "whole")
 
 
 def test_a_file_says_all_of_its_period(tmp_path: Path) -> None:
+    stores = stores_in(tmp_path, city())
     grids(tmp_path / "a.h5", "20130701", [1, 2, 3, 4])
-    import_taxibj(tmp_path / "a.h5", CityStores(city(), tmp_path, tmp_path.parent / "models"))
+    import_taxibj(tmp_path / "a.h5", stores)
     mended = grids(tmp_path / "b.h5", "20130701", [2, 4], seed=1)
-    import_taxibj(tmp_path / "b.h5", CityStores(city(), tmp_path, tmp_path.parent / "models"))
-    flows = read_flows(CityStores(city(), tmp_path, tmp_path.parent / "models"))
+    import_taxibj(tmp_path / "b.h5", stores)
+    flows = read_flows(stores)
     assert flows["observed"].values.tolist() == [True, True, False, True]
     assert (flows["flow"].values[[1, 3]] == np.maximum(mended, 0)).all()
 
@@ -133,6 +135,7 @@ def test_import_export_import_over_a_clock_change(
     tmp_path: Path, day: str, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
     there = city("America/New_York")
+    stores = stores_in(tmp_path / "first", there)
     slots = [
         1,
         2,
@@ -143,15 +146,11 @@ def test_import_export_import_over_a_clock_change(
         *range(7, 48),
     ]
     grids(tmp_path / "official.h5", day.replace("-", ""), slots)
-    import_taxibj(
-        tmp_path / "official.h5", CityStores(there, tmp_path / "first", (tmp_path / "first").parent / "models")
-    )
-    flows = read_flows(CityStores(there, tmp_path / "first", (tmp_path / "first").parent / "models"))
+    import_taxibj(tmp_path / "official.h5", stores)
+    flows = read_flows(stores)
     assert flows.sizes["time"] == len(slots) and flows["observed"].values.all()
     export_taxibj(there, flows, tmp_path / "exported.h5")
-    import_taxibj(
-        tmp_path / "exported.h5", CityStores(there, tmp_path / "second", (tmp_path / "second").parent / "models")
-    )
+    import_taxibj(tmp_path / "exported.h5", stores_in(tmp_path / "second", there))
     assert snapshot(tmp_path / "second") == snapshot(tmp_path / "first")
     with h5py.File(tmp_path / "official.h5") as official, h5py.File(tmp_path / "exported.h5") as exported:
         assert (official["date"][()] == exported["date"][()]).all()
@@ -201,7 +200,7 @@ def test_one_bad_file_and_nothing_is_written(
     data = tmp_path / "data"
     message = break_(released, what)
     with pytest.raises(InputError, match=message):
-        import_taxibj(released, CityStores(city(), data, data.parent / "models"))
+        import_taxibj(released, stores_in(data, city()))
     assert snapshot(data) == {} if data.exists() else True
 
 
@@ -219,43 +218,45 @@ def test_a_city_counted_from_records_is_refused(
     released: Path, cabs: str, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
 ) -> None:
     data = tmp_path / "data"
-    ingest(cabs, CityStores(city(), data, data.parent / "models"), "cabspotting")
+    stores = stores_in(data, city())
+    ingest(cabs, stores, "cabspotting")
     before = snapshot(data)
     with pytest.raises(InputError, match="'beijing' has flows counted from GPS records"):
-        import_taxibj(released, CityStores(city(), data, data.parent / "models"))
+        import_taxibj(released, stores)
     assert snapshot(data) == before
 
 
 def test_an_imported_city_takes_no_records_and_further_imports(released: Path, cabs: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    report = import_taxibj(released, CityStores(city(), data, data.parent / "models"))
+    stores = stores_in(data, city())
+    report = import_taxibj(released, stores)
     with pytest.raises(InputError, match="'beijing' were not counted from the records here but imported"):
-        ingest(cabs, CityStores(city(), data, data.parent / "models"), "cabspotting")
-    assert import_taxibj(released, CityStores(city(), data, data.parent / "models")) == report
+        ingest(cabs, stores, "cabspotting")
+    assert import_taxibj(released, stores) == report
 
 
 def test_a_store_of_another_grid_is_refused(released: Path, tmp_path: Path) -> None:
-    import_taxibj(released, CityStores(city(), tmp_path, tmp_path.parent / "models"))
-    with pytest.raises(InputError, match="was made with east = 1.0, the configuration of 'beijing' says 2.0"):
-        import_taxibj(
-            released, CityStores(city().model_copy(update={"east": 2.0}), tmp_path, tmp_path.parent / "models")
-        )
+    import_taxibj(released, stores_in(tmp_path, city()))
+    with pytest.raises(InputError, match="was made with east = 9.26, the configuration of 'beijing' says 10.0"):
+        import_taxibj(released, stores_in(tmp_path, city().model_copy(update={"east": 10.0})))
 
 
 def test_a_path_without_such_files(tmp_path: Path) -> None:
+    stores = stores_in(tmp_path, city())
     with pytest.raises(InputError, match="there is no file or folder .*gone"):
-        import_taxibj(tmp_path / "gone", CityStores(city(), tmp_path, tmp_path.parent / "models"))
+        import_taxibj(tmp_path / "gone", stores)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("20130701")
     with pytest.raises(InputError, match="empty holds no file of TaxiBJ"):
-        import_taxibj(tmp_path / "empty", CityStores(city(), tmp_path, tmp_path.parent / "models"))
+        import_taxibj(tmp_path / "empty", stores)
     with pytest.raises(InputError, match="notes.txt holds no file of TaxiBJ"):
-        import_taxibj(tmp_path / "empty" / "notes.txt", CityStores(city(), tmp_path, tmp_path.parent / "models"))
+        import_taxibj(tmp_path / "empty" / "notes.txt", stores)
 
 
 def test_windows_alone_enter_no_flow_store(tmp_path: Path) -> None:
+    stores = stores_in(tmp_path, city())
     npz(tmp_path / "dataset.npz")
-    report = import_taxibj(tmp_path / "dataset.npz", CityStores(city(), tmp_path, tmp_path.parent / "models"))
+    report = import_taxibj(tmp_path / "dataset.npz", stores)
     assert report["grids"] == []
-    assert CityStores(city(), tmp_path, tmp_path.parent / "models").flows.days() == []
+    assert stores.flows.days() == []
     assert (read_windows(tmp_path, city())["test"][1] == 0.5).all()

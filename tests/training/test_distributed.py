@@ -23,6 +23,7 @@ from torch import nn
 
 import trafficcast.training.loop
 from pipelines.cli.main import main as command_line
+from tests.cities import stores_in
 from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError, JobError
 from trafficcast.forecasting.model import build, load_model
@@ -139,9 +140,7 @@ def write_store(folder: Path) -> None:
     city = load_config(folder / "config.toml").city()
     time = np.datetime64("2024-04-08", "us") + city.slot * np.arange(48)
     flow = np.random.default_rng(0).poisson(9, (48, 2, 4, 4))
-    CityStores(city, folder / "data", folder / "models").flows.write(
-        flows_dataset(city, time, flow, np.full(48, 9), np.ones(48))
-    )
+    stores_in(folder / "data", city).flows.write(flows_dataset(city, time, flow, np.full(48, 9), np.ones(48)))
 
 
 SPLIT = ("--train-end", "2024-04-10", "--valid-end", "2024-04-11")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.cities import stores_in
 from trafficcast.config.settings import load_config
 from trafficcast.forecasting.climatology import WeekdayClimatology, calendar_features, climatology_of_other_days
 from trafficcast.forecasting.model import ARCHITECTURES
 from trafficcast.nn import vmrnn_b, vmrnn_c
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset, read_flows
 from trafficcast.training import run_experiment as pipeline
 from trafficcast.training.dataset import _Windows
@@ -44,7 +44,7 @@ def write_flows(config: Path, since: str = "2024-04-08", salt: int = 0) -> None:
     shape = (len(time), 2, city.rows, city.cols)
     flow = np.random.default_rng(0).poisson(wave[:, None, None, None], shape)
     flow[time >= city.midnight(np.datetime64(since))] += salt
-    CityStores(city, config.parent / "data", config.parent / "models").flows.write(
+    stores_in(config.parent / "data", city).flows.write(
         flows_dataset(city, time, flow.astype(np.int32), np.full(len(time), 9), np.ones(len(time)))
     )
 
@@ -129,7 +129,7 @@ def test_the_inputs_of_a_variant(
     assert trafficcast("experiment", "choices", "--seeds", 1, "--epochs", 1, "--device", "cpu", *ENDS).code == 0
     city = load_config(config).city("small")
     flows = read_flows(
-        CityStores(city, config.parent / "data", config.parent / "models"),
+        stores_in(config.parent / "data", city),
         None,
         city.midnight(np.datetime64("2024-04-13")),
     )

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.model import ARCHITECTURES, Model, build, load_model, publish_model
 from trafficcast.nn import vmrnn_b
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import flows_dataset
 from trafficcast.stores.registry import Registry
 from trafficcast.training.transfer import _find_starting_model, _StartingModel
@@ -67,9 +67,7 @@ def models(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = city(config, "home")
     time = np.datetime64("2024-04-08", "us") + home.slot * np.arange(48)
     flow = np.random.default_rng(0).poisson(9, (48, 2, 4, 8))
-    CityStores(home, config.parent / "data", config.parent / "models").flows.write(
-        flows_dataset(home, time, flow, np.full(48, 9), np.ones(48))
-    )
+    stores_in(config.parent / "data", home).flows.write(flows_dataset(home, time, flow, np.full(48, 9), np.ones(48)))
     return models
 
 
@@ -135,32 +133,30 @@ def test_a_model_of_another_city_grid_or_slot_is_refused_unless_as_a_start(
         place = city(config, "home")
         with pytest.raises(InputError, match=f"trained with {old}.*train --city home --transfer home/vmrnn-b-1"):
             load_model(Registry(models / "home", place))
-        assert (
-            _find_starting_model(CityStores(place, models.parent / "data", models), "vmrnn-b", "vmrnn-b-1").city
-            == "home"
-        )
+        assert _find_starting_model(stores_in(models.parent / "data", place), "vmrnn-b", "vmrnn-b-1").city == "home"
     config.write_text(CONFIG)
     (models / "away").rename(models / "moved")
     place = city(config, "away").model_copy(update={"name": "moved"})
     with pytest.raises(InputError, match="trained for 'away', not for 'moved'.*--transfer moved/vmrnn-b-1"):
         load_model(Registry(models / "moved", place))
     assert (
-        _find_starting_model(CityStores(place, models.parent / "data", models), "vmrnn-b", "moved/vmrnn-b-1").version
+        _find_starting_model(stores_in(models.parent / "data", place), "vmrnn-b", "moved/vmrnn-b-1").version
         == "vmrnn-b-1"
     )
 
 
 def test_what_cannot_be_a_start_is_refused(models: Path, config: Path) -> None:
     home = city(config, "home")
+    stores = stores_in(models.parent / "data", home)
     for reference in ("../home/vmrnn-b-1", "/etc/passwd", "home/..", "home/vmrnn-b-1/", "", "."):
         with pytest.raises(InputError, match="neither VERSION nor CITY/VERSION"):
-            _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-b", reference)
+            _find_starting_model(stores, "vmrnn-b", reference)
     with pytest.raises(InputError, match="'away' has no model 'vmrnn-b-7'; it has: vmrnn-b-1"):
-        _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-b", "away/vmrnn-b-7")
+        _find_starting_model(stores, "vmrnn-b", "away/vmrnn-b-7")
     with pytest.raises(InputError, match="'nowhere' has no model 'vmrnn-b-1'; it has: none yet"):
-        _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-b", "nowhere/vmrnn-b-1")
+        _find_starting_model(stores, "vmrnn-b", "nowhere/vmrnn-b-1")
     with pytest.raises(InputError, match="is a vmrnn-b and cannot start a vmrnn-c: give --model vmrnn-b"):
-        _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-c", "vmrnn-b-1")
+        _find_starting_model(stores, "vmrnn-c", "vmrnn-b-1")
 
 
 @pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[:-9]), partial(torch.save, [1])])
@@ -168,7 +164,7 @@ def test_damaged_weights_are_refused(models: Path, config: Path, spoil: Callable
     home = city(config, "home")
     spoil(models / "home" / "vmrnn-b-1" / "model.safetensors")
     with pytest.raises(InputError, match="home/vmrnn-b-1 is damaged"):
-        _find_starting_model(CityStores(home, models.parent / "data", models), "vmrnn-b", "vmrnn-b-1")
+        _find_starting_model(stores_in(models.parent / "data", home), "vmrnn-b", "vmrnn-b-1")
     with pytest.raises(InputError, match="home/vmrnn-b-1 is damaged"):
         load_model(Registry(models / "home", home))
 

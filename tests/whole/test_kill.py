@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.config.settings import load_config
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.simulator.simulator import simulate
-from trafficcast.stores.city_stores import CityStores
 
 # What is run in place of the command's entry: the n-th call of a function kills the process, before or after it.
 KILLER = """
@@ -56,8 +55,7 @@ MOMENTS = {
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three days of a small fleet: the second, and then all."""
     folder = tmp_path_factory.mktemp("simulated") / "records"
-    place = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=10, cols=6, timezone="Europe/Rome", name="small")
-    simulate(place, folder, 20, 3, 3, file_format="parquet")
+    simulate(small_city(), folder, 20, 3, 3, file_format="parquet")
     return [sorted(folder.iterdir())[1], folder]
 
 
@@ -84,7 +82,7 @@ def contents(folder: Path) -> tuple[Any, Any, list[Any]]:
     assert files == {"state.sqlite", *(file for file, _ in state.hours.values())}
     assert not [path for path in (folder / "data").rglob("*") if path.name.endswith(".tmp")]
     report = json.loads((folder / "data" / "small" / "quality.json").read_text())
-    return CityStores(city, folder / "data", folder / "models").flows.read(), report, sorted(rows)
+    return stores_in(folder / "data", city).flows.read(), report, sorted(rows)
 
 
 @pytest.fixture(scope="module")

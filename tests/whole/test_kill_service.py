@@ -24,6 +24,7 @@ import xarray as xr
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.service.replay import replay
+from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.forecasting.publish import JOB
@@ -70,7 +71,7 @@ def runs(data: Path) -> list[tuple[Any, ...]]:
 def stored(folder: Path, city: City) -> dict[str, xr.Dataset]:
     """What the stores hold; nothing else may lie there."""
     data = folder / "data"
-    stores = CityStores(city, data, folder / "models")
+    stores = stores_in(data, city)
     found = {
         "flows": stores.flows.read(),
         "forecasts": stores.forecasts(MODEL).read(),
@@ -156,7 +157,7 @@ def lines(log: Path) -> list[dict[str, str]]:
 
 def lose_slots(folder: Path, city: City) -> None:
     """One slot, and two in a row, that were never observed: then a forecast is degraded, or a baseline's."""
-    store = CityStores(city, folder / "data", folder / "models").flows
+    store = stores_in(folder / "data", city).flows
     flows = store.read()
     flows = flows.isel(time=np.isin(flows["time"].values, MISSING))
     for name in ("flow", "observed", "coverage", "vehicles"):

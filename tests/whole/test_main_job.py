@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from trafficcast.stores.city_stores import CityStores
+from tests.cities import stores_in
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 BASELINES = {
@@ -74,23 +74,24 @@ def test_a_forecast_equals_the_backtest_and_a_repeated_one_changes_nothing(
     from trafficcast.stores.registry import Registry
 
     city = load_config(config).city()
+    stores = stores_in(trained / "data", city)
     start, end = city.parse_time("2024-04-14"), city.parse_time("2024-04-15")
     replayed = trafficcast("replay", "--start", "2024-04-14", "--end", "2024-04-15", "--json").json
     assert (replayed["forecasts"], replayed["complete"]) == (24, 24)
     assert replayed["verified"] == 21
 
-    flows = CityStores(city, trained / "data", trained / "models").flows.read()
+    flows = stores.flows.read()
     assert flows is not None
     starts = window_starts(flows, city, start, end)
     init_times = flows["time"].values[starts + HISTORY]
     model = load_model(Registry(trained / "models" / "small", city))
     history = _gather(flows["flow"].values, starts, HISTORY).astype(np.float32)
     batched = model.forecaster(pick_device("cpu")).forecast(history, init_times)
-    stored = CityStores(city, trained / "data", trained / "models").forecasts(model.version).read()
+    stored = stores.forecasts(model.version).read()
     assert stored is not None
     np.testing.assert_allclose(stored["flow"].sel(init_time=init_times).values, batched, atol=1e-4)
 
-    scores = CityStores(city, trained / "data", trained / "models").scores(model.version).read()
+    scores = stores.scores(model.version).read()
     assert scores is not None
     backtest = trafficcast("backtest", "--start", "2024-04-14", "--end", "2024-04-15", "--json").json["scores"]
     for name in ("persistence", "last_week", "climatology", "scaled_climatology", model.version):
@@ -109,15 +110,16 @@ def test_nothing_after_the_init_time_reaches_a_replayed_forecast(
     from trafficcast.config.settings import load_config
 
     city = load_config(config).city()
+    stores = stores_in(trained / "data", city)
     trafficcast("forecast", "--init-time", "2024-04-14T12:00")
-    store = CityStores(city, trained / "data", trained / "models").forecasts("vmrnn-c-1")
+    store = stores.forecasts("vmrnn-c-1")
     first = store.read()
     assert first is not None
     later = city.parse_time("2024-04-14T12:00")
-    flows = CityStores(city, trained / "data", trained / "models").flows.read(later)
+    flows = stores.flows.read(later)
     assert flows is not None
     flows["flow"] += 100
-    CityStores(city, trained / "data", trained / "models").flows.write(flows)
+    stores.flows.write(flows)
     trafficcast("forecast", "--init-time", "2024-04-14T12:00")
     xr.testing.assert_identical(first, store.read())
 

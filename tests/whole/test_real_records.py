@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cities import stores_in
 from trafficcast.config.settings import load_config
 from trafficcast.forecasting.baselines import AnomalyPersistence
 from trafficcast.forecasting.climatology import Climatology
@@ -16,7 +17,6 @@ from trafficcast.forecasting.evaluation import evaluate
 from trafficcast.forecasting.model import Model
 from trafficcast.forecasting.windows import window_starts
 from trafficcast.nn import vmrnn_b
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
 
 PROJECT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def test_flows_and_baselines_of_san_francisco(trafficcast: Callable[..., Any], c
     assert report["slots"] == {"observed": 996, "partial": 3, "missing": 3}
 
     city = load_config(config).city("san-francisco")
-    flows = read_flows(CityStores(city, config.parent / "data", config.parent / "models"))
+    flows = read_flows(stores_in(config.parent / "data", city))
     expected = np.load(SHARED / "vectors" / "cabspotting_flows.npz", allow_pickle=False)
     np.testing.assert_array_equal(flows["time"].values.astype("datetime64[s]").astype(int), expected["time"])
     for name in ("flow", "vehicles", "coverage"):

@@ -156,9 +156,13 @@ class Source:
         if self.member is None:
             return self._raw()
         spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115  # returned open
-        with self._raw() as stream, reading(self.path):
-            shutil.copyfileobj(stream, spool, _BUFFER_BYTES)
-            spool.seek(0)
+        try:
+            with self._raw() as stream, reading(self.path):
+                shutil.copyfileobj(stream, spool, _BUFFER_BYTES)
+                spool.seek(0)
+        except InputError:
+            spool.close()
+            raise
         return cast(BinaryIO, spool)
 
     def head(self, n: int = 65536) -> bytes:

@@ -23,12 +23,12 @@ from pipelines.benchmarks.peers import _PEERS
 from pipelines.benchmarks.suites import benchmark
 from pipelines.benchmarks.vmrnn import _naive_cross_scan, _scan_inputs, _vmrnn_rows
 from pipelines.cli import main as cli
+from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.nn import vmrnn_b, vmrnn_c
 from trafficcast.nn.cross_scan import cross_scan
-from trafficcast.stores.city_stores import CityStores
 
 CITY = City(
     west=-122.52, east=-122.36, south=37.70, north=37.82, timezone="America/Los_Angeles", name="small", rows=8, cols=8
@@ -154,14 +154,15 @@ def test_without_a_gpu_its_suite_says_so(command: Callable[..., tuple[int, str, 
 
 @pytest.mark.parametrize("peer", _PEERS)
 def test_a_peer_counts_what_we_count(peer: str, tmp_path: Path) -> None:
+    stores = stores_in(tmp_path / "data", CITY)
     if peer == "DuckDB":
         pytest.importorskip("duckdb", reason="DuckDB is not installed")
     n = _write_points(tmp_path / "points.parquet", CITY, 20, 1)
-    report = ingest(str(tmp_path / "points.parquet"), CityStores(CITY, tmp_path / "data", tmp_path / "models"))
+    report = ingest(str(tmp_path / "points.parquet"), stores)
     assert report["points_kept"] == n and report["points_outside"] > 0 and report["transitions"] > 1_000
     assert np.array_equal(
         _PEERS[peer](tmp_path / "points.parquet", CITY),
-        _moves(CityStores(CITY, tmp_path / "data", tmp_path / "models")),
+        _moves(stores),
     )
 
 

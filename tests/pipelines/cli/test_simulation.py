@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.simulation import _simulated
-from trafficcast.config.city import City
+from tests.cities import small_city
 
-CITY = City(west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo")
+CITY = small_city(rows=16, cols=16)
 
 
 @pytest.mark.parametrize(("file_format", "records"), [("cabspotting", "points"), ("tlc", "trips")])

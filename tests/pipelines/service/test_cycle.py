@@ -13,7 +13,7 @@ import xarray as xr
 
 from pipelines.service.cycle import _ATTEMPTS, CityService, _best_baselines, _due, _verify_recent, run_cycle
 from pipelines.service.replay import replay
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.config.service import Service
 from trafficcast.errors import JobError
 from trafficcast.forecasting.baselines import _ScaledClimatology
@@ -27,7 +27,7 @@ from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import recent_scores, skill
 
-CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=8, timezone="America/New_York", name="small")
+CITY = small_city(rows=8, cols=8, timezone="America/New_York")
 SLOT = CITY.slot
 INIT = np.datetime64("2024-04-08T14:00", "us")  # a Monday, 10:00 in New York
 WAIT = np.timedelta64(10, "m")
@@ -73,7 +73,7 @@ def model(version: str = "vmrnn-b-1") -> Model:
 @pytest.fixture
 def service(tmp_path: Path) -> CityService:
     """A city with a champion and no data."""
-    made = CityService(CityStores(CITY, tmp_path / "data", tmp_path / "models"), Service(), torch.device("cpu"))
+    made = CityService(stores_in(tmp_path / "data", CITY), Service(), torch.device("cpu"))
     publish_model(made.stores.registry, model(), lambda folder: None)
     return made
 

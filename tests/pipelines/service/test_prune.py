@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from pipelines.service.prune import prune
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.config.service import Retention
 from trafficcast.files import write_json, write_text
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.registry import Registry
 
-CITY = City(west=0, east=1, south=0, north=1, rows=2, cols=3, timezone="America/New_York", name="small")
+CITY = small_city(rows=2, cols=3, timezone="America/New_York")
 NOW = np.datetime64("2024-04-08T03:30", "us")  # 23:30 on the 7th in New York
 DAYS = [f"2024-04-{day:02d}" for day in range(1, 8)]
 NOTHING = {"flow_days": 0, "forecast_days": 0, "score_days": 0, "models": 0}
@@ -46,11 +45,12 @@ def trained(registry: Registry, *versions: str) -> None:
 def folder(tmp_path: Path) -> Path:
     """A week of every store, today's included, and four models of which v-2 is the champion after v-1."""
     data = tmp_path / "data"
-    files(CityStores(CITY, data, data.parent / "models").flows.root, DAYS)
-    files(CityStores(CITY, data, data.parent / "models").forecasts("v-1").root, DAYS[:4])
-    files(CityStores(CITY, data, data.parent / "models").forecasts("v-2").root, DAYS[4:])
-    files(CityStores(CITY, data, data.parent / "models").scores("v-1").root, DAYS[:4])
-    files(CityStores(CITY, data, data.parent / "models").scores("v-2").root, DAYS[4:])
+    stores = stores_in(data, CITY)
+    files(stores.flows.root, DAYS)
+    files(stores.forecasts("v-1").root, DAYS[:4])
+    files(stores.forecasts("v-2").root, DAYS[4:])
+    files(stores.scores("v-1").root, DAYS[:4])
+    files(stores.scores("v-2").root, DAYS[4:])
     registry = Registry(tmp_path / "models" / "small", CITY)
     trained(registry, "v-1", "v-2", "v-3", "v-4")
     registry.promote("v-2")
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, **keep: Any) -> dict[str, int]:
-    return prune(CityStores(CITY, folder / "data", folder / "models"), Retention(**keep), NOW)
+    return prune(stores_in(folder / "data", CITY), Retention(**keep), NOW)
 
 
 def left(folder: Path, store: str) -> list[str]:
@@ -91,8 +91,9 @@ def test_each_store_has_its_own_retention_over_all_models(folder: Path) -> None:
 
 
 def test_what_a_model_left_that_is_gone_is_pruned_as_well(folder: Path) -> None:
-    files(CityStores(CITY, folder / "data", folder / "models").forecasts("v-0").root, DAYS)
-    files(CityStores(CITY, folder / "data", folder / "models").scores("v-0").root, DAYS)
+    stores = stores_in(folder / "data", CITY)
+    files(stores.forecasts("v-0").root, DAYS)
+    files(stores.scores("v-0").root, DAYS)
     assert run(folder, forecast_days=7, score_days=6) == NOTHING | {"score_days": 2}
     assert left(folder, "forecasts/v-0") == DAYS and left(folder, "scores/v-0") == DAYS[1:]
 
@@ -140,7 +141,7 @@ def test_a_city_without_anything_has_nothing_to_prune_and_gets_no_folders(tmp_pa
 
 def test_other_cities_are_left_alone(folder: Path, snapshot: Callable[[Path], dict[str, bytes]]) -> None:
     other = CITY.model_copy(update={"name": "other"})
-    files(CityStores(other, folder / "data", folder / "models").flows.root, DAYS)
+    files(stores_in(folder / "data", other).flows.root, DAYS)
     before = snapshot(folder / "data" / "other")
     run(folder, flow_days=1)
     assert snapshot(folder / "data" / "other") == before

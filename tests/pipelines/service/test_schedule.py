@@ -22,7 +22,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from pipelines.service import retrain_process, schedule
 from pipelines.service.cycle import CityService, run_cycle
-from trafficcast.config.city import City
+from tests.cities import small_city, stores_in
 from trafficcast.config.service import Retraining, Service
 from trafficcast.config.settings import Config, load_config
 from trafficcast.errors import InputError, JobError
@@ -35,7 +35,7 @@ from trafficcast.stores.registry import Registry
 from trafficcast.training import retrain as retrain_module
 from trafficcast.training.retrain import retrain
 
-CITY = City(west=0, east=1, south=0, north=1, rows=8, cols=8, timezone="America/New_York", name="small")
+CITY = small_city(rows=8, cols=8, timezone="America/New_York")
 SLOT, HOUR, DAY = CITY.slot, np.timedelta64(1, "h"), np.timedelta64(1, "D")
 NOON = np.datetime64("2024-04-08T16:00", "us")  # in New York
 CONFIG = """
@@ -67,7 +67,7 @@ def service(tmp_path: Path) -> CityService:
     }
     table = np.random.default_rng(1).uniform(1, 5, (2, CITY.slots_per_day, 2, 8, 8)).astype(np.float32)
     settings = Service(catch_up_hours=2)
-    made = CityService(CityStores(CITY, tmp_path / "data", tmp_path / "models"), settings, torch.device("cpu"))
+    made = CityService(stores_in(tmp_path / "data", CITY), settings, torch.device("cpu"))
     publish_model(made.stores.registry, Model(card, build(described), Climatology(CITY, table)), lambda folder: None)
     return made
 

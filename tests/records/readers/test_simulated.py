@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import xarray as xr
 
+from tests.cities import small_city, stores_in
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.ingestion.ingest import ingest
@@ -19,12 +20,9 @@ from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.records.readers import find_records
 from trafficcast.simulator.files import _FORMATS
 from trafficcast.simulator.simulator import simulate, truth_file
-from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
 
-CITY = City(
-    west=9.10, east=9.26, south=45.42, north=45.52, rows=16, cols=16, timezone="Europe/Rome", name="demo", feed=Feed()
-)
+CITY = small_city(rows=16, cols=16)
 PERIODS = {
     "in April": np.datetime64("2024-04-08T12:00"),
     "clocks set forward": np.datetime64("2024-03-30T12:00"),
@@ -52,11 +50,12 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
 
 
 def check_ingest(city: City, file_format: str, location: Path, truth: Path, data: Path) -> None:
+    stores = stores_in(data, city)
     found, passed_over = find_records(str(location), city)
     assert {name for _, name in found} == {file_format}
     assert passed_over == []
-    ingest(str(location), CityStores(city, data, data.parent / "models"))
-    flows = read_flows(CityStores(city, data, data.parent / "models"))
+    ingest(str(location), stores)
+    flows = read_flows(stores)
     wanted = xr.load_dataset(truth_file(truth), engine="h5netcdf")
     assert int(wanted["flow"].sum()) > 50
     for name in ("time", "flow", "vehicles", "coverage", "observed"):
