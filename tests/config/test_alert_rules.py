@@ -193,3 +193,27 @@ def test_the_example_of_the_document_is_what_it_says(tmp_path: Path) -> None:
         FlowRule(times_typical=2, at_least=30),
     )
     assert alerts.webhook_host == "alerts.example"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "allowed", "refuse"),
+    [
+        ("forecast-overdue", "minutes", [0.5], [0]),
+        ("feed-silent", "minutes", [0.5], [0]),
+        ("skill", "cycles", [1, 1000], [0, 1001]),
+        ("coverage", "level", [0.01, 0.99], [0, 1]),
+        ("coverage", "tolerance", [0.01, 0.99], [0, 1]),
+        ("coverage", "hours", [0.5, 24 * 31], [0, 24 * 31 + 1]),
+        ("flow", "above", [0.5], [0]),
+        ("flow", "times_typical", [1.01], [1]),
+    ],
+)
+def test_numbers_have_their_ranges(
+    tmp_path: Path, kind: str, key: str, allowed: list[float], refuse: list[float]
+) -> None:
+    rule = f'{SMALL}[[alerts.rules]]\nkind = "{kind}"\n{key} = '
+    for value in allowed:
+        (found,) = load(tmp_path, f"{rule}{value}").alerts.rules
+        assert getattr(found, key) == value
+    for value in refuse:
+        assert f"alerts.rules.0.{kind}.{key}" in refused(tmp_path, f"{rule}{value}")
