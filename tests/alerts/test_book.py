@@ -296,3 +296,9 @@ def test_a_writer_waits_for_another_one(book: AlertBook) -> None:
     assert len(book.update("small", [finding()], NOON)[0]) == 1
     release.join()
     database.close()
+
+
+def test_the_id_of_a_notice_is_32_hexadecimal_digits(book: AlertBook) -> None:
+    book.update("small", [finding()], at(0))
+    with book.unwritten("small") as notices:
+        assert [len(notice.id) for notice in notices] == [32] and int(notices[0].id, 16) >= 0

@@ -662,3 +662,46 @@ def test_registries_are_read_anew_each_cycle(service: CityService, network: Netw
     one_cycle(service)
     assert Registry(service.stores.models / "small", CITY).rollback() == "vmrnn-b-1"
     assert said(one_cycle(service, INIT + SLOT), "forecaster") == "vmrnn-b-1"
+
+
+class Clock:
+    """Stands in for the module `time`: it runs only while somebody sleeps or works."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 1000.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("speed", "pauses"), [(60, [0, 30, 0, 20]), (None, [])])
+def test_a_replay_runs_so_many_times_faster_than_real_time(
+    service: CityService, network: Network, monkeypatch: pytest.MonkeyPatch, speed: float | None, pauses: list[float]
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    clock = Clock()
+    monkeypatch.setattr("pipelines.service.replay.time", clock)
+    work = iter([0.0, 35.0, 5.0, 0.0])  # seconds; the second slot's work is longer than a slot of half a minute
+
+    def working(history: np.ndarray) -> np.ndarray:
+        clock.now += next(work)
+        return busier(history)
+
+    network.answer = working
+    assert replay(service.stores, INIT, INIT + 4 * SLOT, speed=speed, device="cpu")["forecasts"] == 4
+    assert clock.pauses == pauses
+
+
+def test_a_replay_verifies_forecasts_whose_last_slot_ends_with_the_period(
+    service: CityService, network: Network
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    result = replay(service.stores, INIT, INIT + 4 * SLOT, device="cpu")
+    assert (result["forecasts"], result["verified"]) == (4, 1)
+    found = scored(service)["rmse"]
+    for name, error in result["rmse"].items():
+        assert error == pytest.approx(float(np.sqrt((found.sel(forecaster=name) ** 2).mean())))
