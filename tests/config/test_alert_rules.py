@@ -217,3 +217,16 @@ def test_numbers_have_their_ranges(
         assert getattr(found, key) == value
     for value in refuse:
         assert f"alerts.rules.0.{kind}.{key}" in refused(tmp_path, f"{rule}{value}")
+
+
+def test_without_at_least_no_flow_below_20_vehicles_is_far_above_the_typical_one() -> None:
+    assert FlowRule(times_typical=2).at_least == 20  # as docs/alerts.md says
+
+
+@pytest.mark.parametrize("cell", ["[9, 5]", "[0, 0]", "[10, 5]", "[9, 6]"])
+def test_a_cell_is_one_of_the_grid_to_its_last_row_and_column(tmp_path: Path, cell: str) -> None:
+    rule = f'{SMALL}[[alerts.rules]]\nkind = "flow"\nabove = 9\ncell = {cell}'
+    if cell in ("[9, 5]", "[0, 0]"):
+        load(tmp_path, rule)
+    else:
+        assert f"cell {cell} lies outside the grid of 'small'" in refused(tmp_path, rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -705,3 +706,52 @@ def test_a_replay_verifies_forecasts_whose_last_slot_ends_with_the_period(
     found = scored(service)["rmse"]
     for name, error in result["rmse"].items():
         assert error == pytest.approx(float(np.sqrt((found.sel(forecaster=name) ** 2).mean())))
+
+
+def test_last_week_is_scored_for_every_forecast_that_waited(service: CityService, network: Network) -> None:
+    week = np.timedelta64(7, "D")
+    observe(service, counts(INIT - week, 5))
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    one_cycle(service)
+    observe(service, counts(INIT, 1))
+    one_cycle(service, INIT + SLOT)
+    observe(service, counts(INIT + SLOT, 4))
+    assert _verify_recent(service, INIT + 5 * SLOT) == 2
+    for init_time in (INIT, INIT + SLOT):
+        error = counts(init_time - week, 4)["flow"].values - counts(init_time, 4)["flow"].values.astype(np.float64)
+        found = scored(service, init_time)["rmse"].sel(forecaster="last_week")
+        np.testing.assert_allclose(found, np.sqrt((error**2).mean((1, 2, 3))))
+
+
+def test_the_log_says_how_a_forecast_came_about_and_how_many_were_verified(
+    service: CityService, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="trafficcast")
+    observe(service, counts(INIT - 4 * SLOT, 12), missing=(3,))
+    made = one_cycle(service, INIT + WAIT)
+    assert _verify_recent(service, INIT + 4 * SLOT) == 1
+    assert _verify_recent(service, INIT + 4 * SLOT) == 0
+    run_cycle(service, INIT + 8 * SLOT, catch_up=False)
+    spoken = [record.getMessage() for record in caplog.records]
+    expected = [
+        f"forecast for 2024-04-08T10:00:00-04:00, degraded by vmrnn-b-1 ({said(made, 'reason')}), ",
+        "1 forecasts of vmrnn-b-1 verified in ",
+        "forecast for 2024-04-08T14:00:00-04:00, complete by vmrnn-b-1, ",
+    ]
+    assert [line.startswith(start) for line, start in zip(spoken, expected, strict=True)] == [True] * 3
+
+
+def test_one_vehicle_in_the_open_slot_is_later_data(service: CityService) -> None:
+    open_ended = counts(INIT - 4 * SLOT, 5)
+    open_ended["coverage"][3:] = 29 / 30
+    open_ended["vehicles"][4] = 1
+    observe(service, open_ended)
+    assert _due(service, INIT + np.timedelta64(2, "m")) == [INIT]
+
+
+def test_the_ledger_holds_how_long_a_forecast_took(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    began = time.perf_counter()
+    one_cycle(service)
+    run = service.stores.ledger.last("forecast", "small")
+    assert run is not None and 0 < run.seconds <= time.perf_counter() - began
