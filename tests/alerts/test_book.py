@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -284,3 +285,20 @@ def test_a_reader_changes_nothing(book: AlertBook) -> None:
     before = book.file.read_bytes()
     read(book.file, NOON)
     assert book.file.read_bytes() == before and len(list(book.file.parent.iterdir())) == 1
+
+
+def test_a_writer_waits_for_another_one(book: AlertBook) -> None:
+    book.update("small", [], NOON)
+    database = sqlite3.connect(book.file, isolation_level=None, check_same_thread=False)
+    database.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.5, lambda: database.execute("ROLLBACK"))
+    release.start()
+    assert len(book.update("small", [finding()], NOON)[0]) == 1
+    release.join()
+    database.close()
+
+
+def test_the_id_of_a_notice_is_32_hexadecimal_digits(book: AlertBook) -> None:
+    book.update("small", [finding()], at(0))
+    with book.unwritten("small") as notices:
+        assert [len(notice.id) for notice in notices] == [32] and int(notices[0].id, 16) >= 0

@@ -238,3 +238,31 @@ def test_rules_of_other_cities_are_left_out_and_an_unknown_area_is_refused() -> 
     for call in (lambda r: check_areas(r, HERE, {"North": NORTH}), lambda r: _findings(r, CityState(HERE, NOON))):
         with pytest.raises(InputError, match="'bay' has no area 'Nort'"):
             call([FlowRule(above=1, area="Nort", city="bay")])
+
+
+def test_coverage_is_of_the_forecasts_that_ended_within_the_hours() -> None:
+    inside = np.full((48, 4), 1.0)
+    inside[-8:] = 0.5  # the ninth last one ended four hours ago
+    known = scores(errors(*[2.0] * 48), errors(*[3.0] * 48), inside)
+    (found,) = find(CoverageRule(hours=4, tolerance=0.1), scores=known)
+    assert found.value == 0.5
+    assert found.message == (
+        "50.0 % of the observed flows of the last 4 hours lay inside the 80 % interval, as of 2008-06-04 12:00 PDT "
+        "(limit: 10 percentage points apart)"
+    )
+
+
+def test_coverage_of_an_hour_or_less_needs_one_forecast() -> None:
+    known = scores(errors(2.0), errors(3.0), np.full((1, 4), 0.5))
+    for hours in (0.25, 1):
+        assert len(find(CoverageRule(hours=hours, tolerance=0.1), scores=known)) == 1
+    assert find(CoverageRule(hours=1.5, tolerance=0.1), scores=known.isel(init_time=slice(0))) == []
+    assert find(CoverageRule(hours=0.001, tolerance=0.1), scores=known) == []  # no whole minute
+
+
+def test_an_unknown_area_is_refused_with_the_areas_that_there_are() -> None:
+    rule = [FlowRule(above=1, area="Nort")]
+    with pytest.raises(InputError, match=r"has: North, South$"):
+        check_areas(rule, HERE, {"South": NORTH, "North": NORTH})
+    with pytest.raises(InputError, match=r"has: none$"):
+        check_areas(rule, HERE, {})

@@ -13,14 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Timeout
 
 from tests.cities import small_city
 from trafficcast.alerts import notify as alerting
 from trafficcast.alerts.book import AlertBook
-from trafficcast.alerts.findings import CityState
+from trafficcast.alerts.findings import CityState, Finding
 from trafficcast.alerts.notify import check_alerts, deliver
 from trafficcast.config.alert_rules import Alerts, FeedSilentRule, ForecastOverdueRule
 from trafficcast.config.city import City
+from trafficcast.stores.city_stores import alerts_file
 
 HERE = small_city(rows=3, cols=2)
 NOON = np.datetime64("2024-04-10T10:00", "us")  # 12:00 CEST
@@ -254,3 +258,42 @@ def test_a_replay_and_a_service_without_webhook_record_but_tell_nobody(tmp_path:
     assert not (tmp_path / HERE.name / "alerts.jsonl").exists() and len(lines(tmp_path, "large")) == 1
     replayed = (tmp_path / HERE.name / "replay-alerts.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in replayed] == ["raised"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "attempts"), [(429, 3), (500, 3), (502, 3), (503, 3), (504, 3), (501, 1), (505, 1), (428, 1), (430, 1)]
+)
+def test_answers_that_may_pass_are_tried_thrice_with_a_pause_of_a_second_before_the_last(
+    tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, answer: int,
+    attempts: int,
+) -> None:  # fmt: skip
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    settings, webhook.answers = alerts(webhook), [answer]
+    check(settings, tmp_path, 21)
+    assert deliver(settings, tmp_path) == 0
+    assert len(webhook.messages) == attempts
+    assert [pause for pause in pauses if pause] == [1.0] * (attempts == 3)
+    assert f"answered {answer}: 1 notices wait" in spoken(log)[-1][1]
+
+
+def test_an_attempt_is_given_up_after_3_seconds(
+    tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+
+    def send(adapter: HTTPAdapter, request: object, timeout: Timeout, **options: object) -> None:
+        limits.append(timeout.total)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(HTTPAdapter, "send", send)
+    check(alerts(webhook), tmp_path, 21)
+    assert deliver(alerts(webhook), tmp_path) == 0
+    assert limits == [3.0]
+
+
+def test_a_message_holds_500_notices_at_most(tmp_path: Path, webhook: Webhook) -> None:
+    found = [Finding(f"flow above={n}", "flow", "warning", "much", 2.0, 1.0) for n in range(501)]
+    AlertBook(alerts_file(tmp_path)).update("small", found, NOON, deliver=True)
+    assert [deliver(alerts(webhook), tmp_path) for _ in range(3)] == [500, 1, 0]
+    assert [len(message["notices"]) for message in webhook.messages] == [500, 1]

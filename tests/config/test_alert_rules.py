@@ -193,3 +193,40 @@ def test_the_example_of_the_document_is_what_it_says(tmp_path: Path) -> None:
         FlowRule(times_typical=2, at_least=30),
     )
     assert alerts.webhook_host == "alerts.example"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "allowed", "refuse"),
+    [
+        ("forecast-overdue", "minutes", [0.5], [0]),
+        ("feed-silent", "minutes", [0.5], [0]),
+        ("skill", "cycles", [1, 1000], [0, 1001]),
+        ("coverage", "level", [0.01, 0.99], [0, 1]),
+        ("coverage", "tolerance", [0.01, 0.99], [0, 1]),
+        ("coverage", "hours", [0.5, 24 * 31], [0, 24 * 31 + 1]),
+        ("flow", "above", [0.5], [0]),
+        ("flow", "times_typical", [1.01], [1]),
+    ],
+)
+def test_numbers_have_their_ranges(
+    tmp_path: Path, kind: str, key: str, allowed: list[float], refuse: list[float]
+) -> None:
+    rule = f'{SMALL}[[alerts.rules]]\nkind = "{kind}"\n{key} = '
+    for value in allowed:
+        (found,) = load(tmp_path, f"{rule}{value}").alerts.rules
+        assert getattr(found, key) == value
+    for value in refuse:
+        assert f"alerts.rules.0.{kind}.{key}" in refused(tmp_path, f"{rule}{value}")
+
+
+def test_without_at_least_no_flow_below_20_vehicles_is_far_above_the_typical_one() -> None:
+    assert FlowRule(times_typical=2).at_least == 20  # as docs/alerts.md says
+
+
+@pytest.mark.parametrize("cell", ["[9, 5]", "[0, 0]", "[10, 5]", "[9, 6]"])
+def test_a_cell_is_one_of_the_grid_to_its_last_row_and_column(tmp_path: Path, cell: str) -> None:
+    rule = f'{SMALL}[[alerts.rules]]\nkind = "flow"\nabove = 9\ncell = {cell}'
+    if cell in ("[9, 5]", "[0, 0]"):
+        load(tmp_path, rule)
+    else:
+        assert f"cell {cell} lies outside the grid of 'small'" in refused(tmp_path, rule)

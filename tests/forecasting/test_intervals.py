@@ -384,3 +384,73 @@ def test_the_card_has_a_table_of_coverage_by_level_and_lead_and_by_activity(fitt
     assert f"| 95% | all | {inside['all']:.1%} | {width['all']:.2f} |" in text
     assert f"|  | +90 min | {inside['by_lead'][3]:.1%} | {width['by_lead'][3]:.2f} |" in text
     assert f"| from 30 | {coverage['bands']['share'][5]:.1%} |" in text
+
+
+def around_one(intervals: Intervals, flow: float) -> tuple[list[float], list[float]]:
+    """Lower and upper bounds of one value, by level."""
+    lower, upper = intervals.around(np.full((1, 1, 1, 1), flow))
+    return lower.ravel().tolist(), upper.ravel().tolist()
+
+
+def test_ranks_are_those_of_one_error_more() -> None:
+    # Of 20 errors the 19th (0.9 * 21, rounded up) and the 2nd bound 80 %.
+    lower, upper = around_one(Intervals.fit(*one_group([15.0] * 20, list(range(6, 26))), levels=(0.8,)), 15.0)
+    assert (lower, upper) == ([pytest.approx(7, abs=0.01)], [pytest.approx(24, abs=0.01)])
+    # Of 20 truths 3 are 0: the 17th (0.8 * 21, rounded up) bounds 80 % above.
+    zeros = Intervals.fit(*one_group([3.0] * 20, [0, 0, 0, *range(1, 18)]), levels=(0.8,))
+    assert around_one(zeros, 3.0) == ([0], [pytest.approx(14, abs=0.01)])
+    # Too few for 95 %: the extreme errors are the bounds.
+    assert around_one(Intervals.fit(*one_group([1.0] * 3, [0, 1, 2]), levels=(0.95,)), 1.0) == (
+        [0],
+        [pytest.approx(2, abs=0.01)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "levels"),
+    [
+        ((600, 500), 2),  # a level begins with its edge
+        ((600, 499), 1),
+        ((500, 600), 2),
+        ((499, 600), 1),
+        ((600, 400, 600), 2),  # the ones are merged with the next level, the twos
+        ((600, 500, 600), 3),
+    ],
+)
+def test_a_level_with_fewer_than_500_errors_is_merged(numbers: tuple[int, ...], levels: int) -> None:
+    prediction = np.repeat(np.arange(len(numbers), dtype=float), numbers)
+    intervals = Intervals.fit(*one_group(prediction.tolist(), prediction.tolist()))
+    assert intervals.edges.tolist() == list(range(1, levels))
+
+
+def test_a_level_has_500_errors_of_each_kind() -> None:
+    prediction = np.zeros((1100, 1, 2, 1, 1))
+    prediction[600:, 0, 0], prediction[601:, 0, 1] = 1, 1
+    assert len(Intervals.fit(prediction, prediction).edges) == 0  # 500 and 499 above
+    assert Intervals.fit(prediction[:, :, :1], prediction[:, :, :1]).edges.tolist() == [1]
+    prediction[:, 0, 1] = 1
+    prediction[:499, 0, 1] = 0
+    assert len(Intervals.fit(prediction, prediction).edges) == 0  # 600 and 499 below
+
+
+def test_after_every_four_levels_half_as_many_predictions_are_above() -> None:
+    prediction = np.random.default_rng(6).permutation(20_000.0 / 100 * np.linspace(0, 1, 20_000))
+    edges = Intervals.fit(*one_group(prediction.tolist(), prediction.tolist())).edges
+    above = [(prediction >= edge).mean() for edge in edges[:10]]
+    assert above == pytest.approx([2 ** (-k / 4) for k in range(1, 11)], abs=1e-3)
+
+
+def test_coverage_is_reported_by_bands_of_the_prediction() -> None:
+    prediction, truth = one_group([0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0], [0, 0, 1, 3, 10, 30, 100])
+    found = Intervals.fit(prediction, truth).coverage(prediction, truth)
+    assert found["bands"]["from"] == [0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0]
+    assert found["bands"]["share"] == pytest.approx([1 / 7] * 7)
+    below, _ = one_group([0.09, 0.9, 2.9, 9.9, 29.0, 99.0, 101.0], [0] * 7)
+    assert Intervals.fit(prediction, truth).coverage(below, truth)["bands"]["share"] == pytest.approx([1 / 7] * 7)
+
+
+@pytest.mark.parametrize("truths", [range(30, 49), range(1, 20)])
+def test_a_truth_that_is_a_bound_lies_inside(truths: range) -> None:
+    intervals = Intervals.fit(*one_group([20.0] * 19, list(truths)), levels=(0.8,))
+    assert 20.0 in np.ravel(around_one(intervals, 20.0))
+    assert intervals.coverage(*one_group([20.0], [20.0]))["levels"]["0.8"]["inside"]["all"] == 1

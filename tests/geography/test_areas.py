@@ -164,3 +164,8 @@ def test_a_file_that_is_no_geojson_of_areas_is_refused(tmp_path: Path, text: str
 def test_no_file(tmp_path: Path) -> None:
     assert "there is no file" in refused(tmp_path / "gone.geojson")
     assert "there is no file" in refused(tmp_path)
+
+
+def test_an_area_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, ({"name": "A"}, box(9.0, 45.3, 9.1, 45.4)), ({"name": "B"}, box(9.0, 45.0, 1e200, 1e200)))
+    assert "feature 2 has no polygon with an area" in refused(file)

@@ -117,3 +117,19 @@ def test_a_ledger_that_cannot_be_written_is_named(ledger: Ledger) -> None:
     ledger.file.mkdir(parents=True)
     with pytest.raises(JobError, match=r"cannot use .*ledger\.sqlite: unable to open database file"):
         ledger.record("forecast", "small", "v1", SLOT, "done")
+
+
+def test_the_first_slot_is_the_oldest_that_the_job_ran_for(ledger: Ledger) -> None:
+    assert ledger.first_slot("forecast", "small") is None
+    ledger.record("forecast", "small", "v2", SLOT + HALF_HOUR, "complete")
+    assert ledger.first_slot("forecast", "small") == SLOT + HALF_HOUR
+    ledger.record("forecast", "small", "v1", SLOT, "failed")
+    ledger.record("verify", "small", "v1", SLOT - HALF_HOUR, "done")
+    ledger.record("forecast", "large", "v1", SLOT - HALF_HOUR, "complete")
+    assert ledger.first_slot("forecast", "small") == SLOT
+
+
+def test_a_run_recorded_without_a_time_took_none(ledger: Ledger) -> None:
+    ledger.record("forecast", "small", "v1", SLOT, "complete")
+    run = ledger.last("forecast", "small")
+    assert run is not None and (run.detail, run.seconds, run.attempts) == ("", 0.0, 1)

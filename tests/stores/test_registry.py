@@ -144,3 +144,8 @@ def test_a_pointer_with_one_version_alone_is_one_of_a_single_champion(registry: 
     assert registry.champions() == ["vmrnn-b-1"]
     with pytest.raises(InputError, match="'small' has no earlier champion to go back to"):
         registry.rollback()
+
+
+def test_the_first_version_of_an_architecture_has_number_1(registry: Registry, tmp_path: Path) -> None:
+    assert Registry(tmp_path / "empty", CITY).next_version("vmrnn-b") == "vmrnn-b-1"
+    assert registry.next_version("vmrnn-c") == "vmrnn-c-1"  # the numbers of vmrnn-b are its own

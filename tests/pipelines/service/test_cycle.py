@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -662,3 +663,95 @@ def test_registries_are_read_anew_each_cycle(service: CityService, network: Netw
     one_cycle(service)
     assert Registry(service.stores.models / "small", CITY).rollback() == "vmrnn-b-1"
     assert said(one_cycle(service, INIT + SLOT), "forecaster") == "vmrnn-b-1"
+
+
+class Clock:
+    """Stands in for the module `time`: it runs only while somebody sleeps or works."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 1000.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("speed", "pauses"), [(60, [0, 30, 0, 20]), (None, [])])
+def test_a_replay_runs_so_many_times_faster_than_real_time(
+    service: CityService, network: Network, monkeypatch: pytest.MonkeyPatch, speed: float | None, pauses: list[float]
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    clock = Clock()
+    monkeypatch.setattr("pipelines.service.replay.time", clock)
+    work = iter([0.0, 35.0, 5.0, 0.0])  # seconds; the second slot's work is longer than a slot of half a minute
+
+    def working(history: np.ndarray) -> np.ndarray:
+        clock.now += next(work)
+        return busier(history)
+
+    network.answer = working
+    assert replay(service.stores, INIT, INIT + 4 * SLOT, speed=speed, device="cpu")["forecasts"] == 4
+    assert clock.pauses == pauses
+
+
+def test_a_replay_verifies_forecasts_whose_last_slot_ends_with_the_period(
+    service: CityService, network: Network
+) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 8))
+    result = replay(service.stores, INIT, INIT + 4 * SLOT, device="cpu")
+    assert (result["forecasts"], result["verified"]) == (4, 1)
+    found = scored(service)["rmse"]
+    for name, error in result["rmse"].items():
+        assert error == pytest.approx(float(np.sqrt((found.sel(forecaster=name) ** 2).mean())))
+
+
+def test_last_week_is_scored_for_every_forecast_that_waited(service: CityService, network: Network) -> None:
+    week = np.timedelta64(7, "D")
+    observe(service, counts(INIT - week, 5))
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    one_cycle(service)
+    observe(service, counts(INIT, 1))
+    one_cycle(service, INIT + SLOT)
+    observe(service, counts(INIT + SLOT, 4))
+    assert _verify_recent(service, INIT + 5 * SLOT) == 2
+    for init_time in (INIT, INIT + SLOT):
+        error = counts(init_time - week, 4)["flow"].values - counts(init_time, 4)["flow"].values.astype(np.float64)
+        found = scored(service, init_time)["rmse"].sel(forecaster="last_week")
+        np.testing.assert_allclose(found, np.sqrt((error**2).mean((1, 2, 3))))
+
+
+def test_the_log_says_how_a_forecast_came_about_and_how_many_were_verified(
+    service: CityService, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="trafficcast")
+    observe(service, counts(INIT - 4 * SLOT, 12), missing=(3,))
+    made = one_cycle(service, INIT + WAIT)
+    assert _verify_recent(service, INIT + 4 * SLOT) == 1
+    assert _verify_recent(service, INIT + 4 * SLOT) == 0
+    run_cycle(service, INIT + 8 * SLOT, catch_up=False)
+    spoken = [record.getMessage() for record in caplog.records]
+    expected = [
+        f"forecast for 2024-04-08T10:00:00-04:00, degraded by vmrnn-b-1 ({said(made, 'reason')}), ",
+        "1 forecasts of vmrnn-b-1 verified in ",
+        "forecast for 2024-04-08T14:00:00-04:00, complete by vmrnn-b-1, ",
+    ]
+    assert [line.startswith(start) for line, start in zip(spoken, expected, strict=True)] == [True] * 3
+
+
+def test_one_vehicle_in_the_open_slot_is_later_data(service: CityService) -> None:
+    open_ended = counts(INIT - 4 * SLOT, 5)
+    open_ended["coverage"][3:] = 29 / 30
+    open_ended["vehicles"][4] = 1
+    observe(service, open_ended)
+    assert _due(service, INIT + np.timedelta64(2, "m")) == [INIT]
+
+
+def test_the_ledger_holds_how_long_a_forecast_took(service: CityService, network: Network) -> None:
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    began = time.perf_counter()
+    one_cycle(service)
+    run = service.stores.ledger.last("forecast", "small")
+    assert run is not None and 0 < run.seconds <= time.perf_counter() - began

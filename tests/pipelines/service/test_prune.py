@@ -155,3 +155,27 @@ def test_the_command_prunes_what_the_configuration_says(
     monkeypatch.setenv("TRAFFICCAST__RETENTION__FLOW_DAYS", "30")
     assert trafficcast("prune", "--json").json == NOTHING | {"flow_days": 7}  # all long ago by the machine's clock
     assert trafficcast("prune", "--city", "nowhere").code == 2
+
+
+def test_the_log_says_what_was_removed_and_nothing_where_nothing_was(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="trafficcast")
+    run(folder)
+    assert caplog.messages == []
+    run(folder, flow_days=3, models=1, forecast_days=1)
+    assert caplog.messages == ["pruned 4 flow days, 6 forecast days, 1 models"]
+
+
+def test_only_the_champion_and_one_before_it_are_needed(folder: Path) -> None:
+    registry = Registry(folder / "models" / "small", CITY)
+    registry.promote("v-3")
+    registry.promote("v-4")
+    trained(registry, "v-5")
+    os.utime(registry.root / "v-5" / "card.json", (2000, 2000))
+    assert run(folder, models=1, forecast_days=1) == NOTHING | {"forecast_days": 6, "models": 1}
+    assert versions(folder) == ["v-2", "v-3", "v-4", "v-5"]  # v-2 has forecasts of today, v-1 has none left
+    for file in (folder / "data" / "small" / "forecasts" / "v-2").iterdir():
+        file.unlink()
+    assert run(folder, models=1)["models"] == 1  # v-2 was champion two promotions ago
+    assert versions(folder) == ["v-3", "v-4", "v-5"]

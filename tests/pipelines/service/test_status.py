@@ -345,3 +345,11 @@ def test_a_port_that_is_taken_is_named(address: str) -> None:
     port = int(address.rpartition(":")[2])
     with pytest.raises(InputError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*set \[service\] address and port"):
         _serve(Service(port=port), _Metrics(dict), dict)
+
+
+def test_ages_are_minutes_to_a_tenth(settings: Config) -> None:
+    champion(settings)
+    flows(settings, NEWEST - HOUR)
+    forecast(settings, NEWEST, Provenance("vmrnn-b-1"))
+    found = status_of(settings, NOW + np.timedelta64(100, "s"))
+    assert (found["data"]["age_minutes"], found["forecast"]["age_minutes"]) == (21.7, 21.7)
