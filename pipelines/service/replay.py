@@ -91,7 +91,8 @@ def replay(
             if run_cycle(service, now, catch_up=False):
                 break
         if alerts is not None:
-            state = _read_state(service, alerts.rules, areas, init_times[0] - city.slot, now)
+            # When the wait is over, whether the forecast was made before: so a second replay examines the same states.
+            state = _read_state(service, alerts.rules, areas, init_times[0] - city.slot, init_time + wait)
             check_alerts(alerts, stores.data, state, live=False)
     _verify_recent(service, flows["time"].values[-1] + city.slot)
     made = stores.forecasts(model.version).read(init_times[0], end)
