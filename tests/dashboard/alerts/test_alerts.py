@@ -93,4 +93,4 @@ def test_areas_that_cannot_be_read_do_not_hide_the_alerts(place: Any) -> None:
     place.file.write_text(text)
     AlertBook(place.stores.alerts).update("testville", [finding("much")], NOW)
     app = run(place.file)
-    assert "named areas" in app.warning[0].value and len(app.dataframe) == 1
+    assert r"none\.json of areas" in app.warning[0].value and len(app.dataframe) == 1
