@@ -33,7 +33,15 @@ _OPEN, _PAST, _RULES = "Open", "Past", "Rules"
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Alerts.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     file, now = CityStores.of(config, view.city).alerts, np.datetime64("now", "us")
     book = AlertBook(file, read_only=True)
     try:

@@ -56,7 +56,15 @@ _SECTIONS = (_CALENDAR, _QUALITY, _RECORDS, _QUARANTINE)
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Data.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     stores = CityStores.of(config, view.city)
     rerun_when_changed(lambda: (stamp(stores.flows), records_stamp(stores)))
     section = st.segmented_control(

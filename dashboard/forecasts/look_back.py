@@ -68,7 +68,15 @@ class _Shown:
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Look back.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     city, stores = view.city, CityStores.of(config, view.city)
     days = _known_days([stores.flows, *map(stores.forecasts, stores.registry.champions())])
     if not len(days):

@@ -50,7 +50,15 @@ _THIRD = ("difference", "interval width")
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Now.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     city, stores = view.city, CityStores.of(config, view.city)
     newest = newest_forecast(stores)
     rerun_when_changed(partial(forecast_stamp, stores))

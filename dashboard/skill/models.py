@@ -39,7 +39,15 @@ _SECTIONS = ("Scores", "Training curve", "Intervals", "Facts", "Card", "Against 
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Models.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     city, stores = view.city, CityStores.of(config, view.city)
     registry = stores.registry
     versions, champions = registry.versions(), registry.champions()

@@ -50,7 +50,15 @@ _SECTIONS = ("By lead", "Over time", "By hour and weekday", "On the map", "Inter
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Skill.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     stores = CityStores.of(config, view.city)
     versions = _scored(stores)
     if not versions:
