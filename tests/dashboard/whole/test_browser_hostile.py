@@ -39,7 +39,7 @@ VERSION = "vmrnn-b-1"
 DAY = "city=testville&time=2024-05-08T09:00"
 # The sections of a page, and something that each of them says.
 SKILL = {
-    "By lead": "A lead counts from",
+    "By lead": "The lead time is",
     "Over time": "RMSE",
     "By hour and weekday": "RMSE",
     "On the map": "RMSE less that of typical",
