@@ -1,7 +1,7 @@
-"""python -m dashboard ARGUMENTS: `streamlit run` of the pages' script.
+"""Serve the pages: `python -m dashboard ARGUMENTS` is `streamlit run` of the pages' script.
 
-What the pages import, two seconds of it, is imported before the server listens: the first page is then as fast as
-the others. Not all of it: Streamlit knows a component, such as the maps', only when a page imports it.
+Slow modules, which take two seconds to import, are imported before the server listens, so that the first page is as
+fast as the others. The maps' component is not among them: Streamlit finds a component only when a page imports it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all pages have in common: configuration, who may enter, the pages' menu and the city."""
+"""The frame of all pages: the configuration, the sign-in, the menu of pages and the choice of the city."""
 
 from __future__ import annotations
 
@@ -38,13 +38,19 @@ _STYLE = """<style>
 [data-testid="stTopNavLink"]:focus-visible, .stCheckbox label:has(input:focus-visible) {
     outline: 2px solid currentColor; outline-offset: 2px; border-radius: 0.3rem;
 }
-/* Where nothing hovers a table's tools are always there: they are not to cover what stands above it. */
+/* Without a mouse a table's tools are always visible: they must not cover the line above it. */
 @media (hover: none) { .stMainBlockContainer .stDataFrame { margin-top: 1.8rem; } }
 </style>"""
 
 
 def main(arguments: list[str]) -> None:
-    """Draw the page that the address names, once, top to bottom."""
+    """Draw the page that the address names.
+
+    Parameters
+    ----------
+    arguments
+        The command line: --config FILE and --city NAME.
+    """
     st.set_page_config(page_title="Traffic forecast", layout="wide")
     st.html(_STYLE)
     parser = argparse.ArgumentParser()
@@ -81,7 +87,7 @@ def _draw(draw: Callable[[Config, View], None], config: Config, default_city: st
 
 
 def _choose_city(config: Config, view: View) -> View:
-    """The city's choice beside the page's menu, where there is more than one."""
+    """Draw the choice of the city beside the menu, where there is more than one city."""
     names = sorted(config.cities)
     if len(names) > 1:
         st.session_state["city"] = view.city.name

@@ -1,4 +1,4 @@
-"""Who may enter: everyone, or those who sign in by OpenID Connect and stand on the list of the configuration."""
+"""The sign-in: everyone may enter, or those who sign in by OpenID Connect and are on the configuration's list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _may_enter(settings: Dashboard) -> bool:
     if not settings.sign_in:
         return True
     person = st.user.to_dict()
-    refusal = _refused(settings, person)
+    refusal = _refusal(settings, person)
     if refusal is None:
         return True
     if person.get("is_logged_in"):
@@ -27,8 +27,8 @@ def _may_enter(settings: Dashboard) -> bool:
     return False
 
 
-def _refused(settings: Dashboard, person: Mapping[str, object]) -> str | None:
-    """Why a person, as the provider describes it, may not enter; None where it may.
+def _refusal(settings: Dashboard, person: Mapping[str, object]) -> str | None:
+    """Return why a person, as the provider describes it, may not enter; None where the person may.
 
     Only an address that the provider has not called unverified counts, upper and lower case alike.
     """

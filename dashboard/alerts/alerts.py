@@ -1,4 +1,4 @@
-"""Alerts: what is wrong now and what was, with the place on the map, and the rules."""
+"""The page Alerts: the open and the past alerts, with their area or cell on the map, and the rules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ _OPEN, _PAST, _RULES = "Open", "Past", "Rules"
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Alerts.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     file, now = CityStores.of(config, view.city).alerts, np.datetime64("now", "us")
     book = AlertBook(file, read_only=True)
     try:
@@ -80,12 +88,12 @@ def _choose_section(view: View, any_open: bool, any_past: bool) -> str:
 
 
 def _alerts(config: Config, view: View, alerts: list[Alert], section: str) -> None:
-    """The alerts as a table; of the chosen one, of the newest without a choice, the place and the ways on."""
+    """Draw the table of the alerts, and the details of the chosen one, which is at first the newest."""
     if not alerts:
-        st.caption("None is open." if section == _OPEN else "None was ever cleared.")
+        st.caption("No alert is open." if section == _OPEN else "No alert has been cleared yet.")
         return
     if len(alerts) == _MOST and section == _PAST:
-        st.caption(f"The last {_MOST} of them.")
+        st.caption(f"The table shows the last {_MOST} alerts.")
     newest = alerts[0]
     chosen = st.dataframe(
         _alert_table(view.city, alerts).drop(columns=["until"] if section == _OPEN else []),
@@ -120,7 +128,7 @@ def _alert(config: Config, view: View, alert: Alert) -> None:
             if st.button("Show on the page Now", key="alert now", disabled=cell is None and alert.cleared is not None):
                 change(view, cell=cell, time=None)
                 open_page(NOW)
-            if st.button("Look back at it", key="alert look back"):
+            if st.button("Look back at its time", key="alert look back"):
                 change(view, cell=cell, time=city.slot_start(alert.raised))
                 open_page(LOOK_BACK)
     with left:
@@ -130,7 +138,7 @@ def _alert(config: Config, view: View, alert: Alert) -> None:
 
 
 def _map(config: Config, view: View, share: np.ndarray | None, cell: tuple[int, int] | None) -> None:
-    """The cells of an area by how much of them lies in it, or the outline of a cell."""
+    """Draw the map of an area, with the share of each cell that lies in it, or of a cell."""
     city = view.city
     outlines, cells = outlines_and_cells(city)
     picture = street_picture(config, CityStores.of(config, city))
@@ -150,7 +158,7 @@ def _map(config: Config, view: View, share: np.ndarray | None, cell: tuple[int, 
 
 
 def _rules(config: Config, view: View) -> None:
-    st.markdown("**Rules of this city**: what raises an alert, as alerts.rules of the configuration has it")
+    st.markdown("**Rules of this city**: the conditions that raise an alert, from alerts.rules of the configuration")
     st.dataframe(
         _rule_table(view.city, config.alerts.rules),
         hide_index=True,

@@ -1,4 +1,4 @@
-"""Alerts and the rules that raise them as tables; where an alert's place is on the grid."""
+"""Tables of alerts and of the rules that raise them, and the position of an alert on the grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trafficcast.geography.areas import Area
 from trafficcast.geography.cells import cell_at
 
 _WHOLE_CITY = "the whole city"
-# Told apart by their signs as well as by their words.
+# The severities differ by their signs as well as by their words.
 _SEVERITIES = {
     "critical": "\N{BLACK UP-POINTING TRIANGLE} critical",
     "warning": "\N{WHITE UP-POINTING TRIANGLE} warning",
@@ -28,11 +28,11 @@ _UNITS = {
     "flow": "vehicles per slot",
 }
 _RAISED_WHEN = {
-    "forecast-overdue": "a slot has begun and so many minutes after there is no forecast from it on",
-    "feed-silent": "a slot has ended and so many minutes after it is not observed",
-    "skill": "the error was above persistence's in each of so many scored forecasts, the last ones",
-    "coverage": "the share of what came inside the interval of that level differs from it by more than the tolerance",
-    "flow": "a forecast flow, vehicles per slot, is above that, or above so many times what is typical",
+    "forecast-overdue": "a slot began more minutes ago than the limit, and no forecast starts with it or later",
+    "feed-silent": "a slot ended more minutes ago than the limit, and is not observed",
+    "skill": "the RMSE was above that of persistence in each of the last scored forecasts (cycles: how many)",
+    "coverage": "the share of observed flows inside the interval differs from the level by more than the tolerance",
+    "flow": "a forecast flow, in vehicles per slot, is above the limit, or above times_typical times the typical flow",
 }
 
 
@@ -67,9 +67,9 @@ def _rule_table(city: City, rules: Iterable[Rule]) -> pd.DataFrame:
         limits = rule.model_dump(exclude={"kind", "city", "severity"}, exclude_none=True)
         if limits.get("above") and "times_typical" not in limits:
             del limits["at_least"]  # belongs to times_typical
-        told = ", ".join(f"{name} = {_limit(value)}" for name, value in limits.items())
+        limits_text = ", ".join(f"{name} = {_limit(value)}" for name, value in limits.items())
         severity = _SEVERITIES.get(rule.severity, rule.severity)
-        rows.append((rule.kind, severity, _RAISED_WHEN.get(rule.kind, ""), one_line(told)))
+        rows.append((rule.kind, severity, _RAISED_WHEN.get(rule.kind, ""), one_line(limits_text)))
     return pd.DataFrame(rows, columns=["rule", "severity", "raised when", "limits"])
 
 

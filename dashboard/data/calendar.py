@@ -1,4 +1,4 @@
-"""The calendar of slots, days to the right and the local time of day downward, and what came over the same days."""
+"""Charts of slots: a calendar of days and times of day, and vehicles or records over the same days."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
 
-# Sky blue and vermilion of Okabe & Ito and grey: told apart whatever one's colour vision, on light and dark pages.
+# Sky blue and vermilion of Okabe & Ito and grey: distinguishable for the colour-blind, on light and dark pages.
 _COLOURS = {OBSERVED: "#56b4e9", PARTIAL: "#d55e00", MISSING: "#7d7d7d"}
 _LINE = "#2b8cc4"  # as far from white as from black
 _BY_STATE, _BY_COVERAGE = "state", "coverage"
@@ -43,7 +43,7 @@ def _month_label(month: np.datetime64) -> str:
 
 
 def _calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt.Chart:
-    """A chart of a `slot_table`, coloured `by` state or coverage; a click chooses the slot of that time.
+    """A chart of a `_slot_table`, coloured `by` state or coverage; a click chooses the slot of that time.
 
     An hour that the clocks repeat stands there twice, side by side; one that they skip is left out. Vega knows the
     browser's zone and UTC only, so days are called UTC.
@@ -104,7 +104,7 @@ def _calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt
 
 
 def _steps(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The points of a line through a column of a `slot_table` that holds for each whole slot and stops at gaps.
+    """The points of a line through a column of a `_slot_table` that holds for each whole slot and stops at gaps.
 
     Columns: at (local), value, label. What is not a number is a gap, and so is a missing slot.
     """
@@ -119,7 +119,7 @@ def _steps(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _line_chart(table: pd.DataFrame, column: str, height: int) -> alt.Chart:
-    """A column of a `slot_table` over local time."""
+    """A column of a `_slot_table` over local time."""
     points = _steps(table, column)
     points = points.assign(order=np.arange(len(points)))
     return (

@@ -1,4 +1,4 @@
-"""Data: which slots were observed, vehicles and records over time, quality, where records lie, and the quarantine."""
+"""The page Data: the calendar of slots, vehicles and records over time, quality, positions, and the quarantine."""
 
 from __future__ import annotations
 
@@ -56,7 +56,15 @@ _SECTIONS = (_CALENDAR, _QUALITY, _RECORDS, _QUARANTINE)
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Data.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     stores = CityStores.of(config, view.city)
     rerun_when_changed(lambda: (stamp(stores.flows), records_stamp(stores)))
     section = st.segmented_control(
@@ -80,7 +88,7 @@ def draw(config: Config, view: View) -> None:
 
 
 def _calendar(stores: CityStores, view: View, days: list[np.datetime64]) -> None:
-    """The choice of a period, its calendar and charts, and its days as a table."""
+    """Draw the choice of a period, its calendar and charts, and the table of its days."""
     left, middle, right = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
     known = _months(days)
     month = _month(view, known)
@@ -112,7 +120,7 @@ def _calendar(stores: CityStores, view: View, days: list[np.datetime64]) -> None
 
 
 def _month(view: View, known: list[np.datetime64]) -> np.datetime64 | None:
-    """The month of the time that the address says; None, the last weeks, where it says none that there is."""
+    """Return the month of the view's time; None, the last weeks, where it has none or one without data."""
     if view.time is None:
         return None
     month = view.city.local_days(np.array([view.time]))[0].astype("datetime64[M]")
@@ -134,13 +142,13 @@ def _records(stores: CityStores) -> tuple[pd.Series | None, str]:
         found = _records_by_slot(stores)
     except (InputError, JobError) as error:
         return None, str(error)
-    return found, "" if found is not None else "There are no records of these flows: they were imported as grids."
+    return found, "" if found is not None else "These flows have no records: they were imported as grids."
 
 
 def _summary(view: View, table: pd.DataFrame, newest: bool) -> str:
-    """Slots by state and, where the period holds the `newest` one, until when there are data."""
+    """Count the slots by state and, where the period contains the newest slot, say when the data end."""
     if not len(table):
-        return "no slots in this period"
+        return "There are no slots in this period."
     counts = table["state"].value_counts()
     end = table["time"].to_numpy()[-1] + view.city.slot
     states = ", ".join(f"{counts.get(state, 0):,} {state}" for state in (OBSERVED, PARTIAL, MISSING))
@@ -163,24 +171,24 @@ def _charts(view: View, table: pd.DataFrame, by: str, period: str, why_no_record
     if table["vehicles"].notna().any():
         left.altair_chart(_line_chart(table, "vehicles", _CHART_HEIGHT), width="stretch")
     else:
-        left.caption("How many vehicles were seen is unknown of this period.")
+        left.caption("The number of vehicles is unknown in this period.")
     right.markdown("**Records per slot**")
     if table["records"].notna().any():
         right.altair_chart(_line_chart(table, "records", _CHART_HEIGHT), width="stretch")
     else:
-        right.caption(plain(why_no_records or "No records in this period."))
+        right.caption(plain(why_no_records or "There are no records in this period."))
 
 
 def _chosen_slot(view: View, table: pd.DataFrame, chosen: list[dict[str, int]]) -> None:
-    """What is known of the slot that was clicked, and the way to its day."""
+    """Describe the slot that was clicked, with a button that opens its day."""
     if not chosen or not 0 <= chosen[0]["id"] < len(table):
         return
     row = table.iloc[chosen[0]["id"]]
     with st.container(horizontal=True, vertical_alignment="center"):
         known = [(row["vehicles"], "vehicles"), (row["records"], "records")]
-        words = [f"{value:,.0f} {what}" for value, what in known if not np.isnan(value)]
+        words = [f"{value:,.0f} {unit}" for value, unit in known if not np.isnan(value)]
         st.text(", ".join([f"{row['label']}: {row['state']}", f"{row['coverage']:.0%} of its minutes", *words]))
-        if st.button("Look back at it", key="look back at slot"):
+        if st.button("Look back at this slot", key="look back at slot"):
             change(view, time=row["time"].to_datetime64().astype("datetime64[us]"))
             open_page(LOOK_BACK)
 
@@ -197,7 +205,7 @@ def _days(table: pd.DataFrame) -> None:
             PARTIAL: st.column_config.NumberColumn("slots partial"),
             MISSING: st.column_config.NumberColumn("slots missing"),
             "coverage": st.column_config.NumberColumn("minutes with a report", format="percent"),
-            "most vehicles": st.column_config.NumberColumn("vehicles in a slot, at most", format="localized"),
+            "most vehicles": st.column_config.NumberColumn("most vehicles in a slot", format="localized"),
             "records": st.column_config.NumberColumn("records", format="localized"),
         },
     )
@@ -209,30 +217,30 @@ def _quality(stores: CityStores) -> None:
     if quality is None:
         return
     if quality.first_slot and quality.last_slot:
-        st.text(f"Of everything ever ingested: slots from {quality.first_slot} to {quality.last_slot}")
+        st.text(f"The report covers all ingested records: slots from {quality.first_slot} to {quality.last_slot}.")
     with st.container(horizontal=True):  # wraps on a narrow screen
         numbers, drops, gaps = (st.container(width=width) for width in _REPORT_WIDTHS)
     numbers.markdown("**Counters**")
     numbers.dataframe(_counter_table(quality), hide_index=True, height=_TABLE_HEIGHT, column_config=_LOCALIZED)
     drops.markdown("**Rows dropped, by reason**")
     drops.dataframe(_drop_table(quality), hide_index=True, column_config=_LOCALIZED)
-    gaps.markdown(f"**Gaps**, the longest {_MOST_GAPS} at most" if len(quality.gaps) > _MOST_GAPS else "**Gaps**")
+    gaps.markdown(f"**Gaps**, the longest {_MOST_GAPS}" if len(quality.gaps) > _MOST_GAPS else "**Gaps**")
     if quality.gaps:
         table = _gap_table(quality)
         times = {name: st.column_config.TextColumn(width=135) for name in ("from", "to")}
         height = min(_TABLE_HEIGHT, _ROW_HEIGHT * (len(table) + 1) + 3)
         gaps.dataframe(table, hide_index=True, height=height, column_config=times)
     else:
-        gaps.caption("None: every slot was observed.")
+        gaps.caption("There are no gaps: every slot was observed.")
     drops.markdown("**Suspicious vehicles**")
     suspects = _suspect_table(quality)
     if suspects is None:
-        drops.caption("An ingest does not look for them. This report does:")
+        drops.caption("An ingest does not look for suspicious vehicles. This command does:")
         drops.code(f"trafficcast quality --city {stores.city.name} --html quality.html", language=None, wrap_lines=True)
     elif len(suspects):
         drops.dataframe(suspects, hide_index=True)
     else:
-        drops.caption("None.")
+        drops.caption("There are no suspicious vehicles.")
 
 
 def _report(stores: CityStores) -> _Quality | None:
@@ -249,7 +257,7 @@ def _report(stores: CityStores) -> _Quality | None:
 
 
 def _records_map(stores: CityStores) -> None:
-    """Draw where the records lie in the city's box, and how many lie outside of it."""
+    """Draw the positions of records in the city's box, and the share of records outside it."""
     city = stores.city
     try:
         picture = record_picture(stores)
@@ -261,23 +269,23 @@ def _records_map(stores: CityStores) -> None:
         left.info("No positions are known: there are no records, or they are trips between zones.")
     else:
         left.image(_street_image(picture, city, _PICTURE_WIDTH))
-    right.markdown("**The city's box**, its frame in the picture")
+    right.markdown("**The city's box**, which the frame in the picture shows")
     edges = {f"{edge} (degrees)": f"{getattr(city, edge):g}" for edge in ("west", "east", "south", "north")}
     edges |= {"grid": f"{city.rows} rows x {city.cols} columns", "slots": f"{city.slot_minutes} minutes"}
-    right.dataframe(pd.DataFrame(list(edges.items()), columns=["what", "value"]), hide_index=True)
+    right.dataframe(pd.DataFrame(list(edges.items()), columns=["property", "value"]), hide_index=True)
     with right:
         quality = _report(stores)
         if quality is None or quality.share_outside is None:
             return
-        st.metric("of the records lie outside the box, and count nowhere", f"{quality.share_outside:.1%}")
+        st.metric("of the records lie outside the box and are not counted", f"{quality.share_outside:.1%}")
         if quality.share_outside > MUCH_OUTSIDE:
-            st.caption("That is much. This command suggests another box:")
+            st.caption("This is a large share. This command suggests another box:")
             st.code(f"trafficcast quality --city {city.name}", language=None)
         st.caption("The picture shows the last four weeks of records inside the box, darker where there are more.")
 
 
 def _quarantine(view: View) -> None:
-    """The files that an inbox could not take."""
+    """Draw the table of the files in the quarantine of the city's inbox."""
     inbox = view.city.feed.inbox
     if inbox is None:
         st.info(plain(f"{view.city.name} has no inbox: name a folder as inbox under [cities.{view.city.name}.feed]."))
@@ -288,11 +296,11 @@ def _quarantine(view: View) -> None:
         st.error(plain(f"cannot read the quarantine of {inbox}: {error.strerror}"))
         return
     if not files:
-        st.success("The quarantine is empty: every file of the inbox could be taken.")
+        st.success("The quarantine is empty: every file of the inbox could be read.")
         return
-    st.text(f"{files:,} files could not be taken. Mend a file and move it back into {inbox}, or remove it.")
+    st.text(f"{files:,} files could not be read. Correct a file and move it back into {inbox}, or remove it.")
     if files > len(table):
-        st.text(f"The newest {len(table):,} of them:")
+        st.text(f"The table shows the newest {len(table):,} of them.")
     st.dataframe(
         table,
         hide_index=True,

@@ -86,15 +86,15 @@ def _read_quality(file: Path) -> _Quality | None:
 
 
 def _counter_table(quality: _Quality) -> pd.DataFrame:
-    """What was counted, and how many; without what is unknown."""
+    """The counters of a quality report that are known."""
     found = {words: getattr(quality, name) for name, words in _COUNTERS.items()}
     found |= {f"transitions refused for the {one_line(why)}": n for why, n in quality.transitions_refused.items()}
     found |= {f"slots {one_line(state)}": n for state, n in quality.slots.items()}
-    return pd.DataFrame([(words, n) for words, n in found.items() if n is not None], columns=["what", "number"])
+    return pd.DataFrame([(words, n) for words, n in found.items() if n is not None], columns=["counter", "number"])
 
 
 def _drop_table(quality: _Quality) -> pd.DataFrame:
-    """Why rows were dropped, how many, and their share of the rows read (0 to 1)."""
+    """A row for each reason to drop rows: reason, rows, and their share of the rows read (0 to 1)."""
     read = quality.rows_read or 0
     rows = [(one_line(why).replace("_", " "), n, n / read if read else 0.0) for why, n in quality.rows_dropped.items()]
     return pd.DataFrame(rows, columns=["reason", "rows", "share"]).sort_values("rows", ascending=False, kind="stable")

@@ -1,4 +1,4 @@
-"""What an inbox could not take: the files of its quarantine, with the reasons beside them."""
+"""The files in the quarantine of an inbox, with the reasons beside them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _LONGEST_REASON = 2000  # characters
 
 
 def _quarantine_table(inbox: Path, city: City) -> tuple[pd.DataFrame, int]:
-    """The files in an inbox's quarantine, the newest first, and how many there are; at most MOST_FILES are told.
+    """The files in an inbox's quarantine, the newest first, and how many there are; at most 200 are listed.
 
-    Columns: file (below the quarantine), reason, since (when it came there, the city's zone), size (bytes). Nothing but
+    Columns: file (below the quarantine), reason, since (when it was moved there, in the city's zone), size (bytes).
+    Nothing but
     the reasons is read. Raises OSError where the folder cannot be read.
     """
     root = inbox / _FOLDER
@@ -54,7 +55,7 @@ def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _reason(path: str) -> str:
-    """What stands in the file beside it; a sentence where there is none."""
+    """Read the reason from the file beside the quarantined one."""
     reason = path + _REASON
     try:
         if os.path.islink(reason):

@@ -55,7 +55,7 @@ def _slot_table(
 
 
 def _table_of_days(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each local day of a `slot_table`, the newest first.
+    """A row for each local day of a `_slot_table`, the newest first.
 
     Columns: day, slots observed, partial and missing, mean coverage (0 to 1), vehicles at most in a slot, records.
     """

@@ -14,7 +14,7 @@ _PAPER, _FRAME = "white", "#7d7d7d"  # the ink is dark: without paper a dark pag
 
 
 def _street_image(picture: str, city: City, width: int) -> Image.Image:
-    """The picture (a data URI, see density.py) as wide as asked, pixels, and as high as the box is on the ground."""
+    """The picture (a data URI, see `record_picture`) of the given width, pixels, with the box's proportions."""
     encoded = picture.partition(",")[2]
     ink = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
     narrowing = np.cos(np.radians((city.north + city.south) / 2))

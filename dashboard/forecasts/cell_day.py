@@ -1,4 +1,4 @@
-"""One cell, or the whole city, through a day: observed, typical, and what each lead's forecasts had said."""
+"""One day of a cell or of the whole city: observed and typical flows, and the forecasts of each lead time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TICK_HOURS = 3
 
 
 def _lead_name(minutes: int) -> str:
-    """What the line of forecasts made so long before their slot is called."""
+    """Name the line of the forecasts of a lead time."""
     return f"{minutes} min ahead"
 
 
@@ -39,16 +39,16 @@ def _cell_day(
     """A row for each slot and line: time (slot start, naive UTC), what, vehicles (per slot), label.
 
     `cell`: (row, col); None is the sum over the city. `slots`: those of the day. Lines: OBSERVED, TYPICAL and
-    `lead_name` of every lead. Slots not observed or not forecast have no row.
+    `_lead_name` of every lead. Slots not observed or not forecast have no row.
     """
     parts = []
     if flows is not None:
         seen = flows["observed"].values
-        parts.append(_line(flows["time"].values[seen], _OBSERVED, _of(flows["flow"].values[seen], kind, cell)))
+        parts.append(_line(flows["time"].values[seen], _OBSERVED, _vehicles(flows["flow"].values[seen], kind, cell)))
     if typical is not None:
-        parts.append(_line(slots, _TYPICAL, _of(typical.at(slots), kind, cell)))
+        parts.append(_line(slots, _TYPICAL, _vehicles(typical.at(slots), kind, cell)))
     for _, dataset in forecasts:
-        values = _of(dataset["flow"].values, kind, cell)  # (init time, lead)
+        values = _vehicles(dataset["flow"].values, kind, cell)  # (init time, lead)
         for lead, ahead in enumerate(dataset["lead_time"].values):
             times = dataset["valid_time"].values[:, lead]
             parts.append(_line(times, _lead_name(int(ahead / _MINUTE)), values[:, lead]))
@@ -60,7 +60,7 @@ def _cell_day(
 
 
 def _day_table(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each slot of `cell_day`, a column for each line, vehicles per slot."""
+    """A row for each slot of `_cell_day`, a column for each line, vehicles per slot."""
     wide = table.pivot(index="time", columns="what", values="vehicles")
     labels = table.drop_duplicates("time").set_index("time")["label"].str.split().str[-2:].str.join(" ").rename("slot")
     names = list(dict.fromkeys(table["what"]))
@@ -72,7 +72,7 @@ def _day_table(table: pd.DataFrame) -> pd.DataFrame:
 def _day_chart(
     city: City, table: pd.DataFrame, slots: np.ndarray, slot: np.datetime64, height: int
 ) -> alt.LayerChart | alt.FacetChart:
-    """A chart of `cell_day`; a gap is a slot not observed or not forecast, the dashed line the slot shown on the maps.
+    """A chart of `_cell_day`; a gap is a slot not observed or not forecast, the dashed line the slot shown on the maps.
 
     The axis counts the hours gone by since midnight and shows the city's clock, so that a day with a change of clocks
     has its 23 or 25 hours.
@@ -101,7 +101,7 @@ def _day_chart(
             opacity=alt.condition(chosen, alt.value(1.0), alt.value(0.1)),
             tooltip=[
                 alt.Tooltip("label:N", title="slot start"),
-                alt.Tooltip("what:N", title="what"),
+                alt.Tooltip("what:N", title="line"),
                 alt.Tooltip("vehicles:Q", title="vehicles per slot", format=".1f"),
             ],
         )
@@ -129,7 +129,7 @@ def _line(times: np.ndarray, what: str, vehicles: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"time": times, "what": what, "vehicles": vehicles})
 
 
-def _of(frames: np.ndarray, kind: str, cell: tuple[int, int] | None) -> np.ndarray:
+def _vehicles(frames: np.ndarray, kind: str, cell: tuple[int, int] | None) -> np.ndarray:
     """(..., flow kind, row, col) -> (...): a cell's value or the sum over the city, vehicles per slot."""
     own = frames.sum((-2, -1), dtype=np.float64) if cell is None else frames[..., cell[0], cell[1]].astype(np.float64)
     return np.asarray(own[..., 0] - own[..., 1] if kind == "net" else own[..., FLOW_KINDS.index(kind)])

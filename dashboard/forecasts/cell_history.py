@@ -1,4 +1,4 @@
-"""One cell over time: the last day observed, the forecast with its interval, what is typical, and earlier forecasts."""
+"""One cell over time: observed and typical flows, the forecast and its interval, earlier forecasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from dashboard.forecasts.frames import _observed_frames
-from dashboard.forecasts.timeline import _Expected, _expected_frames, _of_kind
+from dashboard.forecasts.timeline import _forecast_frames, _ForecastSlot, _of_kind
 from dashboard.page.labels import moment_labels
 from trafficcast.config.city import City
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
@@ -25,7 +25,7 @@ _EARLIER_LEAD = 2  # slots ahead of those that the earlier forecasts were of
 
 def _cell_history(
     city: City,
-    newest: _Expected,
+    newest: _ForecastSlot,
     forecasts: list[tuple[str, xr.Dataset]],
     flows: xr.Dataset | None,
     typical: WeekdayClimatology | Climatology | None,
@@ -52,7 +52,7 @@ def _cell_history(
         lines.append(_line(_OBSERVED, times, of_cell(frames)))
     if typical is not None:
         lines.append(_line(_TYPICAL, slots, of_cell(typical.at(slots))))
-    times, frames = _expected_frames(forecasts, city, slots, _EARLIER_LEAD)
+    times, frames = _forecast_frames(forecasts, city, slots, _EARLIER_LEAD)
     lines.append(_line(_EARLIER, times, of_cell(frames)))
     return _with_labels(city, lines)
 
@@ -64,7 +64,7 @@ def _line(
     lower: np.ndarray | float = _NAN,
     upper: np.ndarray | float = _NAN,
 ) -> pd.DataFrame:
-    """A line of `cell_history` without its labels."""
+    """A line of `_cell_history` without its labels."""
     return pd.DataFrame({"time": times, "what": what, "vehicles": vehicles, "lower": lower, "upper": upper})
 
 
@@ -75,7 +75,7 @@ def _with_labels(city: City, lines: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _history_table(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each slot of `cell_history`, the newest first, a column for each line; rounded, vehicles per slot."""
+    """A row for each slot of `_cell_history`, the newest first, a column for each line; rounded, vehicles per slot."""
     wide = table.pivot(index="time", columns="what", values="vehicles")
     bounds = table[table["what"] == _FORECAST].set_index("time")[["lower", "upper"]]
     labels = table.drop_duplicates("time").set_index("time")["label"]
@@ -87,7 +87,7 @@ def _history_table(table: pd.DataFrame) -> pd.DataFrame:
 def _history_chart(
     city: City, table: pd.DataFrame, init_time: np.datetime64, height: int
 ) -> alt.LayerChart | alt.FacetChart:
-    """A chart of `cell_history`: lines hold for their whole slot; a gap is a slot not observed.
+    """A chart of `_cell_history`: lines hold for their whole slot; a gap is a slot not observed.
 
     The axis shows the city's clock as it stands at the init time. Vega knows the browser's zone and UTC only, so the
     times are moved by the offset and called UTC.
@@ -108,7 +108,7 @@ def _history_chart(
     y = alt.Y("vehicles:Q", title="vehicles per slot")
     tooltip = [
         alt.Tooltip("label:N", title="slot start"),
-        alt.Tooltip("what:N", title="what"),
+        alt.Tooltip("what:N", title="line"),
         alt.Tooltip("vehicles:Q", title="vehicles per slot", format=".1f"),
         alt.Tooltip("lower:Q", title="interval from", format=".1f"),
         alt.Tooltip("upper:Q", title="to", format=".1f"),

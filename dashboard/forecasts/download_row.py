@@ -1,4 +1,4 @@
-"""The row of downloads; a file is made when somebody asks for it."""
+"""The row of download buttons; a file is made when somebody asks for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _slot_heading(city: City, kind: str, slot: np.datetime64) -> str:
 
 
 def _download_row(config: Config, view: View, grid: xr.Dataset, heading: str, layers: list[Layer], page: str) -> None:
-    """Offer what a page shows: `grid` (see downloads.py) as data, `layers` below `heading` as a picture."""
+    """Offer what a page shows: the dataset `grid` (see downloads.py), and the layers below a heading as a picture."""
     city = view.city
     streets = street_picture(config, CityStores.of(config, city))  # of this session: a file is made outside it
 
@@ -41,7 +41,7 @@ def _download_row(config: Config, view: View, grid: xr.Dataset, heading: str, la
         "PNG": ("png", "image/png", picture),
     }
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("What the maps show, as a file:", width="content")
+        st.caption("Download these maps as a file:", width="content")
         for name, (ending, kind, make) in files.items():
             st.download_button(
                 name,

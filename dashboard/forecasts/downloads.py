@@ -1,4 +1,4 @@
-"""What the maps show, as files: one dataset of the grid, written as GeoJSON, CSV and NetCDF (PNG: pictures.py)."""
+"""The flows on the maps as files: one dataset of the grid, written as GeoJSON, CSV or NetCDF (PNG: maps/png.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.forecasts.timeline import _Expected, _of_kind
+from dashboard.forecasts.timeline import _ForecastSlot, _of_kind
 from trafficcast.config.city import City
 from trafficcast.geography.cells import cell_rings
 from trafficcast.stores.flows import city_attributes
@@ -23,13 +23,13 @@ _US = np.timedelta64(1, "us")
 
 
 def _forecast_grid(
-    city: City, kind: str, slot: np.datetime64, shown: _Expected | None, observed: np.ndarray | None
+    city: City, kind: str, slot: np.datetime64, shown: _ForecastSlot | None, observed: np.ndarray | None
 ) -> xr.Dataset:
-    """A slot's forecast and what came: predicted, observed and difference (row, col), float64, vehicles per slot.
+    """A slot's forecast and the observed flows: predicted, observed, difference (row, col), float64, vehicles per slot.
 
     Where there are prediction intervals and the kind is not net, lower_80 and upper_80 and so on are their bounds by
-    level in percent. `observed`: (row, col). What there is not is not a number. The attributes say the slot, and who
-    made the forecast when.
+    level in percent. `observed`: (row, col). Missing values are NaN. The attributes hold the slot, and the
+    model and the time of the forecast.
     """
     nothing = np.full((city.rows, city.cols), np.nan)
     predicted = nothing if shown is None else shown.flow(kind)
@@ -52,7 +52,7 @@ def _moments_grid(
 ) -> xr.Dataset:
     """Two moments, (slot start, frame): first, second and difference (row, col), float64, vehicles per slot.
 
-    `what`: words for both, "observed" or "predicted 30 min ahead". What there is not is not a number.
+    `what`: words for both, "observed" or "predicted 30 min ahead". Missing values are NaN.
     """
     nothing = np.full((city.rows, city.cols), np.nan)
     one, two = (nothing if frame is None else np.asarray(frame, np.float64) for _, frame in (first, second))
@@ -65,7 +65,7 @@ def _moments_grid(
 
 
 def _file_name(grid: xr.Dataset, ending: str) -> str:
-    """What the file is, in characters that every system takes.
+    """Make the file's name of characters that every system accepts.
 
     'san-francisco_2008-06-05T1830-0700_inflow_30-min-ahead.csv'
     """
@@ -93,7 +93,7 @@ def _as_geojson(city: City, grid: xr.Dataset) -> bytes:
         }
         for i, ring in enumerate(cell_rings(city))
     ]
-    whole = {"type": "FeatureCollection", "units": _UNITS, **_said(grid), "features": features}
+    whole = {"type": "FeatureCollection", "units": _UNITS, **_json_attributes(grid), "features": features}
     return json.dumps(whole, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -138,7 +138,7 @@ def _grid(
     )
 
 
-def _bounds(kind: str, shown: _Expected | None) -> dict[str, tuple[np.ndarray, str]]:
+def _bounds(kind: str, shown: _ForecastSlot | None) -> dict[str, tuple[np.ndarray, str]]:
     if shown is None or kind == "net" or not has_intervals(shown.forecast):
         return {}
     found = {}
@@ -149,8 +149,8 @@ def _bounds(kind: str, shown: _Expected | None) -> dict[str, tuple[np.ndarray, s
     return found
 
 
-def _origin(city: City, shown: _Expected | None) -> dict[str, Any]:
-    """Who made a forecast, and how long ahead."""
+def _origin(city: City, shown: _ForecastSlot | None) -> dict[str, Any]:
+    """The attributes of a forecast: its model, init time and lead time, and how it was made."""
     if shown is None:
         return {}
     made = shown.forecast
@@ -168,7 +168,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else value for value in (values.ravel().round(FLOW_DECIMALS) + 0.0).tolist()]
 
 
-def _said(grid: xr.Dataset) -> dict[str, Any]:
+def _json_attributes(grid: xr.Dataset) -> dict[str, Any]:
     """The attributes that are not NetCDF's own, as JSON takes them."""
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in grid.attrs.items()}
     return {str(name): value for name, value in plain.items() if name != "Conventions"}

@@ -1,4 +1,4 @@
-"""What was observed in a slot, or why it was not."""
+"""The observed flows of slots, and why a slot was not observed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import xarray as xr
 
 _Status = Literal["observed", "pending", "down"]
 
-_WORDS: dict[_Status, str] = {
+_STATUS_TEXTS: dict[_Status, str] = {
     "observed": "",
     "pending": "not observed yet",
     "down": "not observed: the feed was down",
@@ -27,13 +27,13 @@ def _observed_frame(flows: xr.Dataset | None, slot: np.datetime64) -> np.ndarray
 
 
 def _observed_frames(flows: xr.Dataset, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the slots that were observed, and their flows: (time, flow kind, row, col), vehicles per slot."""
+    """The observed ones of the slots, and their flows: (time, flow kind, row, col), vehicles per slot."""
     seen = flows["observed"].values & np.isin(flows["time"].values, slots)
     return flows["time"].values[seen], flows["flow"].values[seen]
 
 
 def _slot_status(observed: bool, slot: np.datetime64, newest: np.datetime64 | None) -> _Status:
-    """Whether a slot was observed, is yet to come, or was lost: a later slot has come and it has not.
+    """Whether a slot was observed, is still to come, or was missed: a later slot was observed.
 
     `newest`: the start of the newest observed slot of the whole store, naive UTC.
     """

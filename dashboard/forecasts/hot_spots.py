@@ -1,4 +1,4 @@
-"""Hot spots: the cells and the named areas that are furthest above what is typical then."""
+"""Hot spots: the cells and the named areas that are furthest above their typical flow at that time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from trafficcast.geography.areas import Area
 
-# Counts vary with the root of their mean: so many vehicles above it, over that root, is as unusual here as there.
+# A count's standard deviation is about the root of its mean, so excesses over that root are comparable between cells.
 _LEAST = 1.0
 
 
@@ -24,18 +24,11 @@ def _hottest_cells(
     areas: Mapping[str, Area],
     most: int,
 ) -> pd.DataFrame:
-    """The places furthest above typical, the furthest first, each with the slot where it is so.
+    """The cells and areas furthest above their typical flow, the furthest first, each with the slot where it is so.
 
-    Args:
-        frames: slot's label -> (row, col), vehicles per slot.
-        typical: the same slots and shape.
-        areas: named areas, whose flow is that of their cells together.
-        most: rows at most.
-
-    Returns
-    -------
-        place, slot, vehicles, typical, unusual (see `unusual`), row and col (of an area its busiest cell); only places
-        above typical.
+    `frames` and `typical` map a slot's label to flows (row, col), vehicles per slot; the table has `most` rows at most.
+    Columns: place, slot, vehicles, typical, unusual (see `_unusual`), and row and col, which are those of the area's
+    busiest cell for an area.
     """
     found = []
     for slot, frame in frames.items():

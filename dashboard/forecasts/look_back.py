@@ -1,4 +1,4 @@
-"""Look back: any past day, what was forecast when beside what came, and two moments side by side."""
+"""The page Look back: a past day's forecasts beside the observed flows, and two moments side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import xarray as xr
 from dashboard.forecasts.cell_day import _cell_day, _day_chart, _day_table
 from dashboard.forecasts.download_row import _download_row, _slot_heading
 from dashboard.forecasts.downloads import _forecast_grid, _moments_grid
-from dashboard.forecasts.frames import _WORDS, _observed_frame, _slot_status
+from dashboard.forecasts.frames import _STATUS_TEXTS, _observed_frame, _slot_status
 from dashboard.forecasts.past_day import (
     _day_slots,
     _forecast_table,
@@ -19,8 +19,8 @@ from dashboard.forecasts.past_day import (
     _neighbours,
     _same_clock,
 )
-from dashboard.forecasts.playback import _go_on, _play_switch, _slot_played, _stop
-from dashboard.forecasts.timeline import _Expected, _expected, _of_kind
+from dashboard.forecasts.playback import _play_switch, _schedule_next_slot, _slot_played, _stop
+from dashboard.forecasts.timeline import _find_forecast, _ForecastSlot, _of_kind
 from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers, moment_layers
 from dashboard.maps.maps import Layer, draw_maps
@@ -44,7 +44,7 @@ from trafficcast.stores.city_stores import CityStores
 _PAGE = "look back"
 _MAP_HEIGHT, _CHART_HEIGHT, _TABLE_HEIGHT = 330, 260, 320
 _WEEK = np.timedelta64(7, "D")
-_SHOWN = ("forecast and what came", "two moments")
+_SHOWN = ("forecast and observed", "two moments")
 _OF = ("observed", "predicted")
 
 
@@ -59,7 +59,7 @@ class _Day:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the maps show: `grid` is the same as data (see downloads.py), `words` say whose it is."""
+    """What the maps show: `grid` holds the same values as a dataset (see downloads.py)."""
 
     layers: list[Layer]
     grid: xr.Dataset
@@ -68,7 +68,15 @@ class _Shown:
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Look back.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     city, stores = view.city, CityStores.of(config, view.city)
     days = _known_days([stores.flows, *map(stores.forecasts, stores.registry.champions())])
     if not len(days):
@@ -88,33 +96,33 @@ def draw(config: Config, view: View) -> None:
         other = _read(stores, _day_of(city, view.other))
         shown = _moments(stores, view, of, lead, (day, slot), (other, view.other))
     with bar:
-        _move(view, days, day.slots, slot)
+        _draw_sliders(view, days, day.slots, slot)
         st.caption(plain(f"{shown.words}; times are {city.timezone}"))
     draw_maps(config, view, shown.layers, _MAP_HEIGHT, _PAGE)
     _download_row(config, view, shown.grid, f"{shown.heading}\n{shown.words}", shown.layers, _PAGE)
     _cell(stores, view, day, slot)
     _forecasts(stores, day)
-    _go_on(_PAGE, day.slots, slot)  # last, where it moves nothing
+    _schedule_next_slot(_PAGE, day.slots, slot)  # last, so that it moves no other element
 
 
 def _forecast(stores: CityStores, view: View, day: _Day, slot: np.datetime64, lead: int) -> _Shown:
-    """What was forecast of a slot, at that position along leads, and what came."""
+    """Compare the forecast of a slot, made `lead` slots ahead, with the observed flows."""
     city, kind = view.city, view.kind
-    made, frame = _expected(day.forecasts, city, slot, lead), _frame(city, day, slot, kind, None)
+    made, frame = _find_forecast(day.forecasts, city, slot, lead), _frame(city, day, slot, kind, None)
     predicted = None if made is None else made.flow(kind)
-    why_not = _WORDS[_slot_status(frame is not None, slot, newest_observed(stores))]
+    why_not = _STATUS_TEXTS[_slot_status(frame is not None, slot, newest_observed(stores))]
     return _Shown(
         forecast_layers(kind, colour_limit(stores), predicted, frame, why_not),
         _forecast_grid(city, kind, slot, made, frame),
         _slot_heading(city, kind, slot),
-        _made(city, slot, lead, made),
+        _describe_forecast(city, slot, lead, made),
     )
 
 
 def _moments(
     stores: CityStores, view: View, of: str, lead: int, one: tuple[_Day, np.datetime64], two: tuple[_Day, np.datetime64]
 ) -> _Shown:
-    """Two moments, observed or predicted at that position along leads."""
+    """Compare two moments, both observed or both predicted `lead` slots ahead."""
     city, kind = view.city, view.kind
     observed = of == _OF[0]
     what = of if observed else f"{of} {lead * city.slot_minutes} min ahead"
@@ -129,7 +137,7 @@ def _moments(
 
 
 def _wanted(stores: CityStores, view: View, days: np.ndarray) -> np.datetime64:
-    """The slot of the address where it lies in the time that is stored; else the newest one observed."""
+    """Return the view's slot where it lies within the stored days, else the newest observed slot."""
     if view.time is not None and _known(view.city, days, view.time):
         return view.time
     newest = newest_observed(stores)
@@ -138,7 +146,7 @@ def _wanted(stores: CityStores, view: View, days: np.ndarray) -> np.datetime64:
 
 
 def _known(city: City, days: np.ndarray, slot: np.datetime64) -> bool:
-    """Whether a slot lies in the time from the first day to the last one."""
+    """Whether a slot lies between the first and the last day."""
     return bool(days[0] <= _day_of(city, slot) <= days[-1])
 
 
@@ -158,7 +166,7 @@ def _read(stores: CityStores, day: np.datetime64) -> _Day:
 def _frame(city: City, day: _Day, slot: np.datetime64, kind: str, lead: int | None) -> np.ndarray | None:
     """A slot of a day as it was forecast at that position along leads, or with None as it was observed: (row, col)."""
     if lead is not None:
-        made = _expected(day.forecasts, city, slot, lead)
+        made = _find_forecast(day.forecasts, city, slot, lead)
         return None if made is None else made.flow(kind)
     frame = _observed_frame(day.flows, slot)
     return None if frame is None else _of_kind(frame, kind)
@@ -180,9 +188,9 @@ def _choices(view: View, days: np.ndarray, slot: np.datetime64) -> tuple[int, st
         choose_kind(view)
         st.segmented_control("Maps", _SHOWN, key="two", required=True, on_change=_choose_two, args=(view, slot, other))
         if view.other is not None:
-            of = choice(st.segmented_control, "Of", _OF, "of", required=True)
+            of = choice(st.segmented_control, "Flows of both moments", _OF, "of", required=True)
         st.segmented_control(
-            "Forecast made, min ahead",
+            "Lead time, minutes",
             minutes,
             key="lead",
             required=True,
@@ -223,8 +231,8 @@ def _choose_day(view: View, which: str, days: np.ndarray, slot: np.datetime64, l
         st.button("▶", key=f"{key} after", help="Day after", disabled=after is None, on_click=go, args=(after,))
 
 
-def _move(view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64) -> None:
-    """Playback and the slot's slider; below it the other moment's day and slider."""
+def _draw_sliders(view: View, days: np.ndarray, slots: np.ndarray, slot: np.datetime64) -> None:
+    """Draw the playback switch and the slot's slider, and below them the other moment's day and slider."""
     play_place, slider_place = st.columns([0.8, 8.4], vertical_alignment="bottom")
     with play_place:
         _play_switch(_PAGE, lambda to: _go_to(view, "time", to))
@@ -257,15 +265,15 @@ def _go_to(view: View, which: str, slot: np.datetime64) -> None:
     change(view, **{which: slot})
 
 
-def _made(city: City, slot: np.datetime64, lead: int, shown: _Expected | None) -> str:
-    """Who made the forecast shown, and when."""
+def _describe_forecast(city: City, slot: np.datetime64, lead: int, shown: _ForecastSlot | None) -> str:
+    """Describe the forecast shown: its lead time, forecaster, state and time."""
     ahead = f"{lead * city.slot_minutes} min ahead"
     if shown is None:
         return f"No forecast of this slot was made {ahead}"
     made = shown.forecast
     state, reason = str(made["state"].values), str(made["reason"].values)
     created = moment_label(city, made["created"].values.ravel()[0])
-    afterwards = ", afterwards from the data of its time" if bool(made["hindcast"].values) else ""
+    afterwards = ", after its time from the data known then" if bool(made["hindcast"].values) else ""
     return (
         f"Forecast {ahead}, from {clock_label(city, slot - lead * city.slot)}, by {made['forecaster'].values}: {state}"
         f"{f' ({reason})' if reason else ''}, made {created}{afterwards}"
@@ -273,13 +281,15 @@ def _made(city: City, slot: np.datetime64, lead: int, shown: _Expected | None) -
 
 
 def _cell(stores: CityStores, view: View, day: _Day, slot: np.datetime64) -> None:
-    """The chosen cell's day, or the city's while none is chosen."""
+    """Draw the day of the chosen cell, or of the whole city while no cell is chosen."""
     where = "City total" if view.cell is None else f"Cell: row {view.cell[0]}, column {view.cell[1]}"
     st.markdown(f"**{where}, {view.kind}** through the day")
     if view.cell is None:
         st.caption("Click a cell on any map to see its day.")
     if day.flows is None and not day.forecasts:
-        st.info("Nothing was observed or forecast on this day: choose another one with the arrows beside the date.")
+        st.info(
+            "This day has neither observed flows nor forecasts: choose another day with the arrows beside the date."
+        )
         return
     typical = champion_climatology(stores)
     table = _cell_day(view.city, day.forecasts, day.flows, typical, view.kind, view.cell, day.slots)
@@ -294,7 +304,7 @@ def _forecasts(stores: CityStores, day: _Day) -> None:
     end = day.slots[-1] + city.slot
     scores = {version: scores_between(stores, version, day.slots[0], end) for version, _ in day.forecasts}
     table = _forecast_table(city, day.forecasts, scores, day.slots)
-    st.markdown("**Forecasts of this day**; RMSE in vehicles per slot, once verified")
+    st.markdown("**Forecasts of this day**; the RMSE, in vehicles per slot, appears once a forecast is verified")
     if table.empty:
         st.caption("No forecast was made on this day.")
         return

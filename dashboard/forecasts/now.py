@@ -1,4 +1,4 @@
-"""Now: observed, predicted and their difference over the city, through the last day and the next two hours."""
+"""The page Now: observed and predicted flows and their difference, over the last day and the next two hours."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import xarray as xr
 from dashboard.forecasts.cell_history import _cell_history, _history_chart, _history_table
 from dashboard.forecasts.download_row import _download_row, _slot_heading
 from dashboard.forecasts.downloads import _forecast_grid
-from dashboard.forecasts.frames import _WORDS, _observed_frame, _slot_status
+from dashboard.forecasts.frames import _STATUS_TEXTS, _observed_frame, _slot_status
 from dashboard.forecasts.hot_spots import _hottest_cells
-from dashboard.forecasts.playback import _go_on, _play_switch, _slot_played, _stop
-from dashboard.forecasts.timeline import _Expected, _expected, _of_kind, _shown_slots, _slot_texts
+from dashboard.forecasts.playback import _play_switch, _schedule_next_slot, _slot_played, _stop
+from dashboard.forecasts.timeline import _find_forecast, _ForecastSlot, _of_kind, _shown_slots, _slot_texts
 from dashboard.forecasts.totals import _city_totals
 from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers
@@ -50,7 +50,15 @@ _THIRD = ("difference", "interval width")
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Now.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     city, stores = view.city, CityStores.of(config, view.city)
     newest = newest_forecast(stores)
     rerun_when_changed(partial(forecast_stamp, stores))
@@ -64,17 +72,21 @@ def draw(config: Config, view: View) -> None:
     forecasts = forecasts_between(stores, slots[0] - HORIZON * city.slot, init_time + city.slot)
     flows = flows_between(stores, slots[0], slots[-1] + city.slot)
 
-    with st.container():  # of one element, however much it says: what follows keeps its place, and maps their frames
+    with (
+        st.container()
+    ):  # one element whatever it contains: the elements below keep their positions, and maps their frames
         _state_of_forecast(config, view, version, made)
     third = _choices(view, slots, slot, init_time)
-    shown = _expected(forecasts, city, slot)
+    shown = _find_forecast(forecasts, city, slot)
     layers = _layers(stores, view, shown, flows, slot, third)
     frame = _observed_frame(flows, slot)
     grid = _forecast_grid(city, view.kind, slot, shown, None if frame is None else _of_kind(frame, view.kind))
     draw_maps(config, view, layers, _MAP_HEIGHT, "now")
     _download_row(config, view, grid, _slot_heading(city, view.kind, slot), layers, "now")
-    _below(stores, view, _Expected(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time)
-    _go_on(_PAGE, slots, slot)  # last, where it moves nothing
+    _draw_totals_and_cell(
+        stores, view, _ForecastSlot(version, made.isel(init_time=0), 0), forecasts, flows, slots, init_time
+    )
+    _schedule_next_slot(_PAGE, slots, slot)  # last, so that it moves no other element
 
 
 def _state_of_forecast(config: Config, view: View, version: str, made: xr.Dataset) -> None:
@@ -121,43 +133,45 @@ def _go_to(view: View, init_time: np.datetime64, slot: np.datetime64) -> None:
 def _layers(
     stores: CityStores,
     view: View,
-    shown: _Expected | None,
+    shown: _ForecastSlot | None,
     flows: xr.Dataset | None,
     slot: np.datetime64,
     third: str,
 ) -> list[Layer]:
-    """Predicted, observed and the third map of a slot."""
+    """Make the layers of a slot: predicted, observed and the third map."""
     limit, frame = colour_limit(stores), _observed_frame(flows, slot)
     status = _slot_status(frame is not None, slot, newest_observed(stores))
     predicted = None if shown is None else shown.flow(view.kind)
     observed = None if frame is None else _of_kind(frame, view.kind)
-    layers = forecast_layers(view.kind, limit, predicted, observed, _WORDS[status])
+    layers = forecast_layers(view.kind, limit, predicted, observed, _STATUS_TEXTS[status])
     if third == _THIRD[0]:
         return layers
     width = None if shown is None else shown.interval_width(view.kind, _LEVEL)
-    note = "none for net, nor where a baseline forecast" if width is None else f"mean {width.mean():.2f}"
+    note = "net flow and forecasts of baselines have no interval" if width is None else f"mean {width.mean():.2f}"
     return [*layers[:2], Layer(f"Width of the {_LEVEL:.0%} interval", width, limit, False, 1, note)]
 
 
-def _below(
+def _draw_totals_and_cell(
     stores: CityStores,
     view: View,
-    newest: _Expected,
+    newest: _ForecastSlot,
     forecasts: Forecasts,
     flows: xr.Dataset | None,
     slots: np.ndarray,
     init_time: np.datetime64,
 ) -> None:
-    """City totals and hot spots, then the chosen cell."""
+    """Draw the city totals and the hot spots, and below them the chosen cell."""
     city, typical = view.city, champion_climatology(stores)
     left, right = st.columns([3, 2])
     left.markdown(f"**City total, {view.kind}**")
     totals = _city_totals(city, newest, flows, typical, view.kind, slots)
     left.altair_chart(_history_chart(city, totals, init_time, _CHART_HEIGHT), width="stretch")
     with right:
-        st.markdown("**Hot spots**: furthest above what is typical, now and in the next two hours")
+        st.markdown("**Hot spots**: cells and areas furthest above their typical flow, now and in the next two hours")
         if typical is None or view.kind == "net":
-            st.caption("Choose inflow or outflow." if typical is not None else "Without a model nothing is typical.")
+            st.caption(
+                "Choose inflow or outflow." if typical is not None else "Typical flows are unknown without a model."
+            )
         else:
             _hot_spots(view, newest, typical, init_time)
     if view.cell is None:
@@ -172,13 +186,13 @@ def _below(
 
 
 def _hot_spots(
-    view: View, newest: _Expected, typical: WeekdayClimatology | Climatology, init_time: np.datetime64
+    view: View, newest: _ForecastSlot, typical: WeekdayClimatology | Climatology, init_time: np.datetime64
 ) -> None:
     at = newest.forecast["valid_time"].values
     frames, usual = {}, {}
     for lead in range(HORIZON):
         label = lead_label(view.city, init_time, at[lead] - init_time)
-        frames[label] = _Expected(newest.version, newest.forecast, lead).flow(view.kind)
+        frames[label] = _ForecastSlot(newest.version, newest.forecast, lead).flow(view.kind)
         usual[label] = _of_kind(typical.at(at[lead : lead + 1])[0], view.kind)
     table = _hottest_cells(frames, usual, named_areas(view.city), _HOT_SPOTS)
     shown = table[["place", "unusual", "vehicles", "typical", "slot"]]
@@ -195,7 +209,7 @@ def _hot_spots(
             "unusual": st.column_config.NumberColumn(
                 "above",
                 format="%.1f σ",
-                help="In standard deviations of such a count: how far above typical, over the root of typical.",
+                help="The flow less the typical flow, in standard deviations: the square root of the typical flow.",
             ),
         },
     )

@@ -1,4 +1,4 @@
-"""A past day: which days there are, their slots, and what was forecast in the course of one."""
+"""Past days: the stored days, their slots, and the forecasts made during a day."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _forecast_table(
     """A row for each forecast that starts in one of the slots, by init time.
 
     `scores` are those of each model's forecasts (see `score_dataset`). Columns: start (of the first slot forecast),
-    model, made by, state, reason, made afterwards, made, and the RMSE at each lead, vehicles per slot; not a number
+    model, made by, state, reason, hindcast, made, and the RMSE at each lead, vehicles per slot; not a number
     where a slot has not been verified.
     """
     parts = []
@@ -61,7 +61,7 @@ def _forecast_table(
                     "made by": own["forecaster"].values.astype(str),
                     "state": own["state"].values.astype(str),
                     "reason": own["reason"].values.astype(str),
-                    "made afterwards": own["hindcast"].values.astype(bool),
+                    "hindcast": own["hindcast"].values.astype(bool),
                     "made": moment_labels(city, own["created"].values),
                     **_rmse(version, own, scores.get(version)),
                 }

@@ -1,4 +1,4 @@
-"""The slots that a page can show, and which forecast says what was, or is, expected of each."""
+"""The slots that a page can show, and the forecast of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MINUTE = np.timedelta64(1, "m")
 
 
 @dataclass(frozen=True)
-class _Expected:
+class _ForecastSlot:
     """A slot of a forecast: `forecast` has one init time, without that dimension; `lead` is a position along leads."""
 
     version: str
@@ -47,22 +47,22 @@ def _shown_slots(city: City, newest_init: np.datetime64) -> np.ndarray:
     return np.arange(newest_init - _BACK, newest_init + HORIZON * city.slot, city.slot)
 
 
-def _expected(
+def _find_forecast(
     forecasts: list[tuple[str, xr.Dataset]], city: City, slot: np.datetime64, lead: int | None = None
-) -> _Expected | None:
+) -> _ForecastSlot | None:
     """The last forecast of a slot, or the one made `lead` slots ahead of it; None where there is none."""
     for ahead in range(HORIZON) if lead is None else (lead,):
         init_time = slot - ahead * city.slot
         for version, dataset in forecasts:
             if (dataset["init_time"].values == init_time).any():
-                return _Expected(version, dataset.sel(init_time=init_time), ahead)
+                return _ForecastSlot(version, dataset.sel(init_time=init_time), ahead)
     return None
 
 
-def _expected_frames(
+def _forecast_frames(
     forecasts: list[tuple[str, xr.Dataset]], city: City, slots: np.ndarray, lead: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the slots forecast `lead` slots ahead, and what was: (time, flow kind, row, col), vehicles per slot."""
+    """The slots forecast `lead` slots ahead, and their forecasts: (time, flow kind, row, col), vehicles per slot."""
     times, frames = [], []
     for _, dataset in forecasts:
         targets = dataset["init_time"].values + lead * city.slot

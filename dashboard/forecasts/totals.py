@@ -8,20 +8,20 @@ import xarray as xr
 
 from dashboard.forecasts.cell_history import _FORECAST, _OBSERVED, _TYPICAL, _line, _with_labels
 from dashboard.forecasts.frames import _observed_frames
-from dashboard.forecasts.timeline import _Expected, _of_kind
+from dashboard.forecasts.timeline import _ForecastSlot, _of_kind
 from trafficcast.config.city import City
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 
 
 def _city_totals(
     city: City,
-    newest: _Expected,
+    newest: _ForecastSlot,
     flows: xr.Dataset | None,
     typical: WeekdayClimatology | Climatology | None,
     kind: str,
     slots: np.ndarray,
 ) -> pd.DataFrame:
-    """As `cell_history`, of the sum over all cells, without earlier forecasts and intervals."""
+    """As `_cell_history`, of the sum over all cells, without earlier forecasts and intervals."""
 
     def total(frames: np.ndarray) -> np.ndarray:
         return _of_kind(frames, kind).sum(axis=(1, 2))

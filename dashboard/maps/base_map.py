@@ -1,4 +1,4 @@
-"""The folium maps. Leaflet comes from this package's static/ folder and nothing from anywhere else.
+"""The folium maps of a city; Leaflet is loaded from the dashboard's static/ folder, and nothing from elsewhere.
 
 The base map of a city stays the same from run to run, so that the browser keeps its zoom and position; what
 changes is the layer of cells.
@@ -35,7 +35,7 @@ class _OfflineMap(folium.Map):
 
 
 class _MoveTogether(folium.MacroElement):
-    """Every map of a city shows the part that a person has chosen on one of them; each lies in a frame of its own."""
+    """A script that makes all maps of a city follow when a person moves one of them; each map has its own frame."""
 
     _template = Template("""
         {% macro script(this, kwargs) %}
@@ -84,7 +84,7 @@ class _MoveTogether(folium.MacroElement):
 class _Cells(folium.MacroElement):
     """The cells as rectangles, drawn by the browser from the box, and the outline of the chosen one.
 
-    A tooltip is text, whatever it says: names of areas come from a file.
+    A tooltip is shown as plain text, because the names of areas come from a file.
     """
 
     _template = Template("""
@@ -133,14 +133,25 @@ def base_map(
     tiles_attribution: str,
     outlines: tuple[dict[str, Any], ...] = (),
 ) -> folium.Map:
-    """The constant part of a city's map.
+    """Make the part of a city's map that stays the same from run to run.
 
-    Args:
-        city: the box that the map shows at first.
-        raster: data URI of the picture of where vehicles report (see density.py), None without records.
-        tiles_url: a tile server to use in its place, {z}/{x}/{y} in its address.
-        tiles_attribution: what that server wants to be said of it.
-        outlines: of the named areas, GeoJSON geometries.
+    Parameters
+    ----------
+    city
+        The city, whose box the map shows at first.
+    raster
+        The picture of where vehicles report as a data URI (see `street_picture`); None without records.
+    tiles_url
+        The address of a tile server to use instead, with {z}/{x}/{y}; None uses the picture.
+    tiles_attribution
+        The attribution that the tile server asks for.
+    outlines
+        GeoJSON geometries of the named areas.
+
+    Returns
+    -------
+    folium.Map
+        The map without cells.
     """
     bounds = [[city.south, city.west], [city.north, city.east]]
     centre = [(city.south + city.north) / 2, (city.west + city.east) / 2]
@@ -180,7 +191,24 @@ def _features(outlines: tuple[dict[str, Any], ...]) -> dict[str, Any]:
 def cell_layer(
     city: City, colours: list[str], words: list[str], chosen: tuple[int, int] | None = None
 ) -> folium.FeatureGroup:
-    """The changing part: each cell's colour, #rrggbbaa, and words, row after row; none without; and the chosen cell."""
+    """Make the map's layer of cells, which changes from run to run.
+
+    Parameters
+    ----------
+    city
+        The city.
+    colours
+        Each cell's colour, #rrggbbaa, row after row; empty where there is nothing to show.
+    words
+        Each cell's tooltip, in the same order.
+    chosen
+        Row and column of the cell to outline; None outlines none.
+
+    Returns
+    -------
+    folium.FeatureGroup
+        The layer.
+    """
     group = folium.FeatureGroup(control=False)
     _Cells(city, colours, words, chosen).add_to(group)
     return group

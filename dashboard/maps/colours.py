@@ -9,16 +9,16 @@ from dashboard.reads.stamps import stamp
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 
-# Days read to find where the colour scale ends: two weeks of them say what a city's flows are.
+# The colour scale is computed from this number of days: two weeks are enough to know a city's flows.
 _SCALE_DAYS = 14
-# From so many days on the scale is found anew with every day only, so that it does not move while one looks.
+# From this number of days on, the scale is computed again only for a new day, so that colours do not jump.
 _SCALE_SETTLED = 7
 
 # Viridis (van der Walt & Smith, 2015) from its light end to its dark one: on a light map, dark is much.
 _VIRIDIS = ("#fde725", "#aadc32", "#5ec962", "#27ad81", "#21918c", "#2c728e", "#3b528b", "#472d7b", "#440154")
 # Red to blue by Brewer (ColorBrewer RdBu), which colour-blind people can tell apart.
 _BLUE_RED = ("#053061", "#2166ac", "#4393c3", "#92c5de", "#f7f7f7", "#f4a582", "#d6604d", "#b2182b", "#67001f")
-# Streets must show through the fullest cell; what is almost nothing must leave them bare.
+# Streets must be visible through the fullest cell, and a cell with almost no flow must not cover them.
 _OPAQUE = 0.66
 _FULL_COLOUR_AT = 0.12
 # The flow scale ends at this share of a city's cells and slots.
@@ -31,20 +31,39 @@ _FLOW_MARKS = (0.0, 0.05, 0.2, 0.5)
 
 
 def _flow_limit(flows: np.ndarray) -> float:
-    """Where a city's flow scale ends, vehicles per slot: the 99.5th percentile of its flows, rounded up.
-
-    `flows`: (time, flow kind, row, col). The same for every slot, so that colours can be compared over time.
-    """
+    """Return the end of the flow scale, vehicles per slot: the 99.5th percentile of (time, flow kind, row, col)."""
     return round_up(float(np.percentile(flows, _PERCENTILE)) if flows.size else 0.0)
 
 
 def difference_limit(limit: float) -> float:
-    """Where the difference's scale ends on both sides: a quarter of the flow scale, vehicles per slot."""
+    """Return where the colour scale of differences ends on both sides: at a quarter of the flow scale.
+
+    Parameters
+    ----------
+    limit
+        End of the flows' colour scale, vehicles per slot.
+
+    Returns
+    -------
+    float
+        Vehicles per slot.
+    """
     return round_up(limit / 4)
 
 
 def round_up(value: float) -> float:
-    """The next round number, 4 at least."""
+    """Round a scale's end up to a round number.
+
+    Parameters
+    ----------
+    value
+        The value, vehicles per slot.
+
+    Returns
+    -------
+    float
+        The next round number, at least 4, vehicles per slot.
+    """
     value = max(value, _SMALLEST_LIMIT)
     power = 10.0 ** np.floor(np.log10(value))
     return float(next(step for step in _STEPS if step * power >= value * (1 - 1e-9)) * power)

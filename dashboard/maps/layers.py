@@ -1,4 +1,4 @@
-"""What maps side by side show: a forecast beside what came, or two moments, and their difference."""
+"""The layers of maps side by side: a forecast and the observed flows, or two moments, and their difference."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from dashboard.maps.maps import Layer
 def forecast_layers(
     kind: str, limit: float, predicted: np.ndarray | None, observed: np.ndarray | None, why_not: str
 ) -> list[Layer]:
-    """Predicted, observed and predicted less observed: frames (row, col) in vehicles per slot, None where none.
+    """Make the layers of the predicted flows, the observed flows, and predicted less observed.
 
-    `limit`: where the colour scale of flows ends; `why_not`: words for a slot that was not observed.
+    Parameters
+    ----------
+    kind
+        The flow kind: inflow, outflow or net.
+    limit
+        End of the flows' colour scale, vehicles per slot.
+    predicted
+        The forecast, (row, col), vehicles per slot; None where there is none.
+    observed
+        The observed flows of the same slot and shape; None where the slot was not observed.
+    why_not
+        The reason why the slot was not observed, as the map's note.
+
+    Returns
+    -------
+    list[Layer]
+        Three layers.
     """
     layers = [
         _layer(f"Predicted {kind}", kind, limit, predicted, 1, "no forecast of this slot"),
@@ -24,14 +40,33 @@ def forecast_layers(
 
 
 def moment_layers(
-    kind: str, what: str, limit: float, first: tuple[str, np.ndarray | None], second: tuple[str, np.ndarray | None]
+    kind: str, source: str, limit: float, first: tuple[str, np.ndarray | None], second: tuple[str, np.ndarray | None]
 ) -> list[Layer]:
-    """Two moments, (words for when, frame), and the first less the second. `what`: observed or predicted."""
+    """Make the layers of two moments, and of the first less the second.
+
+    Parameters
+    ----------
+    kind
+        The flow kind: inflow, outflow or net.
+    source
+        Which flows are compared: observed or predicted.
+    limit
+        End of the flows' colour scale, vehicles per slot.
+    first
+        The first moment in words and its flows, (row, col), vehicles per slot; None where there are none.
+    second
+        The same of the second moment.
+
+    Returns
+    -------
+    list[Layer]
+        Three layers.
+    """
     (first_time, one), (second_time, two) = first, second
-    why_not, digits = f"not {what}", 0 if what == "observed" else 1
+    why_not, digits = f"not {source}", 0 if source == "observed" else 1
     layers = [
-        _layer(f"{what.capitalize()} {first_time}", kind, limit, one, digits, why_not),
-        _layer(f"{what.capitalize()} {second_time}", kind, limit, two, digits, why_not),
+        _layer(f"{source.capitalize()} {first_time}", kind, limit, one, digits, why_not),
+        _layer(f"{source.capitalize()} {second_time}", kind, limit, two, digits, why_not),
     ]
     return [*layers, _difference("First less second", "RMS", limit, one, two, why_not)]
 

@@ -1,4 +1,4 @@
-"""Maps side by side over the city, moving together; what each shows is a `Layer`."""
+"""Maps of a city side by side, which move together; each shows a `Layer`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,22 @@ _TABLE_HEIGHT = 300
 
 @dataclass(frozen=True)
 class Layer:
-    """A map: `values` (row, col) in vehicles per slot, None where there is nothing to show, and `note` says why.
+    """The content of one map.
 
-    The scale ends at `limit`; it is `diverging` around 0 for differences.
+    Attributes
+    ----------
+    title
+        The title above the map.
+    values
+        The values, (row, col), vehicles per slot; None where there is nothing to show.
+    limit
+        The end of the colour scale, vehicles per slot.
+    diverging
+        Whether the scale is that of differences, with 0 in its middle.
+    digits
+        Decimals of the values.
+    note
+        A remark beside the title: a total, or why there are no values.
     """
 
     title: str
@@ -41,7 +54,21 @@ class Layer:
 
 
 def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key: str) -> None:
-    """The maps of a page, `key`, and their numbers; a click on a cell is said by the address."""
+    """Draw maps side by side and the table of their numbers; a click on a cell puts it into the address.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    layers
+        The content of each map.
+    height
+        Height of the maps, pixels.
+    key
+        The page's name, which keeps its maps apart from those of other pages.
+    """
     city = view.city
     picture, (outlines, cells) = street_picture(config, CityStores.of(config, city)), outlines_and_cells(city)
     for number, (layer, column) in enumerate(zip(layers, st.columns(len(layers)), strict=True)):
@@ -68,7 +95,7 @@ def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key:
 
 
 def _layer_table(city: City, layers: list[Layer]) -> pd.DataFrame:
-    """A row for each cell: its row and column, and what each map shows of it, vehicles per slot, rounded as there."""
+    """A table with a row for each cell: row, column, and its value on each map, vehicles per slot, rounded."""
     row, col = np.divmod(np.arange(city.rows * city.cols), city.cols)
     shown = {layer.title: layer.values.ravel().round(layer.digits) for layer in layers if layer.values is not None}
     return pd.DataFrame({"row": row, "column": col, **shown})

@@ -1,4 +1,4 @@
-"""The named areas on a page that goes on without them."""
+"""The named areas of a page, which shows a warning where their file cannot be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from trafficcast.geography.areas import Area
 
 
 def named_areas(city: City) -> dict[str, Area]:
-    """The city's areas by name; where their file cannot be read the page says so, and there are none."""
+    """Read a city's named areas, or show a warning where their file cannot be read.
+
+    Parameters
+    ----------
+    city
+        The city.
+
+    Returns
+    -------
+    dict[str, Area]
+        The areas by name; empty where their file cannot be read.
+    """
     try:
         return areas_of(city)
     except InputError as error:

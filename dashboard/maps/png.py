@@ -24,9 +24,23 @@ _DIFFERENCE_MARKS = (-1.0, -0.5, 0.0, 0.5)
 
 
 def as_png(city: City, heading: str, layers: list[Layer], streets: str | None = None) -> bytes:
-    """A picture of maps side by side, each with its title, note and legend; `heading` says city, times and zone.
+    """Draw maps side by side as one picture, each with its title, note and legend.
 
-    `streets`: the picture of where vehicles report, as a data URI (see density.py).
+    Parameters
+    ----------
+    city
+        The city.
+    heading
+        The line above the maps: city, flow kind, times and time zone.
+    layers
+        The content of each map.
+    streets
+        The picture of where vehicles report as a data URI (see `street_picture`); None leaves it out.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
     """
     extent = (city.west, city.east, city.south, city.north)
     shape = 1 / np.cos(np.radians((city.south + city.north) / 2))  # of a degree of latitude to one of longitude

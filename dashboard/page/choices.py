@@ -1,9 +1,9 @@
-"""What one chooses on a page beyond its view, said by the address too, so that a link shows a colleague the same.
+"""Choices of a page beside its view; the address holds them too, so that a link shows a colleague the same page.
 
     /skill?city=san-francisco&period=month&show=by-hour-and-weekday
 
-The address says an option in small letters and digits. What a page shows anyway is not said, and what is none of its
-options counts as not given; it may be another page's.
+The address holds an option in small letters and digits; it omits the default. A value that is none of the page's
+options is ignored: it may belong to another page.
 """
 
 from __future__ import annotations
@@ -25,17 +25,35 @@ def choice(
     options: Sequence[str],
     name: _Choice,
     default: str | None = None,
-    **looks: Any,
+    **settings: Any,
 ) -> str:
-    """The option that the address says under `name`, by default the first; draws a widget to choose another.
+    """Draw a widget that chooses one of several options, and return the option that the address holds.
 
-    `widget`: st.selectbox or st.segmented_control, or a place's; `looks` are what else it takes.
+    Parameters
+    ----------
+    widget
+        The function that draws the widget: `selectbox` or `segmented_control`, of Streamlit or of a part of the page.
+    label
+        The widget's label.
+    options
+        The options.
+    name
+        The choice's name in the address.
+    default
+        The option where the address holds none; None is the first one.
+    **settings
+        More arguments of the widget.
+
+    Returns
+    -------
+    str
+        The chosen option.
     """
     default = options[0] if default is None else default
     chosen = {_in_address(option): option for option in options}.get(st.query_params.get(name, ""), default)
     key = f"choice {name}"
     st.session_state[key] = chosen
-    widget(label, options, key=key, on_change=partial(_say, name, key, default), **looks)
+    widget(label, options, key=key, on_change=partial(_write_to_address, name, key, default), **settings)
     return chosen
 
 
@@ -56,11 +74,12 @@ def choose_kind(view: View, area: Any = st) -> None:
 
 
 def _in_address(option: str) -> str:
-    """An option as the address says it: 'By hour and weekday' -> 'by-hour-and-weekday'."""
+    """Write an option as the address holds it: 'By hour and weekday' -> 'by-hour-and-weekday'."""
     return re.sub("[^a-z0-9]+", "-", option.lower()).strip("-")
 
 
-def _say(name: _Choice, key: str, default: str) -> None:
+def _write_to_address(name: _Choice, key: str, default: str) -> None:
+    """Write the option that the widget holds into the address, which omits the default."""
     chosen = st.session_state[key]
     if chosen == default:
         st.query_params.pop(name, None)

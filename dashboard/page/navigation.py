@@ -1,4 +1,4 @@
-"""From one page to another, with the view that the address says."""
+"""Open another page with the view of the address."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ NOW, LOOK_BACK = "", "look-back"  # parts of the address, as dashboard/shell.py 
 
 
 def open_page(path: str) -> NoReturn:
-    """Go to the page with that part of the address; what `change` has said last is what it shows."""
-    # A page is known by its path alone: this one stands for the page of the menu.
+    """Open another page, which shows the view of the last call of `change`.
+
+    Parameters
+    ----------
+    path
+        The page's part of the address: `NOW` or `LOOK_BACK`.
+    """
+    # Streamlit knows a page by its path alone, so this object stands for the page of the menu.
     st.switch_page(st.Page(lambda: None, title=path or "now", url_path=path, default=not path))

@@ -1,4 +1,4 @@
-"""How tables show numbers."""
+"""The number format of tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import streamlit as st
 
 
 def decimals(table: pd.DataFrame, digits: int) -> dict[str, Any]:
-    """A configuration of columns: numbers with a fraction have so many decimals."""
+    """Make the configuration of a table's columns of floating-point numbers.
+
+    Parameters
+    ----------
+    table
+        The table.
+    digits
+        Decimals of the numbers.
+
+    Returns
+    -------
+    dict[str, Any]
+        Column configurations by column name, for `st.dataframe`.
+    """
     names = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
     return {str(name): st.column_config.NumberColumn(format=f"%.{digits}f") for name in names}

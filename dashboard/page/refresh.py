@@ -1,4 +1,4 @@
-"""A page that draws itself anew when what it shows has changed."""
+"""Draw a page again when the data that it shows have changed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from collections.abc import Callable
 
 import streamlit as st
 
-_LOOK_SECONDS = 5.0
+_CHECK_SECONDS = 5.0
 
 
 def rerun_when_changed(stamp: Callable[[], object]) -> None:
-    """Look every few seconds whether `stamp`, which is cheap, is another than now; then run the page again."""
+    """Run the page again as soon as a stamp changes; the stamp is checked every few seconds.
+
+    Parameters
+    ----------
+    stamp
+        A cheap function whose value changes with the data of the page.
+    """
     before = stamp()
 
-    @st.fragment(run_every=_LOOK_SECONDS)
-    def look() -> None:
+    @st.fragment(run_every=_CHECK_SECONDS)
+    def _check() -> None:
         if stamp() != before:
             st.rerun()
 
-    look()
+    _check()

@@ -1,8 +1,8 @@
-"""What a page shows, as its address says it: city, time, flow kind and cell, so that a link shows a colleague the same.
+"""The view of a page: city, time, flow kind and cell. Its address holds them, so that a link can be shared.
 
     /?city=san-francisco&time=2008-06-06T18:00:00-07:00&kind=outflow&cell=12,20
 
-An address is a stranger's word: what is not known, or not there, counts as not given.
+Anyone can write an address: values that are unknown or impossible are ignored.
 """
 
 from __future__ import annotations
@@ -24,9 +24,22 @@ _LEADS = tuple(str(lead) for lead in range(HORIZON))
 
 @dataclass(frozen=True)
 class View:
-    """`time` and `other` are slot starts, naive UTC; None follows the newest. `cell`: (row, col).
+    """The choices that all pages share.
 
-    `lead`: how many slots ahead of what is shown its forecast was made, where a page lets one choose.
+    Attributes
+    ----------
+    city
+        The city.
+    time
+        Start of the slot shown, naive UTC; None is the newest slot.
+    other
+        Start of the slot that it is compared with, naive UTC; None compares with none.
+    kind
+        The flow kind: inflow, outflow or net.
+    cell
+        Row and column of the chosen cell; None while none is chosen.
+    lead
+        Position along lead times of the forecast shown, where a page offers the choice.
     """
 
     city: City
@@ -38,7 +51,22 @@ class View:
 
     @classmethod
     def from_address(cls, parameters: Mapping[str, str], config: Config, default_city: str) -> Self:
-        """The view of an address's parameters; of a city unknown to the configuration the default one's."""
+        """Make the view of an address; an unknown city is replaced by the default one.
+
+        Parameters
+        ----------
+        parameters
+            The parameters of the address.
+        config
+            The configuration.
+        default_city
+            The name of the city of an address without a known city.
+
+        Returns
+        -------
+        Self
+            The view.
+        """
         name = parameters.get("city", default_city)
         known = name in config.cities
         city = config.city(name if known else default_city)
@@ -55,7 +83,13 @@ class View:
         )
 
     def address(self) -> dict[str, str]:
-        """The parameters that say this view, without those that say nothing."""
+        """Return the parameters of the view's address, without those that hold the default.
+
+        Returns
+        -------
+        dict[str, str]
+            The parameters by name.
+        """
         given = {
             "city": self.city.name,
             "time": None if self.time is None else self.city.isoformat(self.time),
@@ -68,7 +102,7 @@ class View:
 
 
 def _slot(city: City, text: str | None) -> np.datetime64 | None:
-    """The start of the slot that holds a time; a + that the address turned into a blank is one."""
+    """Return the start of the slot that contains a time; a blank stands for a +, as addresses encode it."""
     try:
         slot = None if text is None else city.slot_start(city.parse_time(text.replace(" ", "+")))
         return None if slot is None or not city.isoformat(slot) else slot

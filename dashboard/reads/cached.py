@@ -35,19 +35,19 @@ def cached(
         The decorator.
     """
 
-    def decorate(read: Callable[_P, _R]) -> Callable[_P, _R]:
-        def keep(key: str, _read: Callable[[], _R]) -> _R:
+    def _decorate(read: Callable[_P, _R]) -> Callable[_P, _R]:
+        def _keep(key: str, _read: Callable[[], _R]) -> _R:
             return _read()
 
         # Streamlit tells functions, and so their results, apart by these names.
-        keep.__module__, keep.__qualname__ = read.__module__, read.__qualname__
-        kept = st.cache_resource(max_entries=entries, show_spinner=spinner)(keep)
+        _keep.__module__, _keep.__qualname__ = read.__module__, read.__qualname__
+        kept = st.cache_resource(max_entries=entries, show_spinner=spinner)(_keep)
 
         @wraps(read)
-        def cached_read(*arguments: _P.args, **named: _P.kwargs) -> _R:
+        def _cached_read(*arguments: _P.args, **named: _P.kwargs) -> _R:
             key = repr((arguments, named, stamp(*arguments, **named)))
             return kept(key, partial(read, *arguments, **named))
 
-        return cached_read
+        return _cached_read
 
-    return decorate
+    return _decorate

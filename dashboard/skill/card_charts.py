@@ -29,15 +29,15 @@ def _curve_chart(curve: pd.DataFrame, name: str, height: int) -> _Chart:
     return alt.layer(line, mark).properties(height=height)
 
 
-def _duel_chart(errors: pd.DataFrame, champion: str, challenger: str, height: int) -> _Chart:
-    """RMSE by lead of `lead_errors` of two models, and of the best baseline of each lead on each card."""
+def _comparison_chart(errors: pd.DataFrame, champion: str, challenger: str, height: int) -> _Chart:
+    """RMSE by lead of `_lead_errors` of two models, and of the best baseline of each lead on each card."""
     own = errors[errors["forecaster"] == errors["model"]]
     baselines = errors[errors["forecaster"] != errors["model"]]
     best = baselines.loc[baselines.groupby(["group", "model"])["error"].idxmin()]
     # Where both cards hold the same best baseline, as of the same days, one line says it.
     names = {
         version: "best baseline" if same else f"best baseline of {version}'s card"
-        for same in [_same(best, champion, challenger)]
+        for same in [_same_errors(best, champion, challenger)]
         for version in (champion, challenger)
     }
     best = best.assign(line=best["model"].map(names)).drop_duplicates(["group", "line"])
@@ -63,6 +63,6 @@ def _duel_chart(errors: pd.DataFrame, champion: str, challenger: str, height: in
     return alt.layer(base.mark_line(strokeWidth=2.5), points).properties(height=height)
 
 
-def _same(best: pd.DataFrame, one: str, other: str) -> bool:
+def _same_errors(best: pd.DataFrame, one: str, other: str) -> bool:
     errors = [best[best["model"] == version].set_index("group")["error"].round(9).to_dict() for version in (one, other)]
     return bool(errors[0] == errors[1])

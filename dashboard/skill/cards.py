@@ -1,4 +1,4 @@
-"""What models' cards say, as tables. Anyone may have changed a card: what is not as expected is left out.
+"""Models' cards as tables. Anyone may have changed a card, so values of an unexpected kind are left out.
 
 A card holds what `pipelines.train` writes into card.json: split, windows, training, metrics by part ("validation",
 "test") and forecaster (see `trafficcast.metrics.scores`), and intervals.
@@ -36,7 +36,7 @@ _Card = Mapping[str, Any]
 
 
 def _lookup(card: Any, *keys: str) -> Any:
-    """What lies below the keys; None where nothing does."""
+    """Return the value below the keys; None where there is none."""
     for key in keys:
         if not isinstance(card, Mapping) or key not in card:
             return None
@@ -53,7 +53,7 @@ def _number(value: Any) -> float:
 def _forecasters(card: _Card, part: str) -> dict[str, _Card]:
     """The metrics of a part by forecaster, as far as they are there: the model itself and the baselines."""
     known = _lookup(card, "metrics", part)
-    return {_text(name): scores for name, scores in known.items() if _is(scores)} if _is(known) else {}
+    return {_text(name): scores for name, scores in known.items() if _is_mapping(scores)} if _is_mapping(known) else {}
 
 
 def _best_baseline(card: _Card, part: str) -> tuple[str, float] | None:
@@ -70,7 +70,7 @@ def _own_error(card: _Card, part: str) -> float:
 
 
 def _role(version: str, champions: list[str]) -> str:
-    """What a version is or was: 'champion', 'former' one, or nothing."""
+    """The role of a version: 'champion', 'former', or an empty text."""
     if version not in champions:
         return ""
     return "champion" if version == champions[0] else "former"
@@ -94,13 +94,13 @@ def _registry_table(city: City, cards: Mapping[str, _Card | None], champions: li
             row[f"{part} RMSE"] = float("nan") if card is None else _own_error(card, part)
             row[f"best baseline, {part}"] = float("nan") if best is None else best[1]
             row[f"which, {part}"] = "" if best is None else best[0]
-        rows.append((_order(city, made), row))
+        rows.append((_sort_key(city, made), row))
     rows.sort(key=lambda item: item[0], reverse=True)
     return pd.DataFrame([row for _, row in rows])
 
 
 def _card_facts(city: City, card: _Card) -> pd.DataFrame:
-    """What a card says of a model but its metrics: what, value (words)."""
+    """The facts of a model's card beside its metrics: fact, value (words)."""
     facts = {
         "network": _text(_lookup(card, "architecture", "name")),
         "grid": _grid(_lookup(card, "grid", "rows"), _lookup(card, "grid", "cols")),
@@ -112,9 +112,9 @@ def _card_facts(city: City, card: _Card) -> pd.DataFrame:
         "validation to": _time_text(city, _lookup(card, "split", "valid_end")),
         "test to": _time_text(city, _lookup(card, "split", "test_end")),
         **{f"{part} windows": _count(_lookup(card, "windows", part)) for part in ("training", "validation", "test")},
-        **_named("training", _lookup(card, "training")),
+        **_with_prefix("training", _lookup(card, "training")),
         "scale, vehicles per slot": _text(_lookup(card, "scale")),
-        **_named("started from", _lookup(card, "transfer")),
+        **_with_prefix("started from", _lookup(card, "transfer")),
         "intervals calibrated from": _time_text(city, _lookup(card, "intervals", "calibrated_from")),
         "intervals calibrated to": _time_text(city, _lookup(card, "intervals", "calibrated_to")),
         "created": _time_text(city, _lookup(card, "created")),
@@ -122,14 +122,14 @@ def _card_facts(city: City, card: _Card) -> pd.DataFrame:
         "hash of the data": _text(_lookup(card, "data_hash")),
         "command": _text(_lookup(card, "command")),
     }
-    return pd.DataFrame([(what, value) for what, value in facts.items() if value], columns=["what", "value"])
+    return pd.DataFrame([(what, value) for what, value in facts.items() if value], columns=["fact", "value"])
 
 
-def _facts_beside(city: City, cards: Mapping[str, _Card]) -> pd.DataFrame:
-    """`card_facts` of several versions beside each other: what, then a column for each version."""
-    columns = [_card_facts(city, card).set_index("what")["value"].rename(version) for version, card in cards.items()]
+def _fact_comparison(city: City, cards: Mapping[str, _Card]) -> pd.DataFrame:
+    """`_card_facts` of several versions beside each other: fact, then a column for each version."""
+    columns = [_card_facts(city, card).set_index("fact")["value"].rename(version) for version, card in cards.items()]
     order = list(dict.fromkeys(what for column in columns for what in column.index))
-    return pd.concat(columns, axis=1).reindex(order).fillna("").rename_axis("what").reset_index()
+    return pd.concat(columns, axis=1).reindex(order).fillna("").rename_axis("fact").reset_index()
 
 
 def _metric_table(card: _Card, part: str, lead: int | None = None) -> pd.DataFrame:
@@ -157,7 +157,7 @@ def _lead_errors(cards: Mapping[str, _Card], part: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "forecaster", "error", "model"]).dropna()
 
 
-def _duel_table(champion: str, challenger: str, cards: Mapping[str, _Card], part: str) -> pd.DataFrame:
+def _comparison_table(champion: str, challenger: str, cards: Mapping[str, _Card], part: str) -> pd.DataFrame:
     """RMSE of two models by lead, vehicles per slot, and by how many percent the challenger's is lower."""
     leads = _lead_errors(cards, part)
     leads = leads[leads["forecaster"] == leads["model"]]
@@ -184,7 +184,7 @@ def _coverage_of(card: _Card, part: str) -> pd.DataFrame:
     levels = _lookup(card, "intervals", part, "levels")
     minutes = _number(_lookup(card, "grid", "slot_minutes"))
     rows = []
-    for level, values in levels.items() if _is(levels) else ():
+    for level, values in levels.items() if _is_mapping(levels) else ():
         shares, widths = _lookup(values, "inside", "by_lead"), _lookup(values, "width", "by_lead")
         if isinstance(shares, list) and isinstance(widths, list):
             for lead, (share, width) in enumerate(zip(shares, widths, strict=False)):
@@ -229,8 +229,8 @@ def _day_text(city: City, value: Any) -> str:
         return text
 
 
-def _order(city: City, created: str) -> str:
-    """What versions are ordered by: when they were made, those that do not say it last."""
+def _sort_key(city: City, created: str) -> str:
+    """The sort key of a version: when it was made, and an empty text where that is unknown."""
     try:
         return str(city.parse_time(created))
     except (InputError, OverflowError, ValueError):
@@ -244,11 +244,11 @@ def _metric(scores: _Card, metric: str, lead: int | None) -> float:
     return _number(values[lead]) if isinstance(values, list) and lead < len(values) else float("nan")
 
 
-def _named(name: str, values: Any) -> dict[str, str]:
+def _with_prefix(name: str, values: Any) -> dict[str, str]:
     """Names and values of a part of a card: 'training: batch size' -> '8'."""
     return (
         {f"{name}: {_text(key).replace('_', ' ')}": _text(value) for key, value in values.items()}
-        if _is(values)
+        if _is_mapping(values)
         else {}
     )
 
@@ -272,5 +272,5 @@ def _level(text: str) -> float:
         return float("nan")
 
 
-def _is(value: Any) -> bool:
+def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping)

@@ -9,7 +9,8 @@ import pandas as pd
 
 from dashboard.skill.tables import _WEEKDAYS, _lead_name
 
-# Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages; shapes tell more than colours can.
+# Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages; shapes distinguish
+# more forecasters than colours can.
 _MODEL = "#d55e00"
 _BASELINES = {
     "persistence": ("#888888", "square"),
@@ -28,15 +29,15 @@ _Chart = alt.LayerChart | alt.FacetChart
 
 
 def _lead_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> _Chart:
-    """Errors by lead, of `errors_by` grouped by lead times in minutes."""
+    """Errors by lead, of `_errors_by` grouped by lead times in minutes."""
     leads = sorted(table["group"].unique().tolist())
-    axis = alt.Axis(title="lead: minutes from what is known to the slot's start", values=leads, grid=False)
+    axis = alt.Axis(title="lead time, minutes", values=leads, grid=False)
     named = table.assign(label=[_lead_name(int(minutes)) for minutes in table["group"]])
     return _errors(named, version, measure, alt.X("group:Q", axis=axis), height)
 
 
 def _day_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> _Chart:
-    """Errors by local day, of `errors_by` grouped by days."""
+    """Errors by local day, of `_errors_by` grouped by days."""
     # Vega knows the browser's zone and UTC only: a day is its midnight called UTC.
     days = table.assign(group=pd.to_datetime(table["group"]), label=table["group"].astype(str))
     known = days["group"].drop_duplicates().sort_values()
@@ -48,14 +49,14 @@ def _day_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> 
 
 
 def _hour_chart(table: pd.DataFrame, version: str, measure: str, zone: str, height: int) -> _Chart:
-    """Errors by hour of the day in the city's zone, of `errors_by` grouped by hours."""
+    """Errors by hour of the day in the city's zone, of `_errors_by` grouped by hours."""
     axis = alt.Axis(title=f"hour of the slot, {zone}", values=list(range(0, 24, 3)), grid=False)
     x = alt.X("group:Q", scale=alt.Scale(domain=[0, 23]), axis=axis)
     return _errors(table, version, measure, x, height)
 
 
 def _weekday_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> _Chart:
-    """Errors by day of the week, of `errors_by` grouped by days of the week, Monday 0."""
+    """Errors by day of the week, of `_errors_by` grouped by days of the week, Monday 0."""
     named = table.assign(label=[_WEEKDAYS[day] for day in table["group"]])
     axis = alt.Axis(title="day of the week of the slot", labelAngle=0)
     x = alt.X("label:O", sort=list(_WEEKDAYS), scale=alt.Scale(domain=list(_WEEKDAYS)), axis=axis)
@@ -63,7 +64,7 @@ def _weekday_chart(table: pd.DataFrame, version: str, measure: str, height: int)
 
 
 def _coverage_chart(table: pd.DataFrame, height: int) -> _Chart:
-    """The share of truths inside by lead, a line a level, of `coverage_table`; a dashed rule is what is nominal."""
+    """The share of observed flows inside intervals by lead time, a line for each level; rules show the levels."""
     shown = table.assign(name=[f"{level:.0%} interval" for level in table["level"]])
     leads = sorted(shown["lead"].unique().tolist())
     names = list(dict.fromkeys(shown["name"]))
@@ -77,11 +78,11 @@ def _coverage_chart(table: pd.DataFrame, height: int) -> _Chart:
     tooltip = [
         alt.Tooltip("name:N", title="level"),
         alt.Tooltip("lead:Q", title="lead, minutes"),
-        alt.Tooltip("inside:Q", title="truths inside", format=".1%"),
+        alt.Tooltip("inside:Q", title="observed flows inside", format=".1%"),
         alt.Tooltip("width:Q", title=f"mean width, {_UNIT}", format=".2f"),
         alt.Tooltip("slots:Q", title="slots scored"),
     ]
-    y = alt.Y("inside:Q", title="truths inside", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    y = alt.Y("inside:Q", title="observed flows inside", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
     lines = (
         alt.Chart(shown)
         .mark_line(point=alt.OverlayMarkDef(size=60), strokeWidth=2.5)
@@ -96,7 +97,7 @@ def _coverage_chart(table: pd.DataFrame, height: int) -> _Chart:
 
 
 def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: int) -> _Chart:
-    """Lines of `errors_by`, the model's the widest; `x` is over `group`, or over `label` where there is one."""
+    """Lines of `_errors_by`, the model's the widest; `x` is over `group`, or over `label` where there is one."""
     shown = table if "label" in table else table.assign(label=table["group"].astype(str))
     names = sorted(dict.fromkeys(shown["forecaster"]), key=lambda name: name != version)
     shown = shown.sort_values("forecaster", key=lambda column: column == version, kind="stable")  # the model on top

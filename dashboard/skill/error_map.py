@@ -1,4 +1,4 @@
-"""Where a model is good and where it is not: each cell's errors over forecasts whose truth is known."""
+"""Each cell's errors over the forecasts whose slots were observed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MOST_DAYS = 7
 class _CellErrors:
     """Sums over forecasts by (lead_time, kind, row, col), `slots` (lead_time) of them; kinds are `KINDS`.
 
-    `error` of predicted less observed, vehicles per slot; `squared` of its square, `typical` of the square of what is
-    typical less observed, None where that is not known.
+    `error` of predicted less observed, vehicles per slot; `squared` of its square, `typical` of the square of typical
+    less observed, None where typical flows are unknown.
     """
 
     slots: np.ndarray
@@ -39,7 +39,7 @@ class _CellErrors:
         return np.sqrt(_mean(self.squared, self.slots, kind, lead))
 
     def typical_rmse(self, kind: str, lead: int | None = None) -> np.ndarray | None:
-        """(row, col) of what is typical, vehicles per slot; None where that is not known."""
+        """(row, col) of typical flows, vehicles per slot; None where they are unknown."""
         return None if self.typical is None else np.sqrt(_mean(self.typical, self.slots, kind, lead))
 
 
@@ -65,7 +65,7 @@ def _errors_by_cell(
     return _CellErrors(slots, error, squared, None if typical is None else usual)
 
 
-def _together(parts: Sequence[_CellErrors]) -> _CellErrors | None:
+def _sum_errors(parts: Sequence[_CellErrors]) -> _CellErrors | None:
     """The errors of several stretches of forecasts as one; None where no slot was observed."""
     if not any(part.slots.any() for part in parts):
         return None

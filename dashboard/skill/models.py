@@ -1,4 +1,4 @@
-"""Models: the registry, the champion and those before it, cards, training curves, champion against challenger."""
+"""The page Models: the registry, champions, cards, training curves, and the champion beside a challenger."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dashboard.page.nothing_yet import next_step
 from dashboard.page.number_columns import decimals
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
-from dashboard.skill.card_charts import _curve_chart, _duel_chart
+from dashboard.skill.card_charts import _comparison_chart, _curve_chart
 from dashboard.skill.cards import (
     _PARTS,
     _card_facts,
+    _comparison_table,
     _coverage_of,
-    _duel_table,
-    _facts_beside,
+    _fact_comparison,
     _lead_errors,
     _metric_table,
     _registry_table,
@@ -39,7 +39,15 @@ _SECTIONS = ("Scores", "Training curve", "Intervals", "Facts", "Card", "Against 
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Models.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     city, stores = view.city, CityStores.of(config, view.city)
     registry = stores.registry
     versions, champions = registry.versions(), registry.champions()
@@ -86,7 +94,7 @@ def draw(config: Config, view: View) -> None:
 
 
 def _history(view: View, versions: list[str], champions: list[str]) -> None:
-    """Who is champion, and who was before."""
+    """Draw a line with the champion and the champions before it."""
     if not champions:
         st.info(plain(f"No champion of {view.city.name}: run trafficcast models promote VERSION."))
         return
@@ -112,8 +120,8 @@ def _scores(version: str, card: dict[str, Any]) -> None:
     numbers, chart = st.columns([4, 3])
     numbers.dataframe(table, hide_index=True, column_config=decimals(table, 4))
     numbers.caption(
-        "RMSE and MAE in vehicles per slot over all cells and both flow kinds; the published ones of frames divided "
-        "by the training maximum. Validation chose the epoch; test was read once."
+        "RMSE and MAE in vehicles per slot over all cells and both flow kinds; the published ones are of frames "
+        "divided by the training maximum. Validation chose the epoch; the test days were used once."
     )
     if not minutes.empty:
         chart.altair_chart(_lead_chart(minutes, version, "RMSE", _CHART_HEIGHT))
@@ -122,7 +130,7 @@ def _scores(version: str, card: dict[str, Any]) -> None:
 def _curve(registry: Registry, version: str) -> None:
     curve = _curve_of(registry, version)
     if curve is None or curve.empty:
-        st.info(plain(f"The training curve of {version} is missing, or cannot be read: {version}/curve.csv"))
+        st.info(plain(f"The training curve of {version} is missing or cannot be read: {version}/curve.csv"))
         return
     names = [name for name in curve.columns if name != "epoch"]
     for name, column in zip(names, st.columns(len(names)), strict=True):
@@ -143,22 +151,24 @@ def _intervals(card: dict[str, Any]) -> None:
     part = choice(st.segmented_control, "Days", _PARTS, "days", required=True)
     table = _coverage_of(card, part)
     if table.empty:
-        st.info("The model's card says nothing of prediction intervals: it has none.")
+        st.info("The model has no prediction intervals: its card does not mention any.")
         return
     chart, numbers = st.columns(2)
     chart.altair_chart(_coverage_chart(table, _CHART_HEIGHT))
-    shown = table.rename(columns={"width": "mean width", "inside": "truths inside", "slots": "forecasts"})
+    shown = table.rename(columns={"width": "mean width", "inside": "observed flows inside", "slots": "forecasts"})
     numbers.dataframe(shown, hide_index=True, column_config=decimals(shown, 3))
-    numbers.caption("Shares are of 1; widths are in vehicles per slot; leads in minutes.")
+    numbers.caption("Shares are between 0 and 1, widths in vehicles per slot, lead times in minutes.")
 
 
 def _against(view: View, chosen: str, cards: dict[str, dict[str, Any] | None], champions: list[str]) -> None:
-    """Two cards beside each other: the champion's and the chosen one's, or where that is the champion, another's."""
+    """Compare the cards of the champion and the chosen model, or a challenger where the champion is chosen."""
     readable = {version: card for version, card in cards.items() if card is not None}
     champion = champions[0] if champions and champions[0] in readable else None
     others = [version for version in reversed(readable) if version != champion]
     if champion is None or not others:
-        st.info("It takes a champion and another version, with cards that can be read: trafficcast train makes one.")
+        st.info(
+            "A comparison needs a champion and another version whose cards can be read: trafficcast train makes one."
+        )
         return
     left, right = st.columns([1, 3], vertical_alignment="bottom")
     part = choice(left.segmented_control, "Days", _PARTS, "days", required=True)
@@ -168,11 +178,11 @@ def _against(view: View, chosen: str, cards: dict[str, dict[str, Any] | None], c
     pair = {champion: readable[champion], challenger: readable[challenger]}
     if not _same_days(pair, part):
         st.warning(f"The two cards' {part} days are not the same: compare the errors with care.")
-    table = _duel_table(champion, challenger, pair, part)
+    table = _comparison_table(champion, challenger, pair, part)
     numbers, chart = st.columns(2)
     shown = table.rename(columns={"better": "challenger lower by, %"})
     percent = {"challenger lower by, %": st.column_config.NumberColumn(format="%.1f")}
     numbers.dataframe(shown, hide_index=True, column_config=decimals(shown, 3) | percent)
     errors = _lead_errors(pair, part)
-    chart.altair_chart(_duel_chart(errors, champion, challenger, _CHART_HEIGHT))
-    st.dataframe(_facts_beside(view.city, pair), hide_index=True, height=_TEXT_HEIGHT)
+    chart.altair_chart(_comparison_chart(errors, champion, challenger, _CHART_HEIGHT))
+    st.dataframe(_fact_comparison(view.city, pair), hide_index=True, height=_TEXT_HEIGHT)

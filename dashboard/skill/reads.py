@@ -11,7 +11,7 @@ from dashboard.reads.cached import cached
 from dashboard.reads.stamps import DAY, file_stamp, newest_stamp
 from dashboard.reads.stores import climatology_of
 from dashboard.skill.cards import _read_curve, _read_text
-from dashboard.skill.error_map import _CellErrors, _errors_by_cell, _together
+from dashboard.skill.error_map import _CellErrors, _errors_by_cell, _sum_errors
 from trafficcast.config.city import HORIZON
 from trafficcast.errors import InputError
 from trafficcast.stores.city_stores import CityStores
@@ -40,7 +40,7 @@ def _cell_errors_between(
         since, until = max(start, city.midnight(day)), min(end, city.midnight(day + DAY))
         if first <= day <= last and since < until:
             parts.append(_cell_errors(stores, version, day, since, until))
-    return _together([part for part in parts if part is not None])
+    return _sum_errors([part for part in parts if part is not None])
 
 
 def _cell_errors_stamp(stores: CityStores, version: str, day: np.datetime64, *_: np.datetime64) -> list[int]:

@@ -1,4 +1,4 @@
-"""Skill: how good the forecasts were of late beside every baseline, when and where, and what intervals hold."""
+"""The page Skill: the errors of recent forecasts beside every baseline, in time and space, and interval coverage."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from dashboard.skill.tables import (
     _lead_name,
     _lead_table,
     _leads_of,
+    _pivot_forecasters,
     _published_table,
     _scores_by_lead,
-    _wide,
 )
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
@@ -50,9 +50,17 @@ _SECTIONS = ("By lead", "Over time", "By hour and weekday", "On the map", "Inter
 
 
 def draw(config: Config, view: View) -> None:
-    """The page."""
+    """Draw the page Skill.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    view
+        The view, as the address gives it.
+    """
     stores = CityStores.of(config, view.city)
-    versions = _scored(stores)
+    versions = _scored_models(stores)
     if not versions:
         st.info(plain(_next_step(stores)))
         return
@@ -66,9 +74,9 @@ def draw(config: Config, view: View) -> None:
     start = None if reach is None else end - reach
     scores = scores_between(stores, version, start, end)
     if scores is None:  # a file that was there when the newest score was looked for
-        st.info("The scores of that period have gone: choose another one.")
+        st.info("The scores of that period have been removed: choose another period.")
         return
-    _tell(view, version, scores)
+    _draw_summary(view, version, scores)
     if section == _SECTIONS[0]:
         _by_lead(version, scores)
     elif section == _SECTIONS[1]:
@@ -83,7 +91,7 @@ def draw(config: Config, view: View) -> None:
         _published(stores, version, scores)
 
 
-def _scored(stores: CityStores) -> dict[str, np.datetime64]:
+def _scored_models(stores: CityStores) -> dict[str, np.datetime64]:
     """Find the models that have scores, champions first, and the newest init time of the scores of each."""
     registry = stores.registry
     versions = dict.fromkeys([*registry.champions(), *reversed(registry.versions())])
@@ -109,8 +117,8 @@ def _next_step(stores: CityStores) -> str:
     )
 
 
-def _tell(view: View, version: str, scores: xr.Dataset) -> None:
-    """What the period is, and its skill in one line."""
+def _draw_summary(view: View, version: str, scores: xr.Dataset) -> None:
+    """Draw one line with the period and the skill of the model in it."""
     city, together = view.city, skill(version, scores)
     first, last = scores["init_time"].values[[0, -1]]
     error, best = together.rmse.get(version, float("nan")), together.best_baseline
@@ -120,12 +128,14 @@ def _tell(view: View, version: str, scores: xr.Dataset) -> None:
         name, least = best
         side = "below" if error < least else "above"
         said.append(f"{abs(1 - error / least):.1%} {side} the best baseline's ({name}, {least:.3f})")
-    said += [f"{share:.1%} of truths inside the {level:.0%} interval" for level, share in together.inside.items()]
+    said += [
+        f"{share:.1%} of observed flows inside the {level:.0%} interval" for level, share in together.inside.items()
+    ]
     st.caption(plain("; ".join(said) + f"; times are {city.timezone}"))
 
 
 def _measure_and_lead(scores: xr.Dataset) -> tuple[str, str]:
-    """The chosen measure, and lead or ALL_LEADS."""
+    """Draw the choices of the measure and the lead time, and return both."""
     with st.container(horizontal=True):
         measure = _measure()
         leads = [_ALL_LEADS, *(_lead_name(minutes) for minutes in _leads_of(scores))]
@@ -142,14 +152,14 @@ def _by_lead(version: str, scores: xr.Dataset) -> None:
     measure = _measure()
     table = _errors_by(scores, measure, _scores_by_lead(scores))
     if table.empty:
-        st.info("None of the slots forecast in that period was observed.")
+        st.info("No slot that was forecast in that period has been observed.")
         return
     chart, numbers = st.columns([3, 3])
     chart.altair_chart(_lead_chart(table, version, _MEASURES[measure], _CHART_HEIGHT))
     _table(numbers, _lead_table(scores, measure), 3)
     numbers.caption(
         f"{_MEASURES[measure]}, vehicles per slot, over all cells and both flow kinds, the best first. "
-        "A lead counts from the last slot known to the start of the slot forecast."
+        "The lead time is the start of the forecast slot minus the init time."
     )
 
 
@@ -159,7 +169,7 @@ def _over_time(view: View, version: str, scores: xr.Dataset) -> None:
     table = _errors_by(chosen, measure, _by_day(view.city, chosen))
     chart, numbers = st.columns([3, 2])
     chart.altair_chart(_day_chart(table, version, _MEASURES[measure], _CHART_HEIGHT))
-    _table(numbers, _wide(table.assign(group=table["group"].astype(str)), "day").iloc[::-1], 3)
+    _table(numbers, _pivot_forecasters(table.assign(group=table["group"].astype(str)), "day").iloc[::-1], 3)
 
 
 def _by_clock(view: View, version: str, scores: xr.Dataset) -> None:
@@ -170,13 +180,13 @@ def _by_clock(view: View, version: str, scores: xr.Dataset) -> None:
     left, right = st.columns(2)
     left.altair_chart(_hour_chart(hours, version, _MEASURES[measure], view.city.timezone, _CHART_HEIGHT - 40))
     right.altair_chart(_weekday_chart(weekdays, version, _MEASURES[measure], _CHART_HEIGHT - 40))
-    _table(left, _wide(hours, "hour"), 3)
-    named = _wide(weekdays, "weekday")
+    _table(left, _pivot_forecasters(hours, "hour"), 3)
+    named = _pivot_forecasters(weekdays, "weekday")
     _table(right, named.assign(weekday=[_WEEKDAYS[day] for day in named["weekday"]]), 3)
 
 
 def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, end: np.datetime64) -> None:
-    """Each cell's RMSE, its mean error, and its RMSE less that of what is typical."""
+    """Draw maps of each cell's RMSE, its mean error, and its RMSE less that of typical flows."""
     left, right = st.columns([1, 3])
     choose_kind(view, left)
     leads = [_ALL_LEADS, *(_lead_name(minutes) for minutes in _leads_of(scores))]
@@ -210,7 +220,7 @@ def _layers(limit: float, errors: _CellErrors, kind: str, lead: int | None) -> l
         Layer("Predicted less observed", bias, bias_limit, True, 2, f"mean {bias.mean():+.3f}"),
     ]
     if usual is None:
-        note = "what is typical cannot be read from the model"
+        note = "the typical flows of the model cannot be read"
         return [*layers, Layer("RMSE less that of typical", None, gain_limit, True, 2, note)]
     note = f"typical {np.sqrt(np.square(usual).mean()):.2f}; blue: the model is better"
     return [*layers, Layer("RMSE less that of typical", error - usual, gain_limit, True, 2, note)]
@@ -230,14 +240,14 @@ def _intervals(scores: xr.Dataset) -> None:
         column_config={
             "nominal": st.column_config.NumberColumn("nominal", format="%.0f%%"),
             "lead": st.column_config.NumberColumn("lead, minutes", format="%d"),
-            "inside": st.column_config.NumberColumn("truths inside", format="%.1f%%"),
+            "inside": st.column_config.NumberColumn("observed flows inside", format="%.1f%%"),
             "width": st.column_config.NumberColumn("mean width, vehicles per slot", format="%.2f"),
             "slots": st.column_config.NumberColumn("slots scored", format="%d"),
         },
     )
     numbers.caption(
-        "Dashed lines are nominal. Counts are whole: where nearly all truths are 0, an interval that holds 0 holds "
-        "more than its share."
+        "Dashed lines show the levels. Flows are whole numbers: where nearly all observed flows are 0, an interval "
+        "that contains 0 contains a larger share than its level."
     )
 
 
@@ -254,14 +264,16 @@ def _published(stores: CityStores, version: str, scores: xr.Dataset) -> None:
     if scale > 0:
         _table(left, _published_table(scores, scale), 4)
     else:
-        left.caption("The model's card does not say the scale that frames are divided by.")
+        left.caption("The model's card does not give the scale by which frames are divided.")
     left.caption(
-        "As published for TaxiBJ: frames divided by the training maximum; squared (MSE) and absolute (MAE) errors "
-        "summed over flow kinds, rows and columns and averaged over slots. SSIM needs the frames: see the card."
+        "These are the TaxiBJ metrics: frames are divided by the training maximum; squared (MSE) and absolute (MAE) "
+        "errors are summed over flow kinds, rows and columns and averaged over slots. SSIM stands on the card only."
     )
     part = choice(right.segmented_control, "Card", _PARTS, "days", required=True)
     _table(right, _metric_table(card, part), 4)
-    right.caption("From the model's card. RMSE and MAE in vehicles per slot; SSIM with data range 1, OpenSTL's with 2.")
+    right.caption(
+        "From the model's card. RMSE and MAE are in vehicles per slot; SSIM has the data range 1, OpenSTL's has 2."
+    )
 
 
 def _table(area: DeltaGenerator, table: pd.DataFrame, digits: int) -> None:

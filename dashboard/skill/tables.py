@@ -1,7 +1,7 @@
-"""What stored scores say together: errors by lead, day, hour and weekday, intervals, and the published metrics.
+"""Tables of stored scores: errors by lead, day, hour and weekday, intervals, and the published metrics.
 
-Scores are those of `score_dataset`. A score that is not a number, of a slot never observed, is left out; a
-forecaster's errors are over the slots that it was scored on.
+Scores are those of `score_dataset`. A score of a slot that was not observed is NaN and left out; a
+forecaster's errors are over the slots on which it was scored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _leads_of(scores: xr.Dataset) -> list[int]:
 
 
 def _at_lead(scores: xr.Dataset, lead: str) -> xr.Dataset:
-    """The scores of one lead, said as by `lead_name`, its dimension kept; of all for any other word."""
+    """The scores of one lead, said as by `_lead_name`, its dimension kept; of all for any other word."""
     places = [place for place, minutes in enumerate(_leads_of(scores)) if _lead_name(minutes) == lead]
     return scores.isel(lead_time=places) if places else scores
 
@@ -94,8 +94,8 @@ def _lead_table(scores: xr.Dataset, measure: str) -> pd.DataFrame:
     return table.sort_values(_ALL_LEADS).rename_axis("forecaster").reset_index()
 
 
-def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """`errors_by` with a row for each group, the column `name`, and a column for each forecaster."""
+def _pivot_forecasters(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`_errors_by` with a row for each group, the column `name`, and a column for each forecaster."""
     columns = list(dict.fromkeys(table["forecaster"]))
     return table.pivot(index="group", columns="forecaster", values="error")[columns].rename_axis(name).reset_index()
 

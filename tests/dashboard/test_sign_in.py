@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.sign_in import _may_enter, _refused
+from dashboard.sign_in import _may_enter, _refusal
 from trafficcast.config.settings import Dashboard
 
 ANN = {"is_logged_in": True, "email": "Ann@example.org", "email_verified": True}
@@ -17,11 +17,11 @@ def test_without_sign_in_nobody_is_asked() -> None:
 
 
 def test_those_on_the_list_enter() -> None:
-    assert _refused(Dashboard(sign_in=True, allowed=("ann@EXAMPLE.org",)), ANN) is None
+    assert _refusal(Dashboard(sign_in=True, allowed=("ann@EXAMPLE.org",)), ANN) is None
 
 
 def test_without_a_list_all_who_sign_in_enter() -> None:
-    assert _refused(Dashboard(sign_in=True), ANN) is None
+    assert _refusal(Dashboard(sign_in=True), ANN) is None
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_without_a_list_all_who_sign_in_enter() -> None:
     ],
 )
 def test_others_do_not(person: dict[str, Any], why: str) -> None:
-    assert why in (_refused(Dashboard(sign_in=True, allowed=("ann@example.org",)), person) or "")
+    assert why in (_refusal(Dashboard(sign_in=True, allowed=("ann@example.org",)), person) or "")

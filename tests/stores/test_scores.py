@@ -11,7 +11,6 @@ import xarray as xr
 from trafficcast.config.city import City
 from trafficcast.files import write_text
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import recent_scores, skill
 
 CITY = City(west=0, east=1, south=0, north=1, rows=2, cols=3, timezone="UTC", name="small")
@@ -70,16 +69,14 @@ def test_a_baseline_without_a_score_is_not_the_best(order: tuple[str, str]) -> N
 
 
 def test_the_newest_champion_with_scores_in_the_period_is_asked(tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "models", CITY)
+    stores = CityStores(CITY, tmp_path / "data", tmp_path / "models")
     period = INIT, INIT + 3 * CITY.slot
-    assert recent_scores(CityStores(registry.city, tmp_path, registry.root.parent), *period) is None
-    write_text(registry.root / "champion", "c\nb\na\n")
-    assert recent_scores(CityStores(registry.city, tmp_path, registry.root.parent), *period) is None
+    assert recent_scores(stores, *period) is None
+    write_text(stores.registry.root / "champion", "c\nb\na\n")
+    assert recent_scores(stores, *period) is None
     for version, slot, error in (("a", 0, 1.0), ("b", -1, 2.0), ("b", 1, 3.0), ("b", 3, 4.0), ("other", 1, 5.0)):
-        CityStores(CITY, tmp_path, tmp_path.parent / "models").scores(version).write(
-            scores({version: [[error]]}, slot=slot)
-        )
-    CityStores(CITY, tmp_path, tmp_path.parent / "models").scores("c").write(scores({"c": [[6.0]]}, slot=9))
-    found = recent_scores(CityStores(registry.city, tmp_path, registry.root.parent), *period)
+        stores.scores(version).write(scores({version: [[error]]}, slot=slot))
+    stores.scores("c").write(scores({"c": [[6.0]]}, slot=9))
+    found = recent_scores(stores, *period)
     assert found is not None
     assert (found[0], found[1]["rmse"].values.ravel().tolist()) == ("b", [3.0])

@@ -23,12 +23,12 @@ _INTERNAL = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties
 class _DayRun:
     """Files with the same layout, read one after the other, whose values become one dataset along `dimension`.
 
+    The first `file` determines the layout; its coordinates and those of the variables `only` that it has are read.
     Reading raises OSError, ValueError, LookupError, RuntimeError, TypeError or AttributeError where a file is damaged
     or was laid out by another program.
     """
 
     def __init__(self, file: Path, dimension: str, only: Collection[str] | None = None) -> None:
-        """Read the layout and the values of the first file: its coordinates and those of `only` that it has."""
         self.files = [file]
         self._dimension = dimension
         with h5py.File(file, "r") as opened:

@@ -34,8 +34,8 @@ def flows_dataset(
     Returns
     -------
     xr.Dataset
-        flow (time, flow_kind, row, col), vehicles per slot; observed, vehicles and coverage (time); time is the slot's
-        start, naive UTC.
+        The variables flow (time, flow_kind, row, col), vehicles per slot; observed, vehicles and coverage (time). The
+        coordinate time is the slot's start, naive UTC.
     """
     coverage = np.asarray(coverage, np.float32)
     return xr.Dataset(

@@ -115,9 +115,9 @@ def score_dataset(
     Returns
     -------
     xr.Dataset
-        rmse and mae (init_time, forecaster, lead_time), vehicles per slot; with `bounded` also the share of truths
-        inside the interval, inside (init_time, level, lead_time), and the intervals' mean width, width of the same
-        shape, vehicles per slot. Scores of slots that were not observed are NaN.
+        The variables rmse and mae (init_time, forecaster, lead_time), vehicles per slot; with `bounded` also
+        inside (init_time, level, lead_time), the share of observed flows inside the interval, and width of the same
+        shape, the intervals' mean width, vehicles per slot. Scores of slots that were not observed are NaN.
     """
     error = np.stack([flow.astype(np.float64) - observed for flow in forecasts.values()])
     cells = (2, 3, 4)

@@ -61,12 +61,12 @@ def test_open_ones_first_then_past(place: Any) -> None:
     assert "1 open alert in testville: 1 critical" in app.error[0].value.replace("\\", "")
     assert app.dataframe[0].value["since"].tolist() == ["2024-05-08 14:00 CEST"]
     assert app.text[0].value == "<script>alert(1)</script>"
-    assert [button.label for button in app.button] == ["Show on the page Now", "Look back at it"]
+    assert [button.label for button in app.button] == ["Show on the page Now", "Look back at its time"]
     book.update("testville", [], NOW + np.timedelta64(1, "h"))
     app = run(place.file)
     assert "No open alerts" in app.success[0].value.replace("\\", "")
     assert app.dataframe[0].value["until"].tolist() == ["2024-05-08 15:00 CEST"]
-    assert "None is open" in words(run(place.file, "Open"))
+    assert "No alert is open" in words(run(place.file, "Open"))
 
 
 def test_the_rules_without_the_webhook(place: Any) -> None:
@@ -93,4 +93,4 @@ def test_areas_that_cannot_be_read_do_not_hide_the_alerts(place: Any) -> None:
     place.file.write_text(text)
     AlertBook(place.stores.alerts).update("testville", [finding("much")], NOW)
     app = run(place.file)
-    assert "named areas" in app.warning[0].value and len(app.dataframe) == 1
+    assert r"none\.json of areas" in app.warning[0].value and len(app.dataframe) == 1

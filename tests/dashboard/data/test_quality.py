@@ -31,7 +31,7 @@ def test_the_report_of_an_ingest_is_read(place: Any) -> None:
     write_json(file, quality_report(place.city, store, store.load()))
     quality = _read_quality(file)
     assert quality is not None and quality.points_kept == 3 and quality.share_outside == pytest.approx(1 / 3)
-    counted = _counter_table(quality).set_index("what")["number"]
+    counted = _counter_table(quality).set_index("counter")["number"]
     assert counted["vehicles"] == 1 and counted["of them outside the city's box"] == 1
     assert _drop_table(quality)["rows"].sum() == 0
     assert _suspect_table(quality) is None

@@ -16,7 +16,7 @@ from dashboard.forecasts.cell_history import (
     _history_chart,
     _history_table,
 )
-from dashboard.forecasts.timeline import _Expected, _shown_slots
+from dashboard.forecasts.timeline import _ForecastSlot, _shown_slots
 from trafficcast.forecasting.climatology import Climatology
 
 CELL = (2, 3)  # number 17
@@ -30,7 +30,7 @@ def history(place: Any, kind: str = "inflow") -> Any:
     typical = Climatology(place.city, np.full((2, 48, 2, 5, 7), 2.0, np.float32))
     forecasts = [("vmrnn-b-1", place.forecasts().read())]
     slots = _shown_slots(place.city, place.newest)
-    shown = _Expected("vmrnn-b-1", made, 0)
+    shown = _ForecastSlot("vmrnn-b-1", made, 0)
     return _cell_history(place.city, shown, forecasts, flows, typical, kind, CELL, 0.8, slots)
 
 

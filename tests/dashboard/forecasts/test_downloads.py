@@ -15,7 +15,7 @@ from PIL import Image
 
 from dashboard.forecasts.download_row import _slot_heading
 from dashboard.forecasts.downloads import _as_csv, _as_geojson, _as_netcdf, _file_name, _forecast_grid, _moments_grid
-from dashboard.forecasts.timeline import _Expected
+from dashboard.forecasts.timeline import _ForecastSlot
 from dashboard.maps.layers import forecast_layers
 from dashboard.maps.maps import Layer
 from dashboard.maps.png import as_png
@@ -25,9 +25,9 @@ BOUNDS = ["lower_80", "upper_80", "lower_95", "upper_95"]
 
 
 @pytest.fixture
-def shown(place: Any) -> _Expected:
+def shown(place: Any) -> _ForecastSlot:
     """The forecast of 09:00 with intervals, at the slot 30 minutes ahead."""
-    return _Expected("vmrnn-b-1", place.bounded(place.add_forecast(place.newest)), 1)
+    return _ForecastSlot("vmrnn-b-1", place.bounded(place.add_forecast(place.newest)), 1)
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def observed(place: Any) -> np.ndarray:
 
 
 @pytest.fixture
-def grid(place: Any, shown: _Expected, observed: np.ndarray) -> xr.Dataset:
+def grid(place: Any, shown: _ForecastSlot, observed: np.ndarray) -> xr.Dataset:
     """Outflow of the slot 09:30."""
     return _forecast_grid(place.city, "outflow", place.newest + place.city.slot, shown, observed)
 
 
 def test_the_grid_holds_what_was_predicted_what_came_and_the_bounds(
-    grid: xr.Dataset, shown: _Expected, observed: np.ndarray
+    grid: xr.Dataset, shown: _ForecastSlot, observed: np.ndarray
 ) -> None:
     assert list(grid.data_vars) == ["predicted", "observed", "difference", *BOUNDS]
     np.testing.assert_array_equal(grid["predicted"], shown.flow("outflow"))
@@ -86,7 +86,7 @@ def test_geojson_reads_back_a_polygon_a_cell(place: Any, grid: xr.Dataset) -> No
         assert west_north[0] < place.city.lon[col] and south < place.city.lat[row] < west_north[1]
 
 
-def test_what_is_not_there_stays_empty(place: Any, shown: _Expected) -> None:
+def test_what_is_not_there_stays_empty(place: Any, shown: _ForecastSlot) -> None:
     empty = _forecast_grid(place.city, "inflow", place.newest, shown, None)
     assert json.loads(_as_geojson(place.city, empty))["features"][0]["properties"]["difference"] is None
     table = pd.read_csv(io.BytesIO(_as_csv(empty)))
@@ -97,8 +97,8 @@ def test_what_is_not_there_stays_empty(place: Any, shown: _Expected) -> None:
         assert np.isnan(back["predicted"].values).all()
 
 
-def test_net_and_a_forecast_without_intervals_have_no_bounds(place: Any, shown: _Expected) -> None:
-    plain = _Expected("vmrnn-b-1", place.add_forecast(place.newest), 1)
+def test_net_and_a_forecast_without_intervals_have_no_bounds(place: Any, shown: _ForecastSlot) -> None:
+    plain = _ForecastSlot("vmrnn-b-1", place.add_forecast(place.newest), 1)
     for kind, one in (("net", shown), ("inflow", plain)):
         assert "lower_80" not in _forecast_grid(place.city, kind, place.newest, one, None)
 
@@ -128,7 +128,7 @@ def test_a_picture_is_headed_by_city_kind_slot_and_zone(place: Any) -> None:
 
 
 @pytest.mark.parametrize("streets", [False, True])
-def test_a_picture_shows_every_map(place: Any, shown: _Expected, observed: np.ndarray, streets: bool) -> None:
+def test_a_picture_shows_every_map(place: Any, shown: _ForecastSlot, observed: np.ndarray, streets: bool) -> None:
     layers = forecast_layers("outflow", 1000, shown.flow("outflow"), observed, "")
     background = None
     if streets:

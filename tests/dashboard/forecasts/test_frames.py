@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.forecasts.frames import _WORDS, _observed_frame, _slot_status
+from dashboard.forecasts.frames import _STATUS_TEXTS, _observed_frame, _slot_status
 
 
 def test_a_frame_is_that_of_its_slot(place: Any) -> None:
@@ -39,4 +39,8 @@ def test_without_flows_nothing_has_come_yet(place: Any) -> None:
 
 def test_every_status_has_its_words() -> None:
     assert _slot_status(True, np.datetime64("2024-05-07"), None) == "observed"
-    assert _WORDS["observed"] == "" and "not observed" in _WORDS["pending"] and "down" in _WORDS["down"]
+    assert (
+        _STATUS_TEXTS["observed"] == ""
+        and "not observed" in _STATUS_TEXTS["pending"]
+        and "down" in _STATUS_TEXTS["down"]
+    )

@@ -137,7 +137,7 @@ def test_two_moments_stand_side_by_side(filled: Any) -> None:
     assert address(app)["other"] == "2024-05-07T00:00:00+02:00" and "city total +630" in titles(app)[2]  # 18 a cell
     app.segmented_control(key="choice of").set_value("predicted")
     assert "not predicted" in titles(run(app))[1]
-    app.segmented_control(key="two").set_value("forecast and what came")
+    app.segmented_control(key="two").set_value("forecast and observed")
     assert "other" not in address(run(app))
 
 

@@ -113,7 +113,7 @@ def test_named_areas_are_hot_spots_too(forecast: Any) -> None:
 def test_areas_that_cannot_be_read_do_not_hide_the_page(forecast: Any) -> None:
     with_areas(forecast.file, "none.json")
     app = run(forecast.file, cell="2,3")
-    assert any("named areas" in warning.value for warning in app.warning)
+    assert any(r"none\.json of areas" in warning.value for warning in app.warning)
     assert len(table_with(app, "unusual")) > 0 and len(table_with(app, "forecast")) > 0
 
 

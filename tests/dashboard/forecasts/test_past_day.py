@@ -77,7 +77,7 @@ def test_why_a_forecast_is_not_complete_is_told(place: Any) -> None:
     made = forecast_dataset(place.city, card, place.newest, np.zeros((4, 2, 5, 7)), place.newest + HOUR, origin=origin)
     slots = _day_slots(place.city, day("2024-05-08"))
     (row,) = _forecast_table(place.city, [("vmrnn-b-1", made)], {}, slots).to_dict("records")
-    assert (row["state"], row["reason"], row["made afterwards"]) == (DEGRADED, "07:00 was filled in", True)
+    assert (row["state"], row["reason"], row["hindcast"]) == (DEGRADED, "07:00 was filled in", True)
     assert row["made"].endswith("10:00 CEST")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dashboard.forecasts.cell_history import _FORECAST, _OBSERVED, _TYPICAL
-from dashboard.forecasts.timeline import _Expected, _shown_slots
+from dashboard.forecasts.timeline import _ForecastSlot, _shown_slots
 from dashboard.forecasts.totals import _city_totals
 from trafficcast.forecasting.climatology import Climatology
 
@@ -18,7 +18,7 @@ def test_each_line_is_the_sum_over_the_cells(place: Any, kind: str, one: int, fo
     flows, made = place.add_flows(), place.add_forecast(place.newest)
     typical = Climatology(place.city, np.full((2, 48, 2, 5, 7), 2.0, np.float32))
     slots = _shown_slots(place.city, place.newest)
-    table = _city_totals(place.city, _Expected("vmrnn-b-1", made, 0), flows, typical, kind, slots)
+    table = _city_totals(place.city, _ForecastSlot("vmrnn-b-1", made, 0), flows, typical, kind, slots)
     cells = 0 if kind == "net" else sum(range(35))
     last = table[(table["what"] == _OBSERVED) & (table["time"] == place.newest)]["vehicles"].item()
     slot_of_day = 0 if kind == "net" else (flows.sizes["time"] - 1) % 48
@@ -31,7 +31,7 @@ def test_each_line_is_the_sum_over_the_cells(place: Any, kind: str, one: int, fo
 
 
 def test_a_slot_not_observed_leaves_a_gap(place: Any) -> None:
-    made = _Expected("vmrnn-b-1", place.add_forecast(place.newest), 0)
+    made = _ForecastSlot("vmrnn-b-1", place.add_forecast(place.newest), 0)
     table = _city_totals(place.city, made, place.add_flows(), None, "inflow", _shown_slots(place.city, place.newest))
     seen = table[table["what"] == _OBSERVED]["time"].to_numpy()
     assert place.down not in seen and len(seen) == 49 - 1
@@ -40,6 +40,6 @@ def test_a_slot_not_observed_leaves_a_gap(place: Any) -> None:
 
 
 def test_without_flows_only_the_forecast_is_there(place: Any) -> None:
-    made = _Expected("vmrnn-b-1", place.add_forecast(place.newest), 0)
+    made = _ForecastSlot("vmrnn-b-1", place.add_forecast(place.newest), 0)
     table = _city_totals(place.city, made, None, None, "inflow", _shown_slots(place.city, place.newest))
     assert set(table["what"]) == {_FORECAST} and len(table) == 4

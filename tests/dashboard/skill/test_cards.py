@@ -11,9 +11,9 @@ import pytest
 from dashboard.skill.cards import (
     _best_baseline,
     _card_facts,
+    _comparison_table,
     _coverage_of,
-    _duel_table,
-    _facts_beside,
+    _fact_comparison,
     _lead_errors,
     _metric_table,
     _own_error,
@@ -81,17 +81,17 @@ def test_metric_table_over_all_leads_and_at_one() -> None:
 
 
 def test_facts_are_words_and_leave_out_what_is_not_there() -> None:
-    facts = _card_facts(CITY, a_card()).set_index("what")["value"]
+    facts = _card_facts(CITY, a_card()).set_index("fact")["value"]
     assert facts["live parameters"] == "1,234,567" and facts["training: batch size"] == "8"
     assert facts["training to"] == "Mon 1 Apr 2024 00:00 CEST"
     assert "test windows" not in facts and "command" not in facts
-    beside = _facts_beside(CITY, {"a": a_card(), "b": {"scale": 3}})
-    assert beside.set_index("what").loc["scale, vehicles per slot"].tolist() == ["207.0", "3"]
+    beside = _fact_comparison(CITY, {"a": a_card(), "b": {"scale": 3}})
+    assert beside.set_index("fact").loc["scale, vehicles per slot"].tolist() == ["207.0", "3"]
 
 
 def test_champion_against_challenger() -> None:
     cards = {"vmrnn-c-1": a_card(), "vmrnn-c-2": a_card("vmrnn-c-2", 1.5)}
-    table = _duel_table("vmrnn-c-1", "vmrnn-c-2", cards, "test")
+    table = _comparison_table("vmrnn-c-1", "vmrnn-c-2", cards, "test")
     assert table["lead"].tolist() == ["all leads", "+0 min", "+30 min"]
     assert table["vmrnn-c-2"].tolist() == [1.5, 1.5, 2.5]
     assert table["better"].tolist() == pytest.approx([25, 25, 100 / 6])
@@ -136,12 +136,12 @@ def test_whatever_stands_in_a_card_is_no_error(odd: Any) -> None:
         tables = [
             _registry_table(CITY, {"vmrnn-c-1": card}, []),
             _card_facts(CITY, card),
-            _facts_beside(CITY, {"vmrnn-c-1": card, "vmrnn-c-2": a_card("vmrnn-c-2")}),
+            _fact_comparison(CITY, {"vmrnn-c-1": card, "vmrnn-c-2": a_card("vmrnn-c-2")}),
             _metric_table(card, "test"),
             _metric_table(card, "test", 1),
             _coverage_of(card, "test"),
             _lead_errors({"vmrnn-c-1": card}, "test"),
-            _duel_table("vmrnn-c-2", "vmrnn-c-1", {"vmrnn-c-1": card, "vmrnn-c-2": a_card("vmrnn-c-2")}, "test"),
+            _comparison_table("vmrnn-c-2", "vmrnn-c-1", {"vmrnn-c-1": card, "vmrnn-c-2": a_card("vmrnn-c-2")}, "test"),
         ]
         for table in tables:
             table.to_csv().encode()  # no lone surrogate, which no page could show

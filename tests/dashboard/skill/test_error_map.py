@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dashboard.skill.error_map import _cell_table, _CellErrors, _errors_by_cell, _together
+from dashboard.skill.error_map import _cell_table, _CellErrors, _errors_by_cell, _sum_errors
 from dashboard.skill.reads import _cell_errors_between
 from trafficcast.forecasting.climatology import Climatology
 
@@ -62,12 +62,12 @@ def test_typical_is_scored_on_the_same_slots(place: Any) -> None:
 def test_parts_together_are_the_whole(place: Any) -> None:
     made, flows = scene(place)
     whole = _errors_by_cell(made, flows, None)
-    parts = _together([_errors_by_cell(made.isel(init_time=[n]), flows, None) for n in (0, 1)])
+    parts = _sum_errors([_errors_by_cell(made.isel(init_time=[n]), flows, None) for n in (0, 1)])
     assert parts is not None
     np.testing.assert_allclose(parts.rmse("inflow"), whole.rmse("inflow"))
-    assert _together([]) is None
+    assert _sum_errors([]) is None
     nothing = np.zeros((4, 3, 5, 7))
-    assert _together([_CellErrors(np.zeros(4, int), nothing, nothing, None)]) is None
+    assert _sum_errors([_CellErrors(np.zeros(4, int), nothing, nothing, None)]) is None
 
 
 def test_a_period_of_the_stores(place: Any) -> None:

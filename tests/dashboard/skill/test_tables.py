@@ -12,9 +12,9 @@ from dashboard.skill.tables import (
     _coverage_table,
     _errors_by,
     _lead_table,
+    _pivot_forecasters,
     _published_table,
     _scores_by_lead,
-    _wide,
 )
 from trafficcast.config.city import City
 from trafficcast.forecasting.metrics import scores as metrics
@@ -101,7 +101,7 @@ def test_nothing_observed_gives_empty_tables() -> None:
 
 def test_wide_puts_forecasters_beside_each_other() -> None:
     scores = scored("2024-05-06T22:00")
-    table = _wide(_errors_by(scores, "mae", _by_hour(CITY, scores)), "hour")
+    table = _pivot_forecasters(_errors_by(scores, "mae", _by_hour(CITY, scores)), "hour")
     assert table.columns.tolist() == ["hour", "vmrnn-c-1", "persistence"]
     assert table["vmrnn-c-1"].tolist() == [1.5, 3.5]
 

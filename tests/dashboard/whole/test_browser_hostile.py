@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import numpy as np
 import pytest
-from dashboard.alerts.reads import _alert_file
 from safetensors.numpy import save_file
 
 from trafficcast.alerts.book import AlertBook
@@ -40,7 +39,7 @@ VERSION = "vmrnn-b-1"
 DAY = "city=testville&time=2024-05-08T09:00"
 # The sections of a page, and something that each of them says.
 SKILL = {
-    "By lead": "A lead counts from",
+    "By lead": "The lead time is",
     "Over time": "RMSE",
     "By hour and weekday": "RMSE",
     "On the map": "RMSE less that of typical",
@@ -98,7 +97,7 @@ def place(make_place: Callable[[int, int], Any]) -> Any:
     add_forecasts(place)
     moment = np.datetime64("2024-05-08T06:00", "us")
     finding = Finding(TEXT, "flow", TEXT, TEXT, 7.0, 5.0, TEXT, 10.2, 45.2)
-    AlertBook(_alert_file(place.config.paths.data)).update("testville", [finding], moment)
+    AlertBook(place.stores.alerts).update("testville", [finding], moment)
     said = {"kind": TEXT, "rows_read": 9, "points_kept": 9, "points_outside": 9, "first_slot": TEXT, "last_slot": TEXT}
     said |= {name: {TEXT: 3} for name in ("rows_dropped", "transitions_refused", "slots")}
     said |= {"gaps": [{"start": TEXT, "end": TEXT, "partial": 1, "missing": 1}]}
