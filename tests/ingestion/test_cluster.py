@@ -62,6 +62,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert not list(one.rglob(".staging-*"))
 
 
+@pytest.mark.slow
 def test_a_cluster_counts_what_one_process_does(records: Path, scheduler: Any, tmp_path: Path) -> None:
     ingest(str(records), stores_in(tmp_path / "alone", CITY))
     ingest(
@@ -72,6 +73,7 @@ def test_a_cluster_counts_what_one_process_does(records: Path, scheduler: Any, t
     assert_same(tmp_path / "cluster", tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_cluster_adds_to_what_is_stored(records: Path, scheduler: Any, tmp_path: Path) -> None:
     stores = stores_in(tmp_path / "cluster", CITY)
     ingest(str(records), stores_in(tmp_path / "alone", CITY))
@@ -88,6 +90,7 @@ def test_a_cluster_adds_to_what_is_stored(records: Path, scheduler: Any, tmp_pat
     assert kept == other_kept
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: Path) -> None:
     ingest(str(records), stores_in(tmp_path / "alone", CITY))
     with distributed.LocalCluster(
@@ -112,6 +115,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(records: Path, tmp_path: 
     assert_same(tmp_path / "cluster", tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_an_address_without_a_scheduler_is_refused(records: Path, tmp_path: Path) -> None:
     stores = stores_in(tmp_path / "data", CITY)
     with pytest.raises(InputError, match="no Dask scheduler at tcp://127.0.0.1:1"):

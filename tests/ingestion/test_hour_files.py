@@ -91,6 +91,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
         _read_hour_file(tmp_path / "12.1.parquet", Trips)
 
 
+@pytest.mark.slow
 def test_a_byte_that_has_changed_never_makes_other_records(tmp_path: Path) -> None:
     file = tmp_path / "12.1.parquet"
     records, names = points([0] * 20 + [1] * 20), ["a", "é"]

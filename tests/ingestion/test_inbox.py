@@ -154,6 +154,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
         take_inbox(tmp_path / "nowhere", stores_in(tmp_path / "data", CITY), 1)
 
 
+@pytest.mark.slow
 def test_the_command_watches_and_survives_being_killed(config: Path, tmp_path: Path) -> None:
     stores = stores_in(tmp_path / "at once", CITY.model_copy(update={"slot_minutes": 60}))
     box = tmp_path / "inbox"

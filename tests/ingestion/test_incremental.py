@@ -188,6 +188,7 @@ CITIES = st.builds(
 )
 
 
+@pytest.mark.slow
 @SLOW
 @given(
     CITIES,
@@ -218,6 +219,7 @@ def test_any_batches_in_any_order(
     assert records_of(root / "parts", city) == records_of(root / "whole", city)
 
 
+@pytest.mark.slow
 @SLOW
 @given(st.lists(PINGS, min_size=2, max_size=40), st.integers(1, 4))
 def test_one_point_at_a_time(tmp_path_factory: pytest.TempPathFactory, pings: list[Ping], step: int) -> None:
@@ -347,6 +349,7 @@ def test_pruned_hours_vanish_and_their_flows_stay(tmp_path: Path) -> None:
     assert flows_of(tmp_path / "data").identical(flows_of(tmp_path / "all"))
 
 
+@pytest.mark.slow
 @SLOW
 @given(st.data())
 def test_late_but_retained_records_count_as_if_nothing_had_been_pruned(
@@ -391,6 +394,7 @@ ROWS, COLS = st.integers(-1, 3), st.integers(-1, 4)
 TRIPS = st.tuples(st.integers(0, 300), COLS, ROWS, st.integers(-30, 3000), COLS, ROWS)
 
 
+@pytest.mark.slow
 @SLOW
 @given(st.lists(st.tuples(TRIPS, st.integers(0, 2)), min_size=2, max_size=40), st.permutations([0, 1, 2]))
 def test_trips_in_any_batches(

@@ -275,6 +275,7 @@ PINGS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=8, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(PINGS, min_size=5, max_size=60), st.permutations([0, 1, 2]))
 def test_any_number_of_batches_in_any_order_gives_the_same(

@@ -135,10 +135,11 @@ def test_all_at_one_point_makes_a_small_box_around_it(point: tuple[float, float]
     City(west=west, east=east, south=south, north=north, timezone="UTC")  # is valid
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.floats(-180, 180), st.floats(-90, 90)), min_size=1, max_size=40),
 )
-@settings(derandomize=True, max_examples=60)
+@settings(derandomize=True, max_examples=60, deadline=None)
 def test_any_points_make_a_valid_box_and_picture(points: list[tuple[float, float]]) -> None:
     density = density_of([p[0] for p in points], [p[1] for p in points])
     box = density.smallest_box()

@@ -262,6 +262,7 @@ def test_imported_grids(data: Path, tmp_path: Path) -> None:
     assert summary(report)["slots"] == period["slots"]
 
 
+@pytest.mark.slow
 def test_many_imported_days_are_read_in_parts(data: Path) -> None:
     city = CITY.model_copy(update={"slot_minutes": 720, "rows": 1, "cols": 1})
     stores = stores_in(data, city)
@@ -320,6 +321,7 @@ def test_a_damaged_file_is_named(keep: Keep, data: Path) -> None:
         quality(stores_in(data, CITY))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the real Cabspotting records in {REAL}")
 def test_the_real_records_of_san_francisco(tmp_path: Path) -> None:
     city = load_config(Path(__file__).parents[2] / "config.toml").city("san-francisco")

@@ -26,6 +26,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", _FORMATS)
 def test_a_seed_gives_the_same_bytes_and_another_seed_others(file_format: str, tmp_path: Path) -> None:
     summaries = [
@@ -52,6 +53,7 @@ def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> Non
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_all_formats_of_points_hold_the_same_reports(tmp_path: Path) -> None:
     for file_format in ("cabspotting", "parquet", "csv", "tdrive"):
         simulate(CITY, tmp_path / file_format, vehicles=5, days=7, seed=1, file_format=file_format)

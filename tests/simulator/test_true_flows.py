@@ -192,6 +192,7 @@ def test_times_without_offset_are_on_the_clock_of_the_feed(tmp_path: Path) -> No
     simulate_and_check(city, "tdrive", tmp_path, vehicles=3, days=1, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["porto", "tlc"])
 def test_a_ride_longer_than_the_outage_is_heard_as_two(file_format: str, tmp_path: Path) -> None:
     wide = CITY.model_copy(update={"west": 7.5, "east": 11.0, "south": 44.0, "north": 46.5})
@@ -209,6 +210,7 @@ def test_a_fleet_that_never_drives_has_flows_without_a_slot(tmp_path: Path) -> N
     assert xr.load_dataset(truth_file(tmp_path / "records"), engine="h5netcdf").sizes["time"] == 0
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(
     file_format=st.sampled_from([*POINTS, "porto", "tlc"]),

@@ -99,6 +99,7 @@ ZONES = ["America/New_York", "Asia/Shanghai", "America/St_Johns", "Pacific/Kirit
 CHANGES = ["2008-03-09", "2008-11-02", "2016-02-29", "2008-06-04", "2008-11-01"]
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(st.sampled_from(ZONES), st.sampled_from(CHANGES), st.sampled_from([5, 10, 15, 30]), st.integers(1, 1440))
 def test_times_of_dates_of_times(zone: str, day: str, minutes: int, slots: int) -> None:
@@ -444,6 +445,7 @@ def test_windows_come_back_between_0_and_1(
     assert sorted(file.name for file in (tmp_path / "small").iterdir()) == ["windows.h5"]
 
 
+@pytest.mark.slow
 def test_windows_larger_than_the_memory_that_is_left_alone(tmp_path: Path) -> None:
     there = city(rows=32, cols=32)
     big = np.zeros((2500, 4, 2, 32, 32), np.float32)  # 82 MB

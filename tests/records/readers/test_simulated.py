@@ -65,6 +65,7 @@ def check_ingest(city: City, file_format: str, location: Path, truth: Path, data
     assert not any(source.notes for source in sources)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("period", PERIODS)
 @pytest.mark.parametrize(("file_format", "trips"), ALL)
 def test_the_flows_are_the_true_ones(
