@@ -681,3 +681,10 @@ def test_trips_between_zones_count_by_zone() -> None:
     assert found.slots[first].flow.tolist() == [[0, 0, 0], [2, 0, 1]]
     assert found.slots[first + 1].flow.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert found.totals[TOTALS.index("points_outside")] == 1
+
+
+@pytest.mark.parametrize(("more", "beyond"), [(0, 0), (1, 1)])
+def test_a_pair_of_exactly_the_maximal_gap_is_not_beyond_it(more: int, beyond: int) -> None:
+    pings = [at(0, 0), Ping(0, NOON + CITY.max_gap_us + more, *centre(0, 1))]
+    found = totals(pings)
+    assert (found["pairs"], found["pairs_beyond_max_gap"], found["transitions"]) == (1, beyond, 1 - beyond)
