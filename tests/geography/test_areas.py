@@ -166,6 +166,7 @@ def test_no_file(tmp_path: Path) -> None:
     assert "there is no file" in refused(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 def test_an_area_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, ({"name": "A"}, box(9.0, 45.3, 9.1, 45.4)), ({"name": "B"}, box(9.0, 45.0, 1e200, 1e200)))
     assert "feature 2 has no polygon with an area" in refused(file)

@@ -681,3 +681,25 @@ def test_trips_between_zones_count_by_zone() -> None:
     assert found.slots[first].flow.tolist() == [[0, 0, 0], [2, 0, 1]]
     assert found.slots[first + 1].flow.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert found.totals[TOTALS.index("points_outside")] == 1
+
+
+@pytest.mark.parametrize(("more", "beyond"), [(0, 0), (1, 1)])
+def test_a_pair_of_exactly_the_maximal_gap_is_not_beyond_it(more: int, beyond: int) -> None:
+    pings = [at(0, 0), Ping(0, NOON + CITY.max_gap_us + more, *centre(0, 1))]
+    found = totals(pings)
+    assert (found["pairs"], found["pairs_beyond_max_gap"], found["transitions"]) == (1, beyond, 1 - beyond)
+
+
+def test_a_slot_has_the_number_of_its_records_and_vehicles() -> None:
+    found = counted([at(0, 0), at(0, 0, 1), at(-1, 0, 2, vehicle=1), at(0, 1, 31)])[0].count.slots
+    first = NOON // CITY.slot_us
+    assert {number: (slot.records, slot.vehicles) for number, slot in found.items()} == {
+        first: (3, 2),
+        first + 1: (1, 1),
+    }
+    trips = ZoneTrips(*(np.array(a, np.int64) for a in ([NOON] * 3, [4, 4, 9], [NOON + 40 * MINUTE] * 3, [7, 264, 4])))
+    ends = _count_zone_trips(CITY, trips, np.array([4, 7, 9])).slots  # trips name no vehicle
+    assert {number: (slot.records, slot.vehicles) for number, slot in ends.items()} == {
+        first: (3, 0),
+        first + 1: (3, 0),
+    }
