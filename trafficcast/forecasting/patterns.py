@@ -16,7 +16,7 @@ from scipy.linalg import eigh
 
 from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.forecasting.baselines import _activity
-from trafficcast.forecasting.windows import _LENGTH, _evenly, _gather
+from trafficcast.forecasting.windows import WINDOW_LENGTH, _evenly, _gather
 from trafficcast.nn.vmrnn_c import ACTIVITY_LIMIT, ACTIVITY_UNIT, TERMS, VARIANCE_FLOOR
 
 # Folds of days: a window is trained with patterns of the other folds, in which its own day had no part. A window across
@@ -87,7 +87,7 @@ class Patterns:
         """
         _, number_of_day = np.unique(days, return_inverse=True)
         fold = number_of_day * _FOLDS // (number_of_day.max() + 1)
-        some = _evenly(len(starts), _VALUES // (_LENGTH * flows[0].size))
+        some = _evenly(len(starts), _VALUES // (WINDOW_LENGTH * flows[0].size))
         windows, scaled = (_gather(values, starts[some]).astype(np.float32) for values in (flows, climatology))
         activity, shape = _activity(windows[:, :HISTORY], scaled).astype(np.float32), windows.shape[2:]
         scaled *= activity

@@ -12,7 +12,7 @@ from trafficcast.errors import InputError
 
 _TEST_SHARE = 0.15
 VALID_SHARE = 0.10
-_LENGTH = HISTORY + HORIZON  # slots of a window
+WINDOW_LENGTH = HISTORY + HORIZON  # slots of a window
 
 
 @dataclass(frozen=True)
@@ -129,15 +129,15 @@ def window_starts(flows: xr.Dataset, city: City, start: np.datetime64, end: np.d
         Positions (n) in `flows` of the windows' first slots.
     """
     time, observed = flows["time"].values, flows["observed"].values
-    if len(time) < _LENGTH:
+    if len(time) < WINDOW_LENGTH:
         return np.empty(0, np.int64)
-    contiguous = time[_LENGTH - 1 :] - time[: 1 - _LENGTH] == (_LENGTH - 1) * city.slot
-    whole = contiguous & np.lib.stride_tricks.sliding_window_view(observed, _LENGTH).all(axis=1)
-    first, last = time[HISTORY : len(time) - HORIZON + 1], time[_LENGTH - 1 :]
+    contiguous = time[WINDOW_LENGTH - 1 :] - time[: 1 - WINDOW_LENGTH] == (WINDOW_LENGTH - 1) * city.slot
+    whole = contiguous & np.lib.stride_tricks.sliding_window_view(observed, WINDOW_LENGTH).all(axis=1)
+    first, last = time[HISTORY : len(time) - HORIZON + 1], time[WINDOW_LENGTH - 1 :]
     return np.flatnonzero(whole & (first >= start) & (last < end))
 
 
-def _gather(flows: np.ndarray, starts: np.ndarray, length: int = _LENGTH) -> np.ndarray:
+def _gather(flows: np.ndarray, starts: np.ndarray, length: int = WINDOW_LENGTH) -> np.ndarray:
     """Return windows (n, length, flow kind, row, col) of flows (time, flow kind, row, col)."""
     return flows[starts[:, None] + np.arange(length)]
 

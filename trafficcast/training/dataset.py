@@ -14,7 +14,7 @@ from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import WeekdayClimatology, calendar_features, climatology_of_other_days
 from trafficcast.forecasting.model import Network, is_conditioned
 from trafficcast.forecasting.patterns import Patterns
-from trafficcast.forecasting.windows import _LENGTH, Split, window_starts
+from trafficcast.forecasting.windows import WINDOW_LENGTH, Split, window_starts
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Windows:
 
     def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return frames (len(index), HISTORY + HORIZON, flow kind, row, col), and the context of the same slots."""
-        slots = self.starts[index, None] + torch.arange(_LENGTH, device=self.starts.device)
+        slots = self.starts[index, None] + torch.arange(WINDOW_LENGTH, device=self.starts.device)
         context = {name: values[slots] for name, values in self.context.items()}
         if self.patterns is not None and self.fold is not None:
             context["patterns"] = self.patterns[self.fold[index]]

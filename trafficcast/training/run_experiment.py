@@ -20,7 +20,7 @@ from trafficcast.forecasting.forecasters import in_batches
 from trafficcast.forecasting.inference import forecast_function, pick_device
 from trafficcast.forecasting.metrics import scores
 from trafficcast.forecasting.model import Network, build, is_conditioned
-from trafficcast.forecasting.windows import _LENGTH, VALID_SHARE, chosen_split
+from trafficcast.forecasting.windows import VALID_SHARE, WINDOW_LENGTH, chosen_split
 from trafficcast.nn import parameter_counts
 from trafficcast.progress import log, track
 from trafficcast.stores.city_stores import CityStores
@@ -280,7 +280,7 @@ def _taxibj_material(stores: CityStores) -> _Material:
     whole, test = (_joined_windows(*windows) for windows in read_windows(stores.data, stores.city).values())
     held_out = round(VALID_SHARE * len(whole.starts))
     # Windows overlap: those that share a slot with validation are left out.
-    training, validation = whole.starts[: -held_out - _LENGTH + 1], whole.starts[-held_out:]
+    training, validation = whole.starts[: -held_out - WINDOW_LENGTH + 1], whole.starts[-held_out:]
     if not (held_out and len(training)):
         raise InputError(
             f"'{stores.city.name}' has {len(whole.starts)} training windows, too few to hold a tenth of them out"
@@ -299,7 +299,7 @@ def _taxibj_material(stores: CityStores) -> _Material:
 def _joined_windows(history: np.ndarray, future: np.ndarray) -> _Windows:
     """Join histories (n, HISTORY, ...) and the frames after them (n, HORIZON, ...) to windows."""
     frames = torch.from_numpy(np.concatenate((history, future), axis=1))
-    return _Windows(frames.flatten(0, 1), torch.arange(len(frames)) * _LENGTH)
+    return _Windows(frames.flatten(0, 1), torch.arange(len(frames)) * WINDOW_LENGTH)
 
 
 def _write_epochs(file: Path, trial: _Trial, history: list[dict[str, float]]) -> None:
