@@ -84,10 +84,12 @@ def _publish_forecast(
     flows: xr.Dataset | None,
     init_time: np.datetime64,
 ) -> xr.Dataset:
-    """Forecast from flows, check, store and note the forecast; an equal one that is stored already is left."""
+    """Forecast from flows, check, store and note the forecast; for a slot that is over it is marked as a hindcast."""
     flow = forecaster.forecast(_history_before(flows, stores.city, init_time), np.array([init_time]))[0]
     check_forecast(flow, model.scale)
-    return publish(stores, model, init_time, flow, Provenance(model.version), np.datetime64(int(time.time()), "s"))
+    now = np.datetime64(int(time.time()), "s")
+    origin = Provenance(model.version, hindcast=bool(now >= init_time + stores.city.slot))
+    return publish(stores, model, init_time, flow, origin, now)
 
 
 def publish(
@@ -139,4 +141,6 @@ def publish(
 
 
 def _same(stored: xr.Dataset, made: xr.Dataset) -> bool:
-    return all(name in stored and np.array_equal(stored[name].values, made[name].values) for name in made.data_vars)
+    """Whether two forecasts are equal but for when they were made: one that was made in time stays one."""
+    names = [name for name in made.data_vars if name != "hindcast"]
+    return all(name in stored and np.array_equal(stored[name].values, made[name].values) for name in names)
