@@ -12,10 +12,10 @@ from trafficcast.stores.day_store import DayStore
 
 DAY = np.timedelta64(1, "D")
 
-Stamp = tuple[tuple[str, int], ...]
+_Stamp = tuple[tuple[str, int], ...]
 
 
-def stamp(store: DayStore, start: np.datetime64 | None = None, end: np.datetime64 | None = None) -> Stamp:
+def stamp(store: DayStore, start: np.datetime64 | None = None, end: np.datetime64 | None = None) -> _Stamp:
     """Return the names of a store's files and when each changed last, ns.
 
     Parameters
@@ -29,7 +29,7 @@ def stamp(store: DayStore, start: np.datetime64 | None = None, end: np.datetime6
 
     Returns
     -------
-    Stamp
+    _Stamp
         As long as it stays the same, so does what was read from the files.
     """
     if start is None or end is None:
@@ -38,7 +38,7 @@ def stamp(store: DayStore, start: np.datetime64 | None = None, end: np.datetime6
     return _stamp([store.root / f"{day}.nc" for day in np.arange(first - DAY, last + 2 * DAY)])
 
 
-def newest_stamp(store: DayStore) -> Stamp:
+def newest_stamp(store: DayStore) -> _Stamp:
     """Return the stamp of the two newest days, which hold the newest values (see `last_stored`).
 
     Parameters
@@ -48,13 +48,13 @@ def newest_stamp(store: DayStore) -> Stamp:
 
     Returns
     -------
-    Stamp
+    _Stamp
         The stamp.
     """
     return _stamp(sorted(store.root.glob("????-??-??.nc"))[-2:])
 
 
-def _stamp(files: list[Path]) -> Stamp:
+def _stamp(files: list[Path]) -> _Stamp:
     found = []
     for file in files:
         with suppress(FileNotFoundError):

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dashboard.reads.cached import cached
-from dashboard.reads.stamps import Stamp, file_stamp, newest_stamp, stamp
+from dashboard.reads.stamps import _Stamp, file_stamp, newest_stamp, stamp
 from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, read_climatology
 from trafficcast.stores.city_stores import CityStores
@@ -16,7 +16,7 @@ from trafficcast.stores.published import latest_forecast, published
 Forecasts = list[tuple[str, xr.Dataset]]
 
 
-def forecast_stamp(stores: CityStores) -> tuple[tuple[str, Stamp], ...]:
+def forecast_stamp(stores: CityStores) -> tuple[tuple[str, _Stamp], ...]:
     """Return a value that changes when a new forecast is published or another model becomes champion.
 
     Parameters
@@ -26,13 +26,13 @@ def forecast_stamp(stores: CityStores) -> tuple[tuple[str, Stamp], ...]:
 
     Returns
     -------
-    tuple[tuple[str, Stamp], ...]
+    tuple[tuple[str, _Stamp], ...]
         Each champion's version and the stamp of its newest forecasts, the newest champion first.
     """
     return tuple((version, newest_stamp(stores.forecasts(version))) for version in stores.registry.champions())
 
 
-def _forecast_stamp_between(stores: CityStores, start: np.datetime64, end: np.datetime64) -> list[tuple[str, Stamp]]:
+def _forecast_stamp_between(stores: CityStores, start: np.datetime64, end: np.datetime64) -> list[tuple[str, _Stamp]]:
     return [(version, stamp(stores.forecasts(version), start, end)) for version in stores.registry.champions()]
 
 

@@ -168,4 +168,4 @@ def test_a_day_between_others_without_anything_says_so(filled: Any) -> None:
     place, _ = filled
     place.add_forecast(place.newest + 48 * HOUR)
     app = page(place, time="2024-05-09T18:00")
-    assert "choose another one" in texts(app)
+    assert "choose another day" in texts(app)

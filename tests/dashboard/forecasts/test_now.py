@@ -79,7 +79,7 @@ def test_a_slot_observed_stands_beside_its_last_forecast(forecast: Any) -> None:
 def test_the_third_map_may_show_the_intervals(forecast: Any) -> None:
     app = run(forecast.file)
     app.segmented_control(key="choice third").set_value("interval width").run()
-    assert "Width of the 80% interval" in words(app) and "where a baseline forecast" in words(app)
+    assert "Width of the 80% interval" in words(app) and "forecasts of baselines have no interval" in words(app)
     assert "Width of the 80% interval" in words(run(forecast.file, third="interval-width"))
 
 

@@ -193,13 +193,14 @@ def test_a_new_forecast_appears_by_itself_and_zoom_and_cell_stay(
     chosen = zoomed(page, frames, 0)
     published = place.newest + 2 * SLOT
     script = (
-        "import sys, numpy as np; from pathlib import Path; from trafficcast.config import load_config; "
-        "from trafficcast.forecasts import forecast_dataset; from trafficcast.stores import forecast_store; "
+        "import sys, numpy as np; from pathlib import Path; from trafficcast.config.settings import load_config; "
+        "from trafficcast.stores.city_stores import CityStores; "
+        "from trafficcast.stores.forecasts import forecast_dataset; "
         "config = load_config(Path(sys.argv[1])); city = config.city('testville'); "
         "time = np.datetime64(sys.argv[2]); flow = np.full((4, 2, 32, 32), 2.0); "
         "card = {'version': 'vmrnn-b-1', 'architecture': {'name': 'vmrnn-b'}}; "
         "made = forecast_dataset(city, card, time, flow, time); "
-        "forecast_store(config.paths.data, city, 'vmrnn-b-1').write(made)"
+        "CityStores.of(config, city).forecasts('vmrnn-b-1').write(made)"
     )
     project = str(Path(__file__).resolve().parents[3])
     environment = os.environ | {"PYTHONPATH": project}
