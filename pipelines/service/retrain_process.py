@@ -38,16 +38,17 @@ class _RetrainingProcess:
         with self._lock:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             self._child = child
-        try:
-            os.setpriority(os.PRIO_PROCESS, child.pid, _NICE)
-            if resource is not None and hasattr(resource, "prlimit"):
-                most = int(limits.memory_gb * 2**30)
-                resource.prlimit(child.pid, resource.RLIMIT_DATA, (most, most))
-            out, err = child.communicate(timeout=limits.hours * 3600)
-        except subprocess.TimeoutExpired:
-            raise JobError(f"the retraining took more than {limits.hours:g} h and was ended") from None
-        finally:
-            self.stop()
+        with child:  # closes its pipes
+            try:
+                os.setpriority(os.PRIO_PROCESS, child.pid, _NICE)
+                if resource is not None and hasattr(resource, "prlimit"):
+                    most = int(limits.memory_gb * 2**30)
+                    resource.prlimit(child.pid, resource.RLIMIT_DATA, (most, most))
+                out, err = child.communicate(timeout=limits.hours * 3600)
+            except subprocess.TimeoutExpired:
+                raise JobError(f"the retraining took more than {limits.hours:g} h and was ended") from None
+            finally:
+                self.stop()
         if child.returncode:
             last = " / ".join(deque((line for line in err.splitlines() if line.strip()), _LAST_LINES))
             raise JobError(f"the retraining ended with {child.returncode}: {last}")

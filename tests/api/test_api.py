@@ -567,6 +567,7 @@ def address(config: Config) -> Iterator[str]:
         assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_twenty_at_once_get_what_one_gets(
     address: str, config: Config, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -261,6 +261,7 @@ def test_the_climatology_of_other_days_is_a_fit_without_the_day() -> None:
         np.testing.assert_allclose(left_out[days == day], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_trees_learn_what_cells_cannot_tell_alone() -> None:
     pytest.importorskip("lightgbm", reason="LightGBM is not installed")
     rng = np.random.default_rng(0)

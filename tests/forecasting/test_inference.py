@@ -161,6 +161,7 @@ def make_steps(network: VMRNN | VMRNNC, graph: bool, device: torch.device = CPU,
     return [float(loss) for loss in losses]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_captured_training_steps_are_the_eager_ones(
     make: Callable[[], VMRNN | VMRNNC], stand_in: list[Recording]
@@ -173,6 +174,7 @@ def test_captured_training_steps_are_the_eager_ones(
         assert torch.equal(value, expected), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_a_whole_training_with_graphs_is_one_without(
     make: Callable[[], VMRNN | VMRNNC],

@@ -349,6 +349,7 @@ def test_a_forecast_made_again_is_left_and_one_that_lacks_bounds_gets_them(tmp_p
     assert publish(fitted) == second
 
 
+@pytest.mark.slow
 def test_a_replay_forecasts_and_scores_with_the_model_folders_intervals(tmp_path: Path, fitted: Intervals) -> None:
     seen, data, models = flows(), tmp_path / "data", tmp_path / "models"
     stores = stores_in(data, CITY)

@@ -88,6 +88,7 @@ def test_windows_are_all_runs_of_eight_observed_slots_and_no_others(slots: list[
     assert starts(dataset_of(slots), first, end) == wanted
 
 
+@pytest.mark.slow
 @HYPOTHESIS
 @given(SLOTS, st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))
 def test_nothing_of_a_later_split_is_in_a_window_of_an_earlier_one(

@@ -18,6 +18,8 @@ from trafficcast.config.settings import load_config
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.simulator.simulator import simulate
 
+pytestmark = pytest.mark.slow
+
 # What is run in place of the command's entry: the n-th call of a function kills the process, before or after it.
 KILLER = """
 import os, signal, sys

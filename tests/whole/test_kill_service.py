@@ -33,6 +33,8 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.published import latest_forecast
 
+pytestmark = pytest.mark.slow
+
 MODEL = "vmrnn-c-1"
 START, END = np.datetime64("2024-04-13T04:00", "us"), np.datetime64("2024-04-13T16:00", "us")
 MISSING = np.array(["2024-04-13T07:00", "2024-04-13T11:00", "2024-04-13T12:00"], "datetime64[us]")

@@ -13,6 +13,8 @@ import xarray as xr
 
 from tests.cities import stores_in
 
+pytestmark = pytest.mark.slow
+
 SHARED = Path(__file__).parents[2].parent / "shared"
 BASELINES = {
     "persistence", "last_week", "climatology", "scaled_climatology", "anomaly_persistence", "pattern_persistence",

@@ -90,6 +90,7 @@ def test_every_verb_has_an_example() -> None:
         assert ">>> " in (inspect.getdoc(getattr(tc, name)) or ""), name
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docstrings_run_in_the_order_of_the_way(folder: Path) -> None:
     names = {"tc": tc}
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
@@ -101,6 +102,7 @@ def test_the_examples_of_the_docstrings_run_in_the_order_of_the_way(folder: Path
         assert not report, "".join(report)
 
 
+@pytest.mark.slow
 def test_the_document_runs_as_it_stands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     way, own = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(way, "docs/python.md, the whole way", "exec"), {})  # noqa: S102  # the project's own document

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_flows_and_baselines_of_san_francisco(trafficcast: Callable[..., Any], config: Path) -> None:
     config.write_text((PROJECT / "config.toml").read_text())
     ran = trafficcast("ingest", SHARED / "data" / "cabspotting", "--city", "san-francisco", "--json")

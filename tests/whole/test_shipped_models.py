@@ -61,6 +61,7 @@ def test_the_san_francisco_model_saw_nothing_of_its_test_days() -> None:
     assert (split["valid_end"], split["test_end"]) == ("2008-06-04T00:00:00-07:00", "2008-06-07T00:00:00-07:00")
 
 
+@pytest.mark.slow
 def test_the_demo_runs_twice(trafficcast: Callable[..., Any], config: Path, tmp_path: Path) -> None:
     config.write_text((PROJECT / "config.toml").read_text())
     shutil.copytree(PROJECT / "models" / "demo", tmp_path / "models" / "demo")
