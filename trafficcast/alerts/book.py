@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +19,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from trafficcast.alerts.findings import Finding
-from trafficcast.errors import InputError, JobError
-from trafficcast.ingestion.record_store import why_not
+from trafficcast.stores.sqlite import open_database
 
 _T = TypeVar("_T")
 _TABLES = """
@@ -271,23 +270,10 @@ class AlertBook:
                 return []
             return [make(row) for row in database.execute(query, values)]
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         """Open the database for one transaction."""
-        # In mode "ro" SQLite neither changes a file nor makes one that has just been removed.
-        mode, wait = ("ro", _READER_WAIT_SECONDS) if self.read_only else ("rwc", _WRITER_WAIT_SECONDS)
-        if not self.read_only:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            address = f"{self.file.absolute().as_uri()}?mode={mode}"
-            with closing(sqlite3.connect(address, uri=True, timeout=wait)) as database, database:
-                if not self.read_only:
-                    database.executescript(_TABLES)
-                yield database
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # locked, or the disk is full
-                raise JobError(f"cannot use {self.file}: {why_not(error)}") from None
-            raise InputError(f"{self.file} is damaged: {error}; move it away: alerts begin anew") from None
+        wait = _READER_WAIT_SECONDS if self.read_only else _WRITER_WAIT_SECONDS
+        return open_database(self.file, _TABLES, "move it away: alerts begin anew", self.read_only, wait)
 
 
 def _key(finding: Finding) -> tuple[str, str]:

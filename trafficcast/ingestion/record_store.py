@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trafficcast.config.city import FLOW_KINDS, City
-from trafficcast.errors import InputError, JobError
+from trafficcast.errors import InputError
 from trafficcast.ingestion.counting import TOTALS, Count, _first_of_each, _Slot, _vehicle_ends
 from trafficcast.ingestion.hour_files import _read_hour_file
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
+from trafficcast.stores.sqlite import open_database
 
 _KINDS: dict[str, type[Records]] = {"points": Points, "trips": Trips, "zone-trips": ZoneTrips}
 _WAIT_SECONDS = 30.0
@@ -440,47 +441,11 @@ class RecordStore:
         state.hours = {hour: file for hour, file in state.hours.items() if hour * HOUR_US >= before}
         state.retained_from, state.pruned = before, last
 
-    @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """Yield the database in one transaction.
-
-        Raises InputError where it is damaged, JobError where it cannot be used.
-        """
-        file = self.root / "state.sqlite"
-        mode, wait = ("ro", _READER_WAIT_SECONDS) if self.read_only else ("rwc", _WAIT_SECONDS)
-        if not self.read_only:
-            self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            address = f"{file.absolute().as_uri()}?mode={mode}"
-            with closing(sqlite3.connect(address, uri=True, timeout=wait)) as database, database:
-                if not self.read_only:
-                    database.executescript(_TABLES)
-                yield database
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise JobError(f"cannot use {file}: {why_not(error)}") from None  # locked, or the disk is full
-            raise InputError(
-                f"{file} is damaged: {error}; move {self.root} away and ingest its sources again"
-            ) from None
-
-
-def why_not(error: sqlite3.OperationalError) -> str:
-    """Explain why a database cannot be used.
-
-    After a writer was killed, SQLite only says that the database is read-only.
-
-    Parameters
-    ----------
-    error
-        Error of SQLite.
-
-    Returns
-    -------
-    str
-        The reason.
-    """
-    half_done = getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK"
-    return "a writer was stopped midway, the next one puts it right" if half_done else str(error)
+    def _database(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Open the database for one transaction."""
+        advice = f"move {self.root} away and ingest its sources again"
+        wait = _READER_WAIT_SECONDS if self.read_only else _WAIT_SECONDS
+        return open_database(self.root / "state.sqlite", _TABLES, advice, self.read_only, wait)
 
 
 def _kind_of(records: Records, source: Source, city: City, kind: str | None) -> str:

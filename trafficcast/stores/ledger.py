@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trafficcast.stores.sqlite import _open_database
+from trafficcast.stores.sqlite import open_database
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -102,7 +102,7 @@ class Ledger:
         seconds
             How long the run took, in seconds.
         """
-        with _open_database(self.file, _TABLE, _ADVICE) as database:
+        with open_database(self.file, _TABLE, _ADVICE) as database:
             database.execute(
                 "INSERT INTO runs (job, city, model, slot, result, detail, seconds) VALUES (?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET result = excluded.result, detail = excluded.detail, "
@@ -202,7 +202,7 @@ class Ledger:
             End of the period, naive UTC, exclusive.
         """
         if self.file.exists():
-            with _open_database(self.file, _TABLE, _ADVICE) as database:
+            with open_database(self.file, _TABLE, _ADVICE) as database:
                 database.execute(
                     f"UPDATE runs SET result = '{LOST}', attempts = 0 "
                     "WHERE job = ? AND city = ? AND model = ? AND slot >= ? AND slot < ?",
@@ -214,7 +214,7 @@ class Ledger:
         if not self.file.exists():
             return []
         columns = "job, city, model, slot, result, detail, attempts, seconds, finished"
-        with _open_database(self.file, _TABLE, _ADVICE) as database:
+        with open_database(self.file, _TABLE, _ADVICE) as database:
             rows = database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
         return [
             Run(job, city, model, _time(slot), result, detail, attempts, seconds, _time(finished))

@@ -11,7 +11,7 @@ from trafficcast.errors import InputError, JobError
 
 
 @contextmanager
-def _open_database(
+def open_database(
     file: Path, tables: str = "", advice: str = "move it away", read_only: bool = False, wait_seconds: float = 30.0
 ) -> Iterator[sqlite3.Connection]:
     """Open a SQLite file for one transaction, which ends with the block.
