@@ -127,10 +127,21 @@ def test_outflow_and_net_take_the_place_of_inflow(page: Any) -> None:
 def test_a_click_on_a_cell_shows_its_series(tab: Any, address: str, number: int, row: int, col: int) -> None:
     page = opened(tab, f"{address}?city=testville&time=2024-05-08T09:00")
     sync_api.expect(cells_of(page, number)).to_have_count(1024)
-    cells_of(page, number).nth(row * 32 + col).click()
+    cell = cells_of(page, number).nth(row * 32 + col)
+    at_rest(page, cell)
+    cell.click()
     sync_api.expect(page.get_by_text(f"Cell: row {row}, column {col}")).to_be_visible()
     wait_for_address(page, cell=f"{row},{col}")
     sync_api.expect(page.get_by_test_id("stVegaLiteChart").nth(1).locator("canvas, svg").first).to_be_visible()
+
+
+def at_rest(page: Any, cell: Any) -> None:
+    """Wait until a cell has stopped moving, as the maps fit their view to the city while the page is laid out."""
+    cell.scroll_into_view_if_needed()
+    before = None
+    while (box := cell.bounding_box()) != before:
+        before = box
+        page.wait_for_timeout(500)
 
 
 def test_an_address_shows_a_colleague_the_same_and_back_and_forward_work(tab: Any, address: str) -> None:
