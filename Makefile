@@ -20,7 +20,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/numpydoc lint $(SOURCES)
+	@$(BIN)/numpydoc lint $(SOURCES)
 	$(BIN)/pydoclint --quiet trafficcast pipelines dashboard
 
 docs: $(VENV)/installed-docs
