@@ -49,7 +49,7 @@ SKILL = {
 MODELS = {
     "Scores": "Validation chose",
     "Training curve": "Numbers",
-    "Intervals": "Shares are of 1",
+    "Intervals": "Shares are between 0 and 1",
     "Facts": "Show",
     "Card": TEXT,
     "Against the champion": "Challenger",
