@@ -81,7 +81,7 @@ def replay(
     book_file, lines_file = alert_files(stores.data, city.name, live=False)
     for file in (book_file, lines_file):
         file.unlink(missing_ok=True)
-    areas = city_areas(city)
+    areas = {} if alerts is None else city_areas(city)
     began = time.monotonic()
     for number, init_time in enumerate(track(init_times, f"replaying {city.name}", len(init_times))):
         if speed is not None:

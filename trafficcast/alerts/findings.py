@@ -182,8 +182,11 @@ def _overdue(rule: ForecastOverdueRule, state: CityState) -> list[Finding]:
     """Return a finding if the next forecast is missing for too long, or no forecast was ever published."""
     city, newest = state.city, state.newest_init
     if newest is None:
-        waits = state.started is not None and state.now <= _since_start(state, 1) + _minutes(rule.minutes)
-        return [] if waits else [_finding(rule, "no forecast was ever published", None, rule.minutes)]
+        return (
+            []
+            if _still_waits(state, 1, rule.minutes)
+            else [_finding(rule, "no forecast was ever published", None, rule.minutes)]
+        )
     due = newest + city.slot
     late = float((state.now - due) / _MINUTE)
     message = f"no forecast from {_local(city, due)} on: it is {late:.0f} minutes overdue (limit {rule.minutes:g})"
@@ -194,8 +197,11 @@ def _silent(rule: FeedSilentRule, state: CityState) -> list[Finding]:
     """Return a finding if the data of the next slot are missing for too long, or no slot was ever observed."""
     city, newest = state.city, state.newest_observed
     if newest is None:
-        waits = state.started is not None and state.now <= _since_start(state, 2) + _minutes(rule.minutes)
-        return [] if waits else [_finding(rule, "no slot was ever observed", None, rule.minutes)]
+        return (
+            []
+            if _still_waits(state, 2, rule.minutes)
+            else [_finding(rule, "no slot was ever observed", None, rule.minutes)]
+        )
     since = newest + city.slot
     late = float((state.now - since - city.slot) / _MINUTE)
     message = (
@@ -313,15 +319,12 @@ def _finding(
     return Finding(rule.name, rule.kind, rule.severity, message, value, limit, place, lon, lat)
 
 
-def _since_start(state: CityState, slots: int) -> np.datetime64:
-    """Return the end of the first `slots` slots, the one in which the service began among them, naive UTC."""
-    city = state.city
-    return city.slot_start(state.started) + slots * city.slot  # type: ignore[arg-type]  # callers checked it
-
-
-def _minutes(minutes: float) -> np.timedelta64:
-    """Convert minutes to a time span."""
-    return np.timedelta64(round(minutes * 60), "s")
+def _still_waits(state: CityState, slots: int, minutes: float) -> bool:
+    """Whether the end of the first `slots` slots since the service's start is at most so many minutes ago."""
+    if state.started is None:
+        return False
+    due = state.city.slot_start(state.started) + slots * state.city.slot
+    return bool((state.now - due) / _MINUTE <= minutes)
 
 
 def _hours(rule: CoverageRule) -> np.timedelta64:
