@@ -59,7 +59,7 @@ def replay(
     -------
     dict[str, Any]
         The city, the model's version, the period, the number of forecasts, of each state and of verified forecasts,
-        each forecaster's RMSE in vehicles per slot, and the number of alerts raised.
+        each forecaster's RMSE in vehicles per slot, and the number of alerts raised (None without rules).
 
     Raises
     ------
@@ -107,7 +107,7 @@ def replay(
         **{state: states.count(state) for state in (COMPLETE, DEGRADED, BASELINE)},
         "verified": 0 if scores is None else len(scores["init_time"]),
         "rmse": _mean_rmse(scores),
-        "alerts": _raised(lines_file),
+        "alerts": None if alerts is None else _raised(lines_file),
     }
 
 
