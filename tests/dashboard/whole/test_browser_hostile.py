@@ -43,7 +43,7 @@ NAMES = (
     "</script><script>alert('hostile')</script>",
     "alert(coords); drawnItems_draw_control_div_1 map_div",
     "\\u007b\\\\ \\' \\\" %(x)s {0} {x!r}",
-    "\u2028 \N{RIGHT-TO-LEFT OVERRIDE} \N{GRINNING FACE}",
+    "\N{GRINNING FACE} \N{ARABIC LETTER ALEF}",
     ":red[x] :smile: $x$ [x](//hostile.example) ![x](hostile)",
     "datum['x'] == 1 ? constructor : __proto__",
 )

@@ -28,11 +28,11 @@ settings.load_config = load_config
 """
 STREAMLIT = ["--server.headless=true", "--browser.gatherUsageStats=false", "--client.showErrorDetails=full"]
 STARTS = {
-    "trafficcast": ["pipelines", "dashboard", "--port", "PORT", "--config", "CONFIG"],
-    "package": ["dashboard", *STREAMLIT, "--server.port=PORT", "--", "--config", "CONFIG"],
+    "trafficcast": ["pipelines", "dashboard", "--port", "PORT", "--config", "CONFIG", "--city", "testville"],
+    "package": ["dashboard", *STREAMLIT, "--server.port=PORT", "--", "--config", "CONFIG", "--city", "testville"],
     "streamlit": [
         *["streamlit", "run", str(PROJECT / "dashboard" / "app.py")],
-        *[*STREAMLIT, "--server.port=PORT", "--", "--config", "CONFIG"],
+        *[*STREAMLIT, "--server.port=PORT", "--", "--config", "CONFIG", "--city", "testville"],
     ],
 }
 
