@@ -13,7 +13,7 @@ from pathlib import Path
 import xarray as xr
 from streamlit.web import cli
 
-_BEFORE = ("altair", "dashboard.reads.stores", "folium.plugins", "h5netcdf")
+_BEFORE = ("altair", "dashboard.reads.stores", "h5netcdf")
 
 
 def import_before() -> None:

@@ -6,11 +6,10 @@ import time
 
 import numpy as np
 import streamlit as st
-from streamlit_folium import st_folium
 
 from dashboard.alerts.tables import _alert_table, _area_and_cell, _head_line, _rule_table
-from dashboard.maps.base_map import base_map, cell_layer
 from dashboard.maps.cells import cell_words
+from dashboard.maps.city_map import draw_map
 from dashboard.maps.named_areas import named_areas
 from dashboard.page.address import change
 from dashboard.page.labels import moment_label, one_line, plain
@@ -18,7 +17,6 @@ from dashboard.page.navigation import LOOK_BACK, NOW, open_page
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
 from dashboard.reads.areas import outlines_and_cells
-from dashboard.reads.pictures import street_picture
 from dashboard.reads.stamps import file_stamp
 from trafficcast.alerts.book import Alert, AlertBook
 from trafficcast.config.settings import Config
@@ -140,21 +138,12 @@ def _alert(config: Config, view: View, alert: Alert) -> None:
 def _map(config: Config, view: View, share: np.ndarray | None, cell: tuple[int, int] | None) -> None:
     """Draw the map of an area, with the share of each cell that lies in it, or of a cell."""
     city = view.city
-    outlines, cells = outlines_and_cells(city)
-    picture = street_picture(config, CityStores.of(config, city))
+    _, cells = outlines_and_cells(city)
     colours, words, chosen = [], [], cell
     if share is not None:
         colours = [f"{_AREA_COLOUR}{round(_AREA_OPACITY * 255 * one):02x}" for one in share.ravel().tolist()]
         words, chosen = [f"{words} %" for words in cell_words(cells, 100 * share, 0)], None
-    st_folium(
-        base_map(city, picture, config.map.tiles_url, config.map.tiles_attribution, outlines),
-        key=f"alerts map {city.name}",
-        height=_MAP_HEIGHT,
-        use_container_width=True,
-        returned_objects=[],
-        feature_group_to_add=cell_layer(city, colours, words, chosen),
-        render=False,
-    )
+    draw_map(config, city, colours, words, chosen, _MAP_HEIGHT, f"alerts map {city.name}")
 
 
 def _rules(config: Config, view: View) -> None:

@@ -16,7 +16,7 @@ from trafficcast.config.city import City
 from trafficcast.geography.cells import cell_rings
 from trafficcast.stores.flows import city_attributes
 from trafficcast.stores.forecasts import has_intervals
-from trafficcast.stores.geojson import FLOW_DECIMALS
+from trafficcast.stores.geojson import FLOW_DECIMALS, feature_collection
 
 _UNITS = "vehicles per slot"
 _US = np.timedelta64(1, "us")
@@ -93,7 +93,7 @@ def _as_geojson(city: City, grid: xr.Dataset) -> bytes:
         }
         for i, ring in enumerate(cell_rings(city))
     ]
-    whole = {"type": "FeatureCollection", "units": _UNITS, **_json_attributes(grid), "features": features}
+    whole = feature_collection(features, units=_UNITS, **_json_attributes(grid))
     return json.dumps(whole, allow_nan=False, separators=(",", ":")).encode()
 
 

@@ -8,19 +8,16 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import streamlit as st
-from streamlit_folium import st_folium
 
-from dashboard.maps.base_map import base_map, cell_layer
 from dashboard.maps.cells import cell_words
+from dashboard.maps.city_map import draw_map
 from dashboard.maps.colours import _difference_colours, _difference_legend, _flow_colours, _flow_legend
 from dashboard.page.address import change
 from dashboard.page.view import View
 from dashboard.reads.areas import outlines_and_cells
-from dashboard.reads.pictures import street_picture
 from trafficcast.config.city import City
 from trafficcast.config.settings import Config
 from trafficcast.geography.cells import cell_at
-from trafficcast.stores.city_stores import CityStores
 
 _TABLE_HEIGHT = 300
 
@@ -70,7 +67,7 @@ def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key:
         The page's name, which keeps its maps apart from those of other pages.
     """
     city = view.city
-    picture, (outlines, cells) = street_picture(config, CityStores.of(config, city)), outlines_and_cells(city)
+    _, cells = outlines_and_cells(city)
     for number, (layer, column) in enumerate(zip(layers, st.columns(len(layers)), strict=True)):
         with column:
             st.markdown(f"**{layer.title}** &ensp; {layer.note}")
@@ -79,16 +76,7 @@ def draw_maps(config: Config, view: View, layers: list[Layer], height: int, key:
                 paint = _difference_colours if layer.diverging else _flow_colours
                 colours, words = paint(layer.values, layer.limit), cell_words(cells, layer.values, layer.digits)
             name = f"{key} {number} {city.name}"
-            st_folium(
-                base_map(city, picture, config.map.tiles_url, config.map.tiles_attribution, outlines),
-                key=name,
-                height=height,
-                use_container_width=True,
-                returned_objects=["last_clicked"],
-                feature_group_to_add=cell_layer(city, colours, words, view.cell),
-                render=False,  # once is enough: st_folium does it in any case
-                on_change=partial(_choose_cell, view, name),
-            )
+            draw_map(config, city, colours, words, view.cell, height, name, partial(_choose_cell, view, name))
             st.html(_difference_legend(layer.limit) if layer.diverging else _flow_legend(layer.limit))
     with st.expander("The numbers of these maps"):
         st.dataframe(_layer_table(city, layers), hide_index=True, height=_TABLE_HEIGHT)
@@ -102,6 +90,5 @@ def _layer_table(city: City, layers: list[Layer]) -> pd.DataFrame:
 
 
 def _choose_cell(view: View, key: str) -> None:
-    point = (st.session_state.get(key) or {}).get("last_clicked")
-    if point:
-        change(view, cell=cell_at(view.city, point["lat"], point["lng"]))
+    if point := st.session_state.get(key):
+        change(view, cell=cell_at(view.city, *point))

@@ -149,6 +149,7 @@ def plain(text: str) -> str:
     str
         The escaped text.
     """
+    text = re.sub(r"\n\s+", "\n\n", text)  # an indented line would be shown as code
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=])", r"\\\1", _MARKUP.sub("\N{WORD JOINER}", text))
 
 

@@ -114,8 +114,9 @@ def _errors(table: pd.DataFrame, version: str, measure: str, x: alt.X, height: i
         alt.Tooltip("error:Q", title=f"{measure}, {_UNIT}", format=".3f"),
         *([alt.Tooltip("slots:Q", title="slots scored")] if "slots" in shown else []),
     ]
-    is_model = alt.datum["forecaster"] == version
-    width: Any = alt.condition(is_model, alt.value(3.5), alt.value(1.5))
+    # A name is compared here: in Vega's expression it would be a part of a program.
+    shown = shown.assign(is_model=shown["forecaster"] == version)
+    width: Any = alt.condition("datum.is_model", alt.value(3.5), alt.value(1.5))
     base = alt.Chart(shown).encode(x=x, y=y, color=colour)
     lines = base.mark_line().encode(strokeWidth=width)
     size = 55 if shown["group"].nunique() <= _MANY else 12

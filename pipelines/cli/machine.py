@@ -15,7 +15,7 @@ from pipelines.cli.printing import print_json, print_object, print_rows
 from trafficcast import __version__
 from trafficcast.errors import InputError
 
-_PACKAGES = ("torch", "numpy", "numba", "pandas", "pyarrow", "xarray", "h5py", "streamlit", "folium", "mamba-ssm")
+_PACKAGES = ("torch", "numpy", "numba", "pandas", "pyarrow", "xarray", "h5py", "streamlit", "mamba-ssm")
 
 
 def benchmark(

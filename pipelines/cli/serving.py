@@ -13,8 +13,6 @@ from pipelines.cli.options import CONFIG, AddressOption, CityOption, ConfigOptio
 from pipelines.cli.printing import out
 
 _SETTINGS = {
-    # The pages load Leaflet from static/ beside the script.
-    "server.enableStaticServing": "true",
     "server.headless": "true",
     # No data may leave the machine, and nobody edits the script while it runs.
     "browser.gatherUsageStats": "false",

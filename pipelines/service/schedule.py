@@ -37,7 +37,6 @@ from pipelines.service.retrain_process import _RetrainingProcess
 from pipelines.service.status import (
     _ALERTS,
     _BROKEN,
-    _DAY,
     _INGEST,
     _PRUNE,
     _RETRAIN,
@@ -47,7 +46,7 @@ from pipelines.service.status import (
 )
 from trafficcast.alerts.findings import check_areas
 from trafficcast.alerts.notify import check_alerts, deliver
-from trafficcast.config.city import City
+from trafficcast.config.city import DAY, City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
 from trafficcast.forecasting.inference import pick_device
@@ -320,7 +319,7 @@ class _Service:
     def _retrain_if_worse(self, service: CityService) -> str | None:
         """Retrain a city if the best baseline was better over the last day by more than the configuration allows."""
         now = _now()
-        scored = recent_scores(service.stores, now - _DAY, now)
+        scored = recent_scores(service.stores, now - DAY, now)
         found = None if scored is None else skill(*scored)
         if found is None or found.best_baseline is None:
             return None

@@ -13,7 +13,7 @@ from apscheduler.triggers.cron import CronTrigger
 from filelock import FileLock
 
 from trafficcast.alerts.book import AlertBook
-from trafficcast.config.city import City
+from trafficcast.config.city import DAY, City
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
 from trafficcast.forecasting.publish import JOB
@@ -28,7 +28,6 @@ _INGEST, _ALERTS, _RETRAIN, _PRUNE = "ingest", "alerts", "retrain", "prune"
 # The result of a run that ended by a bug of this program.
 _BROKEN = "broken"
 _JOBS = (_INGEST, JOB, VERIFY, _ALERTS, _RETRAIN, _PRUNE)
-_DAY = np.timedelta64(24, "h")
 _SERVICE_LOCK = ".schedule.lock"
 
 
@@ -68,7 +67,7 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
     observed = last_observed(stores.flows, now)
     latest = latest_forecast(stores, now)
     init_time = None if latest is None else latest[1]["init_time"].values[0]
-    scored = recent_scores(stores, now - _DAY, now)
+    scored = recent_scores(stores, now - DAY, now)
     ready = registry.champion() is not None and (observed is not None or init_time is not None)
     return {
         "champion": registry.champion(),

@@ -6,6 +6,7 @@ import random
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def names(alerts: list[Alert]) -> list[str]:
 
 
 def rows(book: AlertBook, table: str = "alerts") -> list[tuple[object, ...]]:
-    with sqlite3.connect(book.file) as database:
+    with closing(sqlite3.connect(book.file)) as database, database:
         return sorted(database.execute(f"SELECT * FROM {table}"), key=repr)
 
 
@@ -260,23 +261,21 @@ def test_a_reader_names_a_damaged_book(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["raised = '1 o clock'", "cleared = 'NaT'", "\"limit\" = 'much'", "value = x'00'"])
 def test_values_of_another_type_are_damage(book: AlertBook, change: str) -> None:
     book.update("small", [finding()], NOON)
-    with sqlite3.connect(book.file) as database:
+    with closing(sqlite3.connect(book.file)) as database, database:
         database.execute(f"UPDATE alerts SET {change}")
-    database.close()
     with pytest.raises(InputError, match="is damaged"):
         read(book.file, NOON)
 
 
 def test_a_reader_does_not_wait_for_a_locked_book(book: AlertBook) -> None:
     book.update("small", [finding()], NOON)
-    database = sqlite3.connect(book.file, isolation_level=None)
-    database.execute("BEGIN EXCLUSIVE")
-    began = time.monotonic()
-    with pytest.raises(JobError, match="locked"):
-        read(book.file, NOON)
-    assert time.monotonic() - began < 5
-    database.execute("ROLLBACK")
-    database.close()
+    with closing(sqlite3.connect(book.file, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        with pytest.raises(JobError, match="locked"):
+            read(book.file, NOON)
+        assert time.monotonic() - began < 5
+        database.execute("ROLLBACK")
     assert len(read(book.file, NOON)[0]) == 1
 
 

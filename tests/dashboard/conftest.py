@@ -141,10 +141,10 @@ class Place:
         sources, _ = find_records(str(file), self.city)
         store = RecordStore(self.config.paths.data / self.city.name / "records")
         state = store.load()
-        with _threads(self.city, store, state, None, 1) as crew:
-            crew.stage(sources, Screen(self.city, 0, 2**62), pytest.fail)
+        with _threads(self.city, store, state, None, 1) as executor:
+            executor.stage(sources, Screen(self.city, 0, 2**62), pytest.fail)
             state.generation = 1
-            delta, _ = _merge_hours(self.city, store, state, crew.merge(crew.hours(), 1))
+            delta, _ = _merge_hours(self.city, store, state, executor.merge(executor.hours(), 1))
         store.commit(state, delta, [], [])
         return store
 

@@ -12,17 +12,16 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.api import schema
-from trafficcast.config.city import FLOW_KINDS, HORIZON, City
+from trafficcast.config.city import DAY, FLOW_KINDS, HORIZON, City
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import last_stored
 from trafficcast.stores.flows import last_observed
 from trafficcast.stores.forecasts import COMPLETE, has_intervals
-from trafficcast.stores.geojson import FLOW_DECIMALS, forecast_features
+from trafficcast.stores.geojson import FLOW_DECIMALS, feature_collection, forecast_features
 from trafficcast.stores.published import latest_forecast, published
 
 _UNITS = "vehicles per slot"
 _MINUTE = np.timedelta64(1, "m")
-_DAY = np.timedelta64(1, "D")
 _US = np.timedelta64(1, "us")
 _UNKNOWN = np.full(HORIZON, np.nan)
 
@@ -207,15 +206,14 @@ def forecast_geojson(city: City, version: str, forecast: xr.Dataset, zeros: bool
     dict[str, Any]
         A FeatureCollection (see `forecast_features`), with the forecast's provenance beside `features`.
     """
-    return {
-        "type": "FeatureCollection",
+    return feature_collection(
+        forecast_features(city, forecast, zeros),
         **_provenance(city, version, forecast),
-        "city": city.name,
-        "units": _UNITS,
-        "lead_minutes": _leads(forecast),
-        "valid_times": _isoformat(city, forecast["valid_time"].values),
-        "features": forecast_features(city, forecast, zeros),
-    }
+        city=city.name,
+        units=_UNITS,
+        lead_minutes=_leads(forecast),
+        valid_times=_isoformat(city, forecast["valid_time"].values),
+    )
 
 
 def observations(
@@ -452,8 +450,8 @@ def model_card(stores: CityStores, version: str) -> schema.Model:
 def _days(city: City, start: np.datetime64, end: np.datetime64) -> Iterator[tuple[np.datetime64, np.datetime64]]:
     """Cut a period at the city's midnights, so that one file is read at once."""
     first, last = city.local_days(np.array([start, end]))
-    for day in np.arange(first - _DAY, last + 2 * _DAY):  # clocks set back over midnight may interleave two days
-        begin, until = max(start, city.midnight(day)), min(end, city.midnight(day + _DAY))
+    for day in np.arange(first - DAY, last + 2 * DAY):  # clocks set back over midnight may interleave two days
+        begin, until = max(start, city.midnight(day)), min(end, city.midnight(day + DAY))
         if begin < until:
             yield begin, until
 

@@ -36,7 +36,7 @@ from trafficcast.records.screening import Screen
 from trafficcast.records.sources import Source
 from trafficcast.stores.city_stores import CityStores
 
-_Crew = _Threads | _Cluster
+_Executor = _Threads | _Cluster
 
 
 class _NothingToCount(InputError):
@@ -131,9 +131,9 @@ def _ingest_sources(
             else _cluster(city, store, state, zone_ids, dask)
         )
         try:
-            with at_work as crew:
+            with at_work as executor:
                 screen = Screen(city, earliest, latest, state.retained_from)
-                _add_new(crew, city, store, state, zones, found, screen, on_bad)
+                _add_new(executor, city, store, state, zones, found, screen, on_bad)
         except BaseException:
             store.clean(store.load())  # of hours that were written and never committed
             raise
@@ -179,7 +179,7 @@ def rebuild_day(stores: CityStores, day: np.datetime64) -> None:
 
 
 def _add_new(
-    crew: _Crew,
+    executor: _Executor,
     city: City,
     store: RecordStore,
     state: State,
@@ -189,20 +189,20 @@ def _add_new(
     on_bad: _BadSource | None,
 ) -> None:
     """Add the records of those sources that were not ingested before."""
-    new = _not_yet_ingested(crew, store, found)
-    sources = _stage(crew, new, screen, on_bad) if new else {}
+    new = _not_yet_ingested(executor, store, found)
+    sources = _stage(executor, new, screen, on_bad) if new else {}
     if not sources:
         return
-    hours = crew.hours()
+    hours = executor.hours()
     if not hours and not state.hours:
         raise _NothingToCount(_nothing_left(found, sources))
-    _merge(crew, city, store, state, zones, hours, sources)
+    _merge(executor, city, store, state, zones, hours, sources)
 
 
-def _not_yet_ingested(crew: _Crew, store: RecordStore, found: _Found) -> dict[str, tuple[Source, str]]:
+def _not_yet_ingested(executor: _Executor, store: RecordStore, found: _Found) -> dict[str, tuple[Source, str]]:
     """The sources that were not ingested before, each once, by their digests."""
     new: dict[str, tuple[Source, str]] = {}
-    for digest, entry in zip(crew.digests(found), found, strict=True):
+    for digest, entry in zip(executor.digests(found), found, strict=True):
         new.setdefault(digest, entry)
     for digest in store.ingested(list(new)):
         del new[digest]
@@ -212,14 +212,14 @@ def _not_yet_ingested(crew: _Crew, store: RecordStore, found: _Found) -> dict[st
 
 
 def _stage(
-    crew: _Crew, new: dict[str, tuple[Source, str]], screen: Screen, on_bad: _BadSource | None
+    executor: _Executor, new: dict[str, tuple[Source, str]], screen: Screen, on_bad: _BadSource | None
 ) -> dict[int, SourceFacts]:
     """Stage the records of new sources and return the facts of each source, by its number."""
 
     def stop(source: Source, error: Exception) -> None:
         raise error
 
-    facts = crew.stage(list(new.values()), screen, on_bad or stop)
+    facts = executor.stage(list(new.values()), screen, on_bad or stop)
     digests = list(new)
     for number, source in facts.items():
         for note in source.notes:
@@ -229,7 +229,7 @@ def _stage(
 
 
 def _merge(
-    crew: _Crew,
+    executor: _Executor,
     city: City,
     store: RecordStore,
     state: State,
@@ -241,7 +241,7 @@ def _merge(
     state.generation += 1
     state.rules = _rules(city, state, zones)
     known = store.slot_facts()[:, 0]
-    delta, repeats = _merge_hours(city, store, state, crew.merge(hours, state.generation))
+    delta, repeats = _merge_hours(city, store, state, executor.merge(hours, state.generation))
     for number, n in repeats.items():
         sources[number].dropped["duplicate"] = n
     # The days that were first and last until now may have to be continued to their ends.

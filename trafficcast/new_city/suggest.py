@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from pandas.util import hash_array
 
+from trafficcast.config.city import MINUTE_US
 from trafficcast.errors import InputError
 from trafficcast.geography.cells import EARTH_RADIUS_M
 from trafficcast.quality.point_density import Box, PointDensity, ends
-from trafficcast.records.records import SECOND_US, Points, Records, Trips
+from trafficcast.records.records import Points, Records, Trips
 
 _FEWEST_RECORDS = 1_000
 
@@ -29,7 +30,7 @@ _SLOT_MINUTES = (30, 60, 120)
 _LEAST_FLOW = 0.25  # vehicles per slot that enter a cell, mean over all cells and slots
 
 _SKETCH = 4096  # hashes: a relative standard error of 1.6 %
-_HALF_HOUR_US, _MINUTE_US = 1800 * SECOND_US, 60 * SECOND_US
+_HALF_HOUR_US = 30 * MINUTE_US
 
 
 class _Distinct:
@@ -88,7 +89,7 @@ class _RecordSample:
         self.last_us = max(self.last_us, int(time.max()))
         self.density.add(lon, lat)
         self.half_hours.update(np.unique(time // _HALF_HOUR_US).tolist())
-        self.minutes.add(hash_array(np.unique(time // _MINUTE_US)))
+        self.minutes.add(hash_array(np.unique(time // MINUTE_US)))
         if isinstance(records, Points):
             self.visits.add(_visits(records, vehicles))
 

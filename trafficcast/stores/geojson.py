@@ -14,6 +14,24 @@ from trafficcast.geography.cells import cell_ring
 FLOW_DECIMALS = 3
 
 
+def feature_collection(features: list[dict[str, Any]], **members: Any) -> dict[str, Any]:
+    """Return features as the content of a GeoJSON file.
+
+    Parameters
+    ----------
+    features
+        GeoJSON features.
+    **members
+        What stands beside them.
+
+    Returns
+    -------
+    dict[str, Any]
+        The FeatureCollection.
+    """
+    return {"type": "FeatureCollection", **members, "features": features}
+
+
 def forecast_features(city: City, forecast: xr.Dataset, zeros: bool = True) -> list[dict[str, Any]]:
     """Return a forecast as GeoJSON features, one a cell.
 

@@ -13,7 +13,7 @@ from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.files import atomic, write_text
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.forecasts import has_intervals
-from trafficcast.stores.geojson import FLOW_DECIMALS, forecast_features
+from trafficcast.stores.geojson import FLOW_DECIMALS, feature_collection, forecast_features
 
 
 def write_latest(stores: CityStores, forecast: xr.Dataset) -> None:
@@ -69,16 +69,15 @@ def _table(city: City, at_init: xr.Dataset) -> pd.DataFrame:
 
 def _collection(city: City, forecast: xr.Dataset) -> dict[str, Any]:
     """Return the content of the GeoJSON file."""
-    return {
-        "type": "FeatureCollection",
-        "city": city.name,
-        "model": forecast.attrs["model_version"],
-        "forecaster": str(forecast["forecaster"].values[0]),
-        "state": str(forecast["state"].values[0]),
-        "reason": str(forecast["reason"].values[0]),
-        "created": city.isoformat(forecast["created"].values[0]),
-        "slot_starts": [city.isoformat(time) for time in forecast["valid_time"].values[0]],
-        "slot_minutes": city.slot_minutes,
-        "units": "vehicles per slot",
-        "features": forecast_features(city, forecast.isel(init_time=0)),
-    }
+    return feature_collection(
+        forecast_features(city, forecast.isel(init_time=0)),
+        city=city.name,
+        model=forecast.attrs["model_version"],
+        forecaster=str(forecast["forecaster"].values[0]),
+        state=str(forecast["state"].values[0]),
+        reason=str(forecast["reason"].values[0]),
+        created=city.isoformat(forecast["created"].values[0]),
+        slot_starts=[city.isoformat(time) for time in forecast["valid_time"].values[0]],
+        slot_minutes=city.slot_minutes,
+        units="vehicles per slot",
+    )

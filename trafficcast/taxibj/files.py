@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from trafficcast.config.city import FLOW_KINDS, HISTORY, HORIZON, City
+from trafficcast.config.city import DAY, FLOW_KINDS, HISTORY, HORIZON, City
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, write_json
 from trafficcast.stores.export import check_out
@@ -40,7 +40,6 @@ _MAX_PERIOD_DAYS = 5 * 366
 _WINDOW_LENGTHS = {"X_train": HISTORY, "Y_train": HORIZON, "X_test": HISTORY, "Y_test": HORIZON}
 WINDOWS = "windows.h5"
 _WINDOWS_AT_ONCE = 256
-_DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _read_grids(file: Path, city: City) -> _Grids:
     if not len(there):
         raise InputError(f"{file} holds no slot")
     first, last = times[there[[0, -1]]]
-    if last - first > _DAY * _MAX_PERIOD_DAYS:
+    if last - first > DAY * _MAX_PERIOD_DAYS:
         raise InputError(f"{file} reaches from {first} to {last}, more than {_MAX_PERIOD_DAYS} days: correct its dates")
     if values.dtype.kind not in "iuf" or not ((values == np.floor(values)) & (np.abs(values) < 2**31)).all():
         raise InputError(f"{file}: data must be whole numbers of vehicles per slot")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from trafficcast.config.city import DAY
 from trafficcast.config.service import Retraining
 from trafficcast.errors import InputError
 from trafficcast.forecasting.evaluation import backtest
@@ -14,8 +15,6 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import last_observed
 from trafficcast.training.settings import recipe
 from trafficcast.training.train import train
-
-_DAY = np.timedelta64(1, "D")
 
 
 def retrain(stores: CityStores, settings: Retraining, device: str = "auto") -> dict[str, Any]:
@@ -52,8 +51,8 @@ def retrain(stores: CityStores, settings: Retraining, device: str = "auto") -> d
     if last is None:
         raise InputError(f"'{city.name}' has no observed slot to train on")
     end = city.local_days(np.array([last + city.slot]))[0]
-    test_end, test_start = city.midnight(end), city.midnight(end - settings.test_days * _DAY)
-    train_end = city.midnight(end - (settings.test_days + settings.validation_days) * _DAY)
+    test_end, test_start = city.midnight(end), city.midnight(end - settings.test_days * DAY)
+    train_end = city.midnight(end - (settings.test_days + settings.validation_days) * DAY)
     card = registry.card(champion)
     known = city.parse_time(card["split"]["valid_end"])
     if known > test_start:

@@ -42,3 +42,7 @@ def test_markdown_and_html_in_names_lose_their_meaning() -> None:
 )
 def test_what_becomes_a_link_or_a_picture_without_markdown_is_broken_up(text: str, parts: list[str]) -> None:
     assert plain(text).replace("\\", "") == "\N{WORD JOINER}".join(parts)
+
+
+def test_an_indented_line_is_no_code() -> None:
+    assert plain("a\n\n    b\n\tc\nd") == "a\n\nb\n\nc\nd"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -27,7 +28,25 @@ MARKDOWN = f"**{NAME}** *{NAME}* `{NAME}` $x^{NAME}$ :red[{NAME}] [{NAME}](javas
 HTML = f"<img src={NAME} onerror=alert('{NAME}')><b>{NAME}</b><script>alert('{NAME}')</script>"
 LINKS = f"https://{NAME}.example www.{NAME}.example {NAME}@{NAME}.example :material/{NAME}: :smile: :+1: -> --"
 TEXT = f"{HTML} <a href=//{NAME}.example>{NAME}</a> {MARKDOWN} {{{{ {NAME} }}}} {LINKS}"
+TILES = json.dumps(TEXT)
 FILE = f"<img src={NAME} onerror=alert('{NAME}')> **{NAME}** ${NAME}$.csv"
+# Names of areas that are programs, or ends of texts, to what might compile or rewrite them on their way.
+NAMES = (
+    "{% x",
+    "{{",
+    "{#",
+    "{{ 1 / 0 }}",
+    "{{ ''.__class__.__mro__ }}",
+    "{% raw %} %}",
+    "${alert('hostile')}",
+    "'; alert('hostile'); //",
+    "</script><script>alert('hostile')</script>",
+    "alert(coords); drawnItems_draw_control_div_1 map_div",
+    "\\u007b\\\\ \\' \\\" %(x)s {0} {x!r}",
+    "\N{GRINNING FACE} \N{ARABIC LETTER ALEF}",
+    ":red[x] :smile: $x$ [x](//hostile.example) ![x](hostile)",
+    "datum['x'] == 1 ? constructor : __proto__",
+)
 RENDERED = f"""() => [...document.querySelectorAll("body *")].filter(e =>
     ["{NAME}", "alert('{NAME}')", "x{NAME}"].includes(e.textContent.trim())
     || ["src", "href", "onerror", "data", "srcdoc"].some(name => (e.getAttribute(name) || "").includes("{NAME}"))
@@ -82,7 +101,8 @@ def place(make_place: Callable[[int, int], Any]) -> Any:
     folder = place.file.parent
     box = [[10.1, 45.1], [10.3, 45.1], [10.3, 45.3], [10.1, 45.3], [10.1, 45.1]]
     area = {"type": "Feature", "properties": {"name": TEXT}, "geometry": {"type": "Polygon", "coordinates": [box]}}
-    (folder / "areas.json").write_text(json.dumps({"type": "FeatureCollection", "features": [area]}))
+    areas = [area, *(cell_area(name, *divmod(number, 7)) for number, name in enumerate(NAMES))]
+    (folder / "areas.json").write_text(json.dumps({"type": "FeatureCollection", "features": areas}))
     city = f"areas = 'areas.json'\n[cities.testville.feed]\ninbox = {json.dumps('in ' + FILE)}\n"
     text = place.file.read_text().replace("[cities.nowhere]", city + "[cities.nowhere]")
     place.file.write_text(text)
@@ -97,13 +117,23 @@ def place(make_place: Callable[[int, int], Any]) -> Any:
     add_forecasts(place)
     moment = np.datetime64("2024-05-08T06:00", "us")
     finding = Finding(TEXT, "flow", TEXT, TEXT, 7.0, 5.0, TEXT, 10.2, 45.2)
-    AlertBook(place.stores.alerts).update("testville", [finding], moment)
+    others = [Finding(name, "flow", "warning", name, 7.0, 5.0, name, 10.2, 45.2) for name in NAMES]
+    AlertBook(place.stores.alerts).update("testville", others, moment - np.timedelta64(1, "h"))
+    AlertBook(place.stores.alerts).update("testville", [finding, *others], moment)
     said = {"kind": TEXT, "rows_read": 9, "points_kept": 9, "points_outside": 9, "first_slot": TEXT, "last_slot": TEXT}
     said |= {name: {TEXT: 3} for name in ("rows_dropped", "transitions_refused", "slots")}
     said |= {"gaps": [{"start": TEXT, "end": TEXT, "partial": 1, "missing": 1}]}
     said |= {"suspects": [{"vehicle": TEXT, "suspicion": TEXT, "points": 1, "first": TEXT, "last": TEXT}]}
     (place.stores.folder / "quality.json").write_text(json.dumps(said))
     return place
+
+
+def cell_area(name: str, row: int, col: int) -> dict[str, Any]:
+    """An area that covers one cell, with the name in each of its properties."""
+    west, north = 10 + col / 10, 45.5 - row / 10
+    ring = [[west, north - 0.1], [west + 0.1, north - 0.1], [west + 0.1, north], [west, north], [west, north - 0.1]]
+    geometry = {"type": "Polygon", "coordinates": [ring], name: name}
+    return {"type": "Feature", "properties": {"name": name, name: name}, "geometry": geometry}
 
 
 def add_models(place: Any) -> None:
@@ -206,6 +236,33 @@ def test_now_and_look_back(page: Any, address: str) -> None:
     shows(page, f"by {TEXT}: degraded ({TEXT})")
     holds(page)
     check(page)
+
+
+@pytest.mark.parametrize("path", ["", "look-back"])
+def test_no_name_of_an_area_is_compiled_on_its_way_to_the_map(page: Any, address: str, path: str) -> None:
+    page.goto(f"{address}{path}?{DAY}")
+    the_map = page.frame_locator("iframe").first
+    sync_api.expect(the_map.locator("path.leaflet-interactive")).to_have_count(35)
+    for number, name in enumerate(NAMES):
+        the_map.locator("path.leaflet-interactive").nth(number).hover()
+        sync_api.expect(the_map.locator(".leaflet-tooltip")).to_have_text(
+            re.compile(re.escape(f"{name}, row {number // 7}, column {number % 7}: "))
+        )
+    check(page)
+
+
+def test_tiles_are_asked_for_and_attributed_in_plain_text(page: Any, address: str, place: Any) -> None:
+    right = place.file.read_text()
+    place.file.write_text(f"{right}[map]\ntiles_url = '{{% x/{{{{ y }}}}/{{foo}}/{{z}}'\ntiles_attribution = {TILES}\n")
+    try:
+        with page.expect_request(re.compile("foo")) as asked:
+            page.goto(f"{address}?{DAY}")
+        assert unquote(asked.value.url).partition("/{% x/{{ y }}/{foo}/")[2].isdigit()
+        attribution = page.frame_locator("iframe").first.locator(".leaflet-control-attribution")
+        sync_api.expect(attribution).to_contain_text(TEXT)
+        check(page)
+    finally:
+        place.file.write_text(right)
 
 
 def test_skill(page: Any, address: str) -> None:
