@@ -12,7 +12,7 @@ from trafficcast.alerts.book import Alert
 from trafficcast.config.alert_rules import Rule
 from trafficcast.config.city import City
 from trafficcast.geography.areas import Area
-from trafficcast.geography.cells import cell_at
+from trafficcast.geography.cells import cell_at, cell_name
 
 _WHOLE_CITY = "the whole city"
 # The severities differ by their signs as well as by their words.
@@ -101,7 +101,7 @@ def _area_and_cell(
 
 def _limit(value: object) -> str:
     if isinstance(value, tuple):
-        return "row {}, column {}".format(*value)
+        return cell_name(*value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

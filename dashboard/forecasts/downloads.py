@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.forecasts.timeline import _ForecastSlot, _of_kind
+from dashboard.forecasts.timeline import _ahead, _ForecastSlot, _interval
 from trafficcast.config.city import City
 from trafficcast.geography.cells import cell_rings
 from trafficcast.stores.flows import city_attributes
@@ -72,7 +72,7 @@ def _file_name(grid: xr.Dataset, ending: str) -> str:
     times = [str(grid.attrs[f"{name}_start"]) for name in ("slot", "other") if f"{name}_start" in grid.attrs]
     short = [re.sub(r":(\d\d):\d\d", r"\1", text).replace(":", "") for text in times]
     lead = grid.attrs.get("lead_minutes")
-    what = grid.attrs.get("what", "observed" if lead is None else f"{lead} min ahead")
+    what = grid.attrs.get("what", "observed" if lead is None else _ahead(lead))
     parts = [str(grid.attrs["city"]), *short, str(grid.attrs["flow_kind"]), str(what)]
     return re.sub(r"[^A-Za-z0-9_+.-]", "-", "_".join(parts)) + f".{ending}"
 
@@ -139,13 +139,13 @@ def _grid(
 
 
 def _bounds(kind: str, shown: _ForecastSlot | None) -> dict[str, tuple[np.ndarray, str]]:
-    if shown is None or kind == "net" or not has_intervals(shown.forecast):
+    if shown is None or not has_intervals(shown.forecast):
         return {}
     found = {}
-    for place, level in enumerate(shown.forecast["level"].values):
-        for name in ("lower", "upper"):
-            frame = _of_kind(shown.forecast[name].values[place, shown.lead], kind)
-            found[f"{name}_{100 * level:g}"] = frame, f"{name} bound of the {100 * level:g} % prediction interval"
+    for level in shown.forecast["level"].values:
+        for name, frames in zip(("lower", "upper"), _interval(shown.forecast, kind, level) or (), strict=False):
+            about = f"{name} bound of the {100 * level:g} % prediction interval"
+            found[f"{name}_{100 * level:g}"] = frames[shown.lead], about
     return found
 
 

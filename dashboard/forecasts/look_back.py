@@ -20,13 +20,13 @@ from dashboard.forecasts.past_day import (
     _same_clock,
 )
 from dashboard.forecasts.playback import _play_switch, _schedule_next_slot, _slot_played, _stop
-from dashboard.forecasts.timeline import _find_forecast, _ForecastSlot, _of_kind
+from dashboard.forecasts.timeline import _ahead, _find_forecast, _ForecastSlot, _of_kind
 from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers, moment_layers
 from dashboard.maps.maps import Layer, draw_maps
 from dashboard.page.address import change
 from dashboard.page.choices import choice, choose_kind
-from dashboard.page.labels import clock_label, moment_label, plain, slot_labels
+from dashboard.page.labels import cell_heading, clock_label, moment_label, plain, slot_labels
 from dashboard.page.nothing_yet import next_step
 from dashboard.page.view import View
 from dashboard.reads.stores import (
@@ -125,7 +125,7 @@ def _moments(
     """Compare two moments, both observed or both predicted `lead` slots ahead."""
     city, kind = view.city, view.kind
     observed = of == _OF[0]
-    what = of if observed else f"{of} {lead * city.slot_minutes} min ahead"
+    what = of if observed else f"{of} {_ahead(lead * city.slot_minutes)}"
     first, second = (_frame(city, day, slot, kind, None if observed else lead) for day, slot in (one, two))
     times = [moment_label(city, slot) for _, slot in (one, two)]
     return _Shown(
@@ -267,7 +267,7 @@ def _go_to(view: View, which: str, slot: np.datetime64) -> None:
 
 def _describe_forecast(city: City, slot: np.datetime64, lead: int, shown: _ForecastSlot | None) -> str:
     """Describe the forecast shown: its lead time, forecaster, state and time."""
-    ahead = f"{lead * city.slot_minutes} min ahead"
+    ahead = _ahead(lead * city.slot_minutes)
     if shown is None:
         return f"No forecast of this slot was made {ahead}"
     made = shown.forecast
@@ -282,8 +282,7 @@ def _describe_forecast(city: City, slot: np.datetime64, lead: int, shown: _Forec
 
 def _cell(stores: CityStores, view: View, day: _Day, slot: np.datetime64) -> None:
     """Draw the day of the chosen cell, or of the whole city while no cell is chosen."""
-    where = "City total" if view.cell is None else f"Cell: row {view.cell[0]}, column {view.cell[1]}"
-    st.markdown(f"**{where}, {view.kind}** through the day")
+    st.markdown(f"**{cell_heading(view.cell)}, {view.kind}** through the day")
     if view.cell is None:
         st.caption("Click a cell on any map to see its day.")
     if day.flows is None and not day.forecasts:

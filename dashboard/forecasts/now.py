@@ -15,7 +15,6 @@ from dashboard.forecasts.frames import _STATUS_TEXTS, _observed_frame, _slot_sta
 from dashboard.forecasts.hot_spots import _hottest_cells
 from dashboard.forecasts.playback import _play_switch, _schedule_next_slot, _slot_played, _stop
 from dashboard.forecasts.timeline import _find_forecast, _ForecastSlot, _of_kind, _shown_slots, _slot_texts
-from dashboard.forecasts.totals import _city_totals
 from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers
 from dashboard.maps.maps import Layer, draw_maps
@@ -23,7 +22,7 @@ from dashboard.maps.named_areas import named_areas
 from dashboard.page.address import change
 from dashboard.page.banner import age, warnings
 from dashboard.page.choices import choice, choose_kind
-from dashboard.page.labels import lead_label, plain
+from dashboard.page.labels import cell_heading, lead_label, plain
 from dashboard.page.nothing_yet import next_step
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
@@ -164,7 +163,7 @@ def _draw_totals_and_cell(
     city, typical = view.city, champion_climatology(stores)
     left, right = st.columns([3, 2])
     left.markdown(f"**City total, {view.kind}**")
-    totals = _city_totals(city, newest, flows, typical, view.kind, slots)
+    totals = _cell_history(city, newest, forecasts, flows, typical, view.kind, None, _LEVEL, slots)
     left.altair_chart(_history_chart(city, totals, init_time, _CHART_HEIGHT), width="stretch")
     with right:
         st.markdown("**Hot spots**: cells and areas furthest above their typical flow, now and in the next two hours")
@@ -177,8 +176,7 @@ def _draw_totals_and_cell(
     if view.cell is None:
         st.caption("Click a cell on any map to see its last 24 hours and its forecast.")
         return
-    row, col = view.cell
-    st.markdown(f"**Cell: row {row}, column {col}**, {view.kind} with the {_LEVEL:.0%} interval")
+    st.markdown(f"**{cell_heading(view.cell)}**, {view.kind} with the {_LEVEL:.0%} interval")
     history = _cell_history(city, newest, forecasts, flows, typical, view.kind, view.cell, _LEVEL, slots)
     chart, table = st.columns([3, 2])
     chart.altair_chart(_history_chart(city, history, init_time, _CHART_HEIGHT), width="stretch")

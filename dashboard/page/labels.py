@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from trafficcast.config.city import City
+from trafficcast.geography.cells import cell_name
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -116,6 +117,22 @@ def slot_labels(city: City, starts: np.ndarray) -> list[str]:
     return [f"{start:%H:%M}-{end:%H:%M} {start:%Z}" for start, end in pairs]
 
 
+def lead_name(minutes: int) -> str:
+    """Write a lead time, such as '+30 min'.
+
+    Parameters
+    ----------
+    minutes
+        The lead time, minutes.
+
+    Returns
+    -------
+    str
+        The text.
+    """
+    return f"+{minutes} min"
+
+
 def lead_label(city: City, init_time: np.datetime64, lead_time: np.timedelta64) -> str:
     """Write a forecast slot and its lead time, such as '18:30-19:00 (+30 min)'.
 
@@ -133,7 +150,23 @@ def lead_label(city: City, init_time: np.datetime64, lead_time: np.timedelta64) 
     str
         The text.
     """
-    return f"{_slot_label(city, init_time + lead_time)} (+{int(lead_time / _MINUTE)} min)"
+    return f"{_slot_label(city, init_time + lead_time)} ({lead_name(int(lead_time / _MINUTE))})"
+
+
+def cell_heading(cell: tuple[int, int] | None) -> str:
+    """Write the heading of what is shown of a cell, such as 'Cell: row 12, column 20'.
+
+    Parameters
+    ----------
+    cell
+        Row and column; None is the whole city.
+
+    Returns
+    -------
+    str
+        The text; 'City total' of the whole city.
+    """
+    return "City total" if cell is None else f"Cell: {cell_name(*cell)}"
 
 
 def plain(text: str) -> str:
