@@ -23,21 +23,26 @@ _US = np.timedelta64(1, "us")
 
 
 def _forecast_grid(
-    city: City, kind: str, slot: np.datetime64, shown: _ForecastSlot | None, observed: np.ndarray | None
+    city: City,
+    kind: str,
+    slot: np.datetime64,
+    shown: _ForecastSlot | None,
+    other: np.ndarray | None,
+    what: str = "observed",
 ) -> xr.Dataset:
-    """A slot's forecast and the observed flows: predicted, observed, difference (row, col), float64, vehicles per slot.
+    """A slot's forecast and other flows: predicted, `what`, difference (row, col), float64, vehicles per slot.
 
     Where there are prediction intervals and the kind is not net, lower_80 and upper_80 and so on are their bounds by
-    level in percent. `observed`: (row, col). Missing values are NaN. The attributes hold the slot, and the
-    model and the time of the forecast.
+    level in percent. `other`: (row, col), the flows that `what` names, observed or typical. Missing values are NaN. The
+    attributes hold the slot, and the model and the time of the forecast.
     """
     nothing = np.full((city.rows, city.cols), np.nan)
     predicted = nothing if shown is None else shown.flow(kind)
-    came = nothing if observed is None else np.asarray(observed, np.float64)
+    came = nothing if other is None else np.asarray(other, np.float64)
     values = {
         "predicted": (predicted, f"predicted {kind}"),
-        "observed": (came, f"observed {kind}"),
-        "difference": (predicted - came, "predicted less observed"),
+        what: (came, f"{what} {kind}"),
+        "difference": (predicted - came, f"predicted less {what}"),
         **_bounds(kind, shown),
     }
     return _grid(city, kind, values, {"slot": slot}, _origin(city, shown))

@@ -54,7 +54,7 @@ def draw(config: Config, view: View) -> None:
     if not versions:
         st.info(plain(next_step(stores)))
         return
-    rerun_when_changed(lambda: _registry_stamp(registry))
+    rerun_when_changed(city, lambda: _registry_stamp(registry))
     cards: dict[str, dict[str, Any] | None] = {}
     damaged = []
     for version in versions:

@@ -67,7 +67,7 @@ def draw(config: Config, view: View) -> None:
         version = choice(st.selectbox, "Model", list(versions), "model", width=_MODEL_WIDTH)
         period = choice(st.segmented_control, "Period", list(_PERIODS), "period", "week", required=True)
         section = choice(st.segmented_control, "Show", _SECTIONS, "show", required=True)
-    rerun_when_changed(lambda: stamp(stores.scores(version)))
+    rerun_when_changed(view.city, lambda: stamp(stores.scores(version)))
     end = versions[version] + view.city.slot
     reach = _PERIODS[period]
     start = None if reach is None else end - reach
