@@ -26,14 +26,14 @@ def rerun_when_changed(city: City, stamp: Callable[[], object]) -> None:
         A cheap function whose value changes with the data of the page.
     """
 
-    def current() -> tuple[object, np.datetime64]:
+    def _current() -> tuple[object, np.datetime64]:
         return stamp(), city.slot_start(clock.present())
 
-    before = current()
+    before = _current()
 
     @st.fragment(run_every=_CHECK_SECONDS)
     def _check() -> None:
-        if current() != before:
+        if _current() != before:
             st.rerun()
 
     _check()
