@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -13,13 +12,17 @@ import streamlit as st
 from dashboard.alerts import alerts
 from dashboard.data import data
 from dashboard.forecasts import look_back, now
-from dashboard.page.address import change, current_view
+from dashboard.header import _draw_header
+from dashboard.page.address import asked_view, change, current_view
 from dashboard.page.labels import plain
+from dashboard.page.severities import marks
 from dashboard.page.view import View
+from dashboard.reads.alerts import open_alerts
 from dashboard.sign_in import _may_enter
 from dashboard.skill import models, skill
 from trafficcast.config.settings import Config, load_config
 from trafficcast.errors import InputError
+from trafficcast.stores.city_stores import CityStores
 
 # In the order of the menu: title, the page's part of the address, its module.
 _PAGES: tuple[tuple[str, str, ModuleType], ...] = (
@@ -65,8 +68,14 @@ def main(arguments: list[str]) -> None:
         return
     if not _may_enter(config.dashboard):
         return
+    marked = marks(open_alerts(CityStores.of(config, asked_view(config, default_city).city)))
     pages = [
-        st.Page(partial(_draw, module.draw, config, default_city), title=title, url_path=path, default=not path)
+        st.Page(
+            partial(_draw, title, module, config, default_city, marked),
+            title=f"{title} ({marked})" if marked and module is alerts else title,
+            url_path=path,
+            default=not path,
+        )
         for title, path, module in _PAGES
     ]
     st.navigation(pages, position="top").run()
@@ -78,10 +87,12 @@ def _config(file: str, changed: int) -> Config:
     return load_config(Path(file))
 
 
-def _draw(draw: Callable[[Config, View], None], config: Config, default_city: str) -> None:
+def _draw(title: str, module: ModuleType, config: Config, default_city: str, marked: str) -> None:
+    st.set_page_config(page_title=f"({marked}) {title}" if marked else title)
     try:
         view = _choose_city(config, current_view(config, default_city))
-        draw(config, view)
+        _draw_header(config, view, marked, of_forecasts=module is now, of_alerts=module is not alerts)
+        module.draw(config, view)
     except InputError as error:
         st.error(plain(str(error)))
 

@@ -7,14 +7,16 @@ import time
 import numpy as np
 import streamlit as st
 
-from dashboard.alerts.tables import _alert_table, _area_and_cell, _head_line, _rule_table
+from dashboard.alerts.tables import _alert_table, _area_and_cell, _rule_table
 from dashboard.maps.cells import cell_words
 from dashboard.maps.city_map import draw_map
 from dashboard.maps.named_areas import named_areas
+from dashboard.page import clock
 from dashboard.page.address import change
 from dashboard.page.labels import moment_label, one_line, plain
 from dashboard.page.navigation import LOOK_BACK, NOW, open_page
 from dashboard.page.refresh import rerun_when_changed
+from dashboard.page.severities import head_line
 from dashboard.page.view import View
 from dashboard.reads.areas import outlines_and_cells
 from dashboard.reads.stamps import file_stamp
@@ -40,17 +42,17 @@ def draw(config: Config, view: View) -> None:
     view
         The view, as the address gives it.
     """
-    file, now = CityStores.of(config, view.city).alerts, np.datetime64("now", "us")
+    file, now = CityStores.of(config, view.city).alerts, clock.present()
     book = AlertBook(file, read_only=True)
     try:
         open_alerts = sorted(book.open(view.city.name, now), key=lambda alert: alert.raised, reverse=True)
         past_alerts = book.past(view.city.name, now, _MOST)
     except (InputError, JobError) as error:
         st.error(plain(f"{error}{'; the page tries again' if isinstance(error, JobError) else ''}"))
-        rerun_when_changed(lambda: int(time.monotonic() / _RETRY_SECONDS))
+        rerun_when_changed(view.city, lambda: int(time.monotonic() / _RETRY_SECONDS))
         _rules(config, view)
         return
-    rerun_when_changed(lambda: file_stamp(file))
+    rerun_when_changed(view.city, lambda: file_stamp(file))
     _head(view, open_alerts, file.exists())
     section = _choose_section(view, bool(open_alerts), bool(past_alerts))
     if section == _OPEN:
@@ -63,7 +65,7 @@ def draw(config: Config, view: View) -> None:
 
 def _head(view: View, open_alerts: list[Alert], book_exists: bool) -> None:
     """Say how many alerts are open."""
-    words = plain(_head_line(view.city, open_alerts))
+    words = plain(head_line(view.city.name, open_alerts))
     if any(alert.finding.severity == "critical" for alert in open_alerts):
         st.error(words)
     elif open_alerts:

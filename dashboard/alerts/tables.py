@@ -8,18 +8,14 @@ import numpy as np
 import pandas as pd
 
 from dashboard.page.labels import one_line
+from dashboard.page.severities import SIGNS
 from trafficcast.alerts.book import Alert
 from trafficcast.config.alert_rules import Rule
 from trafficcast.config.city import City
 from trafficcast.geography.areas import Area
-from trafficcast.geography.cells import cell_at
+from trafficcast.geography.cells import cell_at, cell_name
 
 _WHOLE_CITY = "the whole city"
-# The severities differ by their signs as well as by their words.
-_SEVERITIES = {
-    "critical": "\N{BLACK UP-POINTING TRIANGLE} critical",
-    "warning": "\N{WHITE UP-POINTING TRIANGLE} warning",
-}
 _UNITS = {
     "forecast-overdue": "minutes",
     "feed-silent": "minutes",
@@ -45,7 +41,7 @@ def _alert_table(city: City, alerts: Iterable[Alert]) -> pd.DataFrame:
     alerts = list(alerts)
     return pd.DataFrame(
         {
-            "severity": [_SEVERITIES.get(a.finding.severity, one_line(a.finding.severity)) for a in alerts],
+            "severity": [_severity(alert.finding.severity) for alert in alerts],
             "since": [_moment(city, alert.raised) for alert in alerts],
             "until": ["" if alert.cleared is None else _moment(city, alert.cleared) for alert in alerts],
             "place": [one_line(alert.finding.place) or _WHOLE_CITY for alert in alerts],
@@ -68,19 +64,8 @@ def _rule_table(city: City, rules: Iterable[Rule]) -> pd.DataFrame:
         if limits.get("above") and "times_typical" not in limits:
             del limits["at_least"]  # belongs to times_typical
         limits_text = ", ".join(f"{name} = {_limit(value)}" for name, value in limits.items())
-        severity = _SEVERITIES.get(rule.severity, rule.severity)
-        rows.append((rule.kind, severity, _RAISED_WHEN.get(rule.kind, ""), one_line(limits_text)))
+        rows.append((rule.kind, _severity(rule.severity), _RAISED_WHEN.get(rule.kind, ""), one_line(limits_text)))
     return pd.DataFrame(rows, columns=["rule", "severity", "raised when", "limits"])
-
-
-def _head_line(city: City, alerts: list[Alert]) -> str:
-    """'3 open alerts in oslo: 1 critical, 2 warning'; 'No open alerts in oslo'."""
-    if not alerts:
-        return f"No open alerts in {city.name}"
-    severities = [alert.finding.severity for alert in alerts]
-    counted = [f"{n} {severity}" for severity in _SEVERITIES if (n := severities.count(severity))]
-    plural = "s" if len(alerts) > 1 else ""
-    return f"{len(alerts)} open alert{plural} in {city.name}" + (f": {', '.join(counted)}" if counted else "")
 
 
 def _area_and_cell(
@@ -99,9 +84,14 @@ def _area_and_cell(
     return share, cell_at(city, found.lat, found.lon)
 
 
+def _severity(name: str) -> str:
+    """A severity with its sign."""
+    return f"{SIGNS[name]} {name}" if name in SIGNS else one_line(name)
+
+
 def _limit(value: object) -> str:
     if isinstance(value, tuple):
-        return "row {}, column {}".format(*value)
+        return cell_name(*value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

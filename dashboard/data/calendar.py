@@ -6,10 +6,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from dashboard.data.slots import _RUNNING
 from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
 
-# Sky blue and vermilion of Okabe & Ito and grey: distinguishable for the colour-blind, on light and dark pages.
-_COLOURS = {OBSERVED: "#56b4e9", PARTIAL: "#d55e00", MISSING: "#7d7d7d"}
+# Sky blue, vermilion and yellow of Okabe & Ito and grey: distinguishable for the colour-blind, on light and dark pages.
+_COLOURS = {OBSERVED: "#56b4e9", PARTIAL: "#d55e00", MISSING: "#7d7d7d", _RUNNING: "#f0e442"}
 _LINE = "#2b8cc4"  # as far from white as from black
 _BY_STATE, _BY_COVERAGE = "state", "coverage"
 _WEEKS = 8
@@ -60,10 +61,11 @@ def _calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt
         grid=False,
     )
     chosen = alt.selection_point(name=_SLOT, fields=["id"], on="click", empty=True)
+    shown = [state for state in _COLOURS if state != _RUNNING or (table["state"] == _RUNNING).any()]
     colour = (
         alt.Color(
             "state:N",
-            scale=alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values())),
+            scale=alt.Scale(domain=shown, range=[_COLOURS[state] for state in shown]),
             legend=alt.Legend(title=None, orient="top"),
         )
         if by == _BY_STATE
@@ -106,11 +108,11 @@ def _calendar_chart(table: pd.DataFrame, by: str, zone: str, height: int) -> alt
 def _steps(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """The points of a line through a column of a `_slot_table` that holds for each whole slot and stops at gaps.
 
-    Columns: at (local), value, label. What is not a number is a gap, and so is a missing slot.
+    Columns: at (local), value, label. What is not a number is a gap, and so are a missing slot and the running one.
     """
     at = table["day"] + pd.to_timedelta(table["hour"], unit="h")
     length = pd.to_timedelta(table["until"] - table["hour"], unit="h")
-    value = table[column].where(table["state"] != MISSING)
+    value = table[column].where(~table["state"].isin([MISSING, _RUNNING]))
     points = pd.DataFrame({"at": at, "value": value, "label": table["label"], "order": np.arange(len(table)) * 2.0})
     # The last slot before a gap ends where the gap begins.
     closes = value.notna() & value.shift(-1).isna()

@@ -30,17 +30,19 @@ from dashboard.data.quality import (
 )
 from dashboard.data.quarantine import _quarantine_table
 from dashboard.data.reads import _records_by_slot, _slots_between
-from dashboard.data.slots import _slot_table, _table_of_days
+from dashboard.data.slots import _RUNNING, _slot_table, _table_of_days
 from dashboard.data.street_image import _street_image
+from dashboard.page import clock
 from dashboard.page.address import change
 from dashboard.page.banner import age
-from dashboard.page.labels import moment_label, plain
+from dashboard.page.labels import moment_label, plain, so_far
 from dashboard.page.navigation import LOOK_BACK, open_page
 from dashboard.page.nothing_yet import next_step
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
 from dashboard.reads.pictures import record_picture
 from dashboard.reads.stamps import DAY, records_stamp, stamp
+from dashboard.reads.stores import known_days, running_slot
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
@@ -66,7 +68,7 @@ def draw(config: Config, view: View) -> None:
         The view, as the address gives it.
     """
     stores = CityStores.of(config, view.city)
-    rerun_when_changed(lambda: (stamp(stores.flows), records_stamp(stores)))
+    rerun_when_changed(view.city, lambda: (stamp(stores.flows), records_stamp(stores)))
     section = st.segmented_control(
         "Section",
         _SECTIONS,
@@ -81,7 +83,7 @@ def draw(config: Config, view: View) -> None:
         _records_map(stores)
     elif section == _QUARANTINE:
         _quarantine(view)
-    elif days := stores.flows.days():
+    elif days := list(known_days(view.city, [stores.flows])):
         _calendar(stores, view, days)
     else:
         st.info(plain(next_step(stores)))
@@ -110,7 +112,7 @@ def _calendar(stores: CityStores, view: View, days: list[np.datetime64]) -> None
     if slots is not None and first == days[0]:
         start = slots["time"].values[0]
     if slots is not None and last == days[-1]:
-        end = slots["time"].values[-1] + view.city.slot
+        end = min(slots["time"].values[-1], running_slot(view.city)) + view.city.slot
     records, why_not = _records(stores)
     table = _slot_table(view.city, slots, start, end, records)
     right.caption(plain(_summary(view, table, last == days[-1])))
@@ -149,11 +151,16 @@ def _summary(view: View, table: pd.DataFrame, newest: bool) -> str:
     """Count the slots by state and, where the period contains the newest slot, say when the data end."""
     if not len(table):
         return "There are no slots in this period."
-    counts = table["state"].value_counts()
-    end = table["time"].to_numpy()[-1] + view.city.slot
+    over = table[table["state"] != _RUNNING]
+    counts = over["state"].value_counts()
+    end = over["time"].to_numpy()[-1:] + view.city.slot
     states = ", ".join(f"{counts.get(state, 0):,} {state}" for state in (OBSERVED, PARTIAL, MISSING))
-    ends = f"The last one ended {moment_label(view.city, end)}, {age(np.datetime64('now', 'us') - end)} ago. "
-    return f"{len(table):,} slots: {states}. {ends if newest else ''}Times are {view.city.timezone}."
+    said = [f"{len(over):,} slots: {states}."]
+    if newest and len(end):
+        said.append(f"The last one ended {moment_label(view.city, end[0])}, {age(clock.present() - end[0])} ago.")
+    for _, row in table[table["state"] == _RUNNING].iterrows():
+        said.append(f"The slot from {row['label']} still runs: {so_far(view.city, row['coverage'])}.")
+    return " ".join([*said, f"Times are {view.city.timezone}."])
 
 
 def _charts(view: View, table: pd.DataFrame, by: str, period: str, why_no_records: str) -> None:
@@ -185,9 +192,11 @@ def _chosen_slot(view: View, table: pd.DataFrame, chosen: list[dict[str, int]]) 
         return
     row = table.iloc[chosen[0]["id"]]
     with st.container(horizontal=True, vertical_alignment="center"):
+        running = row["state"] == _RUNNING
+        share = so_far(view.city, row["coverage"]) if running else f"{row['coverage']:.0%} of its minutes"
         known = [(row["vehicles"], "vehicles"), (row["records"], "records")]
         words = [f"{value:,.0f} {unit}" for value, unit in known if not np.isnan(value)]
-        st.text(", ".join([f"{row['label']}: {row['state']}", f"{row['coverage']:.0%} of its minutes", *words]))
+        st.text(", ".join([f"{row['label']}: {row['state']}", share, *words]))
         if st.button("Look back at this slot", key="look back at slot"):
             change(view, time=row["time"].to_datetime64().astype("datetime64[us]"))
             open_page(LOOK_BACK)

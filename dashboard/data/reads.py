@@ -9,9 +9,18 @@ import xarray as xr
 from dashboard.data.slots import _VARIABLES
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import records_stamp, stamp
+from dashboard.reads.stores import closed
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DamagedFile
+
+
+def _slots_between(
+    stores: CityStores, start: np.datetime64, end: np.datetime64
+) -> tuple[xr.Dataset | None, list[DamagedFile]]:
+    """Read the slots of a period without their flows, and the errors of the days that cannot be read."""
+    slots, damaged = _stored_slots(stores, start, end)
+    return None if slots is None else closed(stores.city, slots), damaged
 
 
 @cached(
@@ -19,10 +28,9 @@ from trafficcast.stores.day_store import DamagedFile
     entries=16,
     spinner="Reading slots",
 )
-def _slots_between(
+def _stored_slots(
     stores: CityStores, start: np.datetime64, end: np.datetime64
 ) -> tuple[xr.Dataset | None, list[DamagedFile]]:
-    """Read the slots of a period without their flows, and the errors of the days that cannot be read."""
     damaged: list[DamagedFile] = []
     slots = stores.flows.read(start, end, _VARIABLES, damaged)
     return slots, damaged

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dashboard.page import clock
 from trafficcast.config.city import City
 from trafficcast.ingestion.quality_report import MISSING, OBSERVED, PARTIAL
 from trafficcast.stores.flows import UNKNOWN
 
+_RUNNING = "running"  # the state of the slot that has not ended
 _VARIABLES = ("observed", "coverage", "vehicles")
 
 
@@ -45,7 +47,9 @@ def _slot_table(
             "until": np.minimum(hour + city.slot_minutes / 60, 24.0),
             "part": repeats.cumcount().to_numpy(),
             "parts": repeats.transform("size").to_numpy(),
-            "state": np.where(observed, OBSERVED, np.where(coverage > 0, PARTIAL, MISSING)),
+            "state": np.select(
+                [time + city.slot > clock.present(), observed, coverage > 0], [_RUNNING, OBSERVED, PARTIAL], MISSING
+            ),
             "coverage": coverage,
             "vehicles": known["vehicles"].astype(np.float64).replace(UNKNOWN, np.nan).to_numpy(),
             "records": counts,
@@ -55,10 +59,11 @@ def _slot_table(
 
 
 def _table_of_days(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each local day of a `_slot_table`, the newest first.
+    """A row for each local day of a `_slot_table`, the newest first; the slot that still runs is left out.
 
     Columns: day, slots observed, partial and missing, mean coverage (0 to 1), vehicles at most in a slot, records.
     """
+    table = table[table["state"] != _RUNNING]
     days = table.groupby("day", sort=True)
     states = pd.crosstab(table["day"], table["state"]).reindex(columns=[OBSERVED, PARTIAL, MISSING], fill_value=0)
     columns = {

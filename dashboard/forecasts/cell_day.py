@@ -10,8 +10,9 @@ import pandas as pd
 import xarray as xr
 
 from dashboard.forecasts.cell_history import _OBSERVED, _TYPICAL
+from dashboard.forecasts.timeline import _ahead, _of_place
 from dashboard.page.labels import moment_labels
-from trafficcast.config.city import FLOW_KINDS, City
+from trafficcast.config.city import City
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 
 _MINUTE = np.timedelta64(1, "m")
@@ -20,11 +21,6 @@ _HOUR = 60 * _MINUTE
 _OBSERVED_COLOUR, _TYPICAL_COLOUR = "#888888", "#0072b2"
 _LEAD_COLOURS = ("#d55e00", "#e69f00", "#cc79a7", "#009e73")
 _TICK_HOURS = 3
-
-
-def _lead_name(minutes: int) -> str:
-    """Name the line of the forecasts of a lead time."""
-    return f"{minutes} min ahead"
 
 
 def _cell_day(
@@ -39,19 +35,19 @@ def _cell_day(
     """A row for each slot and line: time (slot start, naive UTC), what, vehicles (per slot), label.
 
     `cell`: (row, col); None is the sum over the city. `slots`: those of the day. Lines: OBSERVED, TYPICAL and
-    `_lead_name` of every lead. Slots not observed or not forecast have no row.
+    `_ahead` of every lead. Slots not observed or not forecast have no row.
     """
     parts = []
     if flows is not None:
         seen = flows["observed"].values
-        parts.append(_line(flows["time"].values[seen], _OBSERVED, _vehicles(flows["flow"].values[seen], kind, cell)))
+        parts.append(_line(flows["time"].values[seen], _OBSERVED, _of_place(flows["flow"].values[seen], kind, cell)))
     if typical is not None:
-        parts.append(_line(slots, _TYPICAL, _vehicles(typical.at(slots), kind, cell)))
+        parts.append(_line(slots, _TYPICAL, _of_place(typical.at(slots), kind, cell)))
     for _, dataset in forecasts:
-        values = _vehicles(dataset["flow"].values, kind, cell)  # (init time, lead)
+        values = _of_place(dataset["flow"].values, kind, cell)  # (init time, lead)
         for lead, ahead in enumerate(dataset["lead_time"].values):
             times = dataset["valid_time"].values[:, lead]
-            parts.append(_line(times, _lead_name(int(ahead / _MINUTE)), values[:, lead]))
+            parts.append(_line(times, _ahead(int(ahead / _MINUTE)), values[:, lead]))
     columns = ["time", "what", "vehicles", "label"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns[:3])
     table = table[table["time"].isin(slots)].sort_values("time", kind="stable").reset_index(drop=True)
@@ -127,12 +123,6 @@ def _axis(city: City, slots: np.ndarray) -> alt.Axis:
 
 def _line(times: np.ndarray, what: str, vehicles: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"time": times, "what": what, "vehicles": vehicles})
-
-
-def _vehicles(frames: np.ndarray, kind: str, cell: tuple[int, int] | None) -> np.ndarray:
-    """(..., flow kind, row, col) -> (...): a cell's value or the sum over the city, vehicles per slot."""
-    own = frames.sum((-2, -1), dtype=np.float64) if cell is None else frames[..., cell[0], cell[1]].astype(np.float64)
-    return np.asarray(own[..., 0] - own[..., 1] if kind == "net" else own[..., FLOW_KINDS.index(kind)])
 
 
 def _minutes(name: str) -> int:

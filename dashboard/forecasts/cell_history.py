@@ -1,4 +1,4 @@
-"""One cell over time: observed and typical flows, the forecast and its interval, earlier forecasts."""
+"""One cell or the whole city over time: observed and typical flows, the forecast with its interval, earlier ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import pandas as pd
 import xarray as xr
 
 from dashboard.forecasts.frames import _observed_frames
-from dashboard.forecasts.timeline import _forecast_frames, _ForecastSlot, _of_kind
+from dashboard.forecasts.timeline import _forecast_frames, _ForecastSlot, _interval, _of_place
 from dashboard.page.labels import moment_labels
 from trafficcast.config.city import City
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
-from trafficcast.stores.forecasts import has_intervals
 
 _OBSERVED, _FORECAST, _TYPICAL, _EARLIER = "observed", "forecast", "typical", "forecast 1 h before"
 # Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages.
@@ -30,31 +29,33 @@ def _cell_history(
     flows: xr.Dataset | None,
     typical: WeekdayClimatology | Climatology | None,
     kind: str,
-    cell: tuple[int, int],
+    cell: tuple[int, int] | None,
     level: float,
     slots: np.ndarray,
 ) -> pd.DataFrame:
     """A row for each slot and line: time (naive UTC), what, vehicles (per slot), lower, upper (of FORECAST), label.
 
-    `newest` is the forecast shown as FORECAST, at its first lead; `forecasts` are those around it. Net has no interval.
+    `newest` is the forecast shown as FORECAST, at its first lead; `forecasts` are those around it. `cell`: (row, col);
+    None is the sum over the city, which has neither an interval nor EARLIER. Net has no interval.
     """
-    row, col = cell
 
-    def of_cell(frames: np.ndarray) -> np.ndarray:
-        return _of_kind(frames, kind)[:, row, col]
+    def vehicles(frames: np.ndarray) -> np.ndarray:
+        return _of_place(frames, kind, cell)
 
     made = newest.forecast
-    lines = [
-        _line(_FORECAST, made["valid_time"].values, of_cell(made["flow"].values), *_bounds(made, kind, cell, level))
-    ]
+    bounds = None if cell is None else _interval(made, kind, level)
+    edges = [] if cell is None or bounds is None else [frames[:, cell[0], cell[1]] for frames in bounds]
+    lines = [_line(_FORECAST, made["valid_time"].values, vehicles(made["flow"].values), *edges)]
     if flows is not None:
         times, frames = _observed_frames(flows, slots)
-        lines.append(_line(_OBSERVED, times, of_cell(frames)))
+        lines.append(_line(_OBSERVED, times, vehicles(frames)))
     if typical is not None:
-        lines.append(_line(_TYPICAL, slots, of_cell(typical.at(slots))))
-    times, frames = _forecast_frames(forecasts, city, slots, _EARLIER_LEAD)
-    lines.append(_line(_EARLIER, times, of_cell(frames)))
-    return _with_labels(city, lines)
+        lines.append(_line(_TYPICAL, slots, vehicles(typical.at(slots))))
+    if cell is not None:
+        times, frames = _forecast_frames(forecasts, city, slots, _EARLIER_LEAD)
+        lines.append(_line(_EARLIER, times, vehicles(frames)))
+    table = pd.concat([line for line in lines if len(line)], ignore_index=True)
+    return table.assign(label=moment_labels(city, table["time"].to_numpy()))
 
 
 def _line(
@@ -66,12 +67,6 @@ def _line(
 ) -> pd.DataFrame:
     """A line of `_cell_history` without its labels."""
     return pd.DataFrame({"time": times, "what": what, "vehicles": vehicles, "lower": lower, "upper": upper})
-
-
-def _with_labels(city: City, lines: list[pd.DataFrame]) -> pd.DataFrame:
-    """The lines as one table, each slot's start as the city's clock has it."""
-    table = pd.concat([line for line in lines if len(line)], ignore_index=True)
-    return table.assign(label=moment_labels(city, table["time"].to_numpy()))
 
 
 def _history_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -121,15 +116,3 @@ def _history_chart(
     now = alt.Chart(pd.DataFrame({"start": [pd.Timestamp(init_time) + offset]}))
     now = now.mark_rule(strokeDash=[4, 4], color="#999999").encode(x=x)
     return alt.layer(now, band, steps).properties(height=height)
-
-
-def _bounds(
-    made: xr.Dataset, kind: str, cell: tuple[int, int], level: float
-) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """The forecast's interval of that level in a cell, by lead; not a number for net and without intervals."""
-    if kind == "net" or not has_intervals(made):
-        return _NAN, _NAN
-    place = int(np.argmin(np.abs(made["level"].values - level)))
-    row, col = cell
-    lower, upper = (_of_kind(made[name].values[place], kind)[:, row, col] for name in ("lower", "upper"))
-    return lower, upper

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboard.forecasts.timeline import _ForecastSlot, _of_kind
+from dashboard.forecasts.timeline import _ahead, _ForecastSlot, _interval
 from trafficcast.config.city import City
 from trafficcast.geography.cells import cell_rings
 from trafficcast.stores.flows import city_attributes
@@ -23,21 +23,26 @@ _US = np.timedelta64(1, "us")
 
 
 def _forecast_grid(
-    city: City, kind: str, slot: np.datetime64, shown: _ForecastSlot | None, observed: np.ndarray | None
+    city: City,
+    kind: str,
+    slot: np.datetime64,
+    shown: _ForecastSlot | None,
+    other: np.ndarray | None,
+    what: str = "observed",
 ) -> xr.Dataset:
-    """A slot's forecast and the observed flows: predicted, observed, difference (row, col), float64, vehicles per slot.
+    """A slot's forecast and other flows: predicted, `what`, difference (row, col), float64, vehicles per slot.
 
     Where there are prediction intervals and the kind is not net, lower_80 and upper_80 and so on are their bounds by
-    level in percent. `observed`: (row, col). Missing values are NaN. The attributes hold the slot, and the
-    model and the time of the forecast.
+    level in percent. `other`: (row, col), the flows that `what` names, observed or typical. Missing values are NaN. The
+    attributes hold the slot, and the model and the time of the forecast.
     """
     nothing = np.full((city.rows, city.cols), np.nan)
     predicted = nothing if shown is None else shown.flow(kind)
-    came = nothing if observed is None else np.asarray(observed, np.float64)
+    came = nothing if other is None else np.asarray(other, np.float64)
     values = {
         "predicted": (predicted, f"predicted {kind}"),
-        "observed": (came, f"observed {kind}"),
-        "difference": (predicted - came, "predicted less observed"),
+        what: (came, f"{what} {kind}"),
+        "difference": (predicted - came, f"predicted less {what}"),
         **_bounds(kind, shown),
     }
     return _grid(city, kind, values, {"slot": slot}, _origin(city, shown))
@@ -72,7 +77,7 @@ def _file_name(grid: xr.Dataset, ending: str) -> str:
     times = [str(grid.attrs[f"{name}_start"]) for name in ("slot", "other") if f"{name}_start" in grid.attrs]
     short = [re.sub(r":(\d\d):\d\d", r"\1", text).replace(":", "") for text in times]
     lead = grid.attrs.get("lead_minutes")
-    what = grid.attrs.get("what", "observed" if lead is None else f"{lead} min ahead")
+    what = grid.attrs.get("what", "observed" if lead is None else _ahead(lead))
     parts = [str(grid.attrs["city"]), *short, str(grid.attrs["flow_kind"]), str(what)]
     return re.sub(r"[^A-Za-z0-9_+.-]", "-", "_".join(parts)) + f".{ending}"
 
@@ -139,13 +144,13 @@ def _grid(
 
 
 def _bounds(kind: str, shown: _ForecastSlot | None) -> dict[str, tuple[np.ndarray, str]]:
-    if shown is None or kind == "net" or not has_intervals(shown.forecast):
+    if shown is None or not has_intervals(shown.forecast):
         return {}
     found = {}
-    for place, level in enumerate(shown.forecast["level"].values):
-        for name in ("lower", "upper"):
-            frame = _of_kind(shown.forecast[name].values[place, shown.lead], kind)
-            found[f"{name}_{100 * level:g}"] = frame, f"{name} bound of the {100 * level:g} % prediction interval"
+    for level in shown.forecast["level"].values:
+        for name, frames in zip(("lower", "upper"), _interval(shown.forecast, kind, level) or (), strict=False):
+            about = f"{name} bound of the {100 * level:g} % prediction interval"
+            found[f"{name}_{100 * level:g}"] = frames[shown.lead], about
     return found
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import xarray as xr
 
-_Status = Literal["observed", "pending", "down"]
-
-_STATUS_TEXTS: dict[_Status, str] = {
-    "observed": "",
-    "pending": "not observed yet",
-    "down": "not observed: the feed was down",
-}
+from dashboard.forecasts.timeline import _of_place
+from dashboard.page import clock
+from dashboard.page.labels import so_far
+from trafficcast.config.city import City
 
 
 def _observed_frame(flows: xr.Dataset | None, slot: np.datetime64) -> np.ndarray | None:
@@ -32,11 +27,24 @@ def _observed_frames(flows: xr.Dataset, slots: np.ndarray) -> tuple[np.ndarray, 
     return flows["time"].values[seen], flows["flow"].values[seen]
 
 
-def _slot_status(observed: bool, slot: np.datetime64, newest: np.datetime64 | None) -> _Status:
-    """Whether a slot was observed, is still to come, or was missed: a later slot was observed.
+def _why_not(city: City, flows: xr.Dataset | None, slot: np.datetime64, newest: np.datetime64 | None, kind: str) -> str:
+    """Why a slot is not observed: it is still to come, still runs, has not come yet, or was missed.
 
-    `newest`: the start of the newest observed slot of the whole store, naive UTC.
+    `newest`: the start of the newest observed slot of the whole store, naive UTC. Of the slot that still runs it says
+    what has been counted so far.
     """
-    if observed:
-        return "observed"
-    return "pending" if newest is None or slot > newest else "down"
+    now = clock.present()
+    if slot > now:
+        return "is still to come"
+    if slot + city.slot > now:
+        return f"still runs: {_counted_so_far(city, flows, slot, kind)}"
+    return "not observed yet" if newest is None or slot > newest else "not observed: the feed was down"
+
+
+def _counted_so_far(city: City, flows: xr.Dataset | None, slot: np.datetime64, kind: str) -> str:
+    """How much of the slot that still runs has been seen, and the city's total in it."""
+    if flows is None or slot not in flows["time"].values:
+        return "no record yet"
+    seen = flows.sel(time=slot)
+    total = _of_place(seen["flow"].values, kind, None)
+    return f"{so_far(city, float(seen['coverage']))}, city total {total:,.0f}"

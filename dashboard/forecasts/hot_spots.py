@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from trafficcast.geography.areas import Area
+from trafficcast.geography.cells import cell_name
 
 # A count's standard deviation is about the root of its mean, so excesses over that root are comparable between cells.
 _LEAST = 1.0
@@ -36,9 +37,7 @@ def _hottest_cells(
         score = _unusual(frame, normal)
         for index in np.argsort(score, axis=None)[::-1][:most]:
             row, col = (int(i) for i in np.unravel_index(index, frame.shape))
-            found.append(
-                (f"row {row}, column {col}", slot, frame[row, col], normal[row, col], score[row, col], row, col)
-            )
+            found.append((cell_name(row, col), slot, frame[row, col], normal[row, col], score[row, col], row, col))
         for name, area in areas.items():
             own, usual = float((area.share * frame).sum()), float((area.share * normal).sum())
             busiest = np.argmax(area.share * (frame - normal))

@@ -11,29 +11,32 @@ import xarray as xr
 from dashboard.forecasts.cell_day import _cell_day, _day_chart, _day_table
 from dashboard.forecasts.download_row import _download_row, _slot_heading
 from dashboard.forecasts.downloads import _forecast_grid, _moments_grid
-from dashboard.forecasts.frames import _STATUS_TEXTS, _observed_frame, _slot_status
+from dashboard.forecasts.frames import _observed_frame, _why_not
 from dashboard.forecasts.past_day import (
     _day_slots,
     _forecast_table,
-    _known_days,
     _neighbours,
     _same_clock,
 )
 from dashboard.forecasts.playback import _play_switch, _schedule_next_slot, _slot_played, _stop
-from dashboard.forecasts.timeline import _find_forecast, _ForecastSlot, _of_kind
+from dashboard.forecasts.timeline import _ahead, _find_forecast, _ForecastSlot, _of_kind
 from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers, moment_layers
 from dashboard.maps.maps import Layer, draw_maps
 from dashboard.page.address import change
 from dashboard.page.choices import choice, choose_kind
-from dashboard.page.labels import clock_label, moment_label, plain, slot_labels
+from dashboard.page.labels import cell_heading, clock_label, moment_label, plain, slot_labels
 from dashboard.page.nothing_yet import next_step
+from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
+from dashboard.reads.stamps import newest_stamp
 from dashboard.reads.stores import (
     Forecasts,
     champion_climatology,
     flows_between,
+    forecast_stamp,
     forecasts_between,
+    known_days,
     newest_observed,
     scores_between,
 )
@@ -78,10 +81,11 @@ def draw(config: Config, view: View) -> None:
         The view, as the address gives it.
     """
     city, stores = view.city, CityStores.of(config, view.city)
-    days = _known_days([stores.flows, *map(stores.forecasts, stores.registry.champions())])
+    days = known_days(city, [stores.flows, *map(stores.forecasts, stores.registry.champions())])
     if not len(days):
         st.info(plain(next_step(stores)))
         return
+    rerun_when_changed(city, lambda: (newest_stamp(stores.flows), forecast_stamp(stores)))
     if view.other is not None and not _known(city, days, view.other):
         view = replace(view, other=None)
     wanted = _wanted(stores, view, days)
@@ -110,7 +114,7 @@ def _forecast(stores: CityStores, view: View, day: _Day, slot: np.datetime64, le
     city, kind = view.city, view.kind
     made, frame = _find_forecast(day.forecasts, city, slot, lead), _frame(city, day, slot, kind, None)
     predicted = None if made is None else made.flow(kind)
-    why_not = _STATUS_TEXTS[_slot_status(frame is not None, slot, newest_observed(stores))]
+    why_not = _why_not(city, day.flows, slot, newest_observed(stores), kind)
     return _Shown(
         forecast_layers(kind, colour_limit(stores), predicted, frame, why_not),
         _forecast_grid(city, kind, slot, made, frame),
@@ -125,7 +129,7 @@ def _moments(
     """Compare two moments, both observed or both predicted `lead` slots ahead."""
     city, kind = view.city, view.kind
     observed = of == _OF[0]
-    what = of if observed else f"{of} {lead * city.slot_minutes} min ahead"
+    what = of if observed else f"{of} {_ahead(lead * city.slot_minutes)}"
     first, second = (_frame(city, day, slot, kind, None if observed else lead) for day, slot in (one, two))
     times = [moment_label(city, slot) for _, slot in (one, two)]
     return _Shown(
@@ -267,7 +271,7 @@ def _go_to(view: View, which: str, slot: np.datetime64) -> None:
 
 def _describe_forecast(city: City, slot: np.datetime64, lead: int, shown: _ForecastSlot | None) -> str:
     """Describe the forecast shown: its lead time, forecaster, state and time."""
-    ahead = f"{lead * city.slot_minutes} min ahead"
+    ahead = _ahead(lead * city.slot_minutes)
     if shown is None:
         return f"No forecast of this slot was made {ahead}"
     made = shown.forecast
@@ -282,8 +286,7 @@ def _describe_forecast(city: City, slot: np.datetime64, lead: int, shown: _Forec
 
 def _cell(stores: CityStores, view: View, day: _Day, slot: np.datetime64) -> None:
     """Draw the day of the chosen cell, or of the whole city while no cell is chosen."""
-    where = "City total" if view.cell is None else f"Cell: row {view.cell[0]}, column {view.cell[1]}"
-    st.markdown(f"**{where}, {view.kind}** through the day")
+    st.markdown(f"**{cell_heading(view.cell)}, {view.kind}** through the day")
     if view.cell is None:
         st.caption("Click a cell on any map to see its day.")
     if day.flows is None and not day.forecasts:

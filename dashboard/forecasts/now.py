@@ -1,4 +1,4 @@
-"""The page Now: observed and predicted flows and their difference, over the last day and the next two hours."""
+"""The page Now: predicted flows beside the observed or the typical ones, over the last day and the next two hours."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import xarray as xr
 from dashboard.forecasts.cell_history import _cell_history, _history_chart, _history_table
 from dashboard.forecasts.download_row import _download_row, _slot_heading
 from dashboard.forecasts.downloads import _forecast_grid
-from dashboard.forecasts.frames import _STATUS_TEXTS, _observed_frame, _slot_status
+from dashboard.forecasts.frames import _observed_frame, _why_not
 from dashboard.forecasts.hot_spots import _hottest_cells
 from dashboard.forecasts.playback import _play_switch, _schedule_next_slot, _slot_played, _stop
 from dashboard.forecasts.timeline import _find_forecast, _ForecastSlot, _of_kind, _shown_slots, _slot_texts
-from dashboard.forecasts.totals import _city_totals
 from dashboard.maps.colours import colour_limit
 from dashboard.maps.layers import forecast_layers
 from dashboard.maps.maps import Layer, draw_maps
 from dashboard.maps.named_areas import named_areas
+from dashboard.page import clock
 from dashboard.page.address import change
-from dashboard.page.banner import age, warnings
 from dashboard.page.choices import choice, choose_kind
-from dashboard.page.labels import lead_label, plain
+from dashboard.page.labels import cell_heading, day_label, lead_label, plain, slot_labels
 from dashboard.page.nothing_yet import next_step
 from dashboard.page.refresh import rerun_when_changed
 from dashboard.page.view import View
+from dashboard.reads.stamps import newest_stamp
 from dashboard.reads.stores import (
     Forecasts,
     champion_climatology,
@@ -36,7 +36,7 @@ from dashboard.reads.stores import (
     newest_forecast,
     newest_observed,
 )
-from trafficcast.config.city import HORIZON
+from trafficcast.config.city import HORIZON, City
 from trafficcast.config.settings import Config
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 from trafficcast.stores.city_stores import CityStores
@@ -60,27 +60,26 @@ def draw(config: Config, view: View) -> None:
         The view, as the address gives it.
     """
     city, stores = view.city, CityStores.of(config, view.city)
+    rerun_when_changed(city, lambda: (newest_stamp(stores.flows), forecast_stamp(stores)))
     newest = newest_forecast(stores)
-    rerun_when_changed(partial(forecast_stamp, stores))
     if newest is None:
         st.info(plain(next_step(stores)))
         return
     version, made = newest
     init_time = made["init_time"].values[0]
     slots = _shown_slots(city, init_time)
-    slot = _slot_played(_PAGE, slots, init_time if view.time is None or view.time not in slots else view.time)
     forecasts = forecasts_between(stores, slots[0] - HORIZON * city.slot, init_time + city.slot)
     flows = flows_between(stores, slots[0], slots[-1] + city.slot)
 
-    with (
-        st.container()
-    ):  # one element whatever it contains: the elements below keep their positions, and maps their frames
-        _state_of_forecast(config, view, version, made)
-    third = _choices(view, slots, slot, init_time)
+    first = _first_shown(city, forecasts, flows, champion_climatology(stores) is not None, slots, init_time)
+    slot = _slot_played(_PAGE, slots, first if view.time is None or view.time not in slots else view.time)
+
+    third = _choices(view, slots, slot, init_time, first)
     shown = _find_forecast(forecasts, city, slot)
-    layers = _layers(stores, view, shown, flows, slot, third)
-    frame = _observed_frame(flows, slot)
-    grid = _forecast_grid(city, view.kind, slot, shown, None if frame is None else _of_kind(frame, view.kind))
+    what, frame = _beside(stores, view, flows, slot)
+    st.caption(plain(_in_words(city, flows, slot, view.kind, what)))
+    layers = _layers(stores, view, shown, flows, slot, what, frame, third)
+    grid = _forecast_grid(city, view.kind, slot, shown, frame, what)
     draw_maps(config, view, layers, _MAP_HEIGHT, "now")
     _download_row(config, view, grid, _slot_heading(city, view.kind, slot), layers, "now")
     _draw_totals_and_cell(
@@ -89,25 +88,58 @@ def draw(config: Config, view: View) -> None:
     _schedule_next_slot(_PAGE, slots, slot)  # last, so that it moves no other element
 
 
-def _state_of_forecast(config: Config, view: View, version: str, made: xr.Dataset) -> None:
-    """Draw the line of ages, and a banner for each problem."""
-    stores, now = CityStores.of(config, view.city), np.datetime64("now", "us")
-    for sentence in warnings(view.city, config.service, made, now):
-        st.warning(plain(sentence))
-    observed = newest_observed(stores)
-    data = "no data yet" if observed is None else f"data {age(now - observed - view.city.slot)} old"
-    role = " (champion)" if version == stores.registry.champion() else ""
-    words = f"{view.city.name}: model {version}{role}, {data}, forecast made "
-    st.caption(plain(words + f"{age(now - made['created'].values[0])} ago; times are {view.city.timezone}"))
+def _first_shown(
+    city: City,
+    forecasts: Forecasts,
+    flows: xr.Dataset | None,
+    typical_known: bool,
+    slots: np.ndarray,
+    init_time: np.datetime64,
+) -> np.datetime64:
+    """The slot that the page opens on, where all three maps have something to show.
+
+    It is the first slot of the newest forecast that is not over; where all are, or typical flows are unknown, the
+    newest observed slot with a forecast.
+    """
+    ahead = slots[(slots >= init_time) & (slots + city.slot > clock.present())]
+    if len(ahead) and typical_known:
+        found: np.datetime64 = ahead[0]
+        return found
+    for slot in slots[::-1]:
+        if _observed_frame(flows, slot) is not None and _find_forecast(forecasts, city, slot) is not None:
+            return slot
+    return init_time
 
 
-def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64) -> str:
+def _beside(
+    stores: CityStores, view: View, flows: xr.Dataset | None, slot: np.datetime64
+) -> tuple[str, np.ndarray | None]:
+    """What stands beside the forecast: the observed flows of a slot that is over, else the typical ones; (row, col)."""
+    if _is_over(view.city, slot):
+        frame = _observed_frame(flows, slot)
+        return "observed", None if frame is None else _of_kind(frame, view.kind)
+    typical = champion_climatology(stores)
+    return "typical", None if typical is None else _of_kind(typical.at(np.array([slot]))[0], view.kind)
+
+
+def _is_over(city: City, slot: np.datetime64) -> bool:
+    return bool(slot + city.slot <= clock.present())
+
+
+def _in_words(city: City, flows: xr.Dataset | None, slot: np.datetime64, kind: str, what: str) -> str:
+    """Say whether a slot is over, runs, or is still to come, and what the maps show therefore."""
+    state = "is over" if _is_over(city, slot) else _why_not(city, flows, slot, None, kind)
+    day = day_label(city.local_days(np.array([slot]))[0])
+    return f"{day} {slot_labels(city, np.array([slot]))[0]} {state}. The maps compare its forecast with {what} flows."
+
+
+def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.datetime64, first: np.datetime64) -> str:
     """Flow kind, third map, playback and the slot's slider; returns what the third map shows."""
     with st.container(horizontal=True, vertical_alignment="bottom"):  # wraps on a narrow screen
         choose_kind(view)
         third = choice(st.segmented_control, "Third map", _THIRD, "third", required=True)
         with st.container(horizontal=True, vertical_alignment="bottom", width=_SLIDER_WIDTH):
-            _play_switch(_PAGE, partial(_go_to, view, init_time))
+            _play_switch(_PAGE, partial(_go_to, view, first))
             slider = st.container()
     st.session_state["slot"] = slot
     texts = dict(zip(slots, _slot_texts(view.city, init_time, slots), strict=True))
@@ -116,18 +148,18 @@ def _choices(view: View, slots: np.ndarray, slot: np.datetime64, init_time: np.d
         list(slots),
         key="slot",
         format_func=texts.__getitem__,
-        on_change=partial(_choose_slot, view, init_time),
+        on_change=partial(_choose_slot, view, first),
     )
     return third
 
 
-def _choose_slot(view: View, init_time: np.datetime64) -> None:
+def _choose_slot(view: View, first: np.datetime64) -> None:
     _stop(_PAGE)
-    _go_to(view, init_time, st.session_state["slot"])
+    _go_to(view, first, st.session_state["slot"])
 
 
-def _go_to(view: View, init_time: np.datetime64, slot: np.datetime64) -> None:
-    change(view, time=None if slot == init_time else slot)
+def _go_to(view: View, first: np.datetime64, slot: np.datetime64) -> None:
+    change(view, time=None if slot == first else slot)
 
 
 def _layers(
@@ -136,14 +168,16 @@ def _layers(
     shown: _ForecastSlot | None,
     flows: xr.Dataset | None,
     slot: np.datetime64,
+    what: str,
+    frame: np.ndarray | None,
     third: str,
 ) -> list[Layer]:
-    """Make the layers of a slot: predicted, observed and the third map."""
-    limit, frame = colour_limit(stores), _observed_frame(flows, slot)
-    status = _slot_status(frame is not None, slot, newest_observed(stores))
+    """Make the layers of a slot: predicted, what stands beside it (see `_beside`), and the third map."""
+    limit, unknown = colour_limit(stores), "typical flows are unknown without a model"
+    if what == "observed":
+        unknown = _why_not(view.city, flows, slot, newest_observed(stores), view.kind)
     predicted = None if shown is None else shown.flow(view.kind)
-    observed = None if frame is None else _of_kind(frame, view.kind)
-    layers = forecast_layers(view.kind, limit, predicted, observed, _STATUS_TEXTS[status])
+    layers = forecast_layers(view.kind, limit, predicted, frame, unknown, what)
     if third == _THIRD[0]:
         return layers
     width = None if shown is None else shown.interval_width(view.kind, _LEVEL)
@@ -164,7 +198,7 @@ def _draw_totals_and_cell(
     city, typical = view.city, champion_climatology(stores)
     left, right = st.columns([3, 2])
     left.markdown(f"**City total, {view.kind}**")
-    totals = _city_totals(city, newest, flows, typical, view.kind, slots)
+    totals = _cell_history(city, newest, forecasts, flows, typical, view.kind, None, _LEVEL, slots)
     left.altair_chart(_history_chart(city, totals, init_time, _CHART_HEIGHT), width="stretch")
     with right:
         st.markdown("**Hot spots**: cells and areas furthest above their typical flow, now and in the next two hours")
@@ -177,8 +211,7 @@ def _draw_totals_and_cell(
     if view.cell is None:
         st.caption("Click a cell on any map to see its last 24 hours and its forecast.")
         return
-    row, col = view.cell
-    st.markdown(f"**Cell: row {row}, column {col}**, {view.kind} with the {_LEVEL:.0%} interval")
+    st.markdown(f"**{cell_heading(view.cell)}**, {view.kind} with the {_LEVEL:.0%} interval")
     history = _cell_history(city, newest, forecasts, flows, typical, view.kind, view.cell, _LEVEL, slots)
     chart, table = st.columns([3, 2])
     chart.altair_chart(_history_chart(city, history, init_time, _CHART_HEIGHT), width="stretch")

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from dashboard.page.labels import moment_labels
 from trafficcast.config.city import City
-from trafficcast.stores.day_store import DayStore
 
 _MINUTE = np.timedelta64(1, "m")
-
-
-def _known_days(stores: Iterable[DayStore]) -> np.ndarray:
-    """The local days that any of the stores has a file of, in order, datetime64[D]."""
-    return np.array(sorted({day for store in stores for day in store.days()}), "datetime64[D]")
 
 
 def _day_slots(city: City, day: np.datetime64) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from dashboard.page.labels import slot_labels
+from dashboard.page.labels import lead_name, slot_labels
 from trafficcast.config.city import FLOW_KINDS, HORIZON, City
 from trafficcast.stores.forecasts import has_intervals
 
@@ -29,17 +29,37 @@ class _ForecastSlot:
 
     def interval_width(self, kind: str, level: float) -> np.ndarray | None:
         """Upper less lower bound of the interval of that level, (row, col); None for net and without intervals."""
-        if kind == "net" or not has_intervals(self.forecast):
-            return None
-        place = int(np.argmin(np.abs(self.forecast["level"].values - level)))
-        upper, lower = (self.forecast[name].values[place, self.lead] for name in ("upper", "lower"))
-        return _of_kind(upper, kind) - _of_kind(lower, kind)
+        bounds = _interval(self.forecast, kind, level)
+        return None if bounds is None else (bounds[1] - bounds[0])[self.lead]
 
 
 def _of_kind(frame: np.ndarray, kind: str) -> np.ndarray:
     """(..., flow kind, row, col) -> (..., row, col), float64, vehicles per slot; of net inflow less outflow."""
     inflow, outflow = np.moveaxis(np.asarray(frame, np.float64), -3, 0)
     return inflow - outflow if kind == "net" else (inflow, outflow)[FLOW_KINDS.index(kind)]
+
+
+def _of_place(frames: np.ndarray, kind: str, cell: tuple[int, int] | None) -> np.ndarray:
+    """(..., flow kind, row, col) -> (...), vehicles per slot: of a cell, or the sum over the city where it is None."""
+    own = _of_kind(frames, kind)
+    return np.asarray(own.sum((-2, -1)) if cell is None else own[..., cell[0], cell[1]])
+
+
+def _interval(forecast: xr.Dataset, kind: str, level: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """The lower and the upper bounds, (lead, row, col), at the level nearest to `level`, of a forecast as above.
+
+    None for net and without intervals.
+    """
+    if kind == "net" or not has_intervals(forecast):
+        return None
+    place = int(np.argmin(np.abs(forecast["level"].values - level)))
+    lower, upper = (_of_kind(forecast[name].values[place], kind) for name in ("lower", "upper"))
+    return lower, upper
+
+
+def _ahead(minutes: int) -> str:
+    """A lead time in words: '30 min ahead'."""
+    return f"{minutes} min ahead"
 
 
 def _shown_slots(city: City, newest_init: np.datetime64) -> np.ndarray:
@@ -79,6 +99,6 @@ def _slot_texts(city: City, newest_init: np.datetime64, slots: np.ndarray) -> li
     newest_day = city.local_days(np.array([newest_init]))[0]
     ahead = ((slots - newest_init) // _MINUTE).tolist()
     return [
-        ("the day before " if day < newest_day else "") + label + (f" (+{minutes} min)" if minutes >= 0 else "")
+        ("the day before " if day < newest_day else "") + label + (f" ({lead_name(minutes)})" if minutes >= 0 else "")
         for day, label, minutes in zip(city.local_days(slots), slot_labels(city, slots), ahead, strict=True)
     ]

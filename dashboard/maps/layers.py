@@ -1,4 +1,4 @@
-"""The layers of maps side by side: a forecast and the observed flows, or two moments, and their difference."""
+"""The layers of maps side by side: a forecast beside observed or typical flows, or two moments, and the difference."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from dashboard.maps.maps import Layer
 
 
 def forecast_layers(
-    kind: str, limit: float, predicted: np.ndarray | None, observed: np.ndarray | None, why_not: str
+    kind: str,
+    limit: float,
+    predicted: np.ndarray | None,
+    other: np.ndarray | None,
+    why_not: str,
+    what: str = "observed",
 ) -> list[Layer]:
-    """Make the layers of the predicted flows, the observed flows, and predicted less observed.
+    """Make the layers of the predicted flows, of the observed or the typical ones, and of predicted less those.
 
     Parameters
     ----------
@@ -21,10 +26,12 @@ def forecast_layers(
         End of the flows' colour scale, vehicles per slot.
     predicted
         The forecast, (row, col), vehicles per slot; None where there is none.
-    observed
-        The observed flows of the same slot and shape; None where the slot was not observed.
+    other
+        The observed or the typical flows of the same slot and shape; None where they are unknown.
     why_not
-        The reason why the slot was not observed, as the map's note.
+        The reason why they are unknown, as the map's note.
+    what
+        Which flows they are: observed or typical.
 
     Returns
     -------
@@ -33,10 +40,11 @@ def forecast_layers(
     """
     layers = [
         _layer(f"Predicted {kind}", kind, limit, predicted, 1, "no forecast of this slot"),
-        _layer(f"Observed {kind}", kind, limit, observed, 0, why_not),
+        _layer(f"{what.capitalize()} {kind}", kind, limit, other, 0 if what == "observed" else 1, why_not),
     ]
-    missing = why_not if observed is None else "no forecast of this slot"
-    return [*layers, _difference("Predicted less observed", "RMSE", limit, predicted, observed, missing)]
+    missing = why_not if other is None else "no forecast of this slot"
+    measure = "RMSE" if what == "observed" else "RMS"
+    return [*layers, _difference(f"Predicted less {what}", measure, limit, predicted, other, missing)]
 
 
 def moment_layers(

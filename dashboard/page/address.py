@@ -32,10 +32,32 @@ def current_view(config: Config, default_city: str) -> View:
     View
         The view.
     """
-    parameters = st.query_params.to_dict() or st.session_state.get(_LAST, {})
+    parameters = _parameters()
     view = View.from_address(parameters, config, default_city)
     _remember(view, parameters)
     return view
+
+
+def asked_view(config: Config, default_city: str) -> View:
+    """Return the view that `current_view` will return, and leave the address as it is.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    default_city
+        The city of an address without one.
+
+    Returns
+    -------
+    View
+        The view.
+    """
+    return View.from_address(_parameters(), config, default_city)
+
+
+def _parameters() -> dict[str, str]:
+    return st.query_params.to_dict() or st.session_state.get(_LAST, {})
 
 
 def change(view: View, **changes: Any) -> View:

@@ -53,7 +53,7 @@ def warnings(city: City, settings: Service, forecast: xr.Dataset, now: np.dateti
 
 
 def age(span: np.timedelta64) -> str:
-    """Write an age in words, such as '12 min', '3 h' or '9 days'.
+    """Write an age in words, such as '12 min', '3 h' or '9 days'; what has yet to happen by another clock is 0 min old.
 
     Parameters
     ----------
@@ -66,5 +66,5 @@ def age(span: np.timedelta64) -> str:
         Whole minutes below two hours, whole hours below two days, whole days from then on.
     """
     if span < 2 * _HOUR:
-        return f"{int(span / _MINUTE)} min"
+        return f"{max(int(span / _MINUTE), 0)} min"
     return f"{int(span / _HOUR)} h" if span < 2 * _DAY else f"{int(span / _DAY):,} days"

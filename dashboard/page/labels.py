@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from trafficcast.config.city import City
+from trafficcast.geography.cells import cell_name
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -91,12 +92,6 @@ def moment_labels(city: City, times: np.ndarray) -> list[str]:
     return [f"{local:%a} {local.day} {local:%b %Y %H:%M %Z}" for local in city.local(times)]
 
 
-def _slot_label(city: City, start: np.datetime64) -> str:
-    """Write the times of a slot, such as '18:00-18:30'."""
-    start_local, end_local = city.local(np.array([start, start + city.slot]))
-    return f"{start_local:%H:%M}-{end_local:%H:%M}"
-
-
 def slot_labels(city: City, starts: np.ndarray) -> list[str]:
     """Write the times of slots, such as '18:00-18:30 PDT'.
 
@@ -116,8 +111,24 @@ def slot_labels(city: City, starts: np.ndarray) -> list[str]:
     return [f"{start:%H:%M}-{end:%H:%M} {start:%Z}" for start, end in pairs]
 
 
+def lead_name(minutes: int) -> str:
+    """Write a lead time, such as '+30 min'.
+
+    Parameters
+    ----------
+    minutes
+        The lead time, minutes.
+
+    Returns
+    -------
+    str
+        The text.
+    """
+    return f"+{minutes} min"
+
+
 def lead_label(city: City, init_time: np.datetime64, lead_time: np.timedelta64) -> str:
-    """Write a forecast slot and its lead time, such as '18:30-19:00 (+30 min)'.
+    """Write a forecast slot and its lead time, such as '18:30-19:00 PDT (+30 min)'.
 
     Parameters
     ----------
@@ -133,7 +144,41 @@ def lead_label(city: City, init_time: np.datetime64, lead_time: np.timedelta64) 
     str
         The text.
     """
-    return f"{_slot_label(city, init_time + lead_time)} (+{int(lead_time / _MINUTE)} min)"
+    return f"{slot_labels(city, np.array([init_time + lead_time]))[0]} ({lead_name(int(lead_time / _MINUTE))})"
+
+
+def so_far(city: City, coverage: float) -> str:
+    """Write how much of the slot that still runs has been seen, such as 'so far, 24 of 30 min'.
+
+    Parameters
+    ----------
+    city
+        The city.
+    coverage
+        Share of the slot's minutes in which any vehicle reported, 0 to 1.
+
+    Returns
+    -------
+    str
+        The text.
+    """
+    return f"so far, {coverage * city.slot_minutes:.0f} of {city.slot_minutes} min"
+
+
+def cell_heading(cell: tuple[int, int] | None) -> str:
+    """Write the heading of what is shown of a cell, such as 'Cell: row 12, column 20'.
+
+    Parameters
+    ----------
+    cell
+        Row and column; None is the whole city.
+
+    Returns
+    -------
+    str
+        The text; 'City total' of the whole city.
+    """
+    return "City total" if cell is None else f"Cell: {cell_name(*cell)}"
 
 
 def plain(text: str) -> str:

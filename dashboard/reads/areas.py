@@ -11,6 +11,7 @@ from dashboard.reads.stamps import file_stamp
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.geography.areas import Area, city_areas
+from trafficcast.geography.cells import cell_name
 
 
 @cached(stamp=lambda city: file_stamp(city.areas), entries=16)
@@ -59,7 +60,7 @@ def outlines_and_cells(city: City) -> tuple[tuple[dict[str, Any], ...], list[str
 
 
 def _cell_names(city: City, areas: dict[str, Area]) -> list[str]:
-    names = [f"row {row}, column {col}" for row in range(city.rows) for col in range(city.cols)]
+    names = [cell_name(row, col) for row in range(city.rows) for col in range(city.cols)]
     if not areas:
         return names
     shares = np.stack([area.share.ravel() for area in areas.values()])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
 
+from dashboard.page import clock
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import _Stamp, file_stamp, newest_stamp, stamp
+from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, read_climatology
 from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import last_observed
 from trafficcast.stores.published import latest_forecast, published
 
@@ -36,9 +41,9 @@ def _forecast_stamp_between(stores: CityStores, start: np.datetime64, end: np.da
     return [(version, stamp(stores.forecasts(version), start, end)) for version in stores.registry.champions()]
 
 
-@cached(stamp=forecast_stamp, entries=16)
+@cached(stamp=lambda stores: (forecast_stamp(stores), running_slot(stores.city)), entries=16)
 def newest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
-    """Read the newest published forecast.
+    """Read the newest published forecast that does not lie ahead of the clock.
 
     Parameters
     ----------
@@ -50,7 +55,7 @@ def newest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     tuple[str, xr.Dataset] | None
         The model's version and the forecast (see `latest_forecast`); None where none is published.
     """
-    return latest_forecast(stores)
+    return latest_forecast(stores, clock.present())
 
 
 @cached(stamp=_forecast_stamp_between, entries=8)
@@ -74,9 +79,62 @@ def forecasts_between(stores: CityStores, start: np.datetime64, end: np.datetime
     return published(stores, start, end)
 
 
-@cached(stamp=lambda stores, start, end: stamp(stores.flows, start, end), entries=32)
+def running_slot(city: City) -> np.datetime64:
+    """Return the slot that runs now.
+
+    Parameters
+    ----------
+    city
+        The city.
+
+    Returns
+    -------
+    np.datetime64
+        The slot's start, naive UTC.
+    """
+    return city.slot_start(clock.present())
+
+
+def known_days(city: City, stores: Iterable[DayStore]) -> np.ndarray:
+    """Find the days that any of a city's stores has a file of, up to today; later ones are of a wrong clock.
+
+    Parameters
+    ----------
+    city
+        The city.
+    stores
+        The stores.
+
+    Returns
+    -------
+    np.ndarray
+        Local days in order, (day), datetime64[D].
+    """
+    today = city.local_days(np.array([clock.present()]))[0]
+    return np.array(sorted({day for store in stores for day in store.days() if day <= today}), "datetime64[D]")
+
+
+def closed(city: City, flows: xr.Dataset) -> xr.Dataset:
+    """Call observed only what has ended: a slot that runs now, or lies ahead by a wrong clock, is not observed yet.
+
+    Parameters
+    ----------
+    city
+        The city.
+    flows
+        Flows, or their slots alone (see `flows_dataset`).
+
+    Returns
+    -------
+    xr.Dataset
+        The same with `observed` false for the slots that have not ended.
+    """
+    ended = flows["time"].values + city.slot <= clock.present()
+    return flows.assign(observed=("time", flows["observed"].values & ended))
+
+
 def flows_between(stores: CityStores, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
-    """Read the flows of a period.
+    """Read the flows of a period; of them only slots that have ended count as observed (see `closed`).
 
     Parameters
     ----------
@@ -92,10 +150,16 @@ def flows_between(stores: CityStores, start: np.datetime64, end: np.datetime64) 
     xr.Dataset | None
         The flows (see `flows_dataset`); None where there are none.
     """
+    flows = _stored_flows(stores, start, end)
+    return None if flows is None else closed(stores.city, flows)
+
+
+@cached(stamp=lambda stores, start, end: stamp(stores.flows, start, end), entries=32)
+def _stored_flows(stores: CityStores, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
     return stores.flows.read(start, end)
 
 
-@cached(stamp=lambda stores: file_stamp(stores.flows.root), entries=16)
+@cached(stamp=lambda stores: (file_stamp(stores.flows.root), running_slot(stores.city)), entries=16)
 def newest_observed(stores: CityStores) -> np.datetime64 | None:
     """Find the newest observed slot.
 
@@ -109,7 +173,7 @@ def newest_observed(stores: CityStores) -> np.datetime64 | None:
     np.datetime64 | None
         The slot's start, naive UTC; None where no slot was observed.
     """
-    return last_observed(stores.flows)
+    return last_observed(stores.flows, clock.present())
 
 
 @cached(

@@ -12,22 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from dashboard.page.labels import moment_label, one_line
-from dashboard.skill.tables import _ALL_LEADS, _lead_name
+from dashboard.page.labels import lead_name, moment_label, one_line
+from dashboard.skill.tables import _ALL_LEADS
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
+from trafficcast.stores.scores import METRICS
 
 _PARTS = ("test", "validation")
-# Metric of a card -> its heading.
-_METRICS = {
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "mse": "MSE (published)",
-    "mae_sum": "MAE (published)",
-    "ssim": "SSIM",
-    "ssim_openstl": "SSIM (OpenSTL)",
-    "psnr": "PSNR, dB",
-}
 _LONGEST_TEXT = 100_000  # characters of a card's text
 _MOST_EPOCHS = 10_000
 _LARGEST = 1e15
@@ -136,9 +127,9 @@ def _metric_table(card: _Card, part: str, lead: int | None = None) -> pd.DataFra
     """All metrics of a part, a row for each forecaster, the lowest RMSE first: at a place along leads, or over all."""
     rows = []
     for name, scores in _forecasters(card, part).items():
-        values = {heading: _metric(scores, metric, lead) for metric, heading in _METRICS.items()}
+        values = {heading: _metric(scores, metric, lead) for metric, heading in METRICS.items()}
         rows.append({"forecaster": name, **values})
-    table = pd.DataFrame(rows, columns=["forecaster", *_METRICS.values()])
+    table = pd.DataFrame(rows, columns=["forecaster", *METRICS.values()])
     return table.sort_values("RMSE", ignore_index=True)
 
 
@@ -165,7 +156,7 @@ def _comparison_table(champion: str, challenger: str, cards: Mapping[str, _Card]
     for minutes in sorted(leads["group"].unique().tolist()):
         at = leads[leads["group"] == minutes].set_index("model")["error"]
         one, other = (float(at.get(version, float("nan"))) for version in (champion, challenger))
-        rows.append((_lead_name(int(minutes)), one, other))
+        rows.append((lead_name(int(minutes)), one, other))
     table = pd.DataFrame(rows, columns=["lead", champion, challenger])
     return table.assign(better=100 * (1 - table[challenger] / table[champion]))
 

@@ -7,7 +7,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from dashboard.skill.tables import _WEEKDAYS, _lead_name
+from dashboard.page.labels import lead_name
+from dashboard.skill.tables import _weekday_names
 
 # Distinguishable for the colour-blind (Okabe & Ito), and on light and dark pages; shapes distinguish
 # more forecasters than colours can.
@@ -32,7 +33,7 @@ def _lead_chart(table: pd.DataFrame, version: str, measure: str, height: int) ->
     """Errors by lead, of `_errors_by` grouped by lead times in minutes."""
     leads = sorted(table["group"].unique().tolist())
     axis = alt.Axis(title="lead time, minutes", values=leads, grid=False)
-    named = table.assign(label=[_lead_name(int(minutes)) for minutes in table["group"]])
+    named = table.assign(label=[lead_name(int(minutes)) for minutes in table["group"]])
     return _errors(named, version, measure, alt.X("group:Q", axis=axis), height)
 
 
@@ -57,10 +58,10 @@ def _hour_chart(table: pd.DataFrame, version: str, measure: str, zone: str, heig
 
 def _weekday_chart(table: pd.DataFrame, version: str, measure: str, height: int) -> _Chart:
     """Errors by day of the week, of `_errors_by` grouped by days of the week, Monday 0."""
-    named = table.assign(label=[_WEEKDAYS[day] for day in table["group"]])
+    names = _weekday_names(range(7))
     axis = alt.Axis(title="day of the week of the slot", labelAngle=0)
-    x = alt.X("label:O", sort=list(_WEEKDAYS), scale=alt.Scale(domain=list(_WEEKDAYS)), axis=axis)
-    return _errors(named, version, measure, x, height)
+    x = alt.X("label:O", sort=names, scale=alt.Scale(domain=names), axis=axis)
+    return _errors(table.assign(label=_weekday_names(table["group"])), version, measure, x, height)
 
 
 def _coverage_chart(table: pd.DataFrame, height: int) -> _Chart:

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dashboard.page.labels import lead_name
 from dashboard.page.view import KINDS
+from dashboard.skill.tables import _ALL_LEADS
 from trafficcast.config.city import City
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
 
@@ -86,7 +88,7 @@ def _cell_table(city: City, errors: _CellErrors, kind: str, cell: tuple[int, int
         usual = errors.typical_rmse(kind, lead)
         rows.append(
             (
-                "all leads" if lead is None else f"+{lead * city.slot_minutes} min",
+                _ALL_LEADS if lead is None else lead_name(lead * city.slot_minutes),
                 float(errors.rmse(kind, lead)[cell]),
                 float(errors.mean_error(kind, lead)[cell]),
                 float("nan") if usual is None else float(usual[cell]),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard.page.choices import choice
-from dashboard.page.labels import plain
+from dashboard.page.labels import lead_name, plain
 from dashboard.page.nothing_yet import next_step
 from dashboard.page.number_columns import decimals
 from dashboard.page.refresh import rerun_when_changed
@@ -26,7 +26,7 @@ from dashboard.skill.cards import (
 )
 from dashboard.skill.charts import _coverage_chart, _lead_chart
 from dashboard.skill.reads import _card_of, _card_text_of, _curve_of, _registry_stamp
-from dashboard.skill.tables import _ALL_LEADS, _lead_name
+from dashboard.skill.tables import _ALL_LEADS
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
 from trafficcast.stores.city_stores import CityStores
@@ -54,7 +54,7 @@ def draw(config: Config, view: View) -> None:
     if not versions:
         st.info(plain(next_step(stores)))
         return
-    rerun_when_changed(lambda: _registry_stamp(registry))
+    rerun_when_changed(city, lambda: _registry_stamp(registry))
     cards: dict[str, dict[str, Any] | None] = {}
     damaged = []
     for version in versions:
@@ -111,7 +111,7 @@ def _scores(version: str, card: dict[str, Any]) -> None:
     with st.container(horizontal=True):
         part = choice(st.segmented_control, "Days", _PARTS, "days", required=True)
         minutes = _lead_errors({version: card}, part)
-        leads = [_ALL_LEADS, *(_lead_name(int(lead)) for lead in sorted(minutes["group"].unique()))]
+        leads = [_ALL_LEADS, *(lead_name(int(lead)) for lead in sorted(minutes["group"].unique()))]
         lead = choice(st.segmented_control, "Lead", leads, "ahead", required=True)
     table = _metric_table(card, part, None if lead == _ALL_LEADS else leads.index(lead) - 1)
     if table.empty:

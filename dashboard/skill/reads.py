@@ -9,7 +9,7 @@ import pandas as pd
 
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import DAY, file_stamp, newest_stamp
-from dashboard.reads.stores import climatology_of
+from dashboard.reads.stores import climatology_of, closed, running_slot
 from dashboard.skill.cards import _read_curve, _read_text
 from dashboard.skill.error_map import _CellErrors, _errors_by_cell, _sum_errors
 from trafficcast.config.city import HORIZON
@@ -43,10 +43,13 @@ def _cell_errors_between(
     return _sum_errors([part for part in parts if part is not None])
 
 
-def _cell_errors_stamp(stores: CityStores, version: str, day: np.datetime64, *_: np.datetime64) -> list[int]:
+def _cell_errors_stamp(
+    stores: CityStores, version: str, day: np.datetime64, _: np.datetime64, end: np.datetime64
+) -> tuple[list[int], np.datetime64]:
     # The slots that are forecast lie on the day of the init time and the next one.
     flows = [stores.flows.root / f"{day + ahead * DAY}.nc" for ahead in (-1, 0, 1)]
-    return [file_stamp(file) for file in (stores.forecasts(version).root / f"{day}.nc", *flows)]
+    files = [file_stamp(file) for file in (stores.forecasts(version).root / f"{day}.nc", *flows)]
+    return files, min(running_slot(stores.city), end + HORIZON * stores.city.slot)
 
 
 @cached(stamp=_cell_errors_stamp, entries=64, spinner="Comparing forecasts with observed flows")
@@ -62,7 +65,7 @@ def _cell_errors(
         climatology = climatology_of(stores, version)
     except InputError:  # the model's errors are shown without those of its climatology
         climatology = None
-    return _errors_by_cell(forecasts, flows, climatology)
+    return _errors_by_cell(forecasts, closed(stores.city, flows), climatology)
 
 
 def _registry_stamp(registry: Registry) -> list[tuple[str, int]]:

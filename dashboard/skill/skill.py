@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard.maps.colours import colour_limit, difference_limit, round_up
 from dashboard.maps.maps import Layer, draw_maps
 from dashboard.page.choices import choice, choose_kind
-from dashboard.page.labels import moment_label, plain
+from dashboard.page.labels import cell_heading, lead_name, moment_label, plain
 from dashboard.page.nothing_yet import next_step
 from dashboard.page.number_columns import decimals
 from dashboard.page.refresh import rerun_when_changed
@@ -26,19 +26,18 @@ from dashboard.skill.tables import (
     _ALL_LEADS,
     _MEASURES,
     _PERIODS,
-    _WEEKDAYS,
     _at_lead,
     _by_day,
     _by_hour,
     _by_weekday,
     _coverage_table,
     _errors_by,
-    _lead_name,
     _lead_table,
     _leads_of,
     _pivot_forecasters,
     _published_table,
     _scores_by_lead,
+    _weekday_names,
 )
 from trafficcast.config.settings import Config
 from trafficcast.errors import InputError
@@ -68,7 +67,7 @@ def draw(config: Config, view: View) -> None:
         version = choice(st.selectbox, "Model", list(versions), "model", width=_MODEL_WIDTH)
         period = choice(st.segmented_control, "Period", list(_PERIODS), "period", "week", required=True)
         section = choice(st.segmented_control, "Show", _SECTIONS, "show", required=True)
-    rerun_when_changed(lambda: stamp(stores.scores(version)))
+    rerun_when_changed(view.city, lambda: stamp(stores.scores(version)))
     end = versions[version] + view.city.slot
     reach = _PERIODS[period]
     start = None if reach is None else end - reach
@@ -138,7 +137,7 @@ def _measure_and_lead(scores: xr.Dataset) -> tuple[str, str]:
     """Draw the choices of the measure and the lead time, and return both."""
     with st.container(horizontal=True):
         measure = _measure()
-        leads = [_ALL_LEADS, *(_lead_name(minutes) for minutes in _leads_of(scores))]
+        leads = [_ALL_LEADS, *(lead_name(minutes) for minutes in _leads_of(scores))]
         return measure, choice(st.segmented_control, "Lead", leads, "ahead", required=True)
 
 
@@ -182,14 +181,14 @@ def _by_clock(view: View, version: str, scores: xr.Dataset) -> None:
     right.altair_chart(_weekday_chart(weekdays, version, _MEASURES[measure], _CHART_HEIGHT - 40))
     _table(left, _pivot_forecasters(hours, "hour"), 3)
     named = _pivot_forecasters(weekdays, "weekday")
-    _table(right, named.assign(weekday=[_WEEKDAYS[day] for day in named["weekday"]]), 3)
+    _table(right, named.assign(weekday=_weekday_names(named["weekday"])), 3)
 
 
 def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, end: np.datetime64) -> None:
     """Draw maps of each cell's RMSE, its mean error, and its RMSE less that of typical flows."""
     left, right = st.columns([1, 3])
     choose_kind(view, left)
-    leads = [_ALL_LEADS, *(_lead_name(minutes) for minutes in _leads_of(scores))]
+    leads = [_ALL_LEADS, *(lead_name(minutes) for minutes in _leads_of(scores))]
     lead = choice(right.segmented_control, "Lead", leads, "ahead", required=True)
     first = max(scores["init_time"].values[0], end - _MOST_DAYS * DAY)
     stores, kind = CityStores.of(config, view.city), view.kind
@@ -204,8 +203,7 @@ def _on_the_map(config: Config, view: View, version: str, scores: xr.Dataset, en
     if view.cell is None:
         st.caption("Click a cell on any map to see its errors by lead.")
         return
-    row, col = view.cell
-    st.markdown(f"**Cell: row {row}, column {col}**, {kind}, vehicles per slot")
+    st.markdown(f"**{cell_heading(view.cell)}**, {kind}, vehicles per slot")
     table = _cell_table(view.city, errors, kind, view.cell)
     st.dataframe(table, hide_index=True, width="content", column_config=decimals(table, 2))
 

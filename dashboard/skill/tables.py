@@ -6,24 +6,23 @@ forecaster's errors are over the slots on which it was scored.
 
 from __future__ import annotations
 
+from calendar import day_abbr
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dashboard.page.labels import lead_name
 from dashboard.reads.stamps import DAY
 from trafficcast.config.city import City
+from trafficcast.stores.scores import METRICS
 
-_MEASURES = {"rmse": "RMSE", "mae": "MAE"}  # vehicles per slot
+_MEASURES = {measure: METRICS[measure] for measure in ("rmse", "mae")}  # vehicles per slot
 # How far back a period reaches from the newest score; None is all that is stored.
 _PERIODS = {"day": DAY, "week": 7 * DAY, "month": 30 * DAY, "all": None}
-_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MINUTE = np.timedelta64(1, "m")
 _ALL_LEADS = "all leads"
-
-
-def _lead_name(minutes: int) -> str:
-    """A lead time in minutes -> '+30 min'."""
-    return f"+{minutes} min"
 
 
 def _leads_of(scores: xr.Dataset) -> list[int]:
@@ -32,8 +31,8 @@ def _leads_of(scores: xr.Dataset) -> list[int]:
 
 
 def _at_lead(scores: xr.Dataset, lead: str) -> xr.Dataset:
-    """The scores of one lead, said as by `_lead_name`, its dimension kept; of all for any other word."""
-    places = [place for place, minutes in enumerate(_leads_of(scores)) if _lead_name(minutes) == lead]
+    """The scores of one lead, said as by `lead_name`, its dimension kept; of all for any other word."""
+    places = [place for place, minutes in enumerate(_leads_of(scores)) if lead_name(minutes) == lead]
     return scores.isel(lead_time=places) if places else scores
 
 
@@ -58,6 +57,11 @@ def _by_weekday(city: City, scores: xr.Dataset) -> np.ndarray:
     """(init_time, lead_time) local days of the week of the slots forecast, Monday 0; holidays are as any day."""
     slots = _slots(scores)
     return city.local(slots.ravel()).day_of_week.to_numpy().reshape(slots.shape)
+
+
+def _weekday_names(days: Iterable[int]) -> list[str]:
+    """The names of days of the week, Monday 0."""
+    return [day_abbr[day] for day in days]
 
 
 def _errors_by(scores: xr.Dataset, measure: str, groups: np.ndarray) -> pd.DataFrame:
@@ -89,7 +93,7 @@ def _lead_table(scores: xr.Dataset, measure: str) -> pd.DataFrame:
     leads = _scores_by_lead(scores)
     whole = _errors_by(scores, measure, np.zeros_like(leads)).set_index("forecaster")
     single = _errors_by(scores, measure, leads).pivot(index="forecaster", columns="group", values="error")
-    single.columns = pd.Index([_lead_name(int(minutes)) for minutes in single.columns])
+    single.columns = pd.Index([lead_name(int(minutes)) for minutes in single.columns])
     table = pd.concat([whole["error"].rename(_ALL_LEADS), single, whole["slots"].rename("slots scored")], axis=1)
     return table.sort_values(_ALL_LEADS).rename_axis("forecaster").reset_index()
 

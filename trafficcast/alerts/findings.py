@@ -12,6 +12,7 @@ from trafficcast.config.alert_rules import CoverageRule, FeedSilentRule, FlowRul
 from trafficcast.config.city import FLOW_KINDS, HORIZON, City
 from trafficcast.errors import InputError
 from trafficcast.geography.areas import Area
+from trafficcast.geography.cells import cell_name
 
 _BASELINE = "persistence"
 _MINUTE = np.timedelta64(1, "m")
@@ -303,7 +304,7 @@ def _describe(position: int, rule: FlowRule, state: CityState) -> tuple[str, flo
         area = state.areas[rule.area]
         return area.name, area.lon, area.lat
     row, col = divmod(position, city.cols) if rule.cell is None else rule.cell
-    return f"row {row}, column {col}", float(city.lon[col]), float(city.lat[row])
+    return cell_name(row, col), float(city.lon[col]), float(city.lat[row])
 
 
 def _finding(

@@ -174,3 +174,21 @@ def cell_rings(city: City) -> list[list[list[float]]]:
         A ring for each cell (see `cell_ring`), row after row from the north-western cell on.
     """
     return [cell_ring(city, row, col) for row in range(city.rows) for col in range(city.cols)]
+
+
+def cell_name(row: int, col: int) -> str:
+    """Write the name of a cell, such as 'row 12, column 20'.
+
+    Parameters
+    ----------
+    row
+        Its row, 0 in the north.
+    col
+        Its column, 0 in the west.
+
+    Returns
+    -------
+    str
+        The name.
+    """
+    return f"row {row}, column {col}"

@@ -13,6 +13,17 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import city_attributes
 from trafficcast.stores.forecasts import _lead_times
 
+# The heading of each metric of a card.
+METRICS = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mse": "MSE (published)",
+    "mae_sum": "MAE (published)",
+    "ssim": "SSIM",
+    "ssim_openstl": "SSIM (OpenSTL)",
+    "psnr": "PSNR, dB",
+}
+
 
 @dataclass(frozen=True)
 class _Skill:

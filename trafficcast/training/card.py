@@ -10,16 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Metric -> heading and decimals.
-_COLUMNS = {
-    "rmse": ("RMSE", 3),
-    "mae": ("MAE", 3),
-    "mse": ("MSE (published)", 4),
-    "mae_sum": ("MAE (published)", 2),
-    "ssim": ("SSIM", 4),
-    "ssim_openstl": ("SSIM (OpenSTL)", 4),
-    "psnr": ("PSNR, dB", 2),
-}
+from trafficcast.stores.scores import METRICS
+
+_DIGITS = {"rmse": 3, "mae": 3, "mse": 4, "mae_sum": 2, "ssim": 4, "ssim_openstl": 4, "psnr": 2}
 
 
 def _card_text(card: dict[str, Any]) -> str:
@@ -86,11 +79,11 @@ def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:
     list[list[str]]
         The table's rows, its header first.
     """
-    rows = [["forecaster", "lead", *(heading for heading, _ in _COLUMNS.values())]]
+    rows = [["forecaster", "lead", *METRICS.values()]]
     for name, values in scores.items():
-        rows.append([name, "all", *(_number(values[key], digits) for key, (_, digits) in _COLUMNS.items())])
+        rows.append([name, "all", *(_number(values[key], _DIGITS[key]) for key in METRICS)])
         for lead in range(len(values["by_lead"]["rmse"])):
-            numbers = (_number(values["by_lead"][key][lead], digits) for key, (_, digits) in _COLUMNS.items())
+            numbers = (_number(values["by_lead"][key][lead], _DIGITS[key]) for key in METRICS)
             rows.append(["", f"+{lead * slot_minutes} min", *numbers])
     return rows
 

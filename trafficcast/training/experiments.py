@@ -21,11 +21,12 @@ from trafficcast.errors import InputError
 from trafficcast.files import atomic
 from trafficcast.forecasting.model import ARCHITECTURES
 from trafficcast.nn.vmrnn import CONVOLUTIONS
-from trafficcast.training.card import _COLUMNS, _markdown
+from trafficcast.stores.scores import METRICS
+from trafficcast.training.card import _markdown
 from trafficcast.training.settings import _RECIPES, TrainingSettings
 
 _LEADS = [f"rmse_lead_{lead}" for lead in range(1, HORIZON + 1)]
-_SCORES = [*_COLUMNS, *_LEADS]
+_SCORES = [*METRICS, *_LEADS]
 _RESULTS = ["variant", "seed", "epochs", "best_epoch", "parameters", "seconds_per_epoch", "fingerprint", *_SCORES]
 _EPOCHS = ["variant", "seed", "epoch", "train_loss", "valid_rmse"]
 # Types of the columns that are not floating-point numbers.

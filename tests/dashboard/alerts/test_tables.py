@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.alerts.tables import _WHOLE_CITY, _alert_table, _area_and_cell, _head_line, _rule_table
+from dashboard.alerts.tables import _WHOLE_CITY, _alert_table, _area_and_cell, _rule_table
+from dashboard.page.severities import head_line, marks
 from trafficcast.alerts.book import Alert
 from trafficcast.alerts.findings import Finding
 from trafficcast.config.alert_rules import _DEFAULTS, FlowRule
@@ -32,10 +33,11 @@ def test_a_row_an_alert_in_the_citys_zone(place: Any) -> None:
     assert len(_alert_table(place.city, [])) == 0
 
 
-def test_the_open_ones_are_counted(place: Any) -> None:
-    assert _head_line(place.city, []) == "No open alerts in testville"
-    assert _head_line(place.city, [alert()]) == "1 open alert in testville: 1 warning"
-    assert _head_line(place.city, [alert(), alert("critical")]) == "2 open alerts in testville: 1 critical, 1 warning"
+def test_the_open_ones_are_counted() -> None:
+    assert head_line("testville", []) == "No open alerts in testville"
+    assert head_line("testville", [alert()]) == "1 open alert in testville: 1 warning"
+    assert head_line("testville", [alert(), alert("critical")]) == "2 open alerts in testville: 1 critical, 1 warning"
+    assert marks([alert(), alert(), alert("critical")]) == "▲1 △2" and marks([]) == "" and marks(None) == "?"
 
 
 def test_where_an_alert_is(place: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.page import clock
 from trafficcast.config.settings import load_config
 from trafficcast.files import write_json
 from trafficcast.ingestion.quality_report import quality_report
@@ -107,3 +109,17 @@ def test_the_quarantine(place: Any, name: str) -> None:
     app = run(place.file, section="Quarantine")
     assert app.dataframe[0].value["file"].tolist() == [name]
     assert app.dataframe[0].value["reason"].tolist() == ["<b>no</b>"]
+
+
+def test_the_slot_that_runs_is_neither_observed_nor_counted(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    flows = place.add_flows()
+    flows["coverage"].values[-1] = 24 / 30
+    place.flows.write(flows)
+    monkeypatch.setattr(clock, "present", lambda: place.newest + np.timedelta64(25, "m"))
+    said = words(run(place.file)).replace("\\", "")
+    assert "66 slots: 65 observed, 1 partial, 0 missing" in said
+    assert "The last one ended Wed 8 May 2024 09:00 CEST, 25 min ago" in said
+    assert "The slot from Wed 08 May 2024 09:00 CEST still runs: so far, 24 of 30 min" in said
+    assert run(place.file).dataframe[0].value["observed"].tolist() == [17, 48]
+    monkeypatch.setattr(clock, "present", lambda: place.newest - np.timedelta64(300, "m"))  # the rest lies ahead
+    assert run(place.file).dataframe[0].value["observed"].tolist() == [8, 48]

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.forecasts.cell_day import _cell_day, _day_chart, _day_table, _lead_name
+from dashboard.forecasts.cell_day import _cell_day, _day_chart, _day_table
 from dashboard.forecasts.cell_history import _OBSERVED, _TYPICAL
 from dashboard.forecasts.past_day import _day_slots
+from dashboard.forecasts.timeline import _ahead
 from trafficcast.config.city import City
 from trafficcast.forecasting.climatology import Climatology
 
@@ -36,7 +37,7 @@ def test_each_lead_has_its_line(place: Any) -> None:
     table, slots = lines(place)
     first, second = place.newest - np.timedelta64(60, "m"), place.newest
     for lead in range(4):
-        line = of(table, _lead_name(30 * lead))
+        line = of(table, _ahead(30 * lead))
         ahead = np.timedelta64(30 * lead, "m")
         assert line.index.tolist() == [first + ahead, second + ahead]
         assert line.tolist() == pytest.approx([10 * lead + 17.5] * 2)
@@ -49,15 +50,15 @@ def test_each_lead_has_its_line(place: Any) -> None:
 @pytest.mark.parametrize(("kind", "total"), [("inflow", 595 + 17.5), ("outflow", 595 + 35017.5), ("net", -35000)])
 def test_without_a_cell_it_is_the_city(place: Any, kind: str, total: float) -> None:
     table, _ = lines(place, kind, None)
-    assert of(table, _lead_name(0))[place.newest] == pytest.approx(total)
+    assert of(table, _ahead(0))[place.newest] == pytest.approx(total)
 
 
 def test_the_table_has_a_column_for_each_line_leads_in_order(place: Any) -> None:
     table = _day_table(lines(place)[0])
-    assert list(table) == ["slot", _OBSERVED, _TYPICAL, *(_lead_name(lead) for lead in (0, 30, 60, 90))]
+    assert list(table) == ["slot", _OBSERVED, _TYPICAL, *(_ahead(lead) for lead in (0, 30, 60, 90))]
     assert len(table) == 48
     row = table[table["slot"] == "09:00 CEST"].iloc[0]
-    assert (row[_OBSERVED], row[_lead_name(0)], row[_lead_name(60)]) == (35, 17.5, 37.5)
+    assert (row[_OBSERVED], row[_ahead(0)], row[_ahead(60)]) == (35, 17.5, 37.5)
 
 
 def test_a_day_without_anything_has_no_row(place: Any) -> None:

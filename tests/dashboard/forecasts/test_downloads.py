@@ -87,6 +87,8 @@ def test_geojson_reads_back_a_polygon_a_cell(place: Any, grid: xr.Dataset) -> No
 
 
 def test_what_is_not_there_stays_empty(place: Any, shown: _ForecastSlot) -> None:
+    usual = _forecast_grid(place.city, "inflow", place.newest, shown, np.ones((5, 7)), "typical")
+    assert (usual["typical"] == 1).all() and usual["difference"].attrs["long_name"].startswith("predicted less typical")
     empty = _forecast_grid(place.city, "inflow", place.newest, shown, None)
     assert json.loads(_as_geojson(place.city, empty))["features"][0]["properties"]["difference"] is None
     table = pd.read_csv(io.BytesIO(_as_csv(empty)))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.forecasts.frames import _STATUS_TEXTS, _observed_frame, _slot_status
+from dashboard.forecasts.frames import _observed_frame, _why_not
+from dashboard.page import clock
 
 
 def test_a_frame_is_that_of_its_slot(place: Any) -> None:
@@ -23,24 +24,22 @@ def test_a_slot_without_enough_data_has_no_frame_and_the_feed_was_down(place: An
     if not stored:
         flows = flows.isel(time=flows["time"].values != place.down)
     assert _observed_frame(flows, place.down) is None
-    assert _slot_status(False, place.down, place.newest) == "down"
+    assert _why_not(place.city, flows, place.down, place.newest, "inflow") == "not observed: the feed was down"
 
 
-def test_a_slot_after_the_newest_is_yet_to_come(place: Any) -> None:
-    after = place.newest + place.city.slot
-    assert _observed_frame(place.add_flows(), after) is None
-    assert _slot_status(False, after, place.newest) == "pending"
+def test_a_slot_after_the_newest_has_not_come_yet(place: Any) -> None:
+    after, flows = place.newest + place.city.slot, place.add_flows()
+    assert _observed_frame(flows, after) is None
+    assert _why_not(place.city, flows, after, place.newest, "inflow") == "not observed yet"
+    assert _why_not(place.city, None, place.newest, None, "inflow") == "not observed yet"
 
 
-def test_without_flows_nothing_has_come_yet(place: Any) -> None:
-    assert _observed_frame(None, place.newest) is None
-    assert _slot_status(False, place.newest, None) == "pending"
-
-
-def test_every_status_has_its_words() -> None:
-    assert _slot_status(True, np.datetime64("2024-05-07"), None) == "observed"
-    assert (
-        _STATUS_TEXTS["observed"] == ""
-        and "not observed" in _STATUS_TEXTS["pending"]
-        and "down" in _STATUS_TEXTS["down"]
-    )
+def test_a_slot_that_still_runs_says_what_was_counted_so_far(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "present", lambda: place.newest + np.timedelta64(25, "m"))
+    flows = place.add_flows()
+    flows["coverage"].values[-1] = 24 / 30
+    total = int(flows["flow"].values[-1, 1].sum())
+    words = _why_not(place.city, flows, place.newest, None, "outflow")
+    assert words == f"still runs: so far, 24 of 30 min, city total {total:,}"
+    assert _why_not(place.city, None, place.newest, None, "outflow") == "still runs: no record yet"
+    assert _why_not(place.city, flows, place.newest + place.city.slot, None, "outflow") == "is still to come"

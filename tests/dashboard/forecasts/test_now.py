@@ -12,6 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.forecasts import now
+from dashboard.page import clock
 from trafficcast.forecasting.climatology import Climatology
 
 SECONDS = 60
@@ -60,20 +61,47 @@ def words(app: AppTest) -> str:
     return "\n".join(str(one.value) for kind in kinds for one in app.get(kind)).replace("\\", "")
 
 
-def test_it_opens_at_the_newest_forecast_and_says_how_old_it_is(forecast: Any) -> None:
+def titles(app: AppTest) -> set[str]:
+    """The words in bold, the titles of maps among them."""
+    return {part for line in words(app).splitlines() for part in line.split("**")}
+
+
+def test_live_it_opens_at_the_slot_that_runs_beside_the_typical_flows(
+    forecast: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "present", lambda: forecast.newest + SLOT + np.timedelta64(24, "m"))
     app = run(forecast.file)
     assert app.select_slider[0].value == forecast.newest + SLOT
-    assert "vmrnn-b-1 (champion)" in words(app) and "Europe/Rome" in words(app)
-    assert "The forecast is late" in app.warning[0].value.replace("\\", "")
-    assert "Predicted less observed" not in words(app)  # nothing has come yet
+    assert {"Predicted inflow", "Typical inflow", "Predicted less typical"} <= titles(app)
+    assert "Wed 8 May 2024 09:30-10:00 CEST still runs: no record yet. The maps compare" in words(app)
+    assert "city total 35 " in words(app).replace("\n", " \n")
+    app = run(forecast.file, time=f"{forecast.newest + 2 * SLOT}Z")
+    assert "Wed 8 May 2024 10:00-10:30 CEST is still to come" in words(app)
+    assert "Predicted less typical" in titles(app)
+
+
+def test_when_all_is_over_it_opens_at_the_newest_slot_observed_and_forecast(forecast: Any) -> None:
+    assert run(forecast.file).select_slider[0].value == forecast.newest + SLOT  # none was forecast and observed
+    forecast.add_forecast(forecast.newest)
+    app = run(forecast.file)
+    assert app.select_slider[0].value == forecast.newest
+    assert "Wed 8 May 2024 09:00-09:30 CEST is over. The maps compare its forecast with observed flows" in words(app)
+    assert {"Predicted inflow", "Observed inflow", "Predicted less observed"} <= titles(app)
+
+
+def test_without_a_model_the_typical_flows_are_unknown(forecast: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(now, "champion_climatology", lambda *_: None)
+    monkeypatch.setattr(clock, "present", lambda: forecast.newest + SLOT)
+    forecast.add_forecast(forecast.newest)
+    assert run(forecast.file).select_slider[0].value == forecast.newest
+    app = run(forecast.file, time=f"{forecast.newest + SLOT}Z")
+    assert "typical flows are unknown without a model" in words(app)
 
 
 def test_a_slot_observed_stands_beside_its_last_forecast(forecast: Any) -> None:
     forecast.add_forecast(forecast.newest)
     app = run(forecast.file, time=f"{forecast.newest}Z", kind="outflow")
-    assert {"Predicted outflow", "Observed outflow", "Predicted less observed"} <= {
-        part for line in words(app).splitlines() for part in line.split("**")
-    }
+    assert {"Predicted outflow", "Observed outflow", "Predicted less observed"} <= titles(app)
 
 
 def test_the_third_map_may_show_the_intervals(forecast: Any) -> None:

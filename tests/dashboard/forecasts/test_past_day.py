@@ -10,10 +10,10 @@ import pytest
 from dashboard.forecasts.past_day import (
     _day_slots,
     _forecast_table,
-    _known_days,
     _neighbours,
     _same_clock,
 )
+from dashboard.reads.stores import known_days
 from trafficcast.config.city import City
 from trafficcast.stores.forecasts import DEGRADED, Provenance, forecast_dataset
 from trafficcast.stores.scores import score_dataset
@@ -45,10 +45,10 @@ def test_a_time_that_the_clocks_skip_becomes_one_beside_it() -> None:
 
 
 def test_days_are_known_by_flows_or_forecasts(place: Any) -> None:
-    assert len(_known_days([place.flows])) == 0
+    assert len(known_days(place.city, [place.flows])) == 0
     place.add_flows()
     place.add_forecast(np.datetime64("2024-05-20T07:00", "us"))
-    days = _known_days([place.flows, place.forecasts(), place.forecasts("none")])
+    days = known_days(place.city, [place.flows, place.forecasts(), place.forecasts("none")])
     assert days.tolist() == [day(f"2024-05-{number}").item() for number in ("07", "08", "20")]
     assert _neighbours(days, day("2024-05-08")) == (day("2024-05-07"), day("2024-05-20"))
     assert _neighbours(days, day("2024-05-10")) == (day("2024-05-08"), day("2024-05-20"))

@@ -21,6 +21,12 @@ def test_a_forecast_stands_beside_what_came_and_their_difference() -> None:
     assert [layer.diverging for layer in (predicted, observed, difference)] == [False, False, True]
 
 
+def test_a_forecast_may_stand_beside_typical_flows() -> None:
+    layers = forecast_layers("inflow", 100, ONE, TWO, "", "typical")
+    assert [layer.title for layer in layers] == ["Predicted inflow", "Typical inflow", "Predicted less typical"]
+    assert layers[1].digits == 1 and "RMS 2.00" in layers[2].note
+
+
 def test_net_is_a_difference_itself() -> None:
     assert all(layer.diverging and layer.limit == 25 for layer in forecast_layers("net", 100, ONE, TWO, ""))
 

@@ -17,7 +17,7 @@ def test_a_moment_is_read_on_the_citys_clock() -> None:
 
 def test_a_lead_time_is_named_by_its_slot() -> None:
     init_time, lead_time = np.datetime64("2008-06-07T01:00"), np.timedelta64(90, "m")
-    assert lead_label(SAN_FRANCISCO, init_time, lead_time) == "19:30-20:00 (+90 min)"
+    assert lead_label(SAN_FRANCISCO, init_time, lead_time) == "19:30-20:00 PDT (+90 min)"
 
 
 def test_the_zone_tells_the_repeated_hour_apart() -> None:

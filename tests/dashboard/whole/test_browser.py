@@ -88,8 +88,12 @@ def total(kind: int, lead: int = 0) -> str:
     return f"city total {sum(range(1024)) + (0.5 + 1000 * kind + 10 * lead) * 1024:,.0f}"
 
 
-def test_the_newest_forecast_is_drawn_and_what_is_unobserved_stays_empty(page: Any) -> None:
+def test_it_opens_where_three_maps_are_filled_and_what_is_unobserved_stays_empty(page: Any) -> None:
     expect = sync_api.expect
+    for number in range(3):
+        expect(cells_of(page, number)).to_have_count(1024)
+    expect(page.get_by_text("Wed 8 May 2024 09:00-09:30 CEST is over. The maps compare")).to_be_visible()
+    page.get_by_role("slider").first.press("ArrowRight")
     expect(page.get_by_text("09:30-10:00 CEST (+0 min)").first).to_be_visible()
     expect(cells_of(page, 0)).to_have_count(1024)
     expect(page.get_by_text(total(0))).to_be_visible()
@@ -102,13 +106,14 @@ def test_the_newest_forecast_is_drawn_and_what_is_unobserved_stays_empty(page: A
 
 
 def test_the_slider_moves_through_the_slots_by_keyboard_too(page: Any) -> None:
-    page.get_by_role("slider").first.press("ArrowLeft")
-    sync_api.expect(cells_of(page, 1)).to_have_count(1024)
-    sync_api.expect(cells_of(page, 2)).to_have_count(1024)
     sync_api.expect(page.get_by_text("RMSE")).to_be_visible()
-    wait_for_address(page, time="2024-05-08T09:00:00+02:00")
+    page.get_by_role("slider").first.press("ArrowLeft")
+    wait_for_address(page, time="2024-05-08T08:30:00+02:00")
     page.get_by_role("slider").first.press("ArrowRight")
     wait_for_address(page, time=None)
+    sync_api.expect(cells_of(page, 2)).to_have_count(1024)
+    page.get_by_role("slider").first.press("ArrowRight")
+    wait_for_address(page, time="2024-05-08T09:30:00+02:00")
     page.get_by_role("slider").first.press("ArrowRight")
     sync_api.expect(page.get_by_text(total(0, 1))).to_be_visible()
     sync_api.expect(page.get_by_text("10:00-10:30 CEST (+30 min)").first).to_be_visible()
@@ -199,7 +204,7 @@ def test_playback_goes_on_by_itself_and_the_address_says_where_it_stopped(page: 
 def test_a_new_forecast_appears_by_itself_and_zoom_and_cell_stay(
     tab: Any, address: str, place: Any, tmp_path: Path
 ) -> None:
-    page = opened(tab, f"{address}?city=testville&cell=4,5")
+    page = opened(tab, f"{address}?city=testville&cell=4,5&time=2024-05-08T10:00")
     frames = [frame for frame in page.frames if "city_map" in frame.url]
     chosen = zoomed(page, frames, 0)
     published = place.newest + 2 * SLOT
