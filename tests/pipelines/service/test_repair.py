@@ -9,9 +9,9 @@ import pytest
 
 from pipelines.service.repair import _remove_leftovers, _repair
 from trafficcast.config.city import City
+from trafficcast.errors import DamagedFile
 from trafficcast.files import writer_lock
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.day_store import DamagedFile
 
 CITY = City(west=0, east=1, south=0, north=1, rows=2, cols=3, timezone="America/New_York", name="small")
 DAY = "2024-04-08"
