@@ -52,7 +52,7 @@ def repair(
         For each problem the file, what is wrong with it, what was or would be done, and whether something was lost
         (None for what would be done).
     """
-    found = []
+    found: list[dict[str, Any]] = []
 
     def take(problem: Problem) -> None:
         if dry_run:

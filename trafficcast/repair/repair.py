@@ -33,6 +33,7 @@ from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.latest_files import write_latest
 from trafficcast.stores.ledger import FAILED, LOST
 from trafficcast.stores.published import latest_forecast
+from trafficcast.stores.registry import VERSION
 
 _DAY = np.timedelta64(1, "D")
 
@@ -95,8 +96,8 @@ def problems(stores: CityStores, keep: Retention, now: np.datetime64) -> Iterato
         The problems, each found when those before it have been mended.
     """
     today = stores.city.local_days(np.array([now]))[0]
-    for error in damaged_records(stores)[:1]:  # all are mended at once
-        yield problem_of(stores, error)
+    for damage in damaged_records(stores)[:1]:  # all are mended at once
+        yield problem_of(stores, damage)
     yield from _as_far_as_known(_of_report(stores))
     yield from _of_models(stores)
     for database in (stores.ledger, AlertBook(stores.alerts)):
@@ -105,8 +106,8 @@ def problems(stores: CityStores, keep: Retention, now: np.datetime64) -> Iterato
         except DamagedFile as error:
             yield problem_of(stores, error)
     yield from _as_far_as_known(_lost_alerts(stores))
-    for error in stores.flows.check()[1]:
-        yield problem_of(stores, error)
+    for damage in stores.flows.check()[1]:
+        yield problem_of(stores, damage)
     yield from _as_far_as_known(_missing_flows(stores, _first_day(stores.flows, keep.flow_days, today)))
     for job, days in ((JOB, keep.forecast_days), (VERIFY, keep.score_days)):
         for version in _versions(stores, job):
@@ -187,7 +188,7 @@ def _of_models(stores: CityStores) -> Iterator[Problem]:
     except DamagedFile as error:
         yield problem_of(stores, error)
         named = []
-    folders = sorted(file for file in registry.root.glob("*/") if not file.name.startswith("."))
+    folders = sorted(file for file in registry.root.glob("*/") if VERSION.fullmatch(file.name))
     for folder in folders:
         try:
             load_model(registry, folder.name)
@@ -382,7 +383,8 @@ def _mend_model_day(stores: CityStores, job: str, version: str, day: np.datetime
 def _note(stores: CityStores, job: str, version: str, times: np.ndarray) -> Mended:
     """Note forecasts or scores that are stored in the ledger."""
     stored = _store(stores, job, version).read(times[0], times[-1] + stores.city.slot)
-    for time in times if stored is not None else ():
+    assert stored is not None
+    for time in times:
         one = stored.sel(init_time=time)
         if job == JOB:
             result, detail = str(one["state"].item()), str(one["reason"].item())

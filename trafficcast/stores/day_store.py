@@ -371,6 +371,8 @@ class DayStore:
             str(name): dict(_COMPRESSION) for name, variable in dataset.data_vars.items() if variable.ndim > 1
         }
         for name, variable in dataset.variables.items():
+            if variable.ndim and variable.dtype.kind not in "OUSmM":
+                encoding.setdefault(str(name), {})["fletcher32"] = True
             if variable.dtype.kind == "M":
                 encoding[str(name)] = {"units": "seconds since 1970-01-01", "dtype": "int64"}
             elif variable.dtype.kind == "m":

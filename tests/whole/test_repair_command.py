@@ -1,0 +1,137 @@
+"""`trafficcast repair`: every kind of file, damaged in every way, is mended or set aside, and a second time is quiet."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from trafficcast.alerts.book import AlertBook
+from trafficcast.config.settings import load_config
+from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.stores.city_stores import CityStores
+
+pytestmark = pytest.mark.slow
+DAY, VERSION = "2024-04-13", "vmrnn-c-1"
+FILES = {
+    "flows": f"data/small/flows/{DAY}.nc",
+    "forecasts": f"data/small/forecasts/{VERSION}/{DAY}.nc",
+    "scores": f"data/small/scores/{VERSION}/{DAY}.nc",
+    "ledger": "data/ledger.sqlite",
+    "alerts": "data/alerts.sqlite",
+    "state": "data/small/records/state.sqlite",
+    "champion": "models/small/champion",
+    "latest": "data/small/latest.nc",
+    "report": "data/small/quality.json",
+}
+# What nothing but the file itself held.
+LOST = {"ledger", "alerts"}
+
+
+def flipped(content: bytes) -> bytes:
+    """A byte in the middle is another one."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "cut off": lambda content: content[: len(content) // 2],
+    "emptied": lambda content: b"",
+    "a byte flipped": flipped,
+    "removed": lambda content: None,
+    "not UTF-8": lambda content: b"\xff\xfe" * 50,
+}
+
+
+def stores_of(folder: Path) -> CityStores:
+    config = load_config(folder / "config.toml")
+    return CityStores.of(config, config.city("small"))
+
+
+@pytest.fixture(scope="module")
+def _replayed_once(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small city with two days of forecasts and scores, one open alert, and the latest files."""
+    from pipelines.service.replay import replay
+    from trafficcast.alerts.findings import Finding
+    from trafficcast.alerts.notify import _append
+    from trafficcast.repair.repair import restore_latest
+
+    folder = tmp_path_factory.mktemp("replayed")
+    shutil.copytree(_trained_once, folder, dirs_exist_ok=True)
+    stores = stores_of(folder)
+    replay(stores, "2024-04-13T08:00", "2024-04-13T14:00", device="cpu")
+    restore_latest(stores)
+    book, now = AlertBook(stores.alerts), np.datetime64("2024-04-13T10:00", "us")
+    book.update("small", [Finding("flow", "flow", "warning", "much", 9.0, 5.0, "row 1, column 2", 9.15, 45.5)], now)
+    with book.unwritten("small") as notices:
+        _append(stores.folder / "alerts.jsonl", notices)
+    return folder
+
+
+@pytest.fixture
+def replayed(_replayed_once: Path, config: Path) -> Path:
+    shutil.copytree(_replayed_once, config.parent, dirs_exist_ok=True)
+    return config.parent
+
+
+def content(stores: CityStores) -> dict[str, Any]:
+    """What the stores hold, but for how and when it was made."""
+    made = stores.forecasts(VERSION).read()
+    assert made is not None
+    results = {job: stores.ledger.results(job, "small", VERSION) for job in ("forecast", "verify")}
+    records = RecordStore(stores.records)
+    state = records.load()
+    return {
+        "flows": stores.flows.read(),
+        "forecasts": made.drop_vars(["hindcast", "created"]),
+        "scores": stores.scores(VERSION).read(),
+        "ledger": results,
+        "alerts": AlertBook(stores.alerts).open("small", np.datetime64("2024-04-15", "us")),
+        "slots": records.slot_facts().tolist(),
+        "hours": state.hours,
+        "totals": state.totals.tolist(),
+        "champion": stores.registry.champions(),
+        "report": (stores.folder / "quality.json").read_text(),
+    }
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for name, value in one.items():
+        if isinstance(value, xr.Dataset):
+            xr.testing.assert_identical(value, other[name])
+        else:
+            assert value == other[name], name
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_damaged_file_is_mended(kind: str, replayed: Path, trafficcast: Callable[..., Any]) -> None:
+    stores, file = stores_of(replayed), replayed / FILES[kind]
+    before, number = content(stores), 0
+    assert trafficcast("repair", "--device", "cpu").code == 0
+    for damage, change in DAMAGES.items():
+        new = change(file.read_bytes())
+        file.unlink()
+        if new is not None:
+            file.write_bytes(new)
+        planned = trafficcast("repair", "--dry-run", "--json")
+        assert (file.read_bytes() if file.exists() else None) == new, "a dry run changes nothing"
+        done = trafficcast("repair", "--json", "--device", "cpu")
+        assert bool(planned.json["small"]) == bool(planned.code) == bool(done.json["small"]), (damage, planned, done)
+        # A flipped byte may lie where nothing is stored.
+        assert done.json["small"] or damage == "a byte flipped", done.err
+        same(before, content(stores))
+        aside = [one.read_bytes() for one in file.parent.glob(f"{file.name}.damaged-*") if "journal" not in one.name]
+        if len(aside) > number:
+            number += 1
+            assert new in aside
+            assert done.code == (1 if kind in LOST else 0), (damage, done)
+        else:
+            assert damage in ("removed", "a byte flipped") or kind in ("latest", "report"), (damage, done)
+            assert done.code == 0, (damage, done)
+        again = trafficcast("repair", "--json", "--device", "cpu")
+        assert again.code == 0 and again.json == {"small": []}, (damage, again)
