@@ -15,6 +15,7 @@ from dashboard.data import data
 from dashboard.forecasts import look_back, now
 from dashboard.page.address import change, current_view
 from dashboard.page.labels import plain
+from dashboard.page.unreadable import begin_page, sentences
 from dashboard.page.view import View
 from dashboard.sign_in import _may_enter
 from dashboard.skill import models, skill
@@ -79,11 +80,15 @@ def _config(file: str, changed: int) -> Config:
 
 
 def _draw(draw: Callable[[Config, View], None], config: Config, default_city: str) -> None:
+    place = st.container()  # one element, whatever it contains
+    begin_page()
     try:
         view = _choose_city(config, current_view(config, default_city))
         draw(config, view)
     except InputError as error:
         st.error(plain(str(error)))
+    for sentence in sentences():
+        place.warning(plain(sentence))
 
 
 def _choose_city(config: Config, view: View) -> View:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from dashboard.page.unreadable import readable
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import _Stamp, file_stamp, newest_stamp, stamp
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, read_climatology
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import last_observed
@@ -37,6 +38,11 @@ def _forecast_stamp_between(stores: CityStores, start: np.datetime64, end: np.da
 
 
 @cached(stamp=forecast_stamp, entries=16)
+def _newest_forecast(stores: CityStores) -> tuple[tuple[str, xr.Dataset] | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return latest_forecast(stores, damaged=damaged), damaged
+
+
 def newest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     """Read the newest published forecast.
 
@@ -50,10 +56,17 @@ def newest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     tuple[str, xr.Dataset] | None
         The model's version and the forecast (see `latest_forecast`); None where none is published.
     """
-    return latest_forecast(stores)
+    return readable(_newest_forecast(stores))
 
 
 @cached(stamp=_forecast_stamp_between, entries=8)
+def _forecasts_between(
+    stores: CityStores, start: np.datetime64, end: np.datetime64
+) -> tuple[Forecasts, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return published(stores, start, end, damaged), damaged
+
+
 def forecasts_between(stores: CityStores, start: np.datetime64, end: np.datetime64) -> Forecasts:
     """Read the published forecasts of a period.
 
@@ -71,10 +84,17 @@ def forecasts_between(stores: CityStores, start: np.datetime64, end: np.datetime
     Forecasts
         The forecasts by model version (see `published`).
     """
-    return published(stores, start, end)
+    return readable(_forecasts_between(stores, start, end))
 
 
 @cached(stamp=lambda stores, start, end: stamp(stores.flows, start, end), entries=32)
+def _flows_between(
+    stores: CityStores, start: np.datetime64, end: np.datetime64
+) -> tuple[xr.Dataset | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return stores.flows.read(start, end, damaged=damaged), damaged
+
+
 def flows_between(stores: CityStores, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
     """Read the flows of a period.
 
@@ -92,10 +112,15 @@ def flows_between(stores: CityStores, start: np.datetime64, end: np.datetime64) 
     xr.Dataset | None
         The flows (see `flows_dataset`); None where there are none.
     """
-    return stores.flows.read(start, end)
+    return readable(_flows_between(stores, start, end))
 
 
 @cached(stamp=lambda stores: file_stamp(stores.flows.root), entries=16)
+def _newest_observed(stores: CityStores) -> tuple[np.datetime64 | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return last_observed(stores.flows, damaged=damaged), damaged
+
+
 def newest_observed(stores: CityStores) -> np.datetime64 | None:
     """Find the newest observed slot.
 
@@ -109,7 +134,7 @@ def newest_observed(stores: CityStores) -> np.datetime64 | None:
     np.datetime64 | None
         The slot's start, naive UTC; None where no slot was observed.
     """
-    return last_observed(stores.flows)
+    return readable(_newest_observed(stores))
 
 
 @cached(
@@ -117,6 +142,13 @@ def newest_observed(stores: CityStores) -> np.datetime64 | None:
     entries=8,
     spinner="Reading scores",
 )
+def _scores_between(
+    stores: CityStores, version: str, start: np.datetime64 | None, end: np.datetime64
+) -> tuple[xr.Dataset | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return stores.scores(version).read(start, end, damaged=damaged), damaged
+
+
 def scores_between(
     stores: CityStores, version: str, start: np.datetime64 | None, end: np.datetime64
 ) -> xr.Dataset | None:
@@ -138,7 +170,7 @@ def scores_between(
     xr.Dataset | None
         The scores (see `score_dataset`); None where there are none.
     """
-    return stores.scores(version).read(start, end)
+    return readable(_scores_between(stores, version, start, end))
 
 
 @cached(stamp=lambda stores, version: None, entries=16)  # a model's files never change

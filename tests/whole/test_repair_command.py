@@ -1,4 +1,4 @@
-"""`trafficcast repair`: every kind of file, damaged in every way, is mended or set aside, and a second time is quiet."""
+"""`trafficcast repair`: each kind of file, damaged in each way, is mended or set aside, and a second time is quiet."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_damaged_day_is_told_and_the_others_shown(place: Any) -> None:
     place.add_flows()
     (place.flows.root / "2024-05-07.nc").write_bytes(b"damaged")
     app = run(place.file)
-    assert "2024" in app.warning[0].value and len(app.dataframe) == 1
+    assert "2024-05-07.nc" in str([*app.session_state["unreadable files"]]) and len(app.dataframe) == 1
 
 
 def test_the_quality_report(place: Any) -> None:

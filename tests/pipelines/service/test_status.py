@@ -203,20 +203,23 @@ def test_a_city_that_cannot_be_read_says_why_and_the_others_go_on(config: Path) 
     (file,) = CityStores.of(settings, settings.city()).flows.root.glob("*.nc")
     file.write_bytes(b"no grid")
     found = status(settings, [settings.city(name) for name in ("other", "small")], NOW)["cities"]
-    assert [*found["small"]] == ["error"] and file.name in found["small"]["error"]
+    (said,) = found["small"]["damaged"]
+    assert file.name in said and "run trafficcast repair --city small" in said
+    assert found["small"]["data"]["newest_slot"] is None and found["small"]["alerts"] == []
     assert found["other"]["overdue"] is None
     code, page = _health({"cities": found})
     assert code == 503 and [*page["wrong"]] == ["small"]
-    assert not any(
-        "small" in labels for labels in samples(generate_latest(_Metrics(lambda: {"cities": found}).registry))
-    )
+    gauges = samples(generate_latest(_Metrics(lambda: {"cities": found}).registry))
+    assert not any("small" in labels and "age" in labels for labels in gauges)
 
 
 def test_a_damaged_ledger_is_named_and_no_silence(settings: Config) -> None:
     settings.paths.data.mkdir()
     (settings.paths.data / "ledger.sqlite").write_bytes(b"no database" * 1000)
     found = status(settings, [settings.city()], NOW)
-    assert "ledger.sqlite is damaged: file is not a database" in found["cities"]["small"]["error"]
+    (said,) = found["cities"]["small"]["damaged"]
+    assert "ledger.sqlite: file is not a database; run trafficcast repair" in said
+    assert found["cities"]["small"]["jobs"]["forecast"]["result"] is None
     assert _health(found)[0] == 503
 
 
