@@ -322,7 +322,7 @@ class AlertBook:
 
     def _read(self, query: str, values: dict[str, object], make: Callable[[tuple[Any, ...]], _T]) -> list[_T]:
         """Make an object of each row of a query; there are no rows where there is no file, or no table in it yet."""
-        if not self.file.exists():
+        if not self.file.exists() or not self.file.stat().st_size:
             return []
         with self._open() as database:
             if database.execute("SELECT 1 FROM sqlite_master").fetchone() is None:

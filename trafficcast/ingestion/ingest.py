@@ -186,7 +186,7 @@ def broken_days(stores: CityStores) -> list[np.datetime64]:
     list[np.datetime64]
         The local days, in order.
     """
-    store, flows = RecordStore(stores.records), stores.flows
+    store, flows = RecordStore(stores.records, read_only=True), stores.flows
     published, kept_from = store.flow_files(), flows.kept_from()
     broken = []
     for day in _local_days(stores.city, store.slot_facts()[:, 0]):

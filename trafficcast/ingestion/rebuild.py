@@ -74,7 +74,7 @@ def _check_database(store: RecordStore) -> None:
         store.load()
 
 
-def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path]]:
+def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
     """Make the database of a record store anew, count its records again, and publish the flows.
 
     Files of records that cannot be read are set aside. What only the database knows is taken from it as far as it can
@@ -87,13 +87,14 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path]]:
 
     Returns
     -------
-    tuple[Path | None, list[Path]]
-        Where the old database lies now, if there was one, and the files of records that were set aside or are gone.
+    tuple[Path | None, list[Path], bool]
+        Where the old database lies now, if there was one; the files of records that were set aside or are gone; and
+        whether all files that were ingested are still known.
     """
     city, store = stores.city, RecordStore(stores.records)
     with writer_lock(stores.folder):
         if not damaged_records(stores):
-            return None, []  # somebody has mended them meanwhile
+            return None, [], True  # somebody has mended them meanwhile
         wanted = {str(row[1]) for row in readable_rows(store.file, "hours")} if store.exists() else set()
         state, lost = _state_of_files(store, wanted)
         old = _Old(store.file)
@@ -122,7 +123,7 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path]]:
         store.restore(state.pruned, [] if lost else old.inbox)
         if state.hours:
             _publish(stores, store, state, zones)
-    return aside, lost
+    return aside, lost, old.knows_sources and not lost
 
 
 class _Old:
@@ -148,6 +149,13 @@ class _Old:
                 elif table == "pruned":
                     self.pruned.append((names[one[0]], one))
         self.inbox = rows["inbox"]
+        self.knows_sources = False
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as whole,
+        ):
+            numbers = whole.execute("SELECT count(*) FROM (SELECT facts FROM sources ORDER BY rowid)").fetchone()
+            self.knows_sources = 0 < numbers[0] == len(self.sources)
         self.retained_from = int(facts.get("retained_from", 0))
         self.totals = np.array(facts["totals"], np.int64) if "totals" in facts else None
 

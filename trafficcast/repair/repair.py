@@ -166,10 +166,16 @@ def _first_day(store: DayStore, keep: int | None, today: np.datetime64) -> np.da
 
 
 def _mend_records(stores: CityStores) -> Mended:
-    aside, lost = rebuild_records(stores)
+    aside, lost, knows_sources = rebuild_records(stores)
     where = "" if aside is None else f"; the old database lies at {aside}"
-    if not lost:
+    if not lost and knows_sources:
         return Mended(f"the records were counted again{where}")
+    if not lost:
+        return Mended(
+            "the records were counted again; which files were ingested, and how many rows of them were dropped, is "
+            f"lost in part: files that are ingested again add no record twice{where}",
+            True,
+        )
     names = ", ".join(str(file) for file in lost[:10]) + (f" and {len(lost) - 10} more" if len(lost) > 10 else "")
     return Mended(
         f"the records of {len(lost)} hours are lost ({names}), with their flows: ingest the files again that held them"
@@ -185,9 +191,11 @@ def _of_models(stores: CityStores) -> Iterator[Problem]:
         named = registry.champions()
         if not named and registry.versions():
             yield problem_of(stores, DamagedFile(registry.pointer, "it is gone, but not the models", stores.city.name))
+        if named and named[0] not in registry.versions():
+            wrong = f"it names {named[0]}, and there is no such model"
+            yield problem_of(stores, DamagedFile(registry.pointer, wrong, stores.city.name))
     except DamagedFile as error:
         yield problem_of(stores, error)
-        named = []
     folders = sorted(file for file in registry.root.glob("*/") if VERSION.fullmatch(file.name))
     for folder in folders:
         try:
@@ -198,8 +206,12 @@ def _of_models(stores: CityStores) -> Iterator[Problem]:
 
 
 def _mend_champions(stores: CityStores) -> Mended:
-    """Name the champions anew: the models with the newest forecasts first, then those trained last."""
+    """Name the champions anew: those that can be read, or else the models with the newest forecasts first."""
     registry = stores.registry
+    try:
+        known = [version for version in registry.champions() if version in registry.versions()]
+    except DamagedFile:
+        known = []
     aside = set_aside(registry.pointer) if registry.pointer.exists() else None
 
     def age(version: str) -> tuple[str, float]:
@@ -207,13 +219,13 @@ def _mend_champions(stores: CityStores) -> Mended:
         return str(days[-1]) if days else "", (registry.root / version / "card.json").stat().st_mtime
 
     versions = sorted(registry.versions(), key=age, reverse=True)
-    used = [version for version in versions if stores.forecasts(version).days()] or versions[:1]
+    used = known or [version for version in versions if stores.forecasts(version).days()] or versions[:1]
     where = "" if aside is None else f"; the old list lies at {aside}"
     if not used:
         return Mended(f"the city has no model that can be read{where}", True)
     registry.name_champions(used)
     before = f"; before it {', '.join(used[1:])}" if used[1:] else ""
-    return Mended(f"the champion is {used[0]} again, by the forecasts that are stored{before}{where}: check it")
+    return Mended(f"the champion is {used[0]}{before}{where}: see whether that is right")
 
 
 def _mend_ledger(stores: CityStores) -> Mended:

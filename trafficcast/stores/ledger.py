@@ -252,10 +252,10 @@ class Ledger:
 
     def _runs(self, clause: str, values: list[str]) -> list[Run]:
         """Return the runs that a clause of SQL selects."""
-        if not self.file.exists():
+        if not self.file.exists() or not self.file.stat().st_size:
             return []
         columns = "job, city, model, slot, result, detail, attempts, seconds, finished"
-        with open_database(self.file, _TABLE) as database:
+        with open_database(self.file) as database:
             rows = database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
             with decoding():
                 return [_run(row) for row in rows]
