@@ -52,23 +52,12 @@ def repair(
         For each problem the file, what is wrong with it, what was or would be done, and whether something was lost
         (None for what would be done).
     """
-    found: list[dict[str, Any]] = []
-
-    def take(problem: Problem) -> None:
-        if dry_run:
-            found.append({"file": str(problem.file), "wrong": problem.wrong, "done": problem.remedy, "lost": None})
-            return
-        mended = _mend(problem)
-        found.append({"file": str(problem.file), "wrong": problem.wrong, "done": mended.sentence, "lost": mended.lost})
-
-    for problem in problems(stores, config.retention, now):
-        take(problem)
+    found = [_outcome(problem, dry_run) for problem in problems(stores, config.retention, now)]
     if not dry_run:
         for file, mended in _make_lost_again(config, stores, now, device):
             found.append({"file": str(file), "wrong": "lost", "done": mended.sentence, "lost": mended.lost})
     with suppress(DamagedFile):  # only where it was not mended
-        for problem in problems_of_latest(stores):
-            take(problem)
+        found += [_outcome(problem, dry_run) for problem in problems_of_latest(stores)]
     return found
 
 
@@ -82,12 +71,16 @@ def _repair(stores: CityStores, damage: DamagedFile) -> str:
     return f"{damage.file.name}: {mended.sentence}"
 
 
-def _mend(problem: Problem) -> Mended:
-    """Mend a problem, or say why that failed."""
+def _outcome(problem: Problem, dry_run: bool) -> dict[str, Any]:
+    """Mend a problem, or only say what would mend it."""
+    about = {"file": str(problem.file), "wrong": problem.wrong}
+    if dry_run:
+        return {**about, "done": problem.remedy, "lost": None}
     try:
-        return problem.mend()
+        mended = problem.mend()
     except (InputError, JobError, OSError) as error:
-        return Mended(f"it could not be mended: {error}", True)
+        mended = Mended(f"it could not be mended: {error}", True)
+    return {**about, "done": mended.sentence, "lost": mended.lost}
 
 
 def _make_lost_again(config: Config, stores: CityStores, now: np.datetime64, device: str) -> list[tuple[Path, Mended]]:

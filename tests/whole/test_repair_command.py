@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipelines.service.replay import replay
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
 from trafficcast.ingestion.record_store import RecordStore
@@ -56,18 +57,17 @@ def stores_of(folder: Path) -> CityStores:
 @pytest.fixture(scope="module")
 def _replayed_once(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small city with two days of forecasts and scores, one open alert, and the latest files."""
-    from pipelines.service.replay import replay
     from trafficcast.alerts.findings import Finding
     from trafficcast.alerts.notify import _append
     from trafficcast.forecasting.verify import verify
-    from trafficcast.repair.repair import restore_latest
+    from trafficcast.repair.repair import _restore_latest
 
     folder = tmp_path_factory.mktemp("replayed")
     shutil.copytree(_trained_once, folder, dirs_exist_ok=True)
     stores = stores_of(folder)
     replay(stores, "2024-04-13T08:00", "2024-04-13T14:00", device="cpu")
     verify(stores)
-    restore_latest(stores)
+    _restore_latest(stores)
     book, now = AlertBook(stores.alerts), np.datetime64("2024-04-13T10:00", "us")
     book.update("small", [Finding("flow", "flow", "warning", "much", 9.0, 5.0, "row 1, column 2", 9.15, 45.5)], now)
     with book.unwritten("small") as notices:
@@ -140,3 +140,88 @@ def test_a_damaged_file_is_mended(kind: str, replayed: Path, trafficcast: Callab
             assert done.code == 0 or kind == "state", (damage, done)
         again = trafficcast("repair", "--json", "--device", "cpu")
         assert again.code == 0 and again.json == {"small": []}, (damage, again)
+
+
+def test_a_damaged_hour_of_records_is_set_aside_and_comes_back_with_its_file(
+    replayed: Path, trafficcast: Callable[..., Any]
+) -> None:
+    stores = stores_of(replayed)
+    before = content(stores)
+    file = sorted(stores.records.glob(f"{DAY}/*.parquet"))[5]
+    file.write_bytes(file.read_bytes()[:-20])
+    done = trafficcast("repair", "--device", "cpu")
+    assert done.code == 1 and "ingest the files again that held them" in done.out and str(file) in done.out
+    assert trafficcast("repair", "--device", "cpu").code == 0
+    assert trafficcast("ingest", replayed / "gps").code == 0
+    after = content(stores)
+    for name in ("flows", "slots", "totals"):
+        same({name: before[name]}, after)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_next_ingest_makes_a_flow_day_again(damage: str, replayed: Path, trafficcast: Callable[..., Any]) -> None:
+    stores, file = stores_of(replayed), replayed / FILES["flows"]
+    before, new = stores.flows.read(), DAMAGES[damage](file.read_bytes())
+    assert before is not None
+    file.unlink()
+    if new is not None:
+        file.write_bytes(new)
+    assert trafficcast("ingest", replayed / "gps").code == 0  # of files that it knows
+    xr.testing.assert_identical(before, stores.flows.read())
+    changed = file.stat().st_mtime_ns
+    assert trafficcast("ingest", replayed / "gps").code == 0
+    assert file.stat().st_mtime_ns == changed, "a whole day is left alone"
+
+
+@pytest.mark.parametrize("file", ["state", "removed state"])
+def test_an_ingest_never_takes_records_for_leftovers(
+    file: str, replayed: Path, trafficcast: Callable[..., Any]
+) -> None:
+    stores, database = stores_of(replayed), replayed / FILES["state"]
+    files = sorted(stores.records.glob("*/*.parquet"))
+    database.unlink() if file == "removed state" else database.write_bytes(b"")
+    shutil.rmtree(stores.flows.root)
+    ran = trafficcast("ingest", replayed / "gps")
+    assert ran.code == 2 and "run trafficcast repair --city small" in ran.err
+    assert sorted(stores.records.glob("*/*.parquet")) == files
+    assert trafficcast("repair", "--device", "cpu").code == 1  # which files were ingested is lost
+    assert trafficcast("ingest", replayed / "gps").code == 0
+
+
+def test_forecasts_of_a_clock_that_stood_ahead_are_removed(replayed: Path, trafficcast: Callable[..., Any]) -> None:
+    stores = stores_of(replayed)
+    kept, later = "2024-04-13T10:00", "2024-04-13T11:00"  # in Rome, of a day that has begun
+    assert trafficcast("repair", "--after", kept).code == 2
+    planned = trafficcast("repair", "--forecasts", "--after", kept, "--dry-run", "--json").json
+    assert planned == {"small": {"forecasts": 3, "scores": 3, "ledger_rows": 6}}
+    assert trafficcast("repair", "--forecasts", "--after", kept, "--json").json == planned
+    last = stores.city.parse_time(kept)
+    for store in (stores.forecasts(VERSION), stores.scores(VERSION)):
+        times = store.check()[0]
+        assert len(times) == 3 and times[-1] == last
+    assert max(stores.ledger.results("forecast", "small", VERSION)) == last
+    with xr.open_dataset(stores.folder / "latest.nc", engine="h5netcdf", decode_timedelta=True) as latest:
+        assert latest["init_time"].values[0] == last
+    assert trafficcast("repair", "--forecasts", "--after", kept, "--json").json["small"]["forecasts"] == 0
+    assert trafficcast("repair", "--device", "cpu").code == 0
+    # The slots are forecast when their time comes, as if never before.
+    replay(stores, later, "2024-04-13T14:00", device="cpu")
+    assert len(stores.forecasts(VERSION).check()[0]) == 6
+
+
+def test_what_reads_goes_on_and_what_needs_all_advises_the_repair(
+    replayed: Path, trafficcast: Callable[..., Any]
+) -> None:
+    file = replayed / FILES["flows"]
+    file.write_bytes(b"no grid")
+    exported = trafficcast("export", "--out", replayed / "flows.nc", "--json")
+    assert exported.code == 0 and exported.json["unreadable"] == [str(file)]
+    assert "run trafficcast repair --city small" in exported.err
+    scored = trafficcast("backtest", "--start", "2024-04-14", "--end", "2024-04-15", "--device", "cpu", "--json")
+    assert scored.code == 0 and str(file) in scored.err
+    trained = trafficcast("train", "--epochs", "1", "--device", "cpu")
+    assert trained.code == 2 and "run trafficcast repair --city small" in trained.err
+    status = trafficcast("status", "--json").json["cities"]["small"]
+    assert status["forecast"] is not None
+    assert trafficcast("repair", "--device", "cpu").code == 0
+    assert trafficcast("export", "--out", replayed / "flows.nc", "--json").json["unreadable"] == []

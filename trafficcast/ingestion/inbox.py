@@ -17,10 +17,10 @@ from typing import Any
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import write_text
 from trafficcast.ingestion.ingest import (
+    _check_is_whole,
     _ingest_sources,
     _NothingToCount,
     broken_days,
-    check_is_whole,
     mend_flows,
 )
 from trafficcast.ingestion.record_store import RecordStore, _InboxFile
@@ -93,7 +93,7 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
     if not inbox.is_dir():
         raise InputError(f"there is no folder {inbox} to take new files from")
     store = RecordStore(stores.records)
-    check_is_whole(store)
+    _check_is_whole(store)
     seen = store.inbox_files()
     look = _Look([], {}, [])
     found: _Found = []

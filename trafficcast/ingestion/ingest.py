@@ -115,7 +115,7 @@ def _ingest_sources(
     city, store = stores.city, RecordStore(stores.records)
     with writer_lock(stores.folder):
         remove_temporaries(stores.folder)
-        check_is_whole(store)
+        _check_is_whole(store)
         if not store.exists() and stores.flows.days():
             raise InputError(
                 f"the flows of '{city.name}' were not counted from the records here but imported, or by an earlier "
@@ -215,20 +215,10 @@ def mend_flows(stores: CityStores, days: Iterable[np.datetime64] = ()) -> None:
         _publish(stores, store, state, _zones(stores.city, state))
 
 
-def check_is_whole(store: RecordStore) -> None:
-    """Check that the database of a record store was not emptied or removed, while files of records are there.
+def _check_is_whole(store: RecordStore) -> None:
+    """Raise DamagedFile where the database is gone or empty, and the files of records must not count as leftovers.
 
     A first ingest that was killed has left files too, but none of a second one, and no quality report.
-
-    Parameters
-    ----------
-    store
-        The record store.
-
-    Raises
-    ------
-    DamagedFile
-        The database is gone or empty, and the files must not count as leftovers.
     """
     if store.exists() and store.file.stat().st_size and store.load().generation:
         return

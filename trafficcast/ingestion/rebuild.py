@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from trafficcast.errors import DamagedFile
 from trafficcast.files import set_aside, writer_lock
 from trafficcast.ingestion.counting import Count, _first_of_each
-from trafficcast.ingestion.ingest import _local_days, _publish, _rules, _zones, check_is_whole
+from trafficcast.ingestion.ingest import _check_is_whole, _local_days, _publish, _rules, _zones
 from trafficcast.ingestion.merging import _merge_hours, _MergedHours, count
 from trafficcast.ingestion.record_store import _KINDS, _TABLES, RecordStore, SourceFacts, State, _as_points, _as_slot
 from trafficcast.ingestion.threads import _joined
@@ -68,7 +68,7 @@ def _check_database(store: RecordStore) -> None:
     DamagedFile
         The database is damaged, empty or gone.
     """
-    check_is_whole(store)
+    _check_is_whole(store)
     if store.exists():
         check_database(store.file, _TABLES, _is_right, store.root.parent.name)
         store.load()

@@ -430,7 +430,7 @@ def problems_of_latest(stores: CityStores) -> Iterator[Problem]:
             file,
             f"{file.with_suffix('.*')} {wrong}",
             "the files are written again from the newest forecast",
-            lambda: restore_latest(stores),
+            lambda: _restore_latest(stores),
         )
 
 
@@ -447,19 +447,8 @@ def _wrong_latest(file: Path, newest: xr.Dataset) -> str:
         return f"cannot be read: {error}"
 
 
-def restore_latest(stores: CityStores) -> Mended:
-    """Write the latest files from the newest forecast that is stored; without one they are removed.
-
-    Parameters
-    ----------
-    stores
-        The city and its stores.
-
-    Returns
-    -------
-    Mended
-        What was done.
-    """
+def _restore_latest(stores: CityStores) -> Mended:
+    """Write the latest files from the newest forecast that is stored; without one they are removed."""
     newest = latest_forecast(stores)
     if newest is None:
         for file in stores.folder.glob("latest.*"):
@@ -503,5 +492,5 @@ def remove_forecasts_after(stores: CityStores, time: np.datetime64, dry_run: boo
         return removed
     removed["ledger_rows"] = stores.ledger.forget(stores.city.name, (JOB, VERIFY), time)
     if any(stores.folder.glob("latest.*")):
-        restore_latest(stores)
+        _restore_latest(stores)
     return removed

@@ -88,8 +88,8 @@ def test_damaged_records_are_told(place: Any) -> None:
     store = place.add_records([10.1], [45.4])
     place.add_flows()
     (store.root / "state.sqlite").write_bytes(b"damaged" * 1000)
-    assert "damaged" in words(run(place.file))
-    assert "damaged" in run(place.file, section="Where records lie").error[0].value
+    assert "is not a database; run trafficcast repair" in words(run(place.file))
+    assert "trafficcast repair" in run(place.file, section="Where records lie").error[0].value
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)<|script>.csv", "**bold**[a](b).csv"])
