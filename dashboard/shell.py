@@ -16,6 +16,7 @@ from dashboard.header import _draw_header
 from dashboard.page.address import asked_view, change, current_view
 from dashboard.page.labels import plain
 from dashboard.page.severities import marks
+from dashboard.page.unreadable import begin_page, sentences
 from dashboard.page.view import View
 from dashboard.reads.alerts import open_alerts
 from dashboard.sign_in import _may_enter
@@ -89,12 +90,16 @@ def _config(file: str, changed: int) -> Config:
 
 def _draw(title: str, module: ModuleType, config: Config, default_city: str, marked: str) -> None:
     st.set_page_config(page_title=f"({marked}) {title}" if marked else title)
+    place = st.container()  # one element, whatever it contains
+    begin_page()
     try:
         view = _choose_city(config, current_view(config, default_city))
         _draw_header(config, view, marked, of_forecasts=module is now, of_alerts=module is not alerts)
         module.draw(config, view)
     except InputError as error:
         st.error(plain(str(error)))
+    for sentence in sentences():
+        place.warning(plain(sentence))
 
 
 def _choose_city(config: Config, view: View) -> View:

@@ -110,6 +110,29 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def set_aside(file: Path) -> Path:
+    """Rename a damaged file, or a database with its journal, to the next free name of a damaged file.
+
+    Parameters
+    ----------
+    file
+        The file.
+
+    Returns
+    -------
+    Path
+        The new path, `NAME.damaged-N`.
+    """
+    number = 1
+    while (aside := file.with_name(f"{file.name}.damaged-{number}")).exists():
+        number += 1
+    os.rename(file, aside)
+    journal = file.with_name(f"{file.name}-journal")
+    if journal.exists():
+        os.rename(journal, aside.with_name(f"{aside.name}-journal"))
+    return aside
+
+
 def writer_lock(folder: Path) -> FileLock:
     """Return the lock of the one writer below a folder; readers need none.
 

@@ -39,6 +39,7 @@ from dashboard.page.labels import moment_label, plain, so_far
 from dashboard.page.navigation import LOOK_BACK, open_page
 from dashboard.page.nothing_yet import next_step
 from dashboard.page.refresh import rerun_when_changed
+from dashboard.page.unreadable import readable
 from dashboard.page.view import View
 from dashboard.reads.pictures import record_picture
 from dashboard.reads.stamps import DAY, records_stamp, stamp
@@ -105,9 +106,7 @@ def _calendar(stores: CityStores, view: View, days: list[np.datetime64]) -> None
     by = middle.segmented_control("Colour", (_BY_STATE, _BY_COVERAGE), default=_BY_STATE, key="by", required=True)
     first, last = _period_days(days, month)
     start, end = view.city.midnight(first), view.city.midnight(last + DAY)
-    slots, damaged = _slots_between(stores, start, end)
-    for error in damaged[:3]:
-        st.warning(plain(str(error)))
+    slots = readable(_slots_between(stores, start, end))
     # Nothing is shown before the first and after the last stored slot.
     if slots is not None and first == days[0]:
         start = slots["time"].values[0]

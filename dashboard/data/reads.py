@@ -10,9 +10,9 @@ from dashboard.data.slots import _VARIABLES
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import records_stamp, stamp
 from dashboard.reads.stores import closed
+from trafficcast.errors import DamagedFile
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.day_store import DamagedFile
 
 
 def _slots_between(

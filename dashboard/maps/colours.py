@@ -7,6 +7,7 @@ import numpy as np
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import stamp
 from dashboard.reads.stores import closed
+from trafficcast.errors import DamagedFile
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 
@@ -149,7 +150,9 @@ def colour_limit(stores: CityStores) -> float:
 def _sample_flows(store: DayStore, days: int) -> np.ndarray:
     """Read the observed flows of at most so many days, spread over the store: (time, flow kind, row, col)."""
     known = store.days()
-    parts = [store.read_day(known[i], ["flow", "observed"]) for i in _sample_positions(len(known), days)]
+    damaged: list[DamagedFile] = []  # which the maps of their days name
+    wanted = [known[i] for i in _sample_positions(len(known), days)]
+    parts = [store.read_day(day, ["flow", "observed"], damaged) for day in wanted]
     values = [part["flow"].values[closed(store.city, part)["observed"].values] for part in parts if part is not None]
     return np.concatenate(values) if values else np.zeros((0, 2, store.city.rows, store.city.cols), np.int32)
 

@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from dashboard.page import clock
+from dashboard.page.unreadable import readable
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import _Stamp, file_stamp, newest_stamp, stamp
 from trafficcast.config.city import City
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, read_climatology
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
@@ -42,6 +43,11 @@ def _forecast_stamp_between(stores: CityStores, start: np.datetime64, end: np.da
 
 
 @cached(stamp=lambda stores: (forecast_stamp(stores), running_slot(stores.city)), entries=16)
+def _newest_forecast(stores: CityStores) -> tuple[tuple[str, xr.Dataset] | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return latest_forecast(stores, clock.present(), damaged), damaged
+
+
 def newest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     """Read the newest published forecast that does not lie ahead of the clock.
 
@@ -55,10 +61,17 @@ def newest_forecast(stores: CityStores) -> tuple[str, xr.Dataset] | None:
     tuple[str, xr.Dataset] | None
         The model's version and the forecast (see `latest_forecast`); None where none is published.
     """
-    return latest_forecast(stores, clock.present())
+    return readable(_newest_forecast(stores))
 
 
 @cached(stamp=_forecast_stamp_between, entries=8)
+def _forecasts_between(
+    stores: CityStores, start: np.datetime64, end: np.datetime64
+) -> tuple[Forecasts, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return published(stores, start, end, damaged), damaged
+
+
 def forecasts_between(stores: CityStores, start: np.datetime64, end: np.datetime64) -> Forecasts:
     """Read the published forecasts of a period.
 
@@ -76,7 +89,7 @@ def forecasts_between(stores: CityStores, start: np.datetime64, end: np.datetime
     Forecasts
         The forecasts by model version (see `published`).
     """
-    return published(stores, start, end)
+    return readable(_forecasts_between(stores, start, end))
 
 
 def running_slot(city: City) -> np.datetime64:
@@ -133,6 +146,14 @@ def closed(city: City, flows: xr.Dataset) -> xr.Dataset:
     return flows.assign(observed=("time", flows["observed"].values & ended))
 
 
+@cached(stamp=lambda stores, start, end: stamp(stores.flows, start, end), entries=32)
+def _stored_flows(
+    stores: CityStores, start: np.datetime64, end: np.datetime64
+) -> tuple[xr.Dataset | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return stores.flows.read(start, end, damaged=damaged), damaged
+
+
 def flows_between(stores: CityStores, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
     """Read the flows of a period; of them only slots that have ended count as observed (see `closed`).
 
@@ -150,16 +171,16 @@ def flows_between(stores: CityStores, start: np.datetime64, end: np.datetime64) 
     xr.Dataset | None
         The flows (see `flows_dataset`); None where there are none.
     """
-    flows = _stored_flows(stores, start, end)
+    flows = readable(_stored_flows(stores, start, end))
     return None if flows is None else closed(stores.city, flows)
 
 
-@cached(stamp=lambda stores, start, end: stamp(stores.flows, start, end), entries=32)
-def _stored_flows(stores: CityStores, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:
-    return stores.flows.read(start, end)
-
-
 @cached(stamp=lambda stores: (file_stamp(stores.flows.root), running_slot(stores.city)), entries=16)
+def _newest_observed(stores: CityStores) -> tuple[np.datetime64 | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return last_observed(stores.flows, clock.present(), damaged), damaged
+
+
 def newest_observed(stores: CityStores) -> np.datetime64 | None:
     """Find the newest observed slot.
 
@@ -173,7 +194,7 @@ def newest_observed(stores: CityStores) -> np.datetime64 | None:
     np.datetime64 | None
         The slot's start, naive UTC; None where no slot was observed.
     """
-    return last_observed(stores.flows, clock.present())
+    return readable(_newest_observed(stores))
 
 
 @cached(
@@ -181,6 +202,13 @@ def newest_observed(stores: CityStores) -> np.datetime64 | None:
     entries=8,
     spinner="Reading scores",
 )
+def _scores_between(
+    stores: CityStores, version: str, start: np.datetime64 | None, end: np.datetime64
+) -> tuple[xr.Dataset | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return stores.scores(version).read(start, end, damaged=damaged), damaged
+
+
 def scores_between(
     stores: CityStores, version: str, start: np.datetime64 | None, end: np.datetime64
 ) -> xr.Dataset | None:
@@ -202,7 +230,7 @@ def scores_between(
     xr.Dataset | None
         The scores (see `score_dataset`); None where there are none.
     """
-    return stores.scores(version).read(start, end)
+    return readable(_scores_between(stores, version, start, end))
 
 
 @cached(stamp=lambda stores, version: None, entries=16)  # a model's files never change

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dashboard.page.unreadable import readable
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import DAY, file_stamp, newest_stamp
 from dashboard.reads.stores import climatology_of, closed, running_slot
 from dashboard.skill.cards import _read_curve, _read_text
 from dashboard.skill.error_map import _CellErrors, _errors_by_cell, _sum_errors
 from trafficcast.config.city import HORIZON
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import last_stored
 from trafficcast.stores.registry import Registry
@@ -21,9 +22,14 @@ from trafficcast.stores.registry import Registry
 
 # A page asks for the newest time of each model that has scores, of which there may be dozens.
 @cached(stamp=lambda stores, version: newest_stamp(stores.scores(version)), entries=256)
+def _find_newest_score(stores: CityStores, version: str) -> tuple[np.datetime64 | None, list[DamagedFile]]:
+    damaged: list[DamagedFile] = []
+    return last_stored(stores.scores(version), damaged=damaged), damaged
+
+
 def _newest_score(stores: CityStores, version: str) -> np.datetime64 | None:
     """Find the newest init time of a model's scores; None where it has none."""
-    return last_stored(stores.scores(version))
+    return readable(_find_newest_score(stores, version))
 
 
 def _cell_errors_between(
@@ -39,7 +45,7 @@ def _cell_errors_between(
     for day in stores.forecasts(version).days():
         since, until = max(start, city.midnight(day)), min(end, city.midnight(day + DAY))
         if first <= day <= last and since < until:
-            parts.append(_cell_errors(stores, version, day, since, until))
+            parts.append(readable(_cell_errors(stores, version, day, since, until)))
     return _sum_errors([part for part in parts if part is not None])
 
 
@@ -55,17 +61,18 @@ def _cell_errors_stamp(
 @cached(stamp=_cell_errors_stamp, entries=64, spinner="Comparing forecasts with observed flows")
 def _cell_errors(
     stores: CityStores, version: str, day: np.datetime64, start: np.datetime64, end: np.datetime64
-) -> _CellErrors | None:
+) -> tuple[_CellErrors | None, list[DamagedFile]]:
     """Sum up the errors in each cell over the part of a day that lies in [start, end)."""
-    forecasts = stores.forecasts(version).read(start, end, ["flow"])
-    flows = stores.flows.read(start, end + HORIZON * stores.city.slot)
+    damaged: list[DamagedFile] = []
+    forecasts = stores.forecasts(version).read(start, end, ["flow"], damaged)
+    flows = stores.flows.read(start, end + HORIZON * stores.city.slot, damaged=damaged)
     if forecasts is None or flows is None:
-        return None
+        return None, damaged
     try:
         climatology = climatology_of(stores, version)
     except InputError:  # the model's errors are shown without those of its climatology
         climatology = None
-    return _errors_by_cell(forecasts, closed(stores.city, flows), climatology)
+    return _errors_by_cell(forecasts, closed(stores.city, flows), climatology), damaged
 
 
 def _registry_stamp(registry: Registry) -> list[tuple[str, int]]:

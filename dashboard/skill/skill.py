@@ -96,11 +96,7 @@ def _scored_models(stores: CityStores) -> dict[str, np.datetime64]:
     versions = dict.fromkeys([*registry.champions(), *reversed(registry.versions())])
     newest = {}
     for version in versions:
-        try:
-            time = _newest_score(stores, version)
-        except InputError as error:  # the scores of the other models are shown
-            st.warning(plain(str(error)))
-            continue
+        time = _newest_score(stores, version)
         if time is not None:
             newest[version] = time
     return newest

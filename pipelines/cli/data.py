@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.options import CORES, Chosen, EndOption, FormatOption, StartOption, WorkersOption, for_city
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
+from trafficcast.progress import log
 
 
 @for_city
@@ -99,6 +100,9 @@ def export(
     writers = {"netcdf": write_netcdf, "taxibj": export_taxibj}
     if export_format not in writers:
         raise InputError(f"unknown format '{export_format}'; known are: {', '.join(writers)}")
-    slots = writers[export_format](chosen.city, read_flows(chosen.stores, start, end), file)
-    result = {"file": str(file), "format": export_format, "slots": slots}
+    damaged: list[DamagedFile] = []
+    slots = writers[export_format](chosen.city, read_flows(chosen.stores, start, end, damaged), file)
+    for error in damaged:
+        log.warning("%s; the file lacks its slots", error)
+    result = {"file": str(file), "format": export_format, "slots": slots, "unreadable": [str(e.file) for e in damaged]}
     chosen.print(result, f"Export of {chosen.city.name}")

@@ -90,7 +90,7 @@ def print_status(status: dict[str, Any]) -> None:
             print_object({"error": values["error"]}, name)
             continue
         jobs = {f"job {job}": _job_line(run) for job, run in values.pop("jobs").items()}
-        alerts = [f"since {alert['raised']}: {alert['message']}" for alert in values.pop("alerts")]
+        alerts = [f"since {alert['raised']}: {alert['message']}" for alert in values.pop("alerts") or []]
         print_object(values | jobs | {"alerts": alerts}, name)
 
 

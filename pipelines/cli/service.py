@@ -10,7 +10,8 @@ import typer
 
 from pipelines.cli.logs import log_lines
 from pipelines.cli.options import CONFIG, Chosen, CitiesOption, ConfigOption, DeviceOption, JsonOption, for_city
-from pipelines.cli.printing import print_json, print_status
+from pipelines.cli.printing import print_json, print_object, print_status
+from trafficcast.errors import InputError
 
 
 def schedule(
@@ -48,6 +49,58 @@ def status(city: CitiesOption = None, config: ConfigOption = CONFIG, as_json: Js
         print_json(found)
     else:
         print_status(found)
+
+
+def repair(
+    city: CitiesOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    forecasts: Annotated[
+        bool, typer.Option("--forecasts", help="Remove forecasts, with --after, and mend nothing.")
+    ] = False,
+    after: Annotated[
+        str | None, typer.Option("--after", help="Remove the forecasts whose init times lie after this time.")
+    ] = None,
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Mend damaged and missing files of the stores: make them again from the others, or set them aside.
+
+    It ends with 0 if all is whole afterwards, and with 1 if something was lost; with --dry-run, if there is something
+    to mend. With --forecasts --after TIME it removes the forecasts that a clock made which stood ahead, with their
+    scores and rows of the ledger. The service may run.
+    """
+    from pipelines.service.repair import repair as run
+    from trafficcast.config.settings import load_config
+    from trafficcast.repair.repair import remove_forecasts_after
+    from trafficcast.stores.city_stores import CityStores
+
+    if forecasts != (after is not None):
+        raise InputError("--forecasts and --after TIME go together")
+    settings = load_config(config)
+    all_stores = [CityStores.of(settings, settings.city(name)) for name in city or sorted(settings.cities)]
+    if after is not None:
+        removed = {
+            stores.city.name: remove_forecasts_after(stores, stores.city.parse_time(after), dry_run)
+            for stores in all_stores
+        }
+        if as_json:
+            print_json(removed)
+        else:
+            for name, numbers in removed.items():
+                print_object(dict(numbers), f"{'To remove' if dry_run else 'Removed'} of {name}")
+        return
+    now = np.datetime64("now", "us")
+    found = {stores.city.name: run(settings, stores, now, dry_run, device) for stores in all_stores}
+    if as_json:
+        print_json(dict(found))
+    else:
+        for name, outcomes in found.items():
+            print(f"{name}: {'nothing to mend' if not outcomes else f'{len(outcomes)} files'}")
+            for one in outcomes:
+                print(f"- {one['wrong']}: {one['done']}")
+    if any(one["lost"] is not False for outcomes in found.values() for one in outcomes):
+        raise typer.Exit(1)
 
 
 @for_city

@@ -15,7 +15,7 @@ import xarray as xr
 
 from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.config.service import Service
-from trafficcast.errors import InputError, JobError
+from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.forecasting.baselines import WEEK
 from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.gaps import filled_history
@@ -24,7 +24,6 @@ from trafficcast.forecasting.publish import JOB, publish
 from trafficcast.forecasting.verify import unverified, verify_due
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.day_store import DamagedFile
 from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast
 from trafficcast.stores.ledger import FAILED, LOST, Run
 
@@ -45,11 +44,14 @@ class CityService:
         The service's settings.
     device
         Where the network runs.
+    version
+        The model to use in place of the champion; None is the champion.
     """
 
     stores: CityStores
     settings: Service
     device: torch.device
+    version: str | None = None
     _loaded: tuple[Model, Forecaster] | None = field(default=None, repr=False)
 
     def champion(self) -> tuple[Model, Forecaster, str]:
@@ -66,7 +68,7 @@ class CityService:
             No champion can be read, or the city has no model.
         """
         errors: list[str] = []
-        for version in self.stores.registry.champions():
+        for version in self.stores.registry.champions() if self.version is None else [self.version]:
             if self._loaded is None or self._loaded[0].version != version:
                 try:
                     model = load_model(self.stores.registry, version)
@@ -170,7 +172,7 @@ def _verify_recent(service: CityService, now: np.datetime64) -> int:
 def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64) -> xr.Dataset | None:
     """Make and publish one forecast; return None where that failed, and record the reason in the ledger."""
     stores, city, began = service.stores, service.stores.city, time.perf_counter()
-    version = stores.registry.champion() or ""
+    version = service.version or stores.registry.champion() or ""
     try:
         model, forecaster, errors = service.champion()
         if errors:

@@ -83,7 +83,8 @@ class _StatusGauges(Collector):
                     error.add_metric([city, forecaster], rmse)
                 for level, share in values["skill"]["inside"].items():
                     inside.add_metric([city, f"{level:g}"], share)
-            alerts.add_metric([city], len(values["alerts"]))
+            if values["alerts"] is not None:
+                alerts.add_metric([city], len(values["alerts"]))
             alerting.add_metric([city], _alerting_failed(values))
         yield from (age, lag, due, state, error, inside, alerts, alerting)
 
@@ -91,14 +92,14 @@ class _StatusGauges(Collector):
 def _health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Return the HTTP status and the page.
 
-    503 if a forecast is overdue, a city's alert rules cannot be examined, or its stores cannot be read.
+    503 if a forecast is overdue, a city's alert rules cannot be examined, or a file of its stores cannot be read.
     """
     wrong = {}
     for name, values in status["cities"].items():
         if "error" in values:
             wrong[name] = values["error"]
             continue
-        reasons = []
+        reasons = list(values["damaged"])
         if values["overdue"]:
             newest = values["forecast"]["init_time"] if values["forecast"] else "none yet"
             reasons.append(f"the forecast is overdue; the newest is of {newest}")

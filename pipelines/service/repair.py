@@ -1,49 +1,118 @@
-"""Repair: set a store's damaged file aside and make its content again from the other stores.
+"""Repair: mend what is damaged or missing in a city's stores, and make lost forecasts and scores again.
 
 The temporary files that a killed writer left are removed as well.
 """
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import Timeout
 
+from pipelines.service.cycle import CityService, _forecast
+from trafficcast.config.settings import Config
+from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.files import remove_temporaries, writer_lock
+from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.publish import JOB
-from trafficcast.forecasting.verify import VERIFY
-from trafficcast.ingestion.ingest import rebuild_day
-from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.forecasting.verify import VERIFY, verify
 from trafficcast.progress import log
+from trafficcast.repair.repair import Mended, Problem, problem_of, problems, problems_of_latest
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.day_store import DamagedFile
+from trafficcast.stores.ledger import LOST
 
 
-def _repair(stores: CityStores, damage: DamagedFile) -> Path:
-    """Set a damaged file of the city's stores aside, and return its new path.
+def repair(
+    config: Config, stores: CityStores, now: np.datetime64, dry_run: bool = False, device: str = "auto"
+) -> list[dict[str, Any]]:
+    """Mend all that is damaged or missing in a city's stores, as far as that is possible.
 
-    Flows are counted again from the records at once. Forecasts and scores are recorded as lost in the ledger, and the
-    next cycles make those of the last hours again.
+    Flow days are counted again from the records. Forecasts and scores are made again, forecasts of slots that are over
+    as hindcasts. What cannot be mended is set aside. A second repair finds nothing to do.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    stores
+        The city and its stores.
+    now
+        The present time, naive UTC.
+    dry_run
+        Whether only to say what would be done.
+    device
+        Where the networks run: auto, cpu, cuda or mps.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        For each problem the file, what is wrong with it, what was or would be done, and whether something was lost
+        (None for what would be done).
     """
-    city, file = stores.city, damage.file
-    aside = _set_aside(file)
-    log.error("%s; it now lies at %s", damage, aside)
-    day = np.datetime64(file.stem, "D")
-    store, *version = file.relative_to(stores.folder).parts[:-1]
-    if store == "flows":
-        if RecordStore(stores.records).exists():
-            rebuild_day(stores, day)
-            log.info("the flows of %s were counted again from the records", day)
-        else:
-            log.error("the flows of %s are lost: there are no records to count them from", day)
-    else:
-        job = JOB if store == "forecasts" else VERIFY
-        start, end = city.midnight(day), city.midnight(day + np.timedelta64(1, "D"))
-        stores.ledger.lose(job, city.name, version[0], start, end)
-    return aside
+    found = [_outcome(problem, dry_run) for problem in problems(stores, config.retention, now)]
+    if not dry_run:
+        for file, mended in _make_lost_again(config, stores, now, device):
+            found.append({"file": str(file), "wrong": "lost", "done": mended.sentence, "lost": mended.lost})
+    with suppress(DamagedFile):  # only where it was not mended
+        found += [_outcome(problem, dry_run) for problem in problems_of_latest(stores)]
+    return found
+
+
+def _repair(stores: CityStores, damage: DamagedFile) -> str:
+    """Mend the damaged file that a job met, and return what was done in a sentence.
+
+    Forecasts and scores are recorded as lost in the ledger, and the next cycles make those of the last hours again.
+    """
+    mended = problem_of(stores, damage).mend()
+    log.error("%s; repaired: %s", damage, mended.sentence)
+    return f"{damage.file.name}: {mended.sentence}"
+
+
+def _outcome(problem: Problem, dry_run: bool) -> dict[str, Any]:
+    """Mend a problem, or only say what would mend it."""
+    about = {"file": str(problem.file), "wrong": problem.wrong}
+    if dry_run:
+        return {**about, "done": problem.remedy, "lost": None}
+    try:
+        mended = problem.mend()
+    except (InputError, JobError, OSError) as error:
+        mended = Mended(f"it could not be mended: {error}", True)
+    return {**about, "done": mended.sentence, "lost": mended.lost}
+
+
+def _make_lost_again(config: Config, stores: CityStores, now: np.datetime64, device: str) -> list[tuple[Path, Mended]]:
+    """Make the forecasts and scores again that the ledger calls lost, and say which could not be made."""
+    outcomes = []
+    for version in stores.registry.versions():
+        lost = _lost(stores, JOB, version, now)
+        if lost:
+            service = CityService(stores, config.service, pick_device(device), version)
+            made = [init_time for init_time in lost if _forecast(service, init_time, now) is not None]
+            outcomes.append((stores.forecasts(version).root, _counted("forecasts", version, len(made), len(lost))))
+        scores = _lost(stores, VERIFY, version, now)
+        if scores or lost:
+            both = sorted({*scores, *lost})
+            with suppress(InputError):  # neither the model nor a forecast is there
+                verify(stores, both[0], both[-1] + stores.city.slot, version)
+        if scores:
+            made = sorted(set(scores) - set(_lost(stores, VERIFY, version, now)))
+            outcomes.append((stores.scores(version).root, _counted("scores", version, len(made), len(scores))))
+    return outcomes
+
+
+def _lost(stores: CityStores, job: str, version: str, now: np.datetime64) -> list[np.datetime64]:
+    """Return the init times up to now whose forecasts or scores the ledger calls lost."""
+    results = stores.ledger.results(job, stores.city.name, version)
+    return sorted(slot for slot, result in results.items() if result == LOST and slot <= now)
+
+
+def _counted(what: str, version: str, made: int, lost: int) -> Mended:
+    """Say how many forecasts or scores of a model were made again, and how many are lost."""
+    gone = f"; {lost - made} are lost" if made < lost else ""
+    return Mended(f"{made} {what} of {version} were made again{gone}", made < lost)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -51,12 +120,3 @@ def _remove_leftovers(folder: Path) -> None:
     if any(folder.glob(".*.tmp")):
         with suppress(Timeout), writer_lock(folder).acquire(timeout=0):
             remove_temporaries(folder)
-
-
-def _set_aside(file: Path) -> Path:
-    """Rename a file to the next free name of a damaged file, and return that path."""
-    number = 1
-    while (aside := file.with_name(f"{file.name}.damaged-{number}")).exists():
-        number += 1
-    os.rename(file, aside)
-    return aside

@@ -48,14 +48,13 @@ from trafficcast.alerts.findings import check_areas
 from trafficcast.alerts.notify import check_alerts, deliver
 from trafficcast.config.city import DAY, City
 from trafficcast.config.settings import Config
-from trafficcast.errors import InputError, JobError
+from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.publish import JOB
 from trafficcast.geography.areas import city_areas
 from trafficcast.ingestion.inbox import take_inbox
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.day_store import DamagedFile
 from trafficcast.stores.latest_files import write_latest
 from trafficcast.stores.ledger import FAILED
 from trafficcast.stores.published import latest_forecast
@@ -119,7 +118,7 @@ class _Service:
         for city in cities:
             check_areas(config.alerts.rules, city, self.areas[city.name])
         self.last: dict[str, float] = {}  # when a job last failed, ingested or was checked, by the monotonic clock
-        self.written: dict[str, np.datetime64] = {}  # the init time of each city's latest files
+        self.written: set[str] = set()  # the cities whose latest files hold the newest forecast
         executors = {_INGEST: ThreadPoolExecutor(2), JOB: ThreadPoolExecutor(2), _RETRAIN: ThreadPoolExecutor(1)}
         executors["default"] = ThreadPoolExecutor(1)
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
@@ -225,11 +224,11 @@ class _Service:
             return (None, "") if detail is None else (_DONE, detail)
         except DamagedFile as damage:
             try:
-                aside = _repair(stores, damage)
+                done = _repair(stores, damage)
             except (InputError, JobError, OSError) as error:
                 log.error("%s; and it could not be repaired: %s", damage, error)
                 return FAILED, str(damage)
-            return "repaired", f"{damage.file.name} was damaged and lies at {aside.name}"
+            return "repaired", done
         except (InputError, JobError, OSError) as error:
             log.error("failed: %s", error)
             return FAILED, str(error)
@@ -271,12 +270,13 @@ class _Service:
         return f"{len(made)} forecasts" if made else None
 
     def _write_latest(self, service: CityService, forecast: xr.Dataset) -> None:
-        """Write a city's latest files, unless they hold a newer forecast; if that fails the next cycle does it."""
+        """Write a city's latest files, unless a newer forecast is stored; if that fails the next cycle does it."""
         name, init_time = service.stores.city.name, forecast["init_time"].values[0]
-        newest = max(self.written.pop(name, init_time), init_time)
-        if init_time == newest:
+        self.written.discard(name)
+        newest = latest_forecast(service.stores)
+        if newest is None or newest[1]["init_time"].values[0] <= init_time:
             write_latest(service.stores, forecast)
-        self.written[name] = newest
+        self.written.add(name)
 
     def _alerts(self, service: CityService) -> str | None:
         """Raise and clear the alerts of a city that has a model, and return their number in a sentence."""

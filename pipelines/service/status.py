@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -15,7 +16,7 @@ from filelock import FileLock
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.city import DAY, City
 from trafficcast.config.settings import Config
-from trafficcast.errors import InputError, JobError
+from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
 from trafficcast.stores.city_stores import CityStores
@@ -24,6 +25,7 @@ from trafficcast.stores.ledger import Run
 from trafficcast.stores.published import is_overdue, latest_forecast
 from trafficcast.stores.scores import recent_scores, skill
 
+_T = TypeVar("_T")
 _INGEST, _ALERTS, _RETRAIN, _PRUNE = "ingest", "alerts", "retrain", "prune"
 # The result of a run that ended by a bug of this program.
 _BROKEN = "broken"
@@ -59,30 +61,43 @@ def status(config: Config, cities: list[City], now: np.datetime64) -> dict[str, 
 def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
     """Return data, forecast, jobs, skill of the last 24 hours and open alerts of a city; ages are in minutes.
 
-    `overdue` is None if the city has no model or no flows yet. Raises InputError where a file is damaged, JobError and
-    OSError where a file cannot be read now.
+    `overdue` is None if the city has no model or no flows yet. `damaged` names the files that cannot be read; what they
+    hold is unknown, and the rest is there. Raises JobError and OSError where a file cannot be read now.
     """
     stores = CityStores.of(config, city)
-    registry = stores.registry
-    observed = last_observed(stores.flows, now)
-    latest = latest_forecast(stores, now)
+    damaged: list[DamagedFile] = []
+
+    def known(read: Callable[[], _T]) -> _T | None:
+        try:
+            return read()
+        except DamagedFile as error:
+            damaged.append(error)
+            return None
+
+    champion = known(stores.registry.champion)
+    observed = last_observed(stores.flows, now, damaged)
+    latest = known(lambda: latest_forecast(stores, now, damaged))
     init_time = None if latest is None else latest[1]["init_time"].values[0]
-    scored = recent_scores(stores, now - DAY, now)
-    ready = registry.champion() is not None and (observed is not None or init_time is not None)
+    scored = known(lambda: recent_scores(stores, now - DAY, now, damaged))
+    runs = known(lambda: {job: stores.ledger.last(job, city.name) for job in _JOBS})
+    alerts = known(lambda: AlertBook(stores.alerts).open(city.name, now))
+    ready = champion is not None and (observed is not None or init_time is not None)
     return {
-        "champion": registry.champion(),
+        "champion": champion,
         "data": {
             "newest_slot": None if observed is None else city.isoformat(observed),
             "age_minutes": None if observed is None else _minutes(now - observed - city.slot),
         },
         "forecast": None if latest is None else _forecast_status(city, latest[1], now),
         "overdue": is_overdue(city, config.service, init_time, now) if ready else None,
-        "jobs": {job: _job(config, stores, job, now) for job in _JOBS},
+        "jobs": {job: _job(config, city, job, None if runs is None else runs[job], now) for job in _JOBS},
         "skill": None if scored is None else vars(skill(*scored)),
-        "alerts": [
+        "alerts": alerts
+        and [
             {"raised": city.isoformat(alert.raised), "kind": alert.finding.kind, "message": alert.finding.message}
-            for alert in AlertBook(stores.alerts).open(city.name, now)
+            for alert in alerts
         ],
+        "damaged": list(dict.fromkeys(map(str, damaged))),
     }
 
 
@@ -125,10 +140,8 @@ def _status_or_error(config: Config, city: City, now: np.datetime64) -> dict[str
         return {"error": str(error)}
 
 
-def _job(config: Config, stores: CityStores, job: str, now: np.datetime64) -> dict[str, Any]:
+def _job(config: Config, city: City, job: str, run: Run | None, now: np.datetime64) -> dict[str, Any]:
     """Return the last run of a job, with None for all that is unknown, and the time of the next run."""
-    city = stores.city
-    run = stores.ledger.last(job, city.name)
     following = _next(config, city, job, run, now)
     return {
         "last": run and city.isoformat(run.finished),

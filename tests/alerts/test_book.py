@@ -201,7 +201,7 @@ def test_a_damaged_book_is_named(book: AlertBook) -> None:
     book.update("small", [finding()], at(0))
     book.file.write_bytes(b"no database at all" * 100)
     for call in (lambda: book.open("small", at(0)), lambda: book.update("small", [], at(1))):
-        with pytest.raises(InputError, match=r"alerts\.sqlite is damaged.*move it away"):
+        with pytest.raises(InputError, match=r"cannot read .*alerts\.sqlite.*run trafficcast repair"):
             call()
 
 
@@ -254,7 +254,7 @@ def test_names_with_signs_of_addresses(tmp_path: Path) -> None:
 def test_a_reader_names_a_damaged_book(tmp_path: Path) -> None:
     file = tmp_path / "alerts.sqlite"
     file.write_bytes(b"no database" * 500)
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="cannot read"):
         read(file, NOON)
 
 
@@ -263,7 +263,7 @@ def test_values_of_another_type_are_damage(book: AlertBook, change: str) -> None
     book.update("small", [finding()], NOON)
     with closing(sqlite3.connect(book.file)) as database, database:
         database.execute(f"UPDATE alerts SET {change}")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="cannot read"):
         read(book.file, NOON)
 
 

@@ -394,7 +394,7 @@ def test_nothing_but_reading(client: TestClient, method: str) -> None:
     assert "read-only" in response.json()["error"]
 
 
-def test_a_damaged_file_is_a_503_whose_cause_is_logged(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_day_is_left_out_named_and_logged(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     city = config.city("nowhere")
     file = config.paths.data / city.name / "flows" / "2024-05-07.nc"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -403,11 +403,13 @@ def test_a_damaged_file_is_a_503_whose_cause_is_logged(config: Config, caplog: p
         client = TestClient(_create_app(config, now=lambda: NOW), raise_server_exceptions=False)
         with caplog.at_level(logging.ERROR, "trafficcast.api"):
             response = client.get(f"/v1/cities/nowhere/observations?{DAY}")
-        assert response.status_code == 503
-        assert str(config.paths.data) not in response.text and "log" in response.json()["error"]
+        assert response.status_code == 200
+        assert response.json()["unreadable"] == ["2024-05-07"] and response.json()["slots"] == []
+        assert str(config.paths.data) not in response.text
         assert str(file) in caplog.text
-        assert client.get(f"{CITY}/observations?{DAY}").status_code == 200  # another city is not touched
-        assert client.get("/v1/cities").status_code == 200
+        assert client.get(f"{CITY}/observations?{DAY}").json()["unreadable"] == []  # another city is not touched
+        # What needs the damaged file itself is refused.
+        assert client.get("/v1/cities/nowhere").status_code == 503
     finally:
         file.unlink()
 

@@ -81,7 +81,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     file.unlink()
     if damage != "gone":
         file.write_bytes({"cut": data[:-10], "empty": b"", "zeros": bytes(len(data)), "text": b"a,b\n1,2\n"}[damage])
-    with pytest.raises(InputError, match=r"cannot read .*12\.1\.parquet.*ingest its sources again"):
+    with pytest.raises(InputError, match=r"cannot read .*12\.1\.parquet.*run trafficcast repair"):
         _read_hour_file(file, Points)
 
 

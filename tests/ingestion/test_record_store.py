@@ -86,8 +86,8 @@ def test_what_is_committed_is_loaded_bit_for_bit(filled: RecordStore) -> None:
     (facts,) = filled.sources()
     assert (facts.rows, facts.dropped, facts.notes) == (9, {"unparsable": 2}, ["a note"])
     assert filled.unpublished() == [DAY]
-    filled.mark_published([DAY])
-    assert filled.unpublished() == []
+    filled.note_flow_file(DAY, filled.file)
+    assert filled.unpublished() == [] and [*filled.flow_files()] == [str(DAY)]
 
 
 def test_slots_add_up_over_commits(filled: RecordStore) -> None:
@@ -143,7 +143,7 @@ def test_files_of_an_inbox_are_remembered(filled: RecordStore) -> None:
 
 def test_a_damaged_database_is_named(filled: RecordStore) -> None:
     (filled.root / "state.sqlite").write_bytes(b"no database" * 99)
-    with pytest.raises(InputError, match=r"state\.sqlite is damaged.*ingest its sources again"):
+    with pytest.raises(InputError, match=r"cannot read .*state\.sqlite.*run trafficcast repair"):
         filled.load()
 
 

@@ -11,10 +11,11 @@ import pytest
 import xarray as xr
 
 from trafficcast.config.city import HORIZON, City
+from trafficcast.errors import DamagedFile
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_files import _DayRun
-from trafficcast.stores.day_store import DamagedFile, DayStore
+from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.flows import flows_dataset
 from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset
 from trafficcast.stores.scores import score_dataset

@@ -109,7 +109,7 @@ def test_text_is_kept_as_it_is(ledger: Ledger) -> None:
 def test_a_damaged_ledger_is_named_with_what_to_do(ledger: Ledger) -> None:
     ledger.file.parent.mkdir()
     ledger.file.write_bytes(b"no database" * 1000)
-    with pytest.raises(InputError, match=r"ledger\.sqlite is damaged: file is not a database; move it away"):
+    with pytest.raises(InputError, match=r"ledger\.sqlite: file is not a database; run trafficcast repair"):
         ledger.last("forecast", "small")
 
 

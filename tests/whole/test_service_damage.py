@@ -198,3 +198,23 @@ def test_files_for_other_systems_that_found_no_space_are_written_by_the_next_loo
     running.look()
     assert running.latest == NOON + HOUR
     assert [run.attempts for run in running.runs(JOB) if run.slot == NOON + HOUR and run.model] == [1]
+
+
+@pytest.mark.parametrize("name", ["data/ledger.sqlite", "data/alerts.sqlite", "models/small/champion"])
+def test_damaged_databases_and_a_damaged_list_of_champions_are_mended_while_it_runs(
+    name: str, running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = running.data.parent / name
+    file.write_bytes(b"\xff no such file" * 100)
+    running.now += HOUR
+    for _ in range(3):
+        running.look()
+    assert file.with_name(f"{file.name}.damaged-1").exists()
+    assert running.latest == running.now
+    assert [run.result for run in running.runs(JOB) if run.model and run.slot == running.now] == ["complete"]
+    assert any("repaired" in record.getMessage() for record in caplog.records)
+    caplog.clear()
+    running.now += HOUR
+    running.look()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert running.latest == running.now

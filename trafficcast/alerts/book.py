@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from trafficcast.alerts.findings import Finding
-from trafficcast.stores.sqlite import open_database
+from trafficcast.stores.sqlite import Row, check_database, open_database, salvage
 
 _T = TypeVar("_T")
 _TABLES = """
@@ -106,8 +106,8 @@ class _Notice:
 class AlertBook:
     """The alerts of all cities.
 
-    Methods raise InputError where the file is damaged and JobError where it cannot be used now. Where there is no file,
-    there are no alerts.
+    Methods raise DamagedFile where the file is damaged and JobError where it cannot be used now. Where there is no
+    file, there are no alerts.
 
     Attributes
     ----------
@@ -261,9 +261,68 @@ class AlertBook:
         with self._open() as database:
             _mark(database, "delivered", notices)
 
+    def restore(self, lines: Iterable[Mapping[str, Any]]) -> int:
+        """Add the alerts of a city's file of notices that the book does not know; they count as delivered.
+
+        Parameters
+        ----------
+        lines
+            The notices, the oldest first, as `alerts.jsonl` has them.
+
+        Returns
+        -------
+        int
+            How many notices were added.
+        """
+        added = 0
+        with self._open() as database:
+            for line in lines:
+                try:
+                    finding = Finding(*(line[name] for name in Finding.__dataclass_fields__))
+                    cleared = None if line["cleared"] is None else _time(line["cleared"])
+                    alert = Alert(line["city"], finding, _time(line["raised"]), cleared)
+                    notice = (line["id"], *_notice(alert, True)[1:-1], 1, 1)
+                    if database.execute("SELECT 1 FROM notices WHERE id = ?", (line["id"],)).fetchone() is None:
+                        row = _row(alert)
+                        database.execute(
+                            f"INSERT INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * len(row))}) "
+                            "ON CONFLICT DO UPDATE SET cleared = coalesce(excluded.cleared, cleared)",
+                            row,
+                        )
+                        database.execute("INSERT INTO notices VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", notice)
+                        added += 1
+                except (KeyError, TypeError, ValueError, AttributeError, sqlite3.IntegrityError):
+                    continue  # a line that a crash or a hand has left
+        return added
+
+    def known(self) -> set[str]:
+        """Return the names of all notices.
+
+        Returns
+        -------
+        set[str]
+            The names.
+        """
+        return set(self._read("SELECT id FROM notices", {}, lambda row: str(row[0])))
+
+    def check(self) -> None:
+        """Read the whole book, to find damage."""
+        if self.file.exists():
+            check_database(self.file, _TABLES, _is_right)
+
+    def salvage(self) -> tuple[Path, int]:
+        """Set the damaged book aside, and begin a new one with those of its rows that can be read.
+
+        Returns
+        -------
+        tuple[Path, int]
+            Where the damaged book lies now, and how many rows were kept.
+        """
+        return salvage(self.file, _TABLES, _is_right)
+
     def _read(self, query: str, values: dict[str, object], make: Callable[[tuple[Any, ...]], _T]) -> list[_T]:
         """Make an object of each row of a query; there are no rows where there is no file, or no table in it yet."""
-        if not self.file.exists():
+        if not self.file.exists() or not self.file.stat().st_size:
             return []
         with self._open() as database:
             if database.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
@@ -273,7 +332,7 @@ class AlertBook:
     def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         """Open the database for one transaction."""
         wait = _READER_WAIT_SECONDS if self.read_only else _WRITER_WAIT_SECONDS
-        return open_database(self.file, _TABLES, "move it away: alerts begin anew", self.read_only, wait)
+        return open_database(self.file, _TABLES, None, self.read_only, wait)
 
 
 def _key(finding: Finding) -> tuple[str, str]:
@@ -301,6 +360,15 @@ def _alert(row: tuple[Any, ...]) -> Alert:
         return Alert(city, finding, _time(raised), None if cleared is None else _time(cleared))
     except (ValueError, TypeError, AttributeError) as error:
         raise sqlite3.DatabaseError(str(error)) from None
+
+
+def _is_right(table: str, row: Row) -> None:
+    """Raise an error where a row's values are wrong."""
+    if table == "alerts":
+        _alert(row)
+    else:
+        for time in (row[4], row[6]):
+            _time(time)
 
 
 def _notice(alert: Alert, delivered: bool) -> tuple[Any, ...]:

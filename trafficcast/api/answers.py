@@ -5,6 +5,7 @@ Times are naive UTC here. A period includes its start and excludes its end.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import xarray as xr
 
 from trafficcast.api import schema
 from trafficcast.config.city import DAY, FLOW_KINDS, HORIZON, City
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import last_stored
 from trafficcast.stores.flows import last_observed
@@ -23,6 +25,7 @@ from trafficcast.stores.published import latest_forecast, published
 _UNITS = "vehicles per slot"
 _MINUTE = np.timedelta64(1, "m")
 _US = np.timedelta64(1, "us")
+_log = logging.getLogger("trafficcast.api")
 _UNKNOWN = np.full(HORIZON, np.nan)
 
 
@@ -143,16 +146,19 @@ def forecast_list(stores: CityStores, start: np.datetime64, end: np.datetime64) 
     Raises
     ------
     InputError
-        A day's file is damaged.
+        A day's file was made for another grid.
     """
+    damaged: list[DamagedFile] = []
     found = [
         (time, schema.ForecastEntry(**_provenance(stores.city, version, forecasts.isel(init_time=i))))
         for first, last in _days(stores.city, start, end)
-        for version, forecasts in published(stores, first, last)
+        for version, forecasts in published(stores, first, last, damaged)
         for i, time in enumerate(forecasts["init_time"].values)
     ]
     return schema.Forecasts(
-        **_period(stores.city, start, end), forecasts=[entry for _, entry in sorted(found, key=lambda one: one[0])]
+        **_period(stores.city, start, end),
+        forecasts=[entry for _, entry in sorted(found, key=lambda one: one[0])],
+        unreadable=_unreadable(damaged),
     )
 
 
@@ -240,10 +246,11 @@ def observations(
     Raises
     ------
     InputError
-        A day's file is damaged.
+        A day's file was made for another grid.
     """
     slots = []
-    for flows in _closed_flows(stores, start, end, now):
+    damaged: list[DamagedFile] = []
+    for flows in _closed_flows(stores, start, end, now, damaged):
         grids = {kind: flows["flow"].sel(flow_kind=kind).values for kind in FLOW_KINDS}
         for i, time in enumerate(_isoformat(stores.city, flows["time"].values)):
             observed, vehicles = bool(flows["observed"].values[i]), int(flows["vehicles"].values[i])
@@ -256,7 +263,9 @@ def observations(
                     **{kind: grid[i].tolist() if observed else None for kind, grid in grids.items()},
                 )
             )
-    return schema.Observations(**_period(stores.city, start, end), units=_UNITS, slots=slots)
+    return schema.Observations(
+        **_period(stores.city, start, end), units=_UNITS, slots=slots, unreadable=_unreadable(damaged)
+    )
 
 
 def cell_series(
@@ -287,12 +296,13 @@ def cell_series(
     Raises
     ------
     InputError
-        A day's file is damaged.
+        A day's file was made for another grid.
     """
     city = stores.city
     times = np.arange(city.slot_start(start - _US) + city.slot, end, city.slot)  # the first slot start not before start
     observed = np.full((len(FLOW_KINDS), len(times)), np.nan)
-    for flows in _closed_flows(stores, start, end, now):
+    damaged: list[DamagedFile] = []
+    for flows in _closed_flows(stores, start, end, now, damaged):
         is_observed = flows["observed"].values
         at = np.searchsorted(times, flows["time"].values[is_observed])
         observed[:, at] = flows["flow"].sel(flow_kind=list(FLOW_KINDS)).values[is_observed, :, row, col].T
@@ -300,7 +310,7 @@ def cell_series(
     forecast = np.full((len(FLOW_KINDS), HORIZON, len(times)), np.nan)
     bounds: dict[str, dict[float, np.ndarray]] = {"lower": {}, "upper": {}}
     for first, last in _days(city, start - (HORIZON - 1) * city.slot, end):
-        for _, made in published(stores, first, last):
+        for _, made in published(stores, first, last, damaged):
             cell = made.isel(row=row, col=col).sel(flow_kind=list(FLOW_KINDS))
             inits, leads = np.nonzero((made["valid_time"].values >= start) & (made["valid_time"].values < end))
             at = np.searchsorted(times, made["valid_time"].values[inits, leads])
@@ -331,6 +341,7 @@ def cell_series(
         levels=levels,
         lower=schema.CellBounds(**_stacked("lower")),
         upper=schema.CellBounds(**_stacked("upper")),
+        unreadable=_unreadable(damaged),
     )
 
 
@@ -356,12 +367,13 @@ def scores(stores: CityStores, start: np.datetime64, end: np.datetime64) -> sche
     Raises
     ------
     InputError
-        A day's file is damaged.
+        A day's file was made for another grid.
     """
     city = stores.city
     rows: dict[np.datetime64, tuple[str, xr.Dataset]] = {}
+    damaged: list[DamagedFile] = []
     for version in stores.registry.champions():
-        found = stores.scores(version).read(start, end)
+        found = stores.scores(version).read(start, end, damaged=damaged)
         if found is not None:
             for i, time in enumerate(found["init_time"].values):
                 rows.setdefault(time, (version, found.isel(init_time=i)))
@@ -389,6 +401,7 @@ def scores(stores: CityStores, start: np.datetime64, end: np.datetime64) -> sche
         levels=levels,
         inside=_of_intervals("inside"),
         width=_of_intervals("width"),
+        unreadable=_unreadable(damaged),
     )
 
 
@@ -413,7 +426,11 @@ def model_list(stores: CityStores) -> schema.Models:
     champion = stores.registry.champion()
     entries = []
     for version in stores.registry.versions():
-        card = stores.registry.card(version)
+        try:
+            card = stores.registry.card(version)
+        except InputError as error:  # the other models are listed
+            _log.error("%s", error)
+            card = {}
         errors = {
             f"{split}_rmse": card.get("metrics", {}).get(split, {}).get(version, {}).get("rmse")
             for split in ("validation", "test")
@@ -457,14 +474,21 @@ def _days(city: City, start: np.datetime64, end: np.datetime64) -> Iterator[tupl
 
 
 def _closed_flows(
-    stores: CityStores, start: np.datetime64, end: np.datetime64, now: np.datetime64
+    stores: CityStores, start: np.datetime64, end: np.datetime64, now: np.datetime64, damaged: list[DamagedFile]
 ) -> Iterator[xr.Dataset]:
     """Read the period's flows day by day, without the slots that have not ended."""
     store = stores.flows
     for first, last in _days(stores.city, start, min(end, now)):
-        flows = store.read(first, last)
+        flows = store.read(first, last, damaged=damaged)
         if flows is not None:
             yield flows.isel(time=flows["time"].values + stores.city.slot <= now)
+
+
+def _unreadable(damaged: list[DamagedFile]) -> list[str]:
+    """Return the days of damaged files, and log what is wrong with each."""
+    for message in dict.fromkeys(map(str, damaged)):
+        _log.error("%s", message)
+    return sorted({error.file.stem for error in damaged})
 
 
 def _provenance(city: City, version: str, forecast: xr.Dataset) -> dict[str, Any]:

@@ -22,6 +22,11 @@ Levels = Annotated[
 Version = Annotated[str, Field(description="a model's version")]
 
 
+Unreadable = Annotated[
+    list[str], Field(description="local days of which a file is damaged; what it holds is left out of the answer")
+]
+
+
 class Answer(BaseModel):
     """The base of all answers."""
 
@@ -86,6 +91,7 @@ class Forecasts(Answer):
     start: Time
     end: Time = Field(description="exclusive")
     forecasts: list[ForecastEntry]
+    unreadable: Unreadable
 
 
 class Frames(Answer):
@@ -138,6 +144,7 @@ class Observations(Answer):
     end: Time = Field(description="exclusive")
     units: str
     slots: list[ObservedFrame]
+    unreadable: Unreadable
 
 
 class CellObserved(Answer):
@@ -179,6 +186,7 @@ class CellSeries(Answer):
     levels: Levels
     lower: CellBounds
     upper: CellBounds
+    unreadable: Unreadable
 
 
 class Scores(Answer):
@@ -202,6 +210,7 @@ class Scores(Answer):
         description="(forecast, level, lead) share of observed flows inside the interval"
     )
     width: list[list[list[Number]]] = Field(description="(forecast, level, lead) mean width, vehicles per slot")
+    unreadable: Unreadable
 
 
 class ModelEntry(Answer):

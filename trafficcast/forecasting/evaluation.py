@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.config.city import HISTORY, HORIZON
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.intervals import Intervals
@@ -68,7 +68,10 @@ def backtest(
     city.check_period(start, end)
     chosen_device = pick_device(device)
     model = load_model(stores.registry, version)
-    flows = read_flows(stores)
+    damaged: list[DamagedFile] = []
+    flows = read_flows(stores, damaged=damaged)
+    for error in damaged:
+        log.warning("%s; its slots are left out", error)
     starts = window_starts(flows, city, start, end)
     if not len(starts):
         first, last = flows["time"].values[[0, -1]]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.records.records import Records
 
 
@@ -53,7 +53,7 @@ def _encodings(records: Records) -> dict[str, str]:
 
 
 def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], Records]:
-    """Return the vehicles' names and the records, whose vehicles index them; raise InputError for a damaged file."""
+    """Return the vehicles' names and the records, whose vehicles index them; raise DamagedFile for a damaged file."""
     names: list[str] = []
     arrays = {}
     try:
@@ -70,7 +70,5 @@ def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], Records
                 column = column.cast(pa.int64())
             arrays[name] = column.to_numpy().astype(dtype, copy=False)
     except (OSError, KeyError, UnicodeError, pa.ArrowException, InputError) as error:
-        raise InputError(
-            f"cannot read {file}: {error}; move the records' folder away and ingest its sources again"
-        ) from None
+        raise DamagedFile(file, error, file.parents[2].name) from None
     return names, kind(**arrays)

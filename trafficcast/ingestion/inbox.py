@@ -16,7 +16,13 @@ from typing import Any
 
 from trafficcast.errors import InputError, JobError
 from trafficcast.files import write_text
-from trafficcast.ingestion.ingest import _ingest_sources, _NothingToCount
+from trafficcast.ingestion.ingest import (
+    _check_is_whole,
+    _ingest_sources,
+    _NothingToCount,
+    broken_days,
+    mend_flows,
+)
 from trafficcast.ingestion.record_store import RecordStore, _InboxFile
 from trafficcast.ingestion.threads import _Found
 from trafficcast.progress import log
@@ -87,6 +93,7 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
     if not inbox.is_dir():
         raise InputError(f"there is no folder {inbox} to take new files from")
     store = RecordStore(stores.records)
+    _check_is_whole(store)
     seen = store.inbox_files()
     look = _Look([], {}, [])
     found: _Found = []
@@ -122,6 +129,8 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
                 _quarantine(inbox, file, why, look)
         store.add_inbox_files([now for now in looked_at if now.name not in look.quarantined])
         look.taken = sorted({str(file.relative_to(inbox)) for file in owner.values()} - set(look.quarantined))
+    elif store.exists() and broken_days(stores):
+        mend_flows(stores)
     if look.taken or look.quarantined:
         log.info("%s: %d files taken, %d to quarantine", inbox, len(look.taken), len(look.quarantined))
     return look

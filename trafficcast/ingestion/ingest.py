@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from trafficcast.config.city import City
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.files import remove_temporaries, write_json, writer_lock
 from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, read_zones
 from trafficcast.ingestion.cluster import _Cluster, _cluster
@@ -115,6 +115,7 @@ def _ingest_sources(
     city, store = stores.city, RecordStore(stores.records)
     with writer_lock(stores.folder):
         remove_temporaries(stores.folder)
+        _check_is_whole(store)
         if not store.exists() and stores.flows.days():
             raise InputError(
                 f"the flows of '{city.name}' were not counted from the records here but imported, or by an earlier "
@@ -144,38 +145,88 @@ def _ingest_sources(
 
 
 def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
-    """Write the changed days of the flow store and the quality report, which is returned; remove what is replaced."""
+    """Write the days of the flow store that changed, are missing or damaged, and the quality report, which is returned.
+
+    What is replaced is removed.
+    """
     city, flows = stores.city, stores.flows
-    days = store.unpublished()
     known = store.slot_facts()[:, 0]
+    broken = broken_days(stores)
+    days = sorted({*store.unpublished(), *broken})
     for day in track(days, "writing flows", len(days)):
         slots = city.slots_of_day(day)
         slots = slots[(slots >= known[0]) & (slots <= known[-1])]
         stored = store.slots(int(slots[0]), int(slots[-1]))
         kind = _KINDS[state.kind or "points"]
+        aside = flows.set_aside(day)
+        if aside is not None:
+            log.warning("the flows of %s could not be read: their file now lies at %s", day, aside)
+        if aside is not None or not flows.file(day).exists() and day in broken:
+            log.info("the flows of %s were counted again from the records", day)
         flows.write(_slots_dataset(city, slots, stored, kind, zones if kind is ZoneTrips else None))
-        store.mark_published([day])
+        store.note_flow_file(day, flows.file(day))
     report = quality_report(city, store, state)
     write_json(stores.folder / "quality.json", report)
     store.clean(state)
     return report
 
 
-def rebuild_day(stores: CityStores, day: np.datetime64) -> None:
-    """Write the flows of a local day anew from the counts of its records.
+def broken_days(stores: CityStores) -> list[np.datetime64]:
+    """Find the days of the flow store that are missing, or whose files are not as they were published.
+
+    No file is read, so that this costs next to nothing.
 
     Parameters
     ----------
     stores
-        The city and its stores.
-    day
-        The local day.
+        The city and its stores, which have records.
+
+    Returns
+    -------
+    list[np.datetime64]
+        The local days, in order.
+    """
+    store, flows = RecordStore(stores.records, read_only=True), stores.flows
+    published, kept_from = store.flow_files(), flows.kept_from()
+    broken = []
+    for day in _local_days(stores.city, store.slot_facts()[:, 0]):
+        if kept_from is None or day >= kept_from:
+            file = flows.file(day)
+            facts = file.stat() if file.exists() else None
+            if facts is None or published.get(str(day)) != (facts.st_size, facts.st_mtime_ns):
+                broken.append(day)
+    return broken
+
+
+def mend_flows(stores: CityStores, days: Iterable[np.datetime64] = ()) -> None:
+    """Write the missing and damaged days of the flow store, and the quality report, anew from the counts of records.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores, which have records.
+    days
+        Other local days to write anew.
     """
     store = RecordStore(stores.records)
     with writer_lock(stores.folder):
         state = store.load()
-        store.commit(state, Count(), [], [day])
+        store.commit(state, Count(), [], list(days))
         _publish(stores, store, state, _zones(stores.city, state))
+
+
+def _check_is_whole(store: RecordStore) -> None:
+    """Raise DamagedFile where the database is gone or empty, and the files of records must not count as leftovers.
+
+    A first ingest that was killed has left files too, but none of a second one, and no quality report.
+    """
+    if store.exists() and store.file.stat().st_size and store.load().generation:
+        return
+    files = list(store.root.glob("????-??-??/*.parquet"))
+    second = any(int(file.name.split(".")[1]) > 1 for file in files)
+    if files and (second or (store.root.parent / "quality.json").exists()):
+        what = "it is empty, but there are records beside it" if store.exists() else "it is gone, but not its records"
+        raise DamagedFile(store.file, what, store.root.parent.name)
 
 
 def _add_new(

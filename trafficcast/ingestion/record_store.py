@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trafficcast.config.city import FLOW_KINDS, City
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.ingestion.counting import TOTALS, Count, _first_of_each, _Slot, _vehicle_ends
 from trafficcast.ingestion.hour_files import _read_hour_file
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
-from trafficcast.stores.sqlite import open_database
+from trafficcast.stores.sqlite import decoding, open_database
 
 _KINDS: dict[str, type[Records]] = {"points": Points, "trips": Trips, "zone-trips": ZoneTrips}
 _WAIT_SECONDS = 30.0
@@ -50,6 +50,7 @@ CREATE TABLE IF NOT EXISTS pruned (
     code INTEGER PRIMARY KEY, time INTEGER NOT NULL, lon REAL NOT NULL, lat REAL NOT NULL, occupied INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS unpublished (day TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS flows (day TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inbox (name TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
 """
 _SELECT_SLOTS = "SELECT slot, flow, records, vehicles, minutes FROM slots"
@@ -151,7 +152,18 @@ class RecordStore:
         bool
             True where there is a database.
         """
-        return (self.root / "state.sqlite").exists()
+        return self.file.exists()
+
+    @property
+    def file(self) -> Path:
+        """The database.
+
+        Returns
+        -------
+        Path
+            The file state.sqlite, which need not exist.
+        """
+        return self.root / "state.sqlite"
 
     def load(self) -> State:
         """Read the current state.
@@ -169,26 +181,26 @@ class RecordStore:
         state = State()
         if not self.exists():
             return state
-        with self._database() as database:
+        with self._database() as database, decoding():
             facts = {name: json.loads(value) for name, value in database.execute("SELECT name, value FROM facts")}
             if not facts:
                 return state
             hours = {hour: (file, n) for hour, file, n in database.execute("SELECT hour, file, records FROM hours")}
             vehicles = database.execute("SELECT * FROM vehicles ORDER BY code").fetchall()
             pruned = database.execute("SELECT code, time, lon, lat, occupied FROM pruned ORDER BY code").fetchall()
-        state = State(facts["kind"], facts["rules"], facts["generation"], facts["retained_from"])
-        state.totals = np.array(facts["totals"], np.int64)
-        state.hours = hours
-        state.pruned = _as_points(pruned)
-        columns = list(zip(*vehicles, strict=True)) or [()] * 7
-        state.vehicles = _VehicleTable(
-            list(columns[1]),
-            np.array(columns[2], np.int64),
-            np.array(columns[3], np.int64),
-            np.column_stack([np.array(columns[4], np.float64), np.array(columns[5], np.float64)]),
-            np.array(columns[6], np.int8),
-        )
-        return state
+            state = State(facts["kind"], facts["rules"], facts["generation"], facts["retained_from"])
+            state.totals = np.array(facts["totals"], np.int64)
+            state.hours = hours
+            state.pruned = _as_points(pruned)
+            columns = list(zip(*vehicles, strict=True)) or [()] * 7
+            state.vehicles = _VehicleTable(
+                list(columns[1]),
+                np.array(columns[2], np.int64),
+                np.array(columns[3], np.int64),
+                np.column_stack([np.array(columns[4], np.float64), np.array(columns[5], np.float64)]),
+                np.array(columns[6], np.int8),
+            )
+            return state
 
     def commit(
         self,
@@ -268,7 +280,7 @@ class RecordStore:
         list[SourceFacts]
             The facts in the order of ingestion.
         """
-        with self._database() as database:
+        with self._database() as database, decoding():
             return [
                 SourceFacts(**json.loads(row[0]))
                 for row in database.execute("SELECT facts FROM sources ORDER BY rowid")
@@ -289,7 +301,7 @@ class RecordStore:
         dict[int, _Slot]
             The slots by number.
         """
-        with self._database() as database:
+        with self._database() as database, decoding():
             where = "slot BETWEEN ? AND ? ORDER BY slot"
             return dict(_as_slot(row) for row in database.execute(f"{_SELECT_SLOTS} WHERE {where}", (first, last)))
 
@@ -301,11 +313,11 @@ class RecordStore:
         np.ndarray
             Number, inflow, outflow, records, vehicles and minutes with a record, (slot, 6), in the order of time.
         """
-        with self._database() as database:
+        with self._database() as database, decoding():
             rows = database.execute(
                 "SELECT slot, inflow, outflow, records, vehicles, covered FROM slots ORDER BY slot"
             ).fetchall()
-        return np.array(rows, np.int64).reshape(-1, 6)
+            return np.array(rows, np.int64).reshape(-1, 6)
 
     def unpublished(self) -> list[np.datetime64]:
         """Return the local days whose flows changed since they were published.
@@ -315,19 +327,37 @@ class RecordStore:
         list[np.datetime64]
             The days in the order of time.
         """
-        with self._database() as database:
+        with self._database() as database, decoding():
             return [np.datetime64(row[0], "D") for row in database.execute("SELECT day FROM unpublished ORDER BY day")]
 
-    def mark_published(self, days: list[np.datetime64]) -> None:
-        """Mark the flows of local days as published.
+    def flow_files(self) -> dict[str, tuple[int, int]]:
+        """Return what the flow files were like when they were published.
+
+        Returns
+        -------
+        dict[str, tuple[int, int]]
+            Size in bytes and time of the last change, nanoseconds, by the local day.
+        """
+        with self._database() as database:
+            if self.read_only and not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'flows'").fetchone():
+                return {}
+            return {day: (size, changed) for day, size, changed in database.execute("SELECT * FROM flows")}
+
+    def note_flow_file(self, day: np.datetime64, file: Path) -> None:
+        """Note what the flow file of a local day is like, and that the day is published.
 
         Parameters
         ----------
-        days
-            The local days.
+        day
+            The local day.
+        file
+            Its file.
         """
+        facts = file.stat()
         with self._database() as database:
-            database.executemany("DELETE FROM unpublished WHERE day = ?", [(str(day),) for day in days])
+            row = str(day), facts.st_size, facts.st_mtime_ns
+            database.execute("INSERT OR REPLACE INTO flows VALUES (?, ?, ?)", row)
+            database.execute("DELETE FROM unpublished WHERE day = ?", (str(day),))
 
     def inbox_files(self) -> set[_InboxFile]:
         """Return the files of the inbox that were ingested.
@@ -352,6 +382,20 @@ class RecordStore:
         """
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?)", files)
+
+    def restore(self, pruned: Points, inbox: list[tuple[Any, ...]]) -> None:
+        """Write what a commit does not write into a database that was made anew.
+
+        Parameters
+        ----------
+        pruned
+            The last point of each vehicle among the records that are no longer stored.
+        inbox
+            The files of the inbox that were ingested.
+        """
+        with self._database() as database:
+            database.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?)", _rows(pruned))
+            database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?)", inbox)
 
     def clean(self, state: State) -> None:
         """Remove the files that do not belong to a state, and the staging of an ingest that was killed.
@@ -443,9 +487,10 @@ class RecordStore:
 
     def _database(self) -> AbstractContextManager[sqlite3.Connection]:
         """Open the database for one transaction."""
-        advice = f"move {self.root} away and ingest its sources again"
+        if self.read_only and self.exists() and self.file.stat().st_size == 0:
+            raise DamagedFile(self.file, "it is empty", self.root.parent.name)
         wait = _READER_WAIT_SECONDS if self.read_only else _WAIT_SECONDS
-        return open_database(self.root / "state.sqlite", _TABLES, advice, self.read_only, wait)
+        return open_database(self.file, _TABLES, self.root.parent.name, self.read_only, wait)
 
 
 def _kind_of(records: Records, source: Source, city: City, kind: str | None) -> str:

@@ -21,8 +21,8 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.config.city import City
-from trafficcast.errors import InputError
-from trafficcast.files import atomic, remove_temporaries, writer_lock
+from trafficcast.errors import DamagedFile, InputError
+from trafficcast.files import atomic, remove_temporaries, set_aside, write_text, writer_lock
 from trafficcast.stores.day_files import _DayRun
 
 _COMPRESSION = {"zlib": True, "complevel": 1}
@@ -31,23 +31,9 @@ _INTERLEAVED = np.timedelta64(1, "m") * np.arange(181)
 # What HDF5 and its readers raise for files that are damaged or were laid out by another program; ImportError comes from
 # xarray, which asks for cftime where a time is out of range.
 _UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError)
+# In the folder of a store that was pruned: the first local day that stays.
+_KEPT_FROM = "kept-from.txt"
 _MICROSECOND = np.timedelta64(1, "us")
-
-
-class DamagedFile(InputError):
-    """A file of a store that cannot be read.
-
-    Parameters
-    ----------
-    file
-        The file.
-    error
-        The error that reading it raised.
-    """
-
-    def __init__(self, file: Path, error: Exception) -> None:
-        super().__init__(f"cannot read {file}: {error}; move it away and ingest its records again")
-        self.file = file
 
 
 @dataclass(frozen=True)
@@ -129,7 +115,12 @@ class DayStore:
             keep &= time < end
         return whole.isel({self.dimension: keep}) if keep.any() else None
 
-    def read_day(self, day: np.datetime64, only: Collection[str] | None = None) -> xr.Dataset | None:
+    def read_day(
+        self,
+        day: np.datetime64,
+        only: Collection[str] | None = None,
+        damaged: list[DamagedFile] | None = None,
+    ) -> xr.Dataset | None:
         """Read the values of a local day of the city.
 
         Parameters
@@ -138,6 +129,8 @@ class DayStore:
             The local day, datetime64[D].
         only
             The variables to read beside all coordinates; None is all variables.
+        damaged
+            As `read` takes it.
 
         Returns
         -------
@@ -149,17 +142,26 @@ class DayStore:
         InputError
             As `read` does.
         """
-        return self.read(self.city.midnight(day), self.city.midnight(day + np.timedelta64(1, "D")), only)
+        return self.read(self.city.midnight(day), self.city.midnight(day + np.timedelta64(1, "D")), only, damaged)
 
-    def check(self) -> None:
-        """Read all files, to find those that are damaged.
+    def check(self) -> tuple[np.ndarray, list[DamagedFile]]:
+        """Read all files, one by one, to find those that are damaged.
+
+        Returns
+        -------
+        tuple[np.ndarray, list[DamagedFile]]
+            The stored times, (time), naive UTC, in order; and an error for each damaged file.
 
         Raises
         ------
         InputError
-            A file cannot be read or was made for another grid.
+            A file was made for another grid.
         """
-        self._load(self.days())
+        damaged: list[DamagedFile] = []
+        times = [np.empty(0, "datetime64[us]")]
+        for day in self.days():
+            times += [dataset[self.dimension].values for dataset in self._load([day], None, damaged)]
+        return np.unique(np.concatenate(times)), damaged
 
     def write(self, dataset: xr.Dataset) -> None:
         """Add a dataset; where the store already holds values of the same time, the new ones replace them.
@@ -181,10 +183,78 @@ class DayStore:
             remove_temporaries(self.root)
             for day in np.unique(local_days):
                 part = dataset.isel({self.dimension: local_days == day})
-                old = self._load([day])[0] if self._file(day).exists() else None
+                old = self._load([day])[0] if self.file(day).exists() else None
                 new = part if old is None else self._merge(old, part)
                 if old is None or not new.identical(old):
                     self._write_day(day, new)
+
+    def set_aside(self, day: np.datetime64) -> Path | None:
+        """Set the file of a local day aside if it cannot be read.
+
+        Parameters
+        ----------
+        day
+            The local day.
+
+        Returns
+        -------
+        Path | None
+            Where the damaged file lies now; None if there is none, or somebody has mended it meanwhile.
+        """
+        if not self.root.is_dir():
+            return None
+        with writer_lock(self.root):
+            try:
+                if self.file(day).exists():
+                    self._load([day])
+            except DamagedFile:
+                return set_aside(self.file(day))
+        return None
+
+    def remove_after(self, time: np.datetime64) -> np.ndarray:
+        """Remove the values of later times. A damaged file of a later day is set aside.
+
+        Parameters
+        ----------
+        time
+            The last time that stays, naive UTC.
+
+        Returns
+        -------
+        np.ndarray
+            The times that were removed, (time), naive UTC.
+        """
+        removed = [np.empty(0, "datetime64[us]")]
+        if not self.root.is_dir():
+            return removed[0]
+        first = self.city.local_days(time + _INTERLEAVED).min()
+        with writer_lock(self.root):
+            for day in [day for day in self.days() if day >= first]:
+                try:
+                    stored = self._load([day])[0]
+                except DamagedFile:
+                    set_aside(self.file(day))
+                    continue
+                later = stored[self.dimension].values > time
+                if later.all():
+                    self.file(day).unlink()
+                elif later.any():
+                    self._write_day(day, stored.isel({self.dimension: ~later}))
+                removed.append(stored[self.dimension].values[later])
+        return np.concatenate(removed)
+
+    def kept_from(self) -> np.datetime64 | None:
+        """Return the first local day that pruning has left: older days are not missing.
+
+        Returns
+        -------
+        np.datetime64 | None
+            The day; None if the store was never pruned.
+        """
+        try:
+            return np.datetime64((self.root / _KEPT_FROM).read_text(encoding="utf-8").strip(), "D")
+        except (OSError, ValueError):
+            return None
 
     def prune(self, before: np.datetime64) -> list[np.datetime64]:
         """Remove old days.
@@ -202,7 +272,8 @@ class DayStore:
         with writer_lock(self.root):
             gone = [day for day in self.days() if day < before]
             for day in gone:
-                self._file(day).unlink()
+                self.file(day).unlink()
+            write_text(self.root / _KEPT_FROM, f"{before}\n")
         return gone
 
     def _merge(self, old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
@@ -227,7 +298,19 @@ class DayStore:
             combine_attrs="override",
         )
 
-    def _file(self, day: np.datetime64) -> Path:
+    def file(self, day: np.datetime64) -> Path:
+        """Return the file of a local day.
+
+        Parameters
+        ----------
+        day
+            The local day.
+
+        Returns
+        -------
+        Path
+            The file, which need not exist.
+        """
         return self.root / f"{day}.nc"
 
     def _load(
@@ -239,7 +322,7 @@ class DayStore:
         """Read days into datasets, one for each run of files with the same layout; others are left to xarray."""
         runs: list[_DayRun] = []
         others: list[Path] = []
-        for file in map(self._file, days):
+        for file in map(self.file, days):
             try:
                 if not (runs and runs[-1].add(file)):
                     runs.append(_DayRun(file, self.dimension, only))
@@ -253,12 +336,21 @@ class DayStore:
                 others += run.files
         for file in others:
             try:
-                datasets.append((file, _read_by_xarray(file, only)))
+                datasets.append((file, self._read_by_xarray(file, only)))
             except DamagedFile as error:
                 if damaged is None:
                     raise
                 damaged.append(error)
         return [self._checked(file, dataset) for file, dataset in datasets]
+
+    def _read_by_xarray(self, file: Path, only: Collection[str] | None) -> xr.Dataset:
+        """Read any NetCDF-4 file, whatever wrote it, or raise DamagedFile."""
+        try:
+            with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
+                left_out = [] if only is None else dataset.data_vars.keys() - only
+                return dataset.drop_vars(left_out).load()
+        except _UNREADABLE as error:
+            raise DamagedFile(file, error, self.city.name) from None
 
     def _checked(self, file: Path, dataset: xr.Dataset) -> xr.Dataset:
         """Refuse a file of another grid; give times the resolution that writers use, so that equal values are equal."""
@@ -279,25 +371,19 @@ class DayStore:
             str(name): dict(_COMPRESSION) for name, variable in dataset.data_vars.items() if variable.ndim > 1
         }
         for name, variable in dataset.variables.items():
+            if variable.ndim and variable.dtype.kind not in "OUSmM":
+                encoding.setdefault(str(name), {})["fletcher32"] = True
             if variable.dtype.kind == "M":
                 encoding[str(name)] = {"units": "seconds since 1970-01-01", "dtype": "int64"}
             elif variable.dtype.kind == "m":
                 encoding[str(name)] = {"units": "minutes", "dtype": "int64"}
-        with atomic(self._file(day)) as temporary:
+        with atomic(self.file(day)) as temporary:
             dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
-def _read_by_xarray(file: Path, only: Collection[str] | None) -> xr.Dataset:
-    """Read any NetCDF-4 file, whatever wrote it, or raise DamagedFile."""
-    try:
-        with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as dataset:
-            left_out = [] if only is None else dataset.data_vars.keys() - only
-            return dataset.drop_vars(left_out).load()
-    except _UNREADABLE as error:
-        raise DamagedFile(file, error) from None
-
-
-def last_stored(store: DayStore, until: np.datetime64 | None = None) -> np.datetime64 | None:
+def last_stored(
+    store: DayStore, until: np.datetime64 | None = None, damaged: list[DamagedFile] | None = None
+) -> np.datetime64 | None:
     """Find the newest time of a store.
 
     Parameters
@@ -306,6 +392,8 @@ def last_stored(store: DayStore, until: np.datetime64 | None = None) -> np.datet
         The store.
     until
         Later times are left out, naive UTC; None leaves out none.
+    damaged
+        A list to which damaged files are added, which are then left out; with None the first one is raised.
 
     Returns
     -------
@@ -315,7 +403,7 @@ def last_stored(store: DayStore, until: np.datetime64 | None = None) -> np.datet
     newest: np.datetime64 | None = None
     days = 0
     for day in reversed(store.days()):
-        dataset = store.read_day(day, [])
+        dataset = store.read_day(day, [], damaged)
         times = np.empty(0, "datetime64[us]") if dataset is None else dataset[store.dimension].values
         times = times if until is None else times[times <= until]
         if len(times):

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.config.city import FLOW_KINDS, City
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 
@@ -87,7 +87,10 @@ def city_attributes(city: City) -> dict[str, object]:
 
 
 def read_flows(
-    stores: CityStores, start: str | np.datetime64 | None = None, end: str | np.datetime64 | None = None
+    stores: CityStores,
+    start: str | np.datetime64 | None = None,
+    end: str | np.datetime64 | None = None,
+    damaged: list[DamagedFile] | None = None,
 ) -> xr.Dataset:
     """Read a city's observed flows of a period.
 
@@ -99,6 +102,8 @@ def read_flows(
         Start of the first slot, inclusive, text in the city's time zone or naive UTC; None is the first stored slot.
     end
         End of the last slot, exclusive; None is the end of the last stored slot.
+    damaged
+        A list to which damaged files are added, whose days are then left out; with None the first one is raised.
 
     Returns
     -------
@@ -119,7 +124,7 @@ def read_flows(
     """
     city = stores.city
     start, end = city.as_time(start), city.as_time(end)
-    flows = stores.flows.read(start, end)
+    flows = stores.flows.read(start, end, damaged=damaged)
     if flows is None and stores.flows.days():
         since = "" if start is None else f" from {city.isoformat(start)}"
         until = "" if end is None else f" before {city.isoformat(end)}"
@@ -131,7 +136,9 @@ def read_flows(
     return flows
 
 
-def last_observed(flows: DayStore, now: np.datetime64 | None = None) -> np.datetime64 | None:
+def last_observed(
+    flows: DayStore, now: np.datetime64 | None = None, damaged: list[DamagedFile] | None = None
+) -> np.datetime64 | None:
     """Find the newest observed slot of a flow store that has ended.
 
     A slot that is still running, or that lies ahead by a vehicle's wrong clock, is not observed yet.
@@ -142,6 +149,8 @@ def last_observed(flows: DayStore, now: np.datetime64 | None = None) -> np.datet
         The flow store.
     now
         The present time, naive UTC; None is that of this machine's clock.
+    damaged
+        A list to which damaged files are added, which are then left out; with None the first one is raised.
 
     Returns
     -------
@@ -150,7 +159,7 @@ def last_observed(flows: DayStore, now: np.datetime64 | None = None) -> np.datet
     """
     now = np.datetime64("now", "us") if now is None else now
     for day in reversed(flows.days()):
-        dataset = flows.read_day(day, ["observed"])
+        dataset = flows.read_day(day, ["observed"], damaged)
         if dataset is not None:
             time = dataset["time"].values
             observed = time[dataset["observed"].values & (time + flows.city.slot <= now)]

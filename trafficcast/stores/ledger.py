@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from trafficcast.stores.sqlite import open_database
+from trafficcast.stores.sqlite import Row, check_database, decoding, open_database, salvage
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -17,7 +18,6 @@ CREATE TABLE IF NOT EXISTS runs (
     PRIMARY KEY (job, city, model, slot)
 )
 """
-_ADVICE = "move it away and a new ledger begins"
 # Results of a run that failed, and of a run whose product was lost later.
 FAILED, LOST = "failed", "lost"
 
@@ -63,7 +63,7 @@ class Run:
 class Ledger:
     """The run ledger of all cities. A ledger that was never written has no file and no runs.
 
-    All methods raise InputError where the file is damaged, and JobError where it cannot be used now.
+    All methods raise DamagedFile where the file is damaged, and JobError where it cannot be used now.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Ledger:
         seconds
             How long the run took, in seconds.
         """
-        with open_database(self.file, _TABLE, _ADVICE) as database:
+        with open_database(self.file, _TABLE) as database:
             database.execute(
                 "INSERT INTO runs (job, city, model, slot, result, detail, seconds) VALUES (?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET result = excluded.result, detail = excluded.detail, "
@@ -202,24 +202,74 @@ class Ledger:
             End of the period, naive UTC, exclusive.
         """
         if self.file.exists():
-            with open_database(self.file, _TABLE, _ADVICE) as database:
+            with open_database(self.file, _TABLE) as database:
                 database.execute(
                     f"UPDATE runs SET result = '{LOST}', attempts = 0 "
                     "WHERE job = ? AND city = ? AND model = ? AND slot >= ? AND slot < ?",
                     (job, city, model, _text(start), _text(end)),
                 )
 
+    def forget(self, city: str, jobs: Sequence[str], after: np.datetime64) -> int:
+        """Remove the runs of jobs for later slots, as if they had never been.
+
+        Parameters
+        ----------
+        city
+            The city's name.
+        jobs
+            The jobs.
+        after
+            The last slot whose runs stay, naive UTC.
+
+        Returns
+        -------
+        int
+            How many runs were removed.
+        """
+        if not self.file.exists():
+            return 0
+        with open_database(self.file, _TABLE) as database:
+            places = ", ".join("?" * len(jobs))
+            gone = database.execute(
+                f"DELETE FROM runs WHERE city = ? AND job IN ({places}) AND slot > ?", (city, *jobs, _text(after))
+            )
+            return gone.rowcount
+
+    def check(self) -> None:
+        """Read the whole ledger, to find damage."""
+        if self.file.exists():
+            check_database(self.file, _TABLE, _is_right)
+
+    def salvage(self) -> tuple[Path, int]:
+        """Set the damaged ledger aside, and begin a new one with those of its rows that can be read.
+
+        Returns
+        -------
+        tuple[Path, int]
+            Where the damaged ledger lies now, and how many rows were kept.
+        """
+        return salvage(self.file, _TABLE, _is_right)
+
     def _runs(self, clause: str, values: list[str]) -> list[Run]:
         """Return the runs that a clause of SQL selects."""
-        if not self.file.exists():
+        if not self.file.exists() or not self.file.stat().st_size:
             return []
         columns = "job, city, model, slot, result, detail, attempts, seconds, finished"
-        with open_database(self.file, _TABLE, _ADVICE) as database:
+        with open_database(self.file) as database:
             rows = database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
-        return [
-            Run(job, city, model, _time(slot), result, detail, attempts, seconds, _time(finished))
-            for job, city, model, slot, result, detail, attempts, seconds, finished in rows
-        ]
+            with decoding():
+                return [_run(row) for row in rows]
+
+
+def _run(row: Row) -> Run:
+    """Return a row of the table `runs` as a run. Raises ValueError and the like where its values are wrong."""
+    job, city, model, slot, result, detail, attempts, seconds, finished = row
+    return Run(job, city, model, _time(slot), result, detail, int(attempts), float(seconds), _time(finished))
+
+
+def _is_right(table: str, row: Row) -> None:
+    """Raise an error where a row's values are wrong."""
+    _run(row)
 
 
 def _text(slot: np.datetime64) -> str:

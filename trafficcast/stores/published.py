@@ -7,6 +7,7 @@ import xarray as xr
 
 from trafficcast.config.city import City
 from trafficcast.config.service import Service
+from trafficcast.errors import DamagedFile
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import last_stored
 
@@ -15,7 +16,10 @@ _GRACE = np.timedelta64(3, "m")
 
 
 def published(
-    stores: CityStores, start: np.datetime64 | None = None, end: np.datetime64 | None = None
+    stores: CityStores,
+    start: np.datetime64 | None = None,
+    end: np.datetime64 | None = None,
+    damaged: list[DamagedFile] | None = None,
 ) -> list[tuple[str, xr.Dataset]]:
     """Read the published forecasts of a period, champion by champion.
 
@@ -27,6 +31,8 @@ def published(
         First init time, naive UTC, inclusive; None is the first stored forecast.
     end
         Last init time, naive UTC, exclusive; None is after the last stored forecast.
+    damaged
+        A list to which damaged files are added, whose days are then left out; with None the first one is raised.
 
     Returns
     -------
@@ -42,7 +48,7 @@ def published(
     found: list[tuple[str, xr.Dataset]] = []
     taken = np.empty(0, "datetime64[us]")
     for version in stores.registry.champions():
-        forecasts = stores.forecasts(version).read(start, end)
+        forecasts = stores.forecasts(version).read(start, end, damaged=damaged)
         if forecasts is not None:
             times = forecasts["init_time"].values
             new = ~np.isin(times, taken)
@@ -52,7 +58,9 @@ def published(
     return found
 
 
-def latest_forecast(stores: CityStores, now: np.datetime64 | None = None) -> tuple[str, xr.Dataset] | None:
+def latest_forecast(
+    stores: CityStores, now: np.datetime64 | None = None, damaged: list[DamagedFile] | None = None
+) -> tuple[str, xr.Dataset] | None:
     """Read the published forecast with the newest init time.
 
     Parameters
@@ -61,6 +69,8 @@ def latest_forecast(stores: CityStores, now: np.datetime64 | None = None) -> tup
         The city and its stores.
     now
         Forecasts with a later init time are left out, naive UTC; None leaves out none.
+    damaged
+        A list to which damaged files are added, which are then left out; with None the first one is raised.
 
     Returns
     -------
@@ -75,13 +85,13 @@ def latest_forecast(stores: CityStores, now: np.datetime64 | None = None) -> tup
     """
     newest: tuple[np.datetime64, str] | None = None
     for version in reversed(stores.registry.champions()):
-        last = last_stored(stores.forecasts(version), now)
+        last = last_stored(stores.forecasts(version), now, damaged)
         if last is not None and (newest is None or last >= newest[0]):
             newest = last, version
     if newest is None:
         return None
     init_time, version = newest
-    forecast = stores.forecasts(version).read(init_time, init_time + stores.city.slot)
+    forecast = stores.forecasts(version).read(init_time, init_time + stores.city.slot, damaged=damaged)
     return None if forecast is None else (version, forecast)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trafficcast.config.city import City
-from trafficcast.errors import InputError
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.files import write_text
 
 VERSION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -76,9 +76,42 @@ class Registry:
         -------
         list[str]
             The versions, the newest champion first, each once.
+
+        Raises
+        ------
+        DamagedFile
+            The file that names them is damaged.
         """
-        pointer = self.root / "champion"
-        return pointer.read_text(encoding="utf-8").split() if pointer.exists() else []
+        if not self.pointer.exists():
+            return []
+        try:
+            named = self.pointer.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DamagedFile(self.pointer, error, self.city.name) from None
+        if not named:
+            raise DamagedFile(self.pointer, "it is empty", self.city.name)
+        return named
+
+    @property
+    def pointer(self) -> Path:
+        """The file that names the champions.
+
+        Returns
+        -------
+        Path
+            The file `champion`, which does not exist where the city has no model.
+        """
+        return self.root / "champion"
+
+    def name_champions(self, versions: list[str]) -> None:
+        """Write anew which versions are the champion and the champions before it.
+
+        Parameters
+        ----------
+        versions
+            The versions, the newest champion first.
+        """
+        write_text(self.pointer, "\n".join(versions) + "\n")
 
     def promote(self, version: str) -> None:
         """Make a version the champion.
@@ -95,7 +128,7 @@ class Registry:
         """
         self.card(version)
         before = [other for other in self.champions() if other != version]
-        write_text(self.root / "champion", "\n".join([version, *before]) + "\n")
+        self.name_champions([version, *before])
 
     def rollback(self) -> str:
         """Make the champion before this one the champion again.
@@ -118,7 +151,7 @@ class Registry:
         if previous is None:
             raise InputError(f"'{self.city.name}' has no earlier champion to go back to")
         kept = [version for version in before if version != previous]
-        write_text(self.root / "champion", "\n".join([previous, *kept, current]) + "\n")
+        self.name_champions([previous, *kept, current])
         return previous
 
     def card(self, version: str) -> dict[str, Any]:

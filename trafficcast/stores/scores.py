@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from trafficcast.config.city import City
+from trafficcast.errors import DamagedFile
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import city_attributes
 from trafficcast.stores.forecasts import _lead_times
@@ -46,7 +47,9 @@ class _Skill:
         return min(baselines.items(), key=lambda item: item[1], default=None)
 
 
-def recent_scores(stores: CityStores, start: np.datetime64, end: np.datetime64) -> tuple[str, xr.Dataset] | None:
+def recent_scores(
+    stores: CityStores, start: np.datetime64, end: np.datetime64, damaged: list[DamagedFile] | None = None
+) -> tuple[str, xr.Dataset] | None:
     """Read the scores of the newest champion that has any in a period.
 
     Parameters
@@ -57,6 +60,8 @@ def recent_scores(stores: CityStores, start: np.datetime64, end: np.datetime64) 
         Start of the period of init times, naive UTC, inclusive.
     end
         End of the period of init times, naive UTC, exclusive.
+    damaged
+        A list to which damaged files are added, whose days are then left out; with None the first one is raised.
 
     Returns
     -------
@@ -69,7 +74,7 @@ def recent_scores(stores: CityStores, start: np.datetime64, end: np.datetime64) 
         A file of scores is damaged.
     """
     for version in stores.registry.champions():
-        scores = stores.scores(version).read(start, end)
+        scores = stores.scores(version).read(start, end, damaged=damaged)
         if scores is not None:
             return version, scores
     return None

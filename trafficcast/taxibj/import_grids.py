@@ -70,7 +70,9 @@ def import_taxibj(path: Path, stores: CityStores) -> dict[str, Any]:
                 f"'{city.name}' has flows counted from GPS records, which imported grids must not mix with: "
                 "import into another city of the configuration"
             )
-        store.check()
+        _, damaged = store.check()
+        if damaged:
+            raise damaged[0]
         windows = [_write_windows(file, city, data) for file in npz]
         for one in track(grids, "writing flows", len(grids)):
             store.write(one.flows)

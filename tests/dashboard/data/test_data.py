@@ -70,7 +70,7 @@ def test_a_damaged_day_is_told_and_the_others_shown(place: Any) -> None:
     place.add_flows()
     (place.flows.root / "2024-05-07.nc").write_bytes(b"damaged")
     app = run(place.file)
-    assert "2024" in app.warning[0].value and len(app.dataframe) == 1
+    assert "2024-05-07.nc" in str([*app.session_state["unreadable files"]]) and len(app.dataframe) == 1
 
 
 def test_the_quality_report(place: Any) -> None:
@@ -90,8 +90,8 @@ def test_damaged_records_are_told(place: Any) -> None:
     store = place.add_records([10.1], [45.4])
     place.add_flows()
     (store.root / "state.sqlite").write_bytes(b"damaged" * 1000)
-    assert "damaged" in words(run(place.file))
-    assert "damaged" in run(place.file, section="Where records lie").error[0].value
+    assert "is not a database; run trafficcast repair" in words(run(place.file))
+    assert "trafficcast repair" in run(place.file, section="Where records lie").error[0].value
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)<|script>.csv", "**bold**[a](b).csv"])

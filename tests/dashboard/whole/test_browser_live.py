@@ -90,7 +90,7 @@ def test_an_open_page_says_what_a_fresh_one_says_though_nothing_is_published(
     opened(page, f"{address}?city=testville&time={moment}&cell=2,3")
     expect(page.frame_locator("iframe").nth(2).locator(CELLS)).to_have_count(35)
     expect(page.get_by_text(f"{chosen} is over. The maps compare its forecast with observed flows")).to_be_visible()
-    frame = next(frame for frame in page.frames if "streamlit_folium" in frame.url)
+    frame = next(frame for frame in page.frames if "city_map" in frame.url)
     frame.evaluate("map.setZoom(map.getZoom() + 1)")
     page.wait_for_timeout(1500)
     place = frame.evaluate(VIEW)

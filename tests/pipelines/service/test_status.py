@@ -95,6 +95,7 @@ def test_a_city_without_anything_is_ready_for_nothing_and_overdue_with_nothing(s
         "overdue": None,
         "skill": None,
         "alerts": [],
+        "damaged": [],
     }
     assert [*jobs] == ["ingest", "forecast", "verify", "alerts", "retrain", "prune"]
     for job in jobs.values():
@@ -203,20 +204,23 @@ def test_a_city_that_cannot_be_read_says_why_and_the_others_go_on(config: Path) 
     (file,) = CityStores.of(settings, settings.city()).flows.root.glob("*.nc")
     file.write_bytes(b"no grid")
     found = status(settings, [settings.city(name) for name in ("other", "small")], NOW)["cities"]
-    assert [*found["small"]] == ["error"] and file.name in found["small"]["error"]
+    (said,) = found["small"]["damaged"]
+    assert file.name in said and "run trafficcast repair --city small" in said
+    assert found["small"]["data"]["newest_slot"] is None and found["small"]["alerts"] == []
     assert found["other"]["overdue"] is None
     code, page = _health({"cities": found})
     assert code == 503 and [*page["wrong"]] == ["small"]
-    assert not any(
-        "small" in labels for labels in samples(generate_latest(_Metrics(lambda: {"cities": found}).registry))
-    )
+    gauges = samples(generate_latest(_Metrics(lambda: {"cities": found}).registry))
+    assert not any("small" in labels and "age" in labels for labels in gauges)
 
 
 def test_a_damaged_ledger_is_named_and_no_silence(settings: Config) -> None:
     settings.paths.data.mkdir()
     (settings.paths.data / "ledger.sqlite").write_bytes(b"no database" * 1000)
     found = status(settings, [settings.city()], NOW)
-    assert "ledger.sqlite is damaged: file is not a database" in found["cities"]["small"]["error"]
+    (said,) = found["cities"]["small"]["damaged"]
+    assert "ledger.sqlite: file is not a database; run trafficcast repair" in said
+    assert found["cities"]["small"]["jobs"]["forecast"]["result"] is None
     assert _health(found)[0] == 503
 
 
@@ -242,7 +246,7 @@ def test_the_command_prints_it_for_people_and_for_programs(settings: Config, tra
 
 
 def test_health_is_503_while_a_forecast_is_overdue() -> None:
-    jobs = {"jobs": {"alerts": {"result": "done", "detail": "0 open"}}}
+    jobs = {"jobs": {"alerts": {"result": "done", "detail": "0 open"}}, "damaged": []}
     well = {"overdue": False, "forecast": {"init_time": "10:00"}, **jobs}
     assert _health({"cities": {"a": well, "b": {"overdue": None, "forecast": None, **jobs}}}) == (
         200,

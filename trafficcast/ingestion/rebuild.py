@@ -1,0 +1,215 @@
+"""Rebuild a record store's database from its files of records, and from what can still be read of the database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from trafficcast.errors import DamagedFile
+from trafficcast.files import set_aside, writer_lock
+from trafficcast.ingestion.counting import Count, _first_of_each
+from trafficcast.ingestion.ingest import _check_is_whole, _local_days, _publish, _rules, _zones
+from trafficcast.ingestion.merging import _merge_hours, _MergedHours, count
+from trafficcast.ingestion.record_store import _KINDS, _TABLES, RecordStore, SourceFacts, State, _as_points, _as_slot
+from trafficcast.ingestion.threads import _joined
+from trafficcast.ingestion.vehicles import _VehicleTable
+from trafficcast.records.records import HOUR_US
+from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.sqlite import Row, check_database, readable_rows
+
+
+def damaged_records(stores: CityStores) -> list[DamagedFile]:
+    """Read the whole record store, to find damage.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    list[DamagedFile]
+        An error for the database, or else for each file of records that cannot be read.
+    """
+    store = RecordStore(stores.records, read_only=True)
+    try:
+        _check_database(store)
+    except DamagedFile as error:
+        return [error]
+    if not store.exists():
+        return []
+    damaged, state = [], store.load()
+    for hour in sorted(state.hours):
+        try:
+            store.read_hour(state, hour)
+        except DamagedFile as error:
+            damaged.append(error)
+    return damaged
+
+
+def _check_database(store: RecordStore) -> None:
+    """Read the whole database of a record store, to find damage.
+
+    Parameters
+    ----------
+    store
+        The record store.
+
+    Raises
+    ------
+    DamagedFile
+        The database is damaged, empty or gone.
+    """
+    _check_is_whole(store)
+    if store.exists():
+        check_database(store.file, _TABLES, _is_right, store.root.parent.name)
+        store.load()
+
+
+def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
+    """Make the database of a record store anew, count its records again, and publish the flows.
+
+    Files of records that cannot be read are set aside. What only the database knows is taken from it as far as it can
+    be read. Where records were lost, files that were ingested before count as new, so that they can be ingested again.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    tuple[Path | None, list[Path], bool]
+        Where the old database lies now, if there was one; the files of records that were set aside or are gone; and
+        whether all files that were ingested are still known.
+    """
+    city, store = stores.city, RecordStore(stores.records)
+    with writer_lock(stores.folder):
+        if not damaged_records(stores):
+            return None, [], True  # somebody has mended them meanwhile
+        wanted = {str(row[1]) for row in readable_rows(store.file, "hours")} if store.exists() else set()
+        state, lost = _state_of_files(store, wanted)
+        old = _Old(store.file)
+        state.retained_from = old.retained_from
+        state.hours = {hour: file for hour, file in state.hours.items() if hour * HOUR_US >= old.retained_from}
+        _take_pruned(state, old)
+        aside = set_aside(store.file) if store.exists() else None
+        zones = _zones(city, state)
+        state.rules = _rules(city, state, zones)
+        zone_ids = None if zones is None else zones.ids
+        hours, state.hours = state.hours, {}
+
+        def work(hour: int) -> _MergedHours:
+            records = store.read_file(state, hours[hour][0])
+            file = hours[hour][0], len(records)
+            return _MergedHours(hour, hour, {hour: file}, Count(), count(city, records, zone_ids), Counter())
+
+        # One thread: the vehicles get their codes in the order of the files.
+        delta, _ = _merge_hours(city, store, state, _joined(city, state, work, sorted(hours), 1))
+        slots = {**delta.slots, **{n: slot for n, slot in old.slots.items() if n * city.slot_us < old.retained_from}}
+        delta = Count(slots, delta.totals, last=_first_of_each(delta.last, state.pruned))
+        if old.totals is not None and old.retained_from:
+            state.totals = old.totals
+        sources = [] if lost else old.sources
+        store.commit(state, delta, sources, _local_days(city, slots), replace_slots=True)
+        store.restore(state.pruned, [] if lost else old.inbox)
+        if state.hours:
+            _publish(stores, store, state, zones)
+    return aside, lost, old.knows_sources and not lost
+
+
+class _Old:
+    """What can be read of a damaged database and is not in the files of records."""
+
+    def __init__(self, file: Path) -> None:
+        self.slots: dict[int, Any] = {}
+        facts: dict[str, Any] = {}
+        self.sources: list[SourceFacts] = []
+        self.pruned: list[tuple[str, Row]] = []
+        rows = {name: readable_rows(file, name) if file.exists() else [] for name in _READ}
+        names = {row[0]: row[1] for row in rows["vehicles"]}
+        for table, one in ((name, row) for name in _READ for row in rows[name]):
+            with suppress(*_WRONG):
+                _is_right(table, one)
+                if table == "facts":
+                    facts[one[0]] = json.loads(one[1])
+                elif table == "sources":
+                    self.sources.append(SourceFacts(**json.loads(one[1])))
+                elif table == "slots":
+                    number, slot = _as_slot((one[0], one[1], one[5], one[6], one[2]))
+                    self.slots[number] = slot
+                elif table == "pruned":
+                    self.pruned.append((names[one[0]], one))
+        self.inbox = rows["inbox"]
+        self.knows_sources = False
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as whole,
+        ):
+            numbers = whole.execute("SELECT count(*) FROM (SELECT facts FROM sources ORDER BY rowid)").fetchone()
+            self.knows_sources = 0 < numbers[0] == len(self.sources)
+        self.retained_from = int(facts.get("retained_from", 0))
+        self.totals = np.array(facts["totals"], np.int64) if "totals" in facts else None
+
+
+_READ = ("facts", "sources", "slots", "vehicles", "pruned", "inbox")
+_WRONG = (sqlite3.Error, ValueError, TypeError, KeyError, IndexError, OverflowError, OSError)
+
+
+def _is_right(table: str, row: Row) -> None:
+    """Raise an error where a row holds other values than a writer gave it."""
+    if table in ("facts", "sources"):
+        json.loads(row[1])
+    elif table == "slots":
+        flow = _as_slot((row[0], row[1], row[5], row[6], row[2]))[1].flow
+        if flow.sum(axis=1).tolist() != [row[3], row[4]]:
+            raise ValueError("a slot's flows do not have their sums")
+    elif table == "unpublished":
+        np.datetime64(row[0], "D")
+    elif not all(isinstance(value, str | int | float) for value in row):
+        raise ValueError("a row has a value of another kind")
+
+
+def _state_of_files(store: RecordStore, wanted: set[str]) -> tuple[State, list[Path]]:
+    """Return a state of each hour's newest file that can be read, and the files that were set aside or are gone."""
+    state, lost = State(), [store.root / name for name in sorted(wanted) if not (store.root / name).exists()]
+    by_hour: dict[int, list[tuple[int, Path]]] = {}
+    for file in store.root.glob("????-??-??/??.*.parquet"):
+        clock, generation, _ = file.name.split(".")
+        number = int(np.datetime64(file.parent.name, "h").astype(np.int64)) + int(clock)
+        by_hour.setdefault(number, []).append((int(generation), file))
+        state.generation = max(state.generation, int(generation))
+    for hour, files in sorted(by_hour.items()):
+        # The file that the database names, or else the newest one.
+        _, file = max(files, key=lambda one: (str(one[1].relative_to(store.root)) in wanted, one[0]))
+        try:
+            state.kind = state.kind or _kind_of_file(file)
+            store.read_file(replace(state, vehicles=_VehicleTable()), str(file.relative_to(store.root)))
+        except (DamagedFile, OSError, ValueError):
+            lost.append(set_aside(file))
+            continue
+        state.hours[hour] = str(file.relative_to(store.root)), 0
+    return state, lost
+
+
+def _kind_of_file(file: Path) -> str:
+    """Return the kind of records that a file has columns for."""
+    with closing(pq.ParquetFile(file)) as opened:
+        columns = set(opened.schema_arrow.names)
+    return next(name for name, kind in _KINDS.items() if columns == set(kind.DTYPES))
+
+
+def _take_pruned(state: State, old: _Old) -> None:
+    """Take over the last points of vehicles before the records that are kept, with new codes of the vehicles."""
+    state.vehicles = _VehicleTable([name for name, _ in old.pruned])
+    rows = [(code, *row[1:]) for code, (_, row) in enumerate(old.pruned)]
+    state.pruned = _as_points(rows)
+    state.vehicles.update(Count(first=state.pruned, last=state.pruned))
