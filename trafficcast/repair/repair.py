@@ -18,7 +18,7 @@ import xarray as xr
 
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.notify import alert_files
-from trafficcast.config.city import HORIZON
+from trafficcast.config.city import DAY, HORIZON
 from trafficcast.config.service import Retention
 from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.files import set_aside, writer_lock
@@ -34,7 +34,6 @@ from trafficcast.stores.latest_files import write_latest
 from trafficcast.stores.ledger import FAILED, LOST
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.registry import VERSION
-
 
 
 @dataclass(frozen=True)
