@@ -12,7 +12,6 @@ def test_the_command_serves_this_packages_page_and_keeps_to_itself() -> None:
     words = _streamlit(Path("some/config.toml"), "testville", 8123)
     assert words[:4] == [sys.executable, "-P", "-m", "dashboard"]
     assert {
-        "--server.enableStaticServing=true",
         "--server.address=127.0.0.1",
         "--server.port=8123",
         "--server.headless=true",
