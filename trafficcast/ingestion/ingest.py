@@ -326,16 +326,24 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
         return
     if state.retained_from:
         raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
-    hours, state.hours, state.totals = state.hours, {}, state.totals * 0
+    state.totals = state.totals * 0
     state.vehicles = _VehicleTable(list(state.vehicles.names))
+    store.commit(state, _count_anew(city, store, state, zones, workers), [], days, replace_slots=True)
+
+
+def _count_anew(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> Count:
+    """Count the records of all hours of a state, whose totals and vehicles the caller has emptied."""
+    hours, state.hours = state.hours, {}
     zone_ids = None if zones is None else zones.ids
 
     def work(hour: int) -> _MergedHours:
-        records = store.read_file(state, hours[hour][0])
-        return _MergedHours(hour, hour, {hour: hours[hour]}, Count(), count(city, records, zone_ids), Counter())
+        file, _ = hours[hour]
+        records = store.read_file(state, file)
+        counted = count(city, records, zone_ids)
+        return _MergedHours(hour, hour, {hour: (file, len(records))}, Count(), counted, Counter())
 
     delta, _ = _merge_hours(city, store, state, _joined(city, state, work, sorted(hours), workers))
-    store.commit(state, delta, [], days, replace_slots=True)
+    return delta
 
 
 def _zones(city: City, state: State) -> Zones | None:

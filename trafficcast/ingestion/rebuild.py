@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,8 @@ import pyarrow.parquet as pq
 from trafficcast.errors import DamagedFile
 from trafficcast.files import set_aside, writer_lock
 from trafficcast.ingestion.counting import Count, _first_of_each
-from trafficcast.ingestion.ingest import _check_is_whole, _local_days, _publish, _rules, _zones
-from trafficcast.ingestion.merging import _merge_hours, _MergedHours, count
+from trafficcast.ingestion.ingest import _check_is_whole, _count_anew, _local_days, _publish, _rules, _zones
 from trafficcast.ingestion.record_store import _KINDS, _TABLES, RecordStore, SourceFacts, State, _as_points, _as_slot
-from trafficcast.ingestion.threads import _joined
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US
 from trafficcast.stores.city_stores import CityStores
@@ -104,16 +101,8 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
         aside = set_aside(store.file) if store.exists() else None
         zones = _zones(city, state)
         state.rules = _rules(city, state, zones)
-        zone_ids = None if zones is None else zones.ids
-        hours, state.hours = state.hours, {}
-
-        def work(hour: int) -> _MergedHours:
-            records = store.read_file(state, hours[hour][0])
-            file = hours[hour][0], len(records)
-            return _MergedHours(hour, hour, {hour: file}, Count(), count(city, records, zone_ids), Counter())
-
         # One thread: the vehicles get their codes in the order of the files.
-        delta, _ = _merge_hours(city, store, state, _joined(city, state, work, sorted(hours), 1))
+        delta = _count_anew(city, store, state, zones, 1)
         slots = {**delta.slots, **{n: slot for n, slot in old.slots.items() if n * city.slot_us < old.retained_from}}
         delta = Count(slots, delta.totals, last=_first_of_each(delta.last, state.pruned))
         if old.totals is not None and old.retained_from:
