@@ -35,6 +35,9 @@ from trafficcast.stores.ledger import FAILED, LOST
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.registry import VERSION
 
+# What a job makes, as messages and the folders of the stores name it.
+_PRODUCTS = {JOB: "forecasts", VERIFY: "scores"}
+
 
 @dataclass(frozen=True)
 class Mended:
@@ -329,7 +332,7 @@ def _of_report(stores: CityStores) -> Iterator[Problem]:
 
 def _versions(stores: CityStores, job: str) -> list[str]:
     """Return the models that have or had forecasts or scores."""
-    root = stores.folder / ("forecasts" if job == JOB else "scores")
+    root = stores.folder / _PRODUCTS[job]
     known = {folder.name for folder in root.glob("*/")} | set(stores.registry.versions())
     return sorted(known)
 
@@ -350,15 +353,14 @@ def _of_model_days(
         file = store.file(day)
         if day >= first and all(error.file != file for error in damaged):
             lost = int(np.count_nonzero(city.local_days(missing) == day))
-            what = "forecasts" if job == JOB else "scores"
-            wrong = f"{file} " + (f"lacks {lost} {what}" if file.exists() else "is missing")
+            wrong = f"{file} " + (f"lacks {lost} {_PRODUCTS[job]}" if file.exists() else "is missing")
             remedy = "they are made again" if job == JOB else "they are computed again"
             yield Problem(file, wrong, remedy, lambda day=day: _mend_model_day(stores, job, version, day))  # type: ignore[misc]
     unknown = np.setdiff1d(times, np.array(list(known), "datetime64[us]"))
     if len(unknown):
         yield Problem(
             stores.ledger.file,
-            f"{stores.ledger.file} does not know {len(unknown)} {'forecasts' if job == JOB else 'scores'} of {version}",
+            f"{stores.ledger.file} does not know {len(unknown)} {_PRODUCTS[job]} of {version}",
             "they are noted in it",
             lambda: _note(stores, job, version, unknown),
         )
@@ -384,9 +386,8 @@ def _mend_model_day(stores: CityStores, job: str, version: str, day: np.datetime
         if slot not in ledger.results(job, city.name, version):
             ledger.record(job, city.name, version, slot, LOST)
     where = "" if aside is None else f"; their old file lies at {aside}"
-    what = "forecasts" if job == JOB else "scores"
     if lost or aside is None or job == VERIFY:
-        return Mended(f"the {what} of {version} of {day} are to be made again{where}")
+        return Mended(f"the {_PRODUCTS[job]} of {version} of {day} are to be made again{where}")
     return Mended(f"the forecasts of {version} of {day} are lost: nobody knows which there were{where}", True)
 
 
@@ -402,7 +403,7 @@ def _note(stores: CityStores, job: str, version: str, times: np.ndarray) -> Mend
             seen = int(np.isfinite(one["rmse"].sel(forecaster=version).values).sum())
             result, detail = f"{seen} of {HORIZON} leads", ""
         stores.ledger.record(job, stores.city.name, version, time, result, detail)
-    return Mended(f"{len(times)} {'forecasts' if job == JOB else 'scores'} of {version} were noted in the ledger")
+    return Mended(f"{len(times)} {_PRODUCTS[job]} of {version} were noted in the ledger")
 
 
 def problems_of_latest(stores: CityStores) -> Iterator[Problem]:
@@ -477,9 +478,9 @@ def remove_forecasts_after(stores: CityStores, time: np.datetime64, dry_run: boo
         How many forecasts, scores and rows of the ledger were removed.
     """
     removed = {"forecasts": 0, "scores": 0, "ledger_rows": 0}
-    for name in ("forecasts", "scores"):
+    for job, name in _PRODUCTS.items():
         for folder in sorted((stores.folder / name).glob("*/")):
-            store = (stores.forecasts if name == "forecasts" else stores.scores)(folder.name)
+            store = _store(stores, job, folder.name)
             if dry_run:
                 removed[name] += int(np.count_nonzero(store.check()[0] > time))
             else:
