@@ -135,11 +135,14 @@ def ask(folder: Path, page: str) -> tuple[int, str]:
 
 
 def drive(city: City, file: Path) -> None:
-    """Three hundred taxis that reported every minute of the last six hours, and shall for two minutes more."""
+    """Three hundred taxis that reported every minute of the last six hours, and shall for two minutes more.
+
+    They drive slowly, so that their flows are plausible to the model at any hour of the day and the week.
+    """
     draw = np.random.default_rng(1)
     minutes = np.datetime64("now", "m") + np.arange(-360, 3) * np.timedelta64(1, "m")
     shape = (len(minutes), 300)
-    place = np.cumsum(draw.normal(0, 0.003, (2, *shape)), 1) + draw.uniform(0, 1, (2, 1, 300))
+    place = np.cumsum(draw.normal(0, 0.001, (2, *shape)), 1) + draw.uniform(0, 1, (2, 1, 300))
     north, east = np.abs((place + 1) % 2 - 1)  # at an edge they turn
     table = pd.DataFrame(
         {
