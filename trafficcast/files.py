@@ -7,11 +7,16 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from trafficcast.errors import JobError
+
+# For how long a writer waits for another one.
+_LOCK_SECONDS = 30.0
 
 
 @contextmanager
@@ -133,18 +138,61 @@ def set_aside(file: Path) -> Path:
     return aside
 
 
-def writer_lock(folder: Path) -> FileLock:
-    """Return the lock of the one writer below a folder; readers need none.
+@contextmanager
+def writer_lock(folder: Path, wait_seconds: float = _LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock of the one writer below a folder within the block; readers need none.
 
     Parameters
     ----------
     folder
         The folder, made if it does not exist.
+    wait_seconds
+        How long another writer is waited for, in seconds.
+
+    Yields
+    ------
+    None
+        While the lock is held.
+
+    Raises
+    ------
+    JobError
+        Another writer has not released the lock in that time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        raise JobError(held(folder / ".lock", wait_seconds)) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def held(file: Path, seconds: float) -> str:
+    """Say that a lock on a file was waited for in vain.
+
+    Parameters
+    ----------
+    file
+        The file.
+    seconds
+        How long it was waited for.
 
     Returns
     -------
-    FileLock
-        The lock, not acquired.
+    str
+        A sentence with the process that holds the lock, where the system tells it, and what to do.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / ".lock")
+    who = "another process"
+    with suppress(OSError, ValueError, LookupError):
+        facts = os.stat(file)
+        name = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+        # Linux: number, kind, advice, access, process, file, first byte, last byte; "->" is one who waits.
+        locks = (line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line)
+        number = next(words[4] for words in locks if words[5] == name)
+        who = f"process {number}"
+        who += f" ({Path('/proc', number, 'comm').read_text().strip()})"
+    return f"{file} is locked by {who}, for more than {seconds:g} s: wait until it has ended, or end it"

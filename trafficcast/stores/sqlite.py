@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from trafficcast.errors import DamagedFile, JobError
-from trafficcast.files import set_aside
+from trafficcast.files import held, set_aside
 
 Row = tuple[Any, ...]
 # What is raised where a row holds other values than a writer gave it.
-_WRONG_VALUES = (ValueError, TypeError, LookupError, AttributeError, OverflowError, zlib.error)
+WRONG_VALUES = (ValueError, TypeError, LookupError, AttributeError, OverflowError, zlib.error)
 
 
 @contextmanager
@@ -60,6 +60,8 @@ def open_database(
     except sqlite3.OperationalError as error:
         if _is_damage(error):
             raise DamagedFile(file, error, city) from None
+        if str(error) == "database is locked":
+            raise JobError(held(file, wait_seconds)) from None
         raise JobError(f"cannot use {file}: {_reason(error)}") from None
     except sqlite3.DatabaseError as error:
         raise DamagedFile(file, error, city) from None
@@ -76,7 +78,7 @@ def decoding() -> Iterator[None]:
     """
     try:
         yield
-    except _WRONG_VALUES as error:
+    except WRONG_VALUES as error:
         raise sqlite3.DatabaseError(f"a row holds wrong values: {error}") from None
 
 
@@ -106,7 +108,7 @@ def salvage(file: Path, tables: str, is_right: Callable[[str, Row], object]) -> 
         for name in names:
             width = len(new.execute(f"PRAGMA table_info({name})").fetchall())
             for row in readable_rows(file, name):
-                with suppress(*_WRONG_VALUES, sqlite3.Error):
+                with suppress(*WRONG_VALUES, sqlite3.Error):
                     if len(row) == width:
                         is_right(name, row)
                         places = ", ".join("?" * width)
