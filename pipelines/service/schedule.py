@@ -1,7 +1,7 @@
 """The process that runs cities unattended: jobs of APScheduler in one process, times in UTC; see docs/operations.md.
 
 Every job finds its work from the stores and the ledger, and so may be killed at any moment: the next run does the rest.
-A failure is recorded, logged and tried again; it stops no other job and no other city.
+A failure is recorded, logged and tried again; it stops no other job and no other city, and nor does a job that hangs.
 """
 
 from __future__ import annotations
@@ -40,15 +40,18 @@ from pipelines.service.status import (
     _INGEST,
     _PRUNE,
     _RETRAIN,
+    _champion,
     _retraining_trigger,
     _service_lock,
-    status,
+    _Statuses,
 )
+from pipelines.service.work import _Limits, _Stopping, _Work
 from trafficcast.alerts.findings import check_areas
 from trafficcast.alerts.notify import check_alerts, deliver
 from trafficcast.config.city import DAY, City
 from trafficcast.config.settings import Config
 from trafficcast.errors import DamagedFile, InputError, JobError
+from trafficcast.files import writer_lock
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.publish import JOB
 from trafficcast.geography.areas import city_areas
@@ -61,13 +64,15 @@ from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.scores import recent_scores, skill
 
 _TICK_SECONDS = 5.0  # between two checks whether a forecast is due
+_DELIVER_SECONDS = 30.0  # between two deliveries to the webhook
+_HANG_SECONDS = 60.0  # between two checks whether a job hangs
 _RETRY_SECONDS = 60.0  # after a failed forecast
 _FIRST_INGEST_SECONDS = 300.0  # the first forecast waits at most so long for the first ingest of the inbox
 _ALERT_SECONDS = 60.0  # between two checks of the alert rules while no forecast is made
-_STATUS_SECONDS = 5.0  # the status over HTTP is at most this old
+_AT_ONCE, _TURN_SECONDS = 2, 10.0  # ingests, and forecasts, that work at once; one that takes longer counts no more
 _STOP_SECONDS = 8.0  # a job that takes longer to end is abandoned: its files are whole or not written at all
 _JUMP_SECONDS = 30.0  # a larger change between the machine's two clocks means that the clock was set
-_DONE = "done"
+_DONE, _DELIVER = "done", "deliver"
 _WORKERS = 2  # threads that read and count an inbox
 
 
@@ -109,9 +114,18 @@ class _Service:
         self.services = [CityService(CityStores.of(config, city), config.service, chosen) for city in cities]
         self.stop = threading.Event()
         self.began, self.started = time.monotonic(), _now()
-        self.active = 0
-        self.counting = threading.Lock()
-        self._cached_status: tuple[float, dict[str, Any]] | None = None
+        training = config.retraining.hours * 3600
+        self.work = _Work(
+            {
+                _INGEST: _Limits(1800, _AT_ONCE, _TURN_SECONDS),
+                JOB: _Limits(300, _AT_ONCE, _TURN_SECONDS),
+                _ALERTS: _Limits(300),
+                _PRUNE: _Limits(1800),
+                _RETRAIN: _Limits(2 * training, 1, training),
+            },
+            self.stop,
+        )
+        self._statuses = _Statuses(config, cities)
         self.metrics = _Metrics(self.status)
         self.retraining = _RetrainingProcess(config, device)
         self.areas = {city.name: city_areas(city) for city in cities}
@@ -119,8 +133,8 @@ class _Service:
             check_areas(config.alerts.rules, city, self.areas[city.name])
         self.last: dict[str, float] = {}  # when a job last failed, ingested or was checked, by the monotonic clock
         self.written: set[str] = set()  # the cities whose latest files hold the newest forecast
-        executors = {_INGEST: ThreadPoolExecutor(2), JOB: ThreadPoolExecutor(2), _RETRAIN: ThreadPoolExecutor(1)}
-        executors["default"] = ThreadPoolExecutor(1)
+        workers = [f"{job} {city.name}" for job in self.work.limits for city in cities]
+        executors = {worker: ThreadPoolExecutor(1) for worker in [_DELIVER, *workers]}
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self.scheduler = BackgroundScheduler(timezone=UTC, executors=executors, job_defaults=defaults)
         self.scheduler.add_listener(self._broken, EVENT_JOB_ERROR)
@@ -135,7 +149,8 @@ class _Service:
             for folder in (root, root / "flows", *root.glob("forecasts/*"), *root.glob("scores/*")):
                 _remove_leftovers(folder)
             self._add_jobs(service)
-        self.scheduler.add_job(self._deliver, IntervalTrigger(seconds=30), id="deliver")
+        every = IntervalTrigger(seconds=_DELIVER_SECONDS)
+        self.scheduler.add_job(self._deliver, every, id=_DELIVER, executor=_DELIVER)
         self.scheduler.start()
         address, port = server.server_address[:2]
         names = ", ".join(city.name for city in self.cities)
@@ -146,92 +161,84 @@ class _Service:
         server.shutdown()
         self.retraining.stop()
         deadline = time.monotonic() + _STOP_SECONDS
-        while self.active and time.monotonic() < deadline:
+        while self.work.active and time.monotonic() < deadline:
             time.sleep(0.05)
-        if self.active:
-            log.warning("%d jobs are abandoned: the next start does the rest of their work", self.active)
+        if self.work.active:
+            log.warning("%d jobs are abandoned: the next start does the rest of their work", self.work.active)
             logging.shutdown()
             os._exit(0)
         log.info("stopped")
 
     def status(self) -> dict[str, Any]:
-        """Return the status, at most some seconds old."""
-        if self._cached_status is None or time.monotonic() - self._cached_status[0] > _STATUS_SECONDS:
-            self._cached_status = time.monotonic(), status(self.config, self.cities, _now())
-        return self._cached_status[1]
+        """Return the status, at most some seconds old, with the faults that only the running service knows."""
+        found = self._statuses.read(_now())
+        faults = self.work.hanging()
+        if not found["running"]:
+            where = self.config.paths.data
+            faults["all cities"] = [f"{where} was removed or replaced while the service runs: restore it, and restart"]
+        return found | {"faults": faults}
 
     def _add_jobs(self, service: CityService) -> None:
         """Add the jobs of a city to the scheduler."""
         stores, city, retraining = service.stores, service.stores.city, self.config.retraining
         now = datetime.now(UTC)
 
-        def add(name: str, work: Callable[[], object], trigger: Any, executor: str, **more: Any) -> None:
-            self.scheduler.add_job(work, trigger, id=f"{name} {city.name}", executor=executor, **more)
-
-        def run(job: str, work: Callable[..., str | None], *arguments: Any) -> Callable[[], str | None]:
-            return partial(self._run, job, stores, partial(work, service, *arguments))
+        def add(job: str, work: Callable[..., str | None], trigger: Any, *arguments: Any, **more: Any) -> None:
+            run = partial(self._run, job, stores, partial(work, service, *arguments))
+            worker = f"{job} {city.name}"
+            self.scheduler.add_job(run, trigger, **({"id": worker, "executor": worker} | more))
 
         if city.feed.inbox is not None:
             every = IntervalTrigger(seconds=self.config.service.ingest_seconds)
-            add(_INGEST, run(_INGEST, self._ingest, city.feed.inbox), every, _INGEST, next_run_time=now)
-        add(JOB, partial(self._tick, service), IntervalTrigger(seconds=_TICK_SECONDS), JOB, next_run_time=now)
-        add(_PRUNE, run(_PRUNE, self._prune), CronTrigger(hour=4, timezone=city.zone), "default")
+            add(_INGEST, self._ingest, every, city.feed.inbox, next_run_time=now)
+        add(JOB, self._cycle, IntervalTrigger(seconds=_TICK_SECONDS), next_run_time=now)
+        # Not after a forecast alone: a missing forecast is an alert too, also while the forecast hangs.
+        add(_ALERTS, self._alerts, IntervalTrigger(seconds=_ALERT_SECONDS))
+        add(_PRUNE, self._prune, CronTrigger(hour=4, timezone=city.zone))
         if retraining.schedule:
-            cron = _retraining_trigger(self.config, city.zone)
-            add(_RETRAIN, run(_RETRAIN, self._retrain, "calendar"), cron, _RETRAIN)
-        add("skill", run(_RETRAIN, self._retrain_if_worse), CronTrigger(hour=5, timezone=city.zone), _RETRAIN)
-
-    def _tick(self, service: CityService) -> None:
-        """Run a cycle, and then the alerts even if the cycle failed, as a missing forecast is an alert too."""
-        stores, result = service.stores, None
-        try:
-            result = self._run(JOB, stores, partial(self._cycle, service))
-        finally:
-            if self._is_time(f"alerts {stores.city.name}", 0.0 if result == _DONE else _ALERT_SECONDS):
-                self._run(_ALERTS, stores, partial(self._alerts, service))
+            add(_RETRAIN, self._retrain, _retraining_trigger(self.config, city.zone), "calendar")
+        add(_RETRAIN, self._retrain_if_worse, CronTrigger(hour=5, timezone=city.zone), id=f"skill {city.name}")
 
     def _run(self, job: str, stores: CityStores, work: Callable[[], str | None]) -> str | None:
         """Run a job once, record the run in ledger and metrics if it did something, and survive a failure."""
         city, key = stores.city, f"{job} {stores.city.name}"
         if job == JOB and time.monotonic() - self.last.get(key, -_RETRY_SECONDS) < _RETRY_SECONDS:
             return None
-        with self.counting:
-            self.active += 1
-        began = time.perf_counter()
-        slot = city.slot_start(_now())
-        try:
-            with _context(city=city.name, job=job, slot=city.isoformat(slot)):
-                try:
-                    result, detail = self._result(stores, work)
-                except Exception as bug:
-                    self._record(job, stores, slot, _BROKEN, f"{type(bug).__name__}: {bug}", 0.0)
-                    raise
-                if result is not None:
-                    self._record(job, stores, slot, result, detail, time.perf_counter() - began)
-                if result == FAILED:
-                    self.last[key] = time.monotonic()
-            return result
-        finally:
-            if job == _INGEST:
+        began, slot = time.perf_counter(), city.slot_start(_now())
+        about = {"city": city.name, "job": job, "slot": city.isoformat(slot)}
+        with _context(**about), self.work.at_work(job, city.name):
+            result, detail = self._result(job, stores, work)
+            if result is not None:
+                self._record(job, stores, slot, result, detail, time.perf_counter() - began)
+            if job == _INGEST or result in (FAILED, _BROKEN):
                 self.last[key] = time.monotonic()
-            with self.counting:
-                self.active -= 1
+            if job == JOB and result == _DONE:
+                self._at_once(f"{_ALERTS} {city.name}")
+        return result
 
-    def _result(self, stores: CityStores, work: Callable[[], str | None]) -> tuple[str | None, str]:
+    def _result(self, job: str, stores: CityStores, work: Callable[[], str | None]) -> tuple[str | None, str]:
         """Do the work of a job and return the result with a detail; None if there was nothing to do."""
         try:
-            detail = work()
+            if job == _INGEST:  # a backup may hold the lock for long, and must not take a turn meanwhile
+                with writer_lock(stores.folder):
+                    pass
+            with self.work.turn(job, stores.city.name):
+                detail = work()
             return (None, "") if detail is None else (_DONE, detail)
+        except _Stopping:
+            return None, ""
         except DamagedFile as damage:
             try:
-                done = _repair(stores, damage)
-            except (InputError, JobError, OSError) as error:
+                return "repaired", _repair(stores, damage)
+            except Exception as error:  # noqa: BLE001  # as below
                 log.error("%s; and it could not be repaired: %s", damage, error)
                 return FAILED, str(damage)
-            return "repaired", done
         except (InputError, JobError, OSError) as error:
             log.error("failed: %s", error)
             return FAILED, str(error)
+        except Exception as bug:  # noqa: BLE001  # whatever goes wrong in one job must end no other
+            log.critical("ended by a bug: %s: %s", type(bug).__name__, bug, exc_info=True)
+            return _BROKEN, f"{type(bug).__name__}: {bug}"
 
     def _record(
         self, job: str, stores: CityStores, slot: np.datetime64, result: str, detail: str, seconds: float
@@ -241,8 +248,8 @@ class _Service:
         self.metrics.ran(job, name, result, seconds)
         if job == JOB and result == _DONE:
             return  # the cycle recorded each forecast
-        model = stores.registry.champion() if job == _RETRAIN else ""
         try:
+            model = stores.registry.champion() if job == _RETRAIN else ""
             stores.ledger.record(job, name, model or "", slot, result, detail, seconds)
         except (InputError, JobError, OSError) as error:
             log.error("the run cannot be recorded: %s", error)
@@ -257,7 +264,7 @@ class _Service:
     def _cycle(self, service: CityService) -> str | None:
         """Make the forecasts that are due, and write the latest files."""
         stores, name = service.stores, service.stores.city.name
-        if not stores.registry.champions() or not self._is_inbox_ingested(service):
+        if _champion(stores) is None or not self._is_inbox_ingested(service):
             return None
         if name not in self.written:  # a crash or a full disk may have come between the forecast and its files
             latest = latest_forecast(stores)
@@ -279,9 +286,9 @@ class _Service:
         self.written.add(name)
 
     def _alerts(self, service: CityService) -> str | None:
-        """Raise and clear the alerts of a city that has a model, and return their number in a sentence."""
+        """Raise and clear the alerts of a city that has or had a model, and return their number in a sentence."""
         stores, alerts = service.stores, self.config.alerts
-        if not stores.registry.champions():
+        if not stores.registry.champions() and stores.ledger.first_slot(JOB, stores.city.name) is None:
             return None
         state = _read_state(service, alerts.rules, self.areas[stores.city.name], self.started, _now())
         return f"{len(check_alerts(alerts, stores.data, state, live=True))} open"
@@ -291,14 +298,6 @@ class _Service:
         city = service.stores.city
         waited = time.monotonic() - self.began > _FIRST_INGEST_SECONDS
         return city.feed.inbox is None or f"{_INGEST} {city.name}" in self.last or waited
-
-    def _is_time(self, key: str, every: float) -> bool:
-        """Whether a task was not done for so many seconds; if so it counts as done now."""
-        now = time.monotonic()
-        is_time = key not in self.last or now - self.last[key] >= every
-        if is_time:
-            self.last[key] = now
-        return is_time
 
     def _deliver(self) -> None:
         """Send the webhook the notices that wait."""
@@ -330,11 +329,11 @@ class _Service:
 
     def _broken(self, event: JobExecutionEvent) -> None:
         """Log a run that ended by a bug of this program; the next run comes as planned."""
-        log.critical("the job %s ended by a bug: %s\n%s", event.job_id, event.exception, event.traceback)
+        log.critical("the job %s ended by a bug: %s", event.job_id, event.exception, exc_info=event.exception)
 
     def _wait(self) -> None:
-        """Wait until the stop; if the machine's clock was set, make every periodic job due now."""
-        offset = time.time() - time.monotonic()
+        """Wait until the stop; if the machine's clock was set, make every periodic job due now, and say which hang."""
+        offset, told = time.time() - time.monotonic(), time.monotonic()
         while not self.stop.wait(1.0):
             jump = time.time() - time.monotonic() - offset
             if abs(jump) > _JUMP_SECONDS:
@@ -343,6 +342,10 @@ class _Service:
                 for job in self.scheduler.get_jobs():
                     if isinstance(job.trigger, IntervalTrigger):
                         self._at_once(job.id)
+            if time.monotonic() - told > _HANG_SECONDS:
+                told = time.monotonic()
+                for city, sentences in self.work.hanging().items():
+                    log.error("%s: %s", city, "; ".join(sentences))
 
     def _at_once(self, job: str) -> None:
         """Make a job due now."""

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import xarray as xr
 
 from pipelines.service import schedule
 from pipelines.service.cycle import CityService
-from pipelines.service.status import _INGEST
+from pipelines.service.status import _ALERTS, _INGEST
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
 from trafficcast.errors import JobError
@@ -45,8 +46,7 @@ class Running:
         self._service = schedule._Service(self.config, [self.city], "cpu")
         self.now = NOON
         patch.setattr(schedule, "_now", lambda: self.now)
-        for pause in ("_RETRY_SECONDS", "_ALERT_SECONDS"):
-            patch.setattr(schedule, pause, 0.0)
+        patch.setattr(schedule, "_RETRY_SECONDS", 0.0)
 
     @property
     def city_service(self) -> CityService:
@@ -54,7 +54,9 @@ class Running:
 
     def look(self) -> None:
         """What the service does every few seconds."""
-        self._service._tick(self.city_service)
+        service = self.city_service
+        self._service._run(JOB, self.stores, partial(self._service._cycle, service))
+        self._service._run(_ALERTS, self.stores, partial(self._service._alerts, service))
 
     def take(self, records: Path) -> None:
         """The ingest job."""
@@ -198,6 +200,22 @@ def test_files_for_other_systems_that_found_no_space_are_written_by_the_next_loo
     running.look()
     assert running.latest == NOON + HOUR
     assert [run.attempts for run in running.runs(JOB) if run.slot == NOON + HOUR and run.model] == [1]
+
+
+def test_a_list_of_champions_that_is_gone_is_written_again(running: Running) -> None:
+    running.stores.registry.pointer.unlink()
+    running.now += HOUR
+    for _ in range(2):
+        running.look()
+    assert running.stores.registry.champion() == "vmrnn-c-1" and running.latest == running.now
+
+
+def test_the_alerts_of_a_city_whose_models_are_gone_go_on(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    running._service.started = NOON - 4 * HOUR
+    running.stores.registry.root.rename(running.data / "gone")
+    running.now += 3 * HOUR
+    running.look()
+    assert "alert (critical): no forecast was ever published" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["data/ledger.sqlite", "data/alerts.sqlite", "models/small/champion"])
