@@ -32,11 +32,11 @@ def services(folder: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Yield what starts `trafficcast schedule`, writing its log to a file; what still runs at the end is killed."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(log: str, *command: str) -> subprocess.Popen[bytes]:
+    def start(log: str, *command: str, umask: int = -1) -> subprocess.Popen[bytes]:
         words = [sys.executable, *(command or ("-m", "pipelines"))]
         words += ["schedule", "--log-json", "--device", "cpu", "--config", str(folder / "config.toml")]
         with open(folder / log, "wb") as stderr:
-            started.append(subprocess.Popen(words, stderr=stderr))
+            started.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=stderr, umask=umask))
         return started[-1]
 
     try:

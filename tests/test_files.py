@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from trafficcast.errors import JobError
-from trafficcast.files import writer_lock
+from trafficcast.files import set_aside, write_text, writer_lock
 from trafficcast.stores.sqlite import open_database
 
 
@@ -48,3 +50,34 @@ def test_a_locked_database_is_named_with_who_holds_it(tmp_path: Path) -> None:
         sentence = rf"^{file} is locked by (process \d+ \(.+\)|another process), for more than 0.1 s: wait"
         with pytest.raises(JobError, match=sentence), open_database(file, wait_seconds=0.1) as database:
             database.execute("SELECT * FROM runs")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "new" / "file", "text")
+        with writer_lock(tmp_path):
+            pass
+    finally:
+        os.umask(before)
+    for file in ("new/file", ".lock"):
+        assert stat.S_IMODE((tmp_path / file).stat().st_mode) == mode
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["file"]
+
+
+def test_after_a_replacement_the_folder_is_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = list[str]()
+    replaced, synced = os.replace, os.fsync
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("replaced"), replaced(*paths)))
+
+    def sync(handle: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        synced(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_text(tmp_path / "file", "text")
+    assert done == ["file", "replaced", "folder"]
+    done.clear()
+    set_aside(tmp_path / "file")
+    assert done == ["replaced", "folder"]

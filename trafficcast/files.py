@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ _LOCK_SECONDS = 30.0
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Write a file in one step.
+    """Write a file in one step, with the permissions that the process's umask leaves.
 
     The temporary file replaces the file when the block ends without an error, and is removed otherwise.
 
@@ -36,17 +37,49 @@ def atomic(path: Path) -> Iterator[Path]:
         Path of a temporary file beside it, to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace(file: Path, path: Path) -> None:
+    """Move a file to a path, in place of the file there, so that it is still there after a loss of power.
+
+    Parameters
+    ----------
+    file
+        The file, whose content is on the disk.
+    path
+        The path, on the same file system.
+    """
+    os.replace(file, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names of a folder's files to the disk, on systems that can.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    """
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems have no such call
+            raise
+    finally:
+        os.close(handle)
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -131,10 +164,10 @@ def set_aside(file: Path) -> Path:
     number = 1
     while (aside := file.with_name(f"{file.name}.damaged-{number}")).exists():
         number += 1
-    os.rename(file, aside)
     journal = file.with_name(f"{file.name}-journal")
     if journal.exists():
         os.rename(journal, aside.with_name(f"{aside.name}-journal"))
+    replace(file, aside)
     return aside
 
 

@@ -176,10 +176,20 @@ def _serve(settings: Service, metrics: _Metrics, status: Callable[[], dict[str, 
         def log_message(self, format: str, *args: Any) -> None:
             """Log nothing, as scrapes come every few seconds."""
 
+    server = _listen(settings, Handler)
+    Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server
+
+
+def _check_port(settings: Service) -> None:
+    """Raise InputError where the port is taken."""
+    _listen(settings, BaseHTTPRequestHandler).server_close()
+
+
+def _listen(settings: Service, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    """Return a server that listens. Raises InputError where the port is taken."""
     try:
-        server = _Server((settings.address, settings.port), Handler)
+        return _Server((settings.address, settings.port), handler)
     except OSError as error:
         where = f"{settings.address}:{settings.port}"
         raise InputError(f"cannot listen on {where}: {error.strerror}; set [service] address and port") from None
-    Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return server

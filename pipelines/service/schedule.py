@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from filelock import Timeout
 
 from pipelines.service.city_state import _read_state
 from pipelines.service.cycle import CityService, _due, run_cycle
-from pipelines.service.health import _Metrics, _serve
+from pipelines.service.health import _check_port, _Metrics, _serve
 from pipelines.service.logs import _context
 from pipelines.service.prune import prune
 from pipelines.service.repair import _remove_leftovers, _repair
@@ -54,7 +55,7 @@ from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.files import writer_lock
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.publish import JOB
-from trafficcast.geography.areas import city_areas
+from trafficcast.geography.areas import Area, city_areas
 from trafficcast.ingestion.inbox import take_inbox
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
@@ -76,8 +77,15 @@ _DONE, _DELIVER = "done", "deliver"
 _WORKERS = 2  # threads that read and count an inbox
 
 
-def schedule(config: Config, cities: list[City], device: str = "auto") -> None:
+def schedule(
+    config: Config,
+    cities: list[City],
+    device: str = "auto",
+    reread: Callable[[], tuple[Config, list[City]]] | None = None,
+) -> None:
     """Run the cities unattended until SIGTERM or SIGINT.
+
+    SIGHUP reloads the configuration: if it is right, the process ends its work and begins anew, under the same number.
 
     Parameters
     ----------
@@ -87,32 +95,49 @@ def schedule(config: Config, cities: list[City], device: str = "auto") -> None:
         Its cities that are run.
     device
         Where the networks run: auto, cpu, cuda or mps.
+    reread
+        Reads the configuration and the cities anew; without it, SIGHUP does not begin anew.
 
     Raises
     ------
     InputError
         Another service runs on the same stores, the port is taken, or a rule names an area that does not exist.
     """
-    if config.retraining.schedule:
-        _retraining_trigger(config, UTC)  # so that a wrong schedule is refused now
+    _areas(config, cities)  # so that what is wrong is refused now
     lock = _service_lock(config.paths.data)
     try:
         with lock.acquire(timeout=0):
-            _Service(config, cities, device).run()
+            _Service(config, cities, device, reread).run()
     except Timeout:
         raise InputError(
             f"another trafficcast schedule already runs on {config.paths.data}: stop it, or set [paths] data elsewhere"
         ) from None
 
 
+def _areas(config: Config, cities: list[City]) -> dict[str, dict[str, Area]]:
+    """Return the areas of each city. Raises InputError for a rule about one that does not exist, or a wrong crontab."""
+    if config.retraining.schedule:
+        _retraining_trigger(config, UTC)
+    areas = {city.name: city_areas(city) for city in cities}
+    for city in cities:
+        check_areas(config.alerts.rules, city, areas[city.name])
+    return areas
+
+
 class _Service:
     """The jobs of all cities, with their ledger, metrics and scheduler."""
 
-    def __init__(self, config: Config, cities: list[City], device: str) -> None:
-        self.config, self.cities = config, cities
+    def __init__(
+        self,
+        config: Config,
+        cities: list[City],
+        device: str,
+        reread: Callable[[], tuple[Config, list[City]]] | None = None,
+    ) -> None:
+        self.config, self.cities, self.reread = config, cities, reread
         chosen = pick_device(device)
         self.services = [CityService(CityStores.of(config, city), config.service, chosen) for city in cities]
-        self.stop = threading.Event()
+        self.stop, self.hangup, self.anew = threading.Event(), threading.Event(), False
         self.began, self.started = time.monotonic(), _now()
         training = config.retraining.hours * 3600
         self.work = _Work(
@@ -128,9 +153,7 @@ class _Service:
         self._statuses = _Statuses(config, cities)
         self.metrics = _Metrics(self.status)
         self.retraining = _RetrainingProcess(config, device)
-        self.areas = {city.name: city_areas(city) for city in cities}
-        for city in cities:
-            check_areas(config.alerts.rules, city, self.areas[city.name])
+        self.areas = _areas(config, cities)
         self.last: dict[str, float] = {}  # when a job last failed, ingested or was checked, by the monotonic clock
         self.written: set[str] = set()  # the cities whose latest files hold the newest forecast
         workers = [f"{job} {city.name}" for job in self.work.limits for city in cities]
@@ -143,11 +166,16 @@ class _Service:
         """Run until a signal arrives."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
+        # Where the terminal of a service in the foreground was closed, nobody wants it any more.
+        signal.signal(signal.SIGHUP, lambda *_: (self.stop if os.isatty(0) else self.hangup).set())
         server = _serve(self.config.service, self.metrics, self.status)
         for service in self.services:
             root = service.stores.folder
-            for folder in (root, root / "flows", *root.glob("forecasts/*"), *root.glob("scores/*")):
-                _remove_leftovers(folder)
+            try:
+                for folder in (root, root / "flows", *root.glob("forecasts/*"), *root.glob("scores/*")):
+                    _remove_leftovers(folder)
+            except OSError as error:  # a city whose folder cannot be read keeps no other from its start
+                log.error("%s: leftovers cannot be removed: %s", service.stores.city.name, error)
             self._add_jobs(service)
         every = IntervalTrigger(seconds=_DELIVER_SECONDS)
         self.scheduler.add_job(self._deliver, every, id=_DELIVER, executor=_DELIVER)
@@ -156,6 +184,7 @@ class _Service:
         names = ", ".join(city.name for city in self.cities)
         log.info("running %s; http://%s:%d/healthz, /metrics and /status", names, str(address), port)
         self._wait()
+        self.stop.set()
         log.info("stopping")
         self.scheduler.shutdown(wait=False)
         server.shutdown()
@@ -165,6 +194,11 @@ class _Service:
             time.sleep(0.05)
         if self.work.active:
             log.warning("%d jobs are abandoned: the next start does the rest of their work", self.work.active)
+        if self.anew:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the new program is ready for it
+            logging.shutdown()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        if self.work.active:
             logging.shutdown()
             os._exit(0)
         log.info("stopped")
@@ -259,7 +293,9 @@ class _Service:
         look = take_inbox(inbox, service.stores, _WORKERS)
         if look.taken:  # a forecast may have waited for their records
             self._at_once(f"{JOB} {service.stores.city.name}")
-        return f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
+        ahead = f", {len(look.ahead)} of them with times ahead of the clock" if look.ahead else ""
+        numbers = f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
+        return numbers + ahead
 
     def _cycle(self, service: CityService) -> str | None:
         """Make the forecasts that are due, and write the latest files."""
@@ -334,7 +370,7 @@ class _Service:
     def _wait(self) -> None:
         """Wait until the stop; if the machine's clock was set, make every periodic job due now, and say which hang."""
         offset, told = time.time() - time.monotonic(), time.monotonic()
-        while not self.stop.wait(1.0):
+        while not self.stop.wait(1.0) and not self._is_reloaded():
             jump = time.time() - time.monotonic() - offset
             if abs(jump) > _JUMP_SECONDS:
                 log.warning("the clock was set by %+.0f s", jump)
@@ -346,6 +382,24 @@ class _Service:
                 told = time.monotonic()
                 for city, sentences in self.work.hanging().items():
                     log.error("%s: %s", city, "; ".join(sentences))
+
+    def _is_reloaded(self) -> bool:
+        """Whether a hang-up asked for the configuration to be read anew, and it is right; a wrong one is told."""
+        if not self.hangup.is_set() or self.reread is None:
+            return False
+        self.hangup.clear()
+        try:
+            config, cities = self.reread()
+            _areas(config, cities)
+            where = config.service.address, config.service.port
+            if where != (self.config.service.address, self.config.service.port):
+                _check_port(config.service)
+        except (InputError, OSError) as error:
+            log.error("the configuration is not reloaded, and the former one stays: %s", error)
+            return False
+        log.info("the configuration is reloaded")
+        self.anew = True
+        return True
 
     def _at_once(self, job: str) -> None:
         """Make a job due now."""
