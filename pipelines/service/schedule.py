@@ -34,6 +34,7 @@ from pipelines.service.health import _check_port, _Metrics, _serve
 from pipelines.service.logs import _context
 from pipelines.service.prune import prune
 from pipelines.service.repair import _remove_leftovers, _repair
+from pipelines.service.reserve import _Reserve
 from pipelines.service.retrain_process import _RetrainingProcess
 from pipelines.service.status import (
     _ALERTS,
@@ -48,7 +49,7 @@ from pipelines.service.status import (
 )
 from pipelines.service.work import _Limits, _Stopping, _Work
 from trafficcast.alerts.findings import check_areas
-from trafficcast.alerts.notify import check_alerts, deliver
+from trafficcast.alerts.notify import Told, check_alerts, deliver
 from trafficcast.config.city import DAY, City
 from trafficcast.config.settings import Config
 from trafficcast.errors import DamagedFile, InputError, JobError
@@ -66,7 +67,7 @@ from trafficcast.stores.scores import recent_scores, skill
 
 _TICK_SECONDS = 5.0  # between two checks whether a forecast is due
 _DELIVER_SECONDS = 30.0  # between two deliveries to the webhook
-_HANG_SECONDS = 60.0  # between two checks whether a job hangs
+_LOOK_SECONDS = 60.0  # between two checks whether a job hangs, and whether there is a reserve of disk space
 _RETRY_SECONDS = 60.0  # after a failed forecast
 _FIRST_INGEST_SECONDS = 300.0  # the first forecast waits at most so long for the first ingest of the inbox
 _ALERT_SECONDS = 60.0  # between two checks of the alert rules while no forecast is made
@@ -155,6 +156,9 @@ class _Service:
         self.retraining = _RetrainingProcess(config, device)
         self.areas = _areas(config, cities)
         self.last: dict[str, float] = {}  # when a job last failed, ingested or was checked, by the monotonic clock
+        self.told = {city.name: Told() for city in cities}
+        self.posted: dict[str, Any] = {}  # notices that the webhook took and the book could not be told of
+        self.reserve = _Reserve(config.paths.data / "reserve")
         self.written: set[str] = set()  # the cities whose latest files hold the newest forecast
         workers = [f"{job} {city.name}" for job in self.work.limits for city in cities]
         executors = {worker: ThreadPoolExecutor(1) for worker in [_DELIVER, *workers]}
@@ -169,6 +173,7 @@ class _Service:
         # Where the terminal of a service in the foreground was closed, nobody wants it any more.
         signal.signal(signal.SIGHUP, lambda *_: (self.stop if os.isatty(0) else self.hangup).set())
         server = _serve(self.config.service, self.metrics, self.status)
+        self.reserve.keep()
         for service in self.services:
             root = service.stores.folder
             try:
@@ -210,6 +215,8 @@ class _Service:
         if not found["running"]:
             where = self.config.paths.data
             faults["all cities"] = [f"{where} was removed or replaced while the service runs: restore it, and restart"]
+        elif self.reserve.missing:
+            faults["all cities"] = [self.reserve.fault()]
         return found | {"faults": faults}
 
     def _add_jobs(self, service: CityService) -> None:
@@ -265,9 +272,11 @@ class _Service:
             try:
                 return "repaired", _repair(stores, damage)
             except Exception as error:  # noqa: BLE001  # as below
+                self.reserve.free_if_full(error)
                 log.error("%s; and it could not be repaired: %s", damage, error)
                 return FAILED, str(damage)
         except (InputError, JobError, OSError) as error:
+            self.reserve.free_if_full(error)
             log.error("failed: %s", error)
             return FAILED, str(error)
         except Exception as bug:  # noqa: BLE001  # whatever goes wrong in one job must end no other
@@ -286,6 +295,7 @@ class _Service:
             model = stores.registry.champion() if job == _RETRAIN else ""
             stores.ledger.record(job, name, model or "", slot, result, detail, seconds)
         except (InputError, JobError, OSError) as error:
+            self.reserve.free_if_full(error)
             log.error("the run cannot be recorded: %s", error)
 
     def _ingest(self, service: CityService, inbox: Path) -> str:
@@ -327,7 +337,7 @@ class _Service:
         if not stores.registry.champions() and stores.ledger.first_slot(JOB, stores.city.name) is None:
             return None
         state = _read_state(service, alerts.rules, self.areas[stores.city.name], self.started, _now())
-        return f"{len(check_alerts(alerts, stores.data, state, live=True))} open"
+        return f"{len(check_alerts(alerts, stores.data, state, True, self.told[stores.city.name]))} open"
 
     def _is_inbox_ingested(self, service: CityService) -> bool:
         """Whether the files that lay in the inbox at the start were ingested, or were waited for long enough."""
@@ -338,8 +348,9 @@ class _Service:
     def _deliver(self) -> None:
         """Send the webhook the notices that wait."""
         try:
-            deliver(self.config.alerts, self.config.paths.data)
+            deliver(self.config.alerts, self.config.paths.data, self.posted)
         except (JobError, InputError, OSError) as error:
+            self.reserve.free_if_full(error)
             log.error("alerts could not be delivered: %s", error)
 
     def _prune(self, service: CityService) -> str:
@@ -378,8 +389,9 @@ class _Service:
                 for job in self.scheduler.get_jobs():
                     if isinstance(job.trigger, IntervalTrigger):
                         self._at_once(job.id)
-            if time.monotonic() - told > _HANG_SECONDS:
+            if time.monotonic() - told > _LOOK_SECONDS:
                 told = time.monotonic()
+                self.reserve.keep()
                 for city, sentences in self.work.hanging().items():
                     log.error("%s: %s", city, "; ".join(sentences))
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,8 @@ import xarray as xr
 
 from pipelines.service import schedule
 from pipelines.service.cycle import CityService
-from pipelines.service.status import _ALERTS, _INGEST
+from pipelines.service.health import _health
+from pipelines.service.status import _ALERTS, _INGEST, _service_lock
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
 from trafficcast.errors import JobError
@@ -186,6 +191,65 @@ def test_what_a_full_disk_kept_from_being_made_is_made_when_there_is_room(
     xr.testing.assert_identical(forecasts.isel(init_time=slice(len(before["init_time"]))), before)
     assert {run.slot for run in running.runs(JOB) if run.result == "complete"} == {*forecasts["init_time"].values}
     assert running.latest == NOON + 3 * HOUR
+
+
+@pytest.fixture
+def small_disk(trained: Path) -> Iterator[Path]:
+    """The trained city with its stores on a disk of 128 MB of their own."""
+    disk = trained / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", disk], check=False).returncode
+    ):
+        pytest.skip("only root may mount a disk, and not everywhere")
+    try:
+        shutil.copytree(trained / "data", disk / "data")
+        with open(trained / "config.toml", "a") as file:
+            file.write('[paths]\ndata = "disk/data"\n')
+        yield trained
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_on_a_full_disk_alerts_go_out_and_a_reserve_is_freed_for_the_notes(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = Running(small_disk, monkeypatch)
+    running._service.reserve.keep()
+    reserve = running.data / "reserve"
+    assert reserve.stat().st_size == 16 * 2**20
+    running.look_from(NOON - 2 * HOUR, NOON)
+    before = AlertBook(running.stores.alerts).open("small", running.now)
+    with _service_lock(running.data):
+        assert _health(running._service.status())[0] == 200
+        with open(small_disk / "disk" / "full", "wb") as file, suppress(OSError):
+            while True:
+                file.write(bytes(2**16))
+                file.flush()
+        caplog.clear()
+        running.now += 2 * HOUR
+        running.look()  # no forecast can be stored, which is an alert, which cannot be noted
+        said = [record.getMessage() for record in caplog.records]
+        assert any("No space left on device" in line for line in said)
+        assert any("the reserve" in line and "is removed" in line for line in said)
+        assert not reserve.exists()
+        faults = running._service.status()["faults"]
+        assert _health(running._service.status())[0] == 503
+        assert faults == {"all cities": [f"the disk of {running.data} is full or nearly so: make room"]}
+    for _ in range(3):
+        running.look()
+    assert running.latest == running.now  # there is room for what is small
+    run = running.stores.ledger.last(JOB, "small")
+    assert run is not None and run.slot == running.now
+    (small_disk / "disk" / "full").unlink()
+    running._service.reserve.keep()
+    assert reserve.exists() and not running._service.reserve.missing
+    lines = (running.data / "small" / "alerts.jsonl").read_text().splitlines()
+    told = [json.loads(line)["id"] for line in lines]
+    assert len(told) == len(set(told)) > len(before)
+    logged = [record.getMessage() for record in caplog.records if ": alert (" in record.getMessage()]
+    assert len(logged) == len(set(logged)) > 0
 
 
 def test_files_for_other_systems_that_found_no_space_are_written_by_the_next_look(
