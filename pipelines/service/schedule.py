@@ -30,7 +30,8 @@ from filelock import Timeout
 
 from pipelines.service.city_state import _read_state
 from pipelines.service.cycle import CityService, _due, run_cycle
-from pipelines.service.health import _check_port, _Metrics, _serve
+from pipelines.service.health import _check_port, _health, _Metrics, _serve
+from pipelines.service.heartbeat import _Heartbeat
 from pipelines.service.logs import _context
 from pipelines.service.prune import prune
 from pipelines.service.repair import _remove_leftovers, _repair
@@ -67,6 +68,7 @@ from trafficcast.stores.scores import recent_scores, skill
 
 _TICK_SECONDS = 5.0  # between two checks whether a forecast is due
 _DELIVER_SECONDS = 30.0  # between two deliveries to the webhook
+_BEAT_SECONDS = 15.0  # between two checks whether a cycle is over and the heartbeat is due
 _LOOK_SECONDS = 60.0  # between two checks whether a job hangs, and whether there is a reserve of disk space
 _RETRY_SECONDS = 60.0  # after a failed forecast
 _FIRST_INGEST_SECONDS = 300.0  # the first forecast waits at most so long for the first ingest of the inbox
@@ -74,7 +76,7 @@ _ALERT_SECONDS = 60.0  # between two checks of the alert rules while no forecast
 _AT_ONCE, _TURN_SECONDS = 2, 10.0  # ingests, and forecasts, that work at once; one that takes longer counts no more
 _STOP_SECONDS = 8.0  # a job that takes longer to end is abandoned: its files are whole or not written at all
 _JUMP_SECONDS = 30.0  # a larger change between the machine's two clocks means that the clock was set
-_DONE, _DELIVER = "done", "deliver"
+_DONE, _DELIVER, _HEARTBEAT = "done", "deliver", "heartbeat"
 _WORKERS = 2  # threads that read and count an inbox
 
 
@@ -159,9 +161,10 @@ class _Service:
         self.told = {city.name: Told() for city in cities}
         self.posted: dict[str, Any] = {}  # notices that the webhook took and the book could not be told of
         self.reserve = _Reserve(config.paths.data / "reserve")
-        self.written: set[str] = set()  # the cities whose latest files hold the newest forecast
+        self.heartbeat = _Heartbeat(config.service)
+        self.latest: dict[str, np.datetime64] = {}  # init times of the cities' latest files, where they are the newest
         workers = [f"{job} {city.name}" for job in self.work.limits for city in cities]
-        executors = {worker: ThreadPoolExecutor(1) for worker in [_DELIVER, *workers]}
+        executors = {worker: ThreadPoolExecutor(1) for worker in [_DELIVER, _HEARTBEAT, *workers]}
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self.scheduler = BackgroundScheduler(timezone=UTC, executors=executors, job_defaults=defaults)
         self.scheduler.add_listener(self._broken, EVENT_JOB_ERROR)
@@ -184,6 +187,8 @@ class _Service:
             self._add_jobs(service)
         every = IntervalTrigger(seconds=_DELIVER_SECONDS)
         self.scheduler.add_job(self._deliver, every, id=_DELIVER, executor=_DELIVER)
+        every = IntervalTrigger(seconds=_BEAT_SECONDS)
+        self.scheduler.add_job(self._beat, every, id=_HEARTBEAT, executor=_HEARTBEAT)
         self.scheduler.start()
         address, port = server.server_address[:2]
         names = ", ".join(city.name for city in self.cities)
@@ -312,7 +317,7 @@ class _Service:
         stores, name = service.stores, service.stores.city.name
         if _champion(stores) is None or not self._is_inbox_ingested(service):
             return None
-        if name not in self.written:  # a crash or a full disk may have come between the forecast and its files
+        if name not in self.latest:  # a crash or a full disk may have come between the forecast and its files
             latest = latest_forecast(stores)
             if latest is not None:
                 self._write_latest(service, latest[1])
@@ -325,11 +330,12 @@ class _Service:
     def _write_latest(self, service: CityService, forecast: xr.Dataset) -> None:
         """Write a city's latest files, unless a newer forecast is stored; if that fails the next cycle does it."""
         name, init_time = service.stores.city.name, forecast["init_time"].values[0]
-        self.written.discard(name)
+        self.latest.pop(name, None)
         newest = latest_forecast(service.stores)
-        if newest is None or newest[1]["init_time"].values[0] <= init_time:
+        last = init_time if newest is None else newest[1]["init_time"].values[0]
+        if last <= init_time:
             write_latest(service.stores, forecast)
-        self.written.add(name)
+        self.latest[name] = last
 
     def _alerts(self, service: CityService) -> str | None:
         """Raise and clear the alerts of a city that has or had a model, and return their number in a sentence."""
@@ -352,6 +358,14 @@ class _Service:
         except (JobError, InputError, OSError) as error:
             self.reserve.free_if_full(error)
             log.error("alerts could not be delivered: %s", error)
+
+    def _beat(self) -> None:
+        """Call the heartbeat after a good cycle."""
+        try:
+            due = [service.stores.city for service in self.services if service.stores.registry.champions()]
+            self.heartbeat.beat(due, self.latest, _now(), lambda: _health(self.status())[0] == 200)
+        except Exception as error:  # noqa: BLE001  # no heartbeat is what says that something is wrong
+            log.error("the heartbeat was not sent: %s", error)
 
     def _prune(self, service: CityService) -> str:
         """Prune a city's stores, and return the numbers in a sentence."""
