@@ -10,7 +10,7 @@ import numpy as np
 
 from trafficcast.errors import JobError
 from trafficcast.progress import log
-from trafficcast.stores.sqlite import WRONG_VALUES, Row, check_database, open_database, salvage
+from trafficcast.stores.sqlite import _WRONG_VALUES, Row, check_database, open_database, salvage
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -288,7 +288,7 @@ class Ledger:
             for number, *row in database.execute(f"SELECT rowid, {_COLUMNS} FROM runs {clause}", values):
                 try:
                     found.append(_run(tuple(row)))
-                except WRONG_VALUES:
+                except _WRONG_VALUES:
                     wrong.append(number)
                 if len(found) == most:
                     break
@@ -309,7 +309,7 @@ class Ledger:
                     try:
                         if row is not None:
                             _run(row)
-                    except WRONG_VALUES:
+                    except _WRONG_VALUES:
                         database.execute("INSERT INTO unreadable (row) VALUES (?)", (ascii(row),))
                         database.execute("DELETE FROM runs WHERE rowid = ?", (number,))
                         moved.append(row)

@@ -14,7 +14,7 @@ from trafficcast.files import held, replace, set_aside
 
 Row = tuple[Any, ...]
 # What is raised where a row holds other values than a writer gave it.
-WRONG_VALUES = (ValueError, TypeError, LookupError, AttributeError, OverflowError, zlib.error)
+_WRONG_VALUES = (ValueError, TypeError, LookupError, AttributeError, OverflowError, zlib.error)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def decoding() -> Iterator[None]:
     """
     try:
         yield
-    except WRONG_VALUES as error:
+    except _WRONG_VALUES as error:
         raise sqlite3.DatabaseError(f"a row holds wrong values: {error}") from None
 
 
@@ -107,7 +107,7 @@ def salvage(file: Path, tables: str, is_right: Callable[[str, Row], object]) -> 
         for name in names:
             width = len(new.execute(f"PRAGMA table_info({name})").fetchall())
             for row in readable_rows(file, name):
-                with suppress(*WRONG_VALUES, sqlite3.Error):
+                with suppress(*_WRONG_VALUES, sqlite3.Error):
                     if len(row) == width:
                         is_right(name, row)
                         places = ", ".join("?" * width)
