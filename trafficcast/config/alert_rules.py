@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from trafficcast.config.city import City
-from trafficcast.config.table import _Table
+from trafficcast.config.table import _host, _SecretAddress, _Table
 from trafficcast.errors import InputError
 
 _Severity = Literal["warning", "critical"]
@@ -165,16 +164,8 @@ class Alerts(_Table):
         The rules; those given replace the default ones.
     """
 
-    webhook: SecretStr | None = None
+    webhook: _SecretAddress | None = None
     rules: tuple[Annotated[Rule, Field(discriminator="kind")], ...] = _DEFAULTS
-
-    @field_validator("webhook")
-    @classmethod
-    def _is_http_address(cls, value: SecretStr | None) -> SecretStr | None:
-        """Refuse a webhook that is no http(s) address, without showing it."""
-        if value is not None and not _host(value.get_secret_value()):
-            raise ValueError("no address such as https://alerts.example/hook (it is secret and not shown)")
-        return value
 
     @property
     def webhook_host(self) -> str:
@@ -185,7 +176,7 @@ class Alerts(_Table):
         str
             The host with its port; empty without a webhook.
         """
-        return _host(self.webhook.get_secret_value()) if self.webhook else ""
+        return _host(self.webhook)
 
     def check(self, cities: Mapping[str, City]) -> None:
         """Check that the configuration has the cities, cells and areas that the rules name.
@@ -217,15 +208,3 @@ class Alerts(_Table):
                     f"{where}: cell {list(rule.cell)} lies outside the grid of '{name}': rows are 0 to "
                     f"{city.rows - 1}, columns 0 to {city.cols - 1}"
                 )
-
-
-def _host(address: str) -> str:
-    """Return the host of an http(s) address with its port; empty if the text is no such address."""
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https") or not host or not address.isprintable() or " " in address:
-        return ""
-    return host if port is None else f"{host}:{port}"

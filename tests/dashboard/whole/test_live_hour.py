@@ -326,7 +326,7 @@ def test_everything_that_is_said_in_a_live_hour_is_true(
             assert [float(line.rsplit(" ", 1)[1]) >= 0 for line in lines] == [True]
             newest = max(allowed)
             query = f"start={str(newest - 5 * MINUTE)}Z&end={str(newest + 10 * MINUTE)}Z"
-            code, body = place.ask(f"cities/small/observations?{query}", place.api_port)
+            code, body = place.ask(f"v1/cities/small/observations?{query}", place.api_port)
             assert code == 200, body
             observed = [slot["start"] for slot in json.loads(body)["slots"] if slot["observed"]]
             if observed:
