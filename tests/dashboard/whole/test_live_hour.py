@@ -328,7 +328,7 @@ def test_everything_that_is_said_in_a_live_hour_is_true(
             query = f"start={str(newest - 5 * MINUTE)}Z&end={str(newest + 10 * MINUTE)}Z"
             code, body = place.ask(f"v1/cities/small/observations?{query}", place.api_port)
             assert code == 200, body
-            observed = [slot["start"] for slot in json.loads(body)["slots"] if slot["observed"]]
+            observed = [slot["time"] for slot in json.loads(body)["slots"] if slot["observed"]]
             if observed:
                 assert observed[-1] in {place.city.isoformat(slot) for slot in allowed | true_slots()}
 
