@@ -79,7 +79,7 @@ cycles = 1
 kind = "coverage"
 level = 0.8
 tolerance = 0.001
-hours = 0.05
+hours = 0.1
 
 [[alerts.rules]]
 kind = "flow"
@@ -339,7 +339,7 @@ def test_everything_that_is_said_in_a_live_hour_is_true(
 
         until(lambda: forecast_is("complete"), 150, "a complete forecast", place, look)
         rules = {"skill", "coverage", "flow"}
-        until(lambda: rules <= place.open_rules(), 240, "alerts of all kinds but two", place, look)
+        until(lambda: rules <= place.open_rules(), 400, "alerts of all kinds but two", place, look)
 
         place.feed.cut()
         cut = place.feed.newest(time.time() + 60)

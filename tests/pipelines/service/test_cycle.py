@@ -767,14 +767,6 @@ def test_the_log_says_how_a_forecast_came_about_and_how_many_were_verified(
     assert [line.startswith(start) for line, start in zip(spoken, expected, strict=True)] == [True] * 3
 
 
-def test_one_vehicle_in_the_open_slot_is_later_data(service: CityService) -> None:
-    open_ended = counts(INIT - 4 * SLOT, 5)
-    open_ended["coverage"][3:] = 29 / 30
-    open_ended["vehicles"][4] = 1
-    observe(service, open_ended)
-    assert _due(service, INIT + np.timedelta64(2, "m")) == [INIT]
-
-
 def test_the_ledger_holds_how_long_a_forecast_took(service: CityService, network: Network) -> None:
     observe(service, counts(INIT - 4 * SLOT, 4))
     began = time.perf_counter()
