@@ -72,6 +72,9 @@ kind = "feed-silent"
 minutes = 1
 
 [[alerts.rules]]
+kind = "fleet"
+
+[[alerts.rules]]
 kind = "skill"
 cycles = 1
 
@@ -105,7 +108,8 @@ city = "small"
 above = 1e9
 """
 AREA = [[9.14, 45.44], [9.22, 45.44], [9.22, 45.50], [9.14, 45.50], [9.14, 45.44]]
-TAXIS, FAST, STEP = 40, 8 * 60, 3  # one more taxi, whose clock is so many seconds fast; a report every three seconds
+TAXIS, FEW = 100, 40  # the usual number, and that of the beginning
+FAST, STEP = 8 * 60, 3  # the last taxi's clock is so many seconds fast; a report every three seconds
 MINUTE = np.timedelta64(1, "m")
 LATE = 30.0  # seconds within which everything says what is true
 
@@ -113,8 +117,8 @@ LATE = 30.0  # seconds within which everything says what is true
 def positions(seconds: np.ndarray, taxi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each taxi is at these times: on a circle of its own."""
     draw = np.random.default_rng(1)
-    phase, radius = draw.uniform(0, 7, TAXIS + 1)[taxi], draw.uniform(0.1, 0.45, TAXIS + 1)[taxi]
-    angle = phase + seconds / draw.uniform(60, 150, TAXIS + 1)[taxi]
+    phase, radius = draw.uniform(0, 7, TAXIS)[taxi], draw.uniform(0.1, 0.45, TAXIS)[taxi]
+    angle = phase + seconds / draw.uniform(60, 150, TAXIS)[taxi]
     return 9.18 + 0.16 * radius * np.cos(angle), 45.47 + 0.10 * radius * np.sin(angle)
 
 
@@ -123,11 +127,14 @@ class Feed:
 
     def __init__(self, inbox: Path) -> None:
         self.inbox = inbox
-        self.on = True
-        self.until = int(time.time()) // 60 * 60 - 3 * 3600
+        self.on, self.taxis = True, FEW
+        self.until = int(time.time()) // 60 * 60 - 3600
         self.silences: list[list[float]] = []  # begin and end of each, unix seconds
         self.stopped = threading.Event()
         inbox.mkdir()
+        for days in (1, 2, 3, 7):
+            past = np.arange(self.until, self.until + 3 * 3600, 15) - days * 86400
+            self.report(f"past-{days}", past, np.arange(TAXIS), 0)
         self.write()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
@@ -139,15 +146,19 @@ class Feed:
         """Write all reports since the last call; while the feed is cut only the taxi with the fast clock reports."""
         now = int(time.time())
         seconds = np.arange(-(-self.until // STEP) * STEP, now, STEP)
-        taxis = np.arange(0 if self.on else TAXIS, TAXIS + 1)
+        self.until = now
+        if len(seconds):
+            right = np.arange(self.taxis if self.on else 0)
+            self.report(f"{now}", seconds, np.append(right, TAXIS - 1), FAST)
+
+    def report(self, name: str, seconds: np.ndarray, taxis: np.ndarray, fast: int) -> None:
+        """Write a file of reports; the clock of the last taxi is fast by so many seconds."""
         at, taxi = (array.ravel() for array in np.meshgrid(seconds, taxis, indexing="ij"))
         lon, lat = positions(at, taxi)
-        table = {"vehicle": taxi, "time": at + FAST * (taxi == TAXIS), "lon": lon.round(6), "lat": lat.round(6)}
-        self.until = now
-        if len(at):
-            part = self.inbox / f"{now}.part"
-            pd.DataFrame(table).to_csv(part, index=False)
-            part.rename(part.with_suffix(".csv"))
+        table = {"vehicle": taxi, "time": at + fast * (taxi == TAXIS - 1), "lon": lon.round(6), "lat": lat.round(6)}
+        part = self.inbox / f"{name}.part"
+        pd.DataFrame(table).to_csv(part, index=False)
+        part.rename(part.with_suffix(".csv"))
 
     def cut(self) -> None:
         self.on = False
@@ -297,7 +308,7 @@ def test_everything_that_is_said_in_a_live_hour_is_true(
         page.goto(f"{server.address}?city=small")
         header = page.get_by_test_id("stCaptionContainer").filter(has_text="small, ").first
         header.wait_for()
-        settled = time.time() + 60  # the first ingest reads three hours
+        settled = time.time() + 60  # the first ingest reads some hours
         alive = True
 
         def true_slots() -> set[np.datetime64]:
@@ -337,7 +348,16 @@ def test_everything_that_is_said_in_a_live_hour_is_true(
             recent = made is not None and pd.Timestamp(made["init_time"]).timestamp() > time.time() - 90
             return recent and made["state"] == state
 
-        until(lambda: forecast_is("complete"), 150, "a complete forecast", place, look)
+        until(lambda: "fleet" in place.open_rules() and forecast_is("degraded"), 150, "a small fleet", place, look)
+        assert "are usual" in place.status()["forecast"]["reason"]
+        place.feed.taxis = TAXIS - 20
+        until(
+            lambda: "fleet" not in place.open_rules() and forecast_is("complete"),
+            150,
+            "a complete forecast",
+            place,
+            look,
+        )
         rules = {"skill", "coverage", "flow"}
         until(lambda: rules <= place.open_rules(), 400, "alerts of all kinds but two", place, look)
 
@@ -368,7 +388,7 @@ def test_everything_that_is_said_in_a_live_hour_is_true(
         alive, settled = True, time.time() + 30
         until(lambda: time.time() > settled + 10, 60, "the last look", place, look)
 
-    kinds = {"forecast-overdue", "feed-silent", "skill", "coverage", "flow"}
+    kinds = {"forecast-overdue", "feed-silent", "fleet", "skill", "coverage", "flow"}
     written = [json.loads(line) for line in (place.stores.folder / "alerts.jsonl").read_text().splitlines()]
     assert {notice["kind"] for notice in written if notice["event"] == "raised"} == kinds
     places = {notice["place"] for notice in written if notice["kind"] == "flow"}

@@ -397,6 +397,15 @@ def test_data_have_come_when_half_of_the_fleet_was_heard_after_the_slot(
         )
 
 
+def test_a_forecast_from_a_slot_in_which_few_of_the_usual_vehicles_reported_is_degraded(service: CityService) -> None:
+    for days in (1, 3, 4):  # 8 April is a Monday; of the days before two are working days
+        observe(service, counts(INIT - np.timedelta64(days, "D") - SLOT, 1).assign(vehicles=("time", [40])))
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    made = one_cycle(service)
+    assert (said(made, "state"), said(made, "forecaster")) == ("degraded", "vmrnn-b-1")
+    assert said(made, "reason") == "9 vehicles reported in the last slot, where 40 are usual"
+
+
 @pytest.mark.parametrize(("ends", "come"), [(0, False), (16, False), (17, True)])
 def test_data_of_trips_have_come_when_a_usual_minute_s_ends_have(service: CityService, ends: int, come: bool) -> None:
     flows = counts(INIT - 4 * SLOT, 5)
