@@ -24,10 +24,13 @@ from trafficcast.forecasting.model import Model, load_model
 from trafficcast.forecasting.publish import JOB, publish
 from trafficcast.forecasting.verify import unverified, verify_due
 from trafficcast.progress import log
+from trafficcast.repair.repair import remove_forecasts_after
 from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.day_store import last_stored
 from trafficcast.stores.flows import UNKNOWN, reporting_vehicles
 from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast
 from trafficcast.stores.ledger import FAILED, LOST, Run
+from trafficcast.stores.published import latest_forecast
 
 _ATTEMPTS = 3  # at a missed forecast that fails; the newest forecast is tried until the next one is due
 # Forecasts of the last hours are verified; data that arrive later are for `trafficcast verify`.
@@ -118,6 +121,23 @@ def run_cycle(
     if made:
         _verify_recent(service, now)
     return made
+
+
+def _undo_forecasts_ahead(stores: CityStores, now: np.datetime64) -> int:
+    """Remove the forecasts whose init time lies ahead of now, which a clock that stood ahead has made; return how many.
+
+    They are baselines, as no slot of their histories was observed. Any other forecast ahead of now says that the clock
+    stands behind now, and nothing is removed.
+    """
+    newest = [last_stored(stores.forecasts(version)) for version in stores.registry.champions()]
+    if not any(time is not None and time > now for time in newest):
+        return 0
+    latest = latest_forecast(stores)
+    if latest is None or latest[1]["state"].values[0] != BASELINE:
+        return 0
+    removed = remove_forecasts_after(stores, now)["forecasts"]
+    log.warning("the clock stood ahead: %d forecasts from after now were removed, and are made anew in time", removed)
+    return removed
 
 
 def _due(service: CityService, now: np.datetime64, catch_up: bool = True) -> list[np.datetime64]:

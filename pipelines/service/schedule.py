@@ -29,7 +29,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from filelock import Timeout
 
 from pipelines.service.city_state import _read_state
-from pipelines.service.cycle import CityService, _due, run_cycle
+from pipelines.service.cycle import CityService, _due, _undo_forecasts_ahead, run_cycle
 from pipelines.service.health import _check_port, _health, _Metrics, _serve
 from pipelines.service.heartbeat import _Heartbeat
 from pipelines.service.logs import _context
@@ -317,11 +317,13 @@ class _Service:
         stores, name = service.stores, service.stores.city.name
         if _champion(stores) is None or not self._is_inbox_ingested(service):
             return None
-        if name not in self.latest:  # a crash or a full disk may have come between the forecast and its files
+        now = _now()
+        undone = _undo_forecasts_ahead(stores, now)
+        # A crash or a full disk may have come between the forecast and its files.
+        if undone or name not in self.latest:
             latest = latest_forecast(stores)
             if latest is not None:
                 self._write_latest(service, latest[1])
-        now = _now()
         made = run_cycle(service, now, on_made=partial(self._write_latest, service))
         if not made and _due(service, now):  # the forecast failed, and the log has the reason
             self.last[f"{JOB} {name}"] = time.monotonic()

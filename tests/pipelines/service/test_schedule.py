@@ -21,7 +21,7 @@ import xarray as xr
 from apscheduler.triggers.interval import IntervalTrigger
 
 from pipelines.service import retrain_process, schedule
-from pipelines.service.cycle import CityService, run_cycle
+from pipelines.service.cycle import CityService, _undo_forecasts_ahead, run_cycle
 from pipelines.service.health import _health
 from pipelines.service.status import _PRUNE, _service_lock
 from tests.cities import small_city, stores_in
@@ -113,6 +113,33 @@ def test_a_clock_that_jumps_ahead_and_back_makes_nothing_twice(service: CityServ
     assert set(made["init_time"].values) == {*after["init_time"].values, *again}
     runs = service.stores.ledger.runs(JOB, "small", NOON - DAY)
     assert {run.slot: run.attempts for run in runs} == dict.fromkeys(made["init_time"].values, 1)
+
+
+def test_forecasts_of_a_clock_that_stood_ahead_are_undone_when_it_is_back(service: CityService) -> None:
+    observe(service, NOON - DAY, NOON)
+    run_cycle(service, NOON)
+    right = forecasts(service)
+    ahead = NOON + 6 * HOUR
+    run_cycle(service, ahead + np.timedelta64(10, "m"))
+    assert forecasts(service)["init_time"].values.max() == ahead
+    assert _undo_forecasts_ahead(service.stores, ahead) == 0
+
+    now = NOON + np.timedelta64(1, "m")
+    number = len(forecasts(service)["init_time"]) - 1
+    assert _undo_forecasts_ahead(service.stores, now) == number > 0
+    xr.testing.assert_identical(forecasts(service), right)
+    assert [run.slot for run in service.stores.ledger.runs(JOB, "small", NOON - DAY)] == [NOON]
+    observe(service, NOON, NOON + SLOT)
+    (made,) = run_cycle(service, NOON + SLOT)
+    assert (made["init_time"].values[0], made["state"].values[0]) == (NOON + SLOT, "complete")
+
+
+def test_a_clock_that_stands_behind_undoes_nothing(service: CityService) -> None:
+    observe(service, NOON - DAY, NOON)
+    run_cycle(service, NOON)
+    before = forecasts(service)
+    assert _undo_forecasts_ahead(service.stores, NOON - 5 * HOUR) == 0
+    xr.testing.assert_identical(forecasts(service), before)
 
 
 @pytest.mark.parametrize(
