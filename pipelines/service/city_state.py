@@ -11,7 +11,7 @@ from trafficcast.alerts.findings import CityState, scores_from
 from trafficcast.config.alert_rules import Rule
 from trafficcast.config.city import HORIZON
 from trafficcast.geography.areas import Area
-from trafficcast.stores.flows import last_observed
+from trafficcast.stores.flows import last_observed, reporting_vehicles
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.scores import recent_scores
 
@@ -37,12 +37,14 @@ def _read_state(
         model = service.champion()[0]
         climatology = model.climatology if model.anomaly is None else model.anomaly.climatology
         typical = climatology.at(forecast["valid_time"].values)
+    newest_init = None if latest is None else latest[1]["init_time"].values[0]
     return CityState(
         city=city,
         now=now,
         started=started,
-        newest_init=None if latest is None else latest[1]["init_time"].values[0],
+        newest_init=newest_init,
         newest_observed=last_observed(stores.flows, now),
+        fleet=None if newest_init is None else reporting_vehicles(stores.flows, newest_init - city.slot),
         forecast=forecast,
         typical=typical,
         scores=None if scored is None else scored[1],

@@ -51,6 +51,14 @@ def test_a_parked_car_does_not_stand_for_the_fleet(days: float, parked: int) -> 
     assert unobserved(minutes, vehicles) == list(range(cut.start, cut.stop))
 
 
+@pytest.mark.parametrize("vehicles", [6, 8, 12, 300])
+def test_nor_does_it_stand_for_a_fleet_of_another_size(vehicles: int) -> None:
+    minutes, fleet_size = fleet(1, vehicles)
+    cut = slice(20, 28)
+    minutes[cut], fleet_size[cut] = 1, 1
+    assert unobserved(minutes, fleet_size) == list(range(20, 28))
+
+
 @pytest.mark.parametrize("days", [0.5, 2, 30])
 def test_slots_that_one_clock_ahead_makes_are_not_observed(days: float) -> None:
     minutes, vehicles = fleet(days)

@@ -11,6 +11,7 @@ from trafficcast.config.city import City
 from trafficcast.config.table import _host, _SecretAddress, _Table
 from trafficcast.errors import InputError
 
+FEW_VEHICLES = 0.5  # a share of the usual number below which a forecast is degraded, too
 _Severity = Literal["warning", "critical"]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Index = Annotated[int, Field(ge=0)]
@@ -64,6 +65,21 @@ class FeedSilentRule(_Rule):
     kind: Literal["feed-silent"] = "feed-silent"
     severity: _Severity = "critical"
     minutes: _Positive = 60.0
+
+
+class FleetRule(_Rule):
+    """Raise an alert when few of the usual vehicles reported in the slot before the newest forecast.
+
+    Attributes
+    ----------
+    kind
+        Name of the kind of rule in `config.toml`.
+    share
+        Least share of the usual number of vehicles, 0 to 1.
+    """
+
+    kind: Literal["fleet"] = "fleet"
+    share: Annotated[float, Field(gt=0, lt=1)] = FEW_VEHICLES
 
 
 class SkillRule(_Rule):
@@ -149,8 +165,8 @@ class FlowRule(_Rule):
         return self
 
 
-Rule = ForecastOverdueRule | FeedSilentRule | SkillRule | CoverageRule | FlowRule
-_DEFAULTS: tuple[Rule, ...] = (ForecastOverdueRule(), FeedSilentRule(), SkillRule(), CoverageRule())
+Rule = ForecastOverdueRule | FeedSilentRule | FleetRule | SkillRule | CoverageRule | FlowRule
+_DEFAULTS: tuple[Rule, ...] = (ForecastOverdueRule(), FeedSilentRule(), FleetRule(), SkillRule(), CoverageRule())
 
 
 class Alerts(_Table):

@@ -66,7 +66,8 @@ class Service(_Table):
         np.timedelta64
             The wait, in microseconds.
         """
-        return np.timedelta64(round(min(self.wait_minutes, slot_minutes - 1) * MINUTE_US), "us")
+        longest = max(slot_minutes - 1, slot_minutes / 2)
+        return np.timedelta64(round(min(self.wait_minutes, longest) * MINUTE_US), "us")
 
 
 class Retraining(_Table):

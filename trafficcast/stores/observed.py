@@ -17,7 +17,9 @@ _VEHICLES, _POINTS, _TRIP_ENDS = 0.25, 0.1, 0.03
 _USUAL = 0.75  # the quantile that is usual, so that outages among the weeks do not lower it
 _WEEKS_BACK, _FIRST_WEEKS = 8, 4
 _FEWEST = 3  # so many values at a time of the week tell what is usual; else those at the time of day do
-_SPREADS, _LEAST_SPREAD = 4.0, 0.5  # of square roots, whose variance is about 1/4 where records are independent
+_SPREADS = 4.0
+# Of square roots: their standard deviation is 0.5 where records are independent; a fleet's number varies less.
+_SPREAD_OF_RECORDS, _SPREAD_OF_VEHICLES = 0.5, 0.25
 _NORMAL = 3.138  # the standard deviation of a normal distribution, in lower quartiles of its distances to the mean
 _ENOUGH = 5.0  # a stretch is judged when so many records are plausible in it at least
 _DAY_MINUTES = 1440
@@ -132,19 +134,22 @@ def _judge_part(city: City, evidence: Evidence, part: np.ndarray) -> tuple[np.nd
     records = minutes.sum(axis=1)
     calendar = _Calendar(city, numbers, records)
     share = _TRIP_ENDS if evidence.trips else _POINTS
-    silent = _silent(minutes.ravel(), np.repeat(calendar.least(records, share) / city.slot_minutes, city.slot_minutes))
+    silent = _silent(
+        minutes.ravel(),
+        np.repeat(calendar.least(records, share, _SPREAD_OF_RECORDS) / city.slot_minutes, city.slot_minutes),
+    )
     alive = 1 - silent.reshape(minutes.shape).mean(axis=1)
     observed = alive.astype(np.float32) >= np.float32(city.min_coverage)
     if evidence.vehicles is not None:
         vehicles = np.zeros(len(numbers), np.int64)
         vehicles[at] = evidence.vehicles[part]
-        observed &= vehicles >= calendar.least(vehicles, _VEHICLES)
+        observed &= vehicles >= calendar.least(vehicles, _VEHICLES, _SPREAD_OF_VEHICLES)
     known = observed | (records > 0)
     return numbers[known], observed[known]
 
 
 class _Calendar:
-    """Places of slots in (week, day of the week, slot of the day), local time; a week begins as the first slot's day."""
+    """Places of slots in (week, day of the week, slot of the day), local time; weeks begin on the first slot's day."""
 
     def __init__(self, city: City, numbers: np.ndarray, records: np.ndarray) -> None:
         local = city.local((numbers * city.slot_us).astype("datetime64[us]")).tz_localize(None)
@@ -156,14 +161,14 @@ class _Calendar:
         # A day without any record says nothing of what is usual.
         self._counts = np.bincount(day, records, minlength=int(day[-1]) + 1)[day] > 0
 
-    def least(self, values: np.ndarray, share: float) -> np.ndarray:
-        """Return the least plausible value of each slot, (slot)."""
+    def least(self, values: np.ndarray, share: float, least_spread: float) -> np.ndarray:
+        """Return the least plausible value of each slot, (slot); square roots spread by `least_spread` at least."""
         table = np.full(self._shape, np.nan)
         table[tuple(axis[self._counts] for axis in self._place)] = values[self._counts]
         usual = np.stack([_usual(table[weeks]) for weeks in self._windows()])
         distance = np.abs(np.sqrt(table) - np.sqrt(usual))
         spread = np.stack([_of_time_of_day(distance[weeks], 1 - _USUAL) for weeks in self._windows()])
-        spread = np.maximum(np.nan_to_num(_NORMAL * spread), _LEAST_SPREAD)[:, None, :]
+        spread = np.maximum(np.nan_to_num(_NORMAL * spread), least_spread)[:, None, :]
         plausible = np.maximum(np.sqrt(usual) - _SPREADS * spread, 0) ** 2
         found: np.ndarray = np.minimum(share * usual, plausible)[self._place]
         return np.nan_to_num(found)

@@ -75,8 +75,8 @@ def service(tmp_path: Path) -> CityService:
 
 
 def observe(service: CityService, start: np.datetime64, end: np.datetime64) -> None:
-    """Flows of every slot in [start, end)."""
-    time = np.arange(start, end, SLOT)
+    """Flows of every slot in [start, end), and of the one that is open then."""
+    time = np.arange(start, end + SLOT, SLOT)
     flow = np.random.default_rng(2).poisson(4, (len(time), 2, 8, 8))
     made = flows_dataset(CITY, time, flow, np.full(len(time), 9), np.ones(len(time)))
     service.stores.flows.write(made)
