@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trafficcast.config.table import _Table, _TimeZone
+from trafficcast.config.time_format import check_format
 
 
 class _ColumnNames(_Table):
@@ -15,17 +16,29 @@ class _ColumnNames(_Table):
 
     vehicle: str | None = None
     time: str | None = None
+    date: str | None = None
     lon: str | None = None
     lat: str | None = None
     occupied: str | None = None
     pickup_time: str | None = None
+    pickup_date: str | None = None
     pickup_lon: str | None = None
     pickup_lat: str | None = None
     pickup_zone: str | None = None
     dropoff_time: str | None = None
+    dropoff_date: str | None = None
     dropoff_lon: str | None = None
     dropoff_lat: str | None = None
     dropoff_zone: str | None = None
+
+
+def _known_encoding(name: str) -> str:
+    """Refuse a name that is no encoding of text."""
+    try:
+        "a".encode(name)
+    except (LookupError, UnicodeError):
+        raise ValueError(f"'{name}' is no encoding of text such as 'utf-16', 'latin-1' or 'gbk'") from None
+    return name
 
 
 class Feed(_Table):
@@ -37,6 +50,10 @@ class Feed(_Table):
         Format of the files; None to recognise it from their content.
     columns
         Names of the columns of tables and of the keys of JSON lines.
+    encoding
+        Encoding of the files' text, such as gbk; None for UTF-8, or that of a byte order mark.
+    time_format
+        Format of times, in the directives of strptime; None for numbers since 1970, ISO 8601 and other common forms.
     timezone
         IANA time zone of times without an offset; None for the city's zone.
     swapped
@@ -56,6 +73,8 @@ class Feed(_Table):
 
     format: str | None = None
     columns: _ColumnNames = _ColumnNames()
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    time_format: Annotated[str, AfterValidator(check_format)] | None = None
     timezone: _TimeZone | None = None
     swapped: bool = False
     trips: bool = False

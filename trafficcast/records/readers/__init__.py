@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import difflib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
@@ -73,7 +73,7 @@ def find_records(
     wanted = _check_known(format_name or city.feed.format)
     found, passed_over, refusal = [], [], None
     sources = find_sources(location)
-    for source in sources:
+    for source in (_as_encoded(source, city) for source in sources):
         head = source.head(_HEADS[0])
         if _is_blank(head):
             passed_over.append(f"{source.path} is empty")
@@ -107,6 +107,7 @@ def recognise(source: Source, city: City) -> str:
     InputError
         The source cannot be read, or no format recognises it.
     """
+    source = _as_encoded(source, city)
     head = source.head(_HEADS[0])
     name = _check_known(city.feed.format) or _recognise(source, head, city)
     if name is None:
@@ -136,10 +137,15 @@ def read(source: Source, city: City, format_name: str | None = None) -> Iterator
     InputError
         The format is unknown, or the source cannot be read.
     """
-    name = _check_known(format_name)
+    name, source = _check_known(format_name), _as_encoded(source, city)
     if _is_blank(source.head(_HEADS[0])):
         return iter(())
     return _FORMATS[name or recognise(source, city)].read(source, city)
+
+
+def _as_encoded(source: Source, city: City) -> Source:
+    """Return a source that is read in the encoding of the city's feed."""
+    return replace(source, encoding=city.feed.encoding or "")
 
 
 def _check_known(name: str | None) -> str | None:

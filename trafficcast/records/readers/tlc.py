@@ -66,4 +66,4 @@ def read(source: Source, city: City) -> Iterator[Batch]:
         The file cannot be read, or is not of the format.
     """
     is_parquet = _recognise_parquet(source, source.head(4))
-    yield from (_read_parquet if is_parquet else _read_csv)(source, city)
+    yield from (_read_parquet if is_parquet else _read_csv)(source, city, month_first=True)
