@@ -14,27 +14,14 @@ _ZIP = b"PK\x03\x04", b"PK\x05\x06"
 _BLOCK = 512  # bytes of a tar archive's header
 _OFFICE = {"[Content_Types].xml", "mimetype"}  # a workbook or a document, whose parts nobody means
 _TAR = -1  # in place of a zip archive's method: a tar archive's bytes are those of its files
-HEAD_BYTES = _BLOCK
+_ARCHIVE_HEAD_BYTES = _BLOCK
 
 
 @dataclass(frozen=True, order=True)
-class Member:
-    """The position of one file in an archive.
+class _Member:
+    """The position of one file in an archive: its offset there, its sizes in bytes, how it is packed, and its checksum.
 
-    Attributes
-    ----------
-    offset
-        Where its header begins in a zip archive, its data in a tar archive, bytes.
-    size
-        Its size, bytes.
-    compressed
-        Its size in the archive, bytes.
-    method
-        How it is packed.
-    crc
-        Checksum of its data.
-    unreadable
-        Why it cannot be read; empty where it can.
+    `unreadable` says why it cannot be read.
     """
 
     offset: int
@@ -46,75 +33,27 @@ class Member:
 
     @property
     def as_it_is(self) -> bool:
-        """Say whether the archive has the file's bytes as they are.
-
-        Returns
-        -------
-        bool
-            True in a tar archive.
-        """
+        """Say whether the archive has the bytes of the file as they are."""
         return self.method == _TAR
 
 
-def is_archive(head: bytes) -> bool:
-    """Say whether bytes are those of an archive.
-
-    Parameters
-    ----------
-    head
-        The first bytes of a file.
-
-    Returns
-    -------
-    bool
-        True where it begins as zip and tar archives do.
-    """
+def _begins_archive(head: bytes) -> bool:
+    """Say whether the first bytes of a file are those of an archive."""
     return head.startswith(_ZIP) or _is_tar(head)
 
 
-def members(stream: Any) -> Iterator[tuple[str, Member]]:
-    """Find the files in an archive.
+def _members(stream: Any) -> Iterator[tuple[str, _Member]]:
+    """Yield the files in an archive with their names; none of a workbook or a document, which are archives too.
 
-    Parameters
-    ----------
-    stream
-        The archive's bytes, with random access.
-
-    Yields
-    ------
-    tuple[str, Member]
-        Name and position of each; none of a workbook or a document, which are archives too.
-
-    Raises
-    ------
-    OSError
-        The archive is damaged; or another error of `zipfile` and `tarfile`.
+    Raises OSError, or an error of `zipfile` or `tarfile`, where the archive is damaged.
     """
     head = stream.read(_BLOCK)
     stream.seek(0)
     yield from _of_tar(stream) if _is_tar(head) else _of_zip(stream)
 
 
-def open_member(stream: Any, member: Member) -> Any:
-    """Open a file of an archive.
-
-    Parameters
-    ----------
-    stream
-        The archive's bytes, with random access.
-    member
-        The file's position.
-
-    Returns
-    -------
-    Any
-        A stream; reading from it raises errors of `zipfile` and its packings.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read; or another error of `zipfile`.
-    """
+def _open_member(stream: Any, member: _Member) -> Any:
+    """Open a file of an archive; reading raises errors of `zipfile` and its packings."""
     if member.unreadable:
         raise OSError(member.unreadable)
     if member.as_it_is:
@@ -141,7 +80,7 @@ def _is_tar(head: bytes) -> bool:
         return False
 
 
-def _of_zip(stream: Any) -> Iterator[tuple[str, Member]]:
+def _of_zip(stream: Any) -> Iterator[tuple[str, _Member]]:
     """Yield the files of a zip archive."""
     with zipfile.ZipFile(stream) as opened:
         infos = [] if _OFFICE & set(opened.namelist()) else opened.infolist()
@@ -149,16 +88,16 @@ def _of_zip(stream: Any) -> Iterator[tuple[str, Member]]:
             if not info.is_dir():
                 why = "it is encrypted; unpack the archive first" if info.flag_bits & 1 else ""
                 where = info.header_offset, info.file_size, info.compress_size, info.compress_type, info.CRC
-                yield info.filename, Member(*where, why)
+                yield info.filename, _Member(*where, why)
 
 
-def _of_tar(stream: Any) -> Iterator[tuple[str, Member]]:
+def _of_tar(stream: Any) -> Iterator[tuple[str, _Member]]:
     """Yield the files of a tar archive."""
     with tarfile.open(fileobj=stream, mode="r:") as opened:
         for info in opened:
             if info.isreg():
                 why = "it has holes; unpack the archive first" if info.sparse else ""
-                yield info.name, Member(info.offset_data, info.size, info.size, _TAR, 0, why)
+                yield info.name, _Member(info.offset_data, info.size, info.size, _TAR, 0, why)
         stream.seek(opened.offset)
         if stream.read(_BLOCK).strip(b"\0"):  # tarfile takes damage for the end
             raise OSError("the archive is damaged")

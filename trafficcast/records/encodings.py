@@ -15,25 +15,14 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-LONGEST_MARK = 4  # bytes
+_LONGEST_MARK = 4  # bytes
 # Encodings of many countries' exports, in which names of columns are looked for; the first that has them is proposed.
 _USUAL = ("gbk", "cp1252", "cp1251", "cp1250", "big5", "shift_jis", "euc_kr", "cp1254", "cp1253", "utf-16-le")
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
-def marked_encoding(head: bytes) -> str:
-    """Return the encoding that a byte order mark names.
-
-    Parameters
-    ----------
-    head
-        The first bytes of a text.
-
-    Returns
-    -------
-    str
-        The encoding; empty for UTF-8 and where there is no mark.
-    """
+def _marked_encoding(head: bytes) -> str:
+    """Return the encoding that a byte order mark names; empty for UTF-8 and where there is no mark."""
     return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "")
 
 
@@ -56,16 +45,8 @@ def encoding_of_names(names: Iterable[str], wanted: Iterable[str]) -> str | None
     return next((one for one in _USUAL if {*wanted} <= {name.decode(one, "replace").strip() for name in raw}), None)
 
 
-class Recoded(io.RawIOBase):
-    r"""The text of a stream as UTF-8; bytes that the encoding does not have are written as `\xff`.
-
-    Parameters
-    ----------
-    stream
-        A stream of bytes; it is closed with this one.
-    encoding
-        Its encoding, such as gbk.
-    """
+class _Recoded(io.RawIOBase):
+    r"""The text of a stream as UTF-8; bytes that the encoding does not have are written as `\xff`."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
         self._stream = stream
@@ -73,28 +54,9 @@ class Recoded(io.RawIOBase):
         self._ready = b""
 
     def readable(self) -> bool:
-        """Say that the stream can be read.
-
-        Returns
-        -------
-        bool
-            True.
-        """
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read bytes into a buffer.
-
-        Parameters
-        ----------
-        buffer
-            The buffer.
-
-        Returns
-        -------
-        int
-            Number of bytes; 0 at the end.
-        """
         while not self._ready:
             more = self._stream.read(len(buffer))
             self._ready = self._decoder.decode(more, final=not more).encode("utf-8", "backslashreplace")
@@ -105,7 +67,6 @@ class Recoded(io.RawIOBase):
         return n
 
     def close(self) -> None:
-        """Close both streams."""
         if not self.closed:
             self._stream.close()
         super().close()

@@ -31,8 +31,8 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from trafficcast.errors import InputError
-from trafficcast.records.archives import HEAD_BYTES, Member, is_archive, members, open_member
-from trafficcast.records.encodings import LONGEST_MARK, Recoded, marked_encoding
+from trafficcast.records.archives import _ARCHIVE_HEAD_BYTES, _begins_archive, _Member, _members, _open_member
+from trafficcast.records.encodings import _LONGEST_MARK, _marked_encoding, _Recoded
 
 UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart", "~")
 _COMPRESSED = re.compile(r"\.(gz|gzip|zst|zstd|bz2|xz|lz4)$", re.IGNORECASE)
@@ -181,7 +181,7 @@ class Source:
     where: str = field(repr=False)
     url: str = field(default="", repr=False)
     archive: Source | None = field(default=None, repr=False)
-    member: Member | None = field(default=None, repr=False)
+    member: _Member | None = field(default=None, repr=False)
     encoding: str = field(default="", repr=False)
     _spool: _Spool = field(default_factory=_Spool, repr=False, compare=False)
 
@@ -287,12 +287,12 @@ class Source:
                 stream = _Stream(self.path, file, errors=Exception)
         return io.BufferedReader(stream)
 
-    def _from_archive(self, archive: Source, member: Member) -> _Stream:
+    def _from_archive(self, archive: Source, member: _Member) -> _Stream:
         """Open a member of an archive."""
         stream = archive._with_random_access()
         try:
             with reading(self.path):
-                return _Stream(self.path, open_member(stream, member), stream)
+                return _Stream(self.path, _open_member(stream, member), stream)
         except InputError:
             stream.close()
             raise
@@ -309,11 +309,11 @@ class Source:
     def _as_utf8(self) -> io.BufferedReader:
         """Open the decompressed bytes, text as UTF-8; a small buffer, so that a head costs little."""
         stream = self._decompressed()
-        head = stream.peek(LONGEST_MARK)
-        encoding = self.encoding or marked_encoding(head)
+        head = stream.peek(_LONGEST_MARK)
+        encoding = self.encoding or _marked_encoding(head)
         if not encoding or head.startswith(PARQUET):
             return stream
-        return io.BufferedReader(Recoded(stream, encoding))
+        return io.BufferedReader(_Recoded(stream, encoding))
 
     def _decompressed(self) -> io.BufferedReader:
         """Open the bytes after a packing is undone."""
@@ -332,7 +332,7 @@ class Source:
         """Say whether the file is an archive; one that cannot be read is none."""
         try:
             with self._decompressed() as stream:
-                return is_archive(stream.read(HEAD_BYTES))
+                return _begins_archive(stream.read(_ARCHIVE_HEAD_BYTES))
         except InputError:
             return False
 
@@ -482,7 +482,7 @@ def _opened(file: Source, depth: int = 0) -> Iterator[Source]:
     if depth == _DEPTH:
         raise InputError(f"cannot read {file.path}: it is an archive in {_DEPTH} others; unpack it first")
     with reading(file.path), file._with_random_access() as stream:
-        found = sorted((name.removeprefix("./"), member) for name, member in members(stream))
+        found = sorted((name.removeprefix("./"), member) for name, member in _members(stream))
     if not found:
         yield file
     for name, member in found:

@@ -108,24 +108,24 @@ def read_format(texts: pa.Array, time_format: str) -> tuple[np.ndarray, np.ndarr
     us = np.zeros(len(texts), np.int64)
     fields = dict(zip((field.name for field in parts.type), parts.drop_null().flatten(), strict=True))
 
-    def number(name: str) -> Any:
+    def _number(name: str) -> Any:
         return fields[name].cast(pa.int64()).to_numpy() if name in fields else 0
 
-    year = number("Y") if "Y" in fields else (number("y") + 31) % 100 + 1969  # as Python: 69 is 1969, 68 is 2068
+    year = _number("Y") if "Y" in fields else (_number("y") + 31) % 100 + 1969  # as Python: 69 is 1969, 68 is 2068
     if "j" in fields:
         first, after = (((year - 1970 + i).astype("datetime64[Y]")).astype("datetime64[D]") for i in (0, 1))
-        days = first + (number("j") - 1)
+        days = first + (_number("j") - 1)
         exists = (days >= first) & (days < after)
     else:
         names = pa.array(MONTHS)
-        month = pc.index_in(pc.utf8_lower(fields["b"]), names).to_numpy() if "b" in fields else number("m") - 1
+        month = pc.index_in(pc.utf8_lower(fields["b"]), names).to_numpy() if "b" in fields else _number("m") - 1
         months = ((year - 1970) * 12 + month).astype("datetime64[M]")
-        days = months.astype("datetime64[D]") + (number("d") - 1)
+        days = months.astype("datetime64[D]") + (_number("d") - 1)
         exists = days.astype("datetime64[M]") == months  # there is no 30 February
-    hour = number("H")
+    hour = _number("H")
     if "I" in fields:
-        hour = number("I") % 12 + 12 * pc.equal(pc.utf8_lower(fields["p"]), "p").to_numpy(zero_copy_only=False)
-    time = days.astype(np.int64) * DAY_US + ((hour * 60 + number("M")) * 60 + number("S")) * SECOND_US
+        hour = _number("I") % 12 + 12 * pc.equal(pc.utf8_lower(fields["p"]), "p").to_numpy(zero_copy_only=False)
+    time = days.astype(np.int64) * DAY_US + ((hour * 60 + _number("M")) * 60 + _number("S")) * SECOND_US
     if "f" in fields:
         time = time + pc.utf8_rpad(pc.utf8_slice_codeunits(fields["f"], 0, 6), 6, "0").cast(pa.int64()).to_numpy()
     if "z" in fields:

@@ -54,10 +54,9 @@ from trafficcast.records.readers.json_lines import _json_object, _json_rows, _js
 from trafficcast.records.readers.nested_columns import _leaf, _leaves, _names_of_values, _value
 from trafficcast.records.readers.time_columns import _mostly_numbers, _time_forms
 from trafficcast.records.records import Batch
-from trafficcast.records.sources import SPOOL_BYTES, Source, reading
+from trafficcast.records.sources import PARQUET, SPOOL_BYTES, Source, reading
 
 _BATCH_ROWS = 250_000
-_PARQUET = b"PAR1"
 _WITH_OFFSET = re.compile(r".*\d(Z|[+-]\d\d:?\d\d)\s*")
 _WITH_COMMA = re.compile(r"\s*[+-]?\d{1,3},\d+\s*")
 _NANOSECONDS = re.compile(r".*\.\d{7,9}\s*(Z|[+-]\d\d:?\d\d)?\s*")
@@ -67,7 +66,7 @@ _SHOWN = 100  # characters of a bad row
 
 def _recognise_csv(source: Source, head: bytes) -> bool:
     """Say whether a text has a header of usual names, or rows of three or more fields with two numbers."""
-    if b"\0" in head or head.startswith(_PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
+    if b"\0" in head or head.startswith(PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
         return False
     dialect = _csv_dialect(head)
     if _has_usual_columns(dialect.names):
@@ -220,7 +219,7 @@ def _time_zone(city: City) -> ZoneInfo:
 
 def _recognise_parquet(source: Source, head: bytes) -> bool:
     """Say whether a file begins as Parquet does."""
-    return head.startswith(_PARQUET)
+    return head.startswith(PARQUET)
 
 
 def _read_parquet(source: Source, city: City, month_first: bool = False) -> Iterator[Batch]:
@@ -262,7 +261,7 @@ def _parquet(source: Source) -> Iterator[pq.ParquetFile]:
     """Yield a Parquet file whose text is read with its dictionary."""
     with reading(source.path), source.open_raw() as raw, tempfile.SpooledTemporaryFile(SPOOL_BYTES) as unpacked:
         file: Any = raw
-        if raw.read(len(_PARQUET)) != _PARQUET:  # compressed as a whole
+        if raw.read(len(PARQUET)) != PARQUET:  # compressed as a whole
             file = unpacked
             with source.open() as stream:
                 shutil.copyfileobj(stream, file)
