@@ -6,9 +6,11 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import random
 import struct
 import tarfile
+import time
 import unicodedata
 import zipfile
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyproj
 import pytest
 
 BEGIN = datetime(2024, 3, 21, 9, tzinfo=UTC)  # 10:00 in Rome; no 21st month
@@ -31,8 +34,8 @@ def _walk() -> list[tuple[str, datetime, float, float]]:
         lon, lat = 9.18, 45.47
         for minute in range(60):
             lon, lat = (
-                min(max(lon + rng.uniform(-0.01, 0.01), 9.12), 9.24),
-                min(max(lat + rng.uniform(-0.006, 0.006), 45.43), 45.51),
+                min(max(lon + rng.uniform(-0.01, 0.01), 9.121), 9.239),
+                min(max(lat + rng.uniform(-0.006, 0.006), 45.431), 45.509),
             )
             points.append((f"cab{vehicle}", BEGIN + timedelta(minutes=minute), round(lon, 6), round(lat, 6)))
     return points
@@ -67,10 +70,18 @@ def placed(place: Callable[[float, float], str], name: str = "geometry") -> byte
 
 
 def csv(row: str) -> bytes:
-    """A CSV file of rows that a format string writes: vehicle `v`, time `t` in Rome and `utc`, place `x` and `y`."""
-    return rows(
-        lambda v, t, x, y: row.format(v=v, t=t, utc=t.astimezone(UTC), x=x, y=y), "vehicle,timestamp,lon,lat"
-    ).encode()
+    """A CSV file of rows that a format string writes.
+
+    It has the vehicle `v`, the time `t` in Rome and in `utc`, the place `x` and `y`, also in microdegrees (`xm`, `ym`),
+    and the longitude when the box is moved to the antimeridian (`moved`).
+    """
+
+    def write(v: str, t: datetime, x: float, y: float) -> str:
+        moved = (x - 9.10 + 179.92 + 180) % 360 - 180
+        others = {"utc": t.astimezone(UTC), "xm": round(x * 1e6), "ym": round(y * 1e6), "moved": moved}
+        return row.format(v=v, t=t, x=x, y=y, **others)
+
+    return rows(write, "vehicle,timestamp,lon,lat").encode()
 
 
 def parquet(**columns: Any) -> bytes:
@@ -81,6 +92,8 @@ def parquet(**columns: Any) -> bytes:
     return sink.getvalue()
 
 
+UTM = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32632", always_xy=True)
+MERCATOR = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:3857", always_xy=True)
 LON, LAT = [p[2] for p in POINTS], [p[3] for p in POINTS]
 PLAIN = rows(lambda v, t, x, y: f"{v},{t.isoformat()},{x},{y}", "vehicle,timestamp,lon,lat")
 BODY = PLAIN.partition("\n")[2]
@@ -178,6 +191,16 @@ READ: dict[str, tuple[bytes, str]] = {
     "a struct of usual names": (
         parquet(geometry=pa.array([{"x": x, "y": y} for x, y in zip(LON, LAT, strict=True)])), "",
     ),
+    # Coordinates
+    "microdegrees": (csv("{v},{t:%FT%T%z},{xm},{ym}"), "[cities.small.feed]\nscale = 1e-6\n"),
+    "Web Mercator": (
+        rows(lambda v, t, x, y: "{},{},{},{}".format(v, t.isoformat(), *MERCATOR.transform(x, y)),
+             "vehicle,timestamp,x,y").encode(), '[cities.small.feed]\ncrs = "EPSG:3857"\n',
+    ),
+    "Excel's day numbers": (
+        rows(lambda v, t, x, y: f"{v},{(t.replace(tzinfo=None) - datetime(1899, 12, 30)) / timedelta(days=1)},{x},{y}",
+             "vehicle,time,lon,lat").encode(), '[cities.small.feed]\ntime_format = "excel"\n',
+    ),
     "a list": (parquet(coordinates=pa.array([[x, y] for x, y in zip(LON, LAT, strict=True)])), ""),
 }  # fmt: skip
 
@@ -255,6 +278,27 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         "as in '04/03/2024 10:00': set time_format = \"%m/%d/%Y %H:%M\" or time_format = \"%d/%m/%Y %H:%M\"",
     ),
     "POINT, latitude first": (placed(lambda x, y: f"POINT({y} {x})"), "", "set swapped = true"),
+    "right, and swapped = true": (PLAIN.encode(), "[cities.small.feed]\nswapped = true\n", "remove swapped = true"),
+    "Web Mercator": (READ["Web Mercator"][0], "", "line 2: lon '102"),
+    "Web Mercator, the key": (READ["Web Mercator"][0], "", 'look like metres of Web Mercator: set crs = "EPSG:3857"'),
+    "UTM": (
+        rows(lambda v, t, x, y: "{},{},{},{}".format(v, t.isoformat(), *UTM.transform(x, y)),
+             "vehicle,timestamp,x,y").encode(), "", "set crs = \"EPSG:",
+    ),
+    "microdegrees": (READ["microdegrees"][0], "", "look like microdegrees: set scale = 1e-06 under ["),
+    "E7": (csv("{v},{t:%FT%T%z},{xm}0,{ym}0"), "", "(E7): set scale = 1e-07"),
+    "longitudes from 0 to 360": (csv("{v},{t:%FT%T%z},351.5,{y}"), "", 'set crs = "EPSG:4326"'),
+    "no position": (csv("{v},{t:%FT%T%z},0,0"), "", "they are all 0, which no vehicle is"),
+    "clock digits": (
+        timed("%Y%m%d%H%M%S"), "",
+        "line 2: time '20240321100000'; line 3: time '20240321100100'; line 4: time '20240321100200'; they look like "
+        'clock digits run together: set time_format = "%Y%m%d%H%M%S" under [cities.small.feed]',
+    ),
+    "seconds of a simulation": (csv("{v},{t.minute}.0,{x},{y}"), "", "seconds since the start of a simulation"),
+    "Excel's day numbers": (
+        csv("{v},45356.416667,{x},{y}"), "", "day numbers (45356.4 is 2024-03-05 10:00): set time_format = \"excel\"",
+    ),
+    "the year 1900": (csv("{v},1900-03-05 10:00:00,{x},{y}"), "", "line 2: time '1900-03-05 10:00:00'"),
 }  # fmt: skip
 
 
@@ -310,3 +354,51 @@ def test_a_feed_that_makes_no_sense_is_refused(
     ran = trafficcast("quality")
     assert ran.code == 2
     assert told in ran.err and "cities.small.feed" in ran.err
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_that_is_wholly_dropped_among_others_is_named(
+    packed: bool, trafficcast: Callable[..., Any], config: Path, tmp_path: Path
+) -> None:
+    """In a folder and in an archive: exit code 1 in a plain ingest, quarantine in the inbox."""
+    files = {"good.csv": PLAIN.encode(), "projected.csv": READ["Web Mercator"][0]}
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for name, data in {"week.zip": zipped(files)}.items() if packed else files.items():
+        (inbox / name).write_bytes(data)
+        os.utime(inbox / name, (1, 1))
+    config.write_text(config.read_text() + '[cities.small.feed]\ninbox = "inbox"\n')
+    ran = trafficcast("ingest", inbox)
+    assert ran.code == 1
+    assert "no record of" in ran.err and "projected.csv is left to count" in ran.err
+    assert not (tmp_path / "data" / "small" / "flows").exists()
+    time.sleep(5.1)  # a file that changed a moment ago is left alone
+    look = trafficcast("ingest", "--json").json
+    bad = "week.zip" if packed else "projected.csv"
+    assert "EPSG:3857" in look["quarantined"][bad]
+    assert flows(look["report"]) == (300, 5, FLOW, FLOW)
+
+
+def test_a_file_outside_of_the_period_among_others_is_no_mistake(
+    trafficcast: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "gps").mkdir()
+    (tmp_path / "gps" / "now.csv").write_text(PLAIN)
+    (tmp_path / "gps" / "before.csv").write_text(PLAIN.replace("2024-03-21", "2024-03-11"))
+    ran = trafficcast("ingest", tmp_path / "gps", "--start", "2024-03-20", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json) == (300, 5, FLOW, FLOW)
+
+
+def test_a_city_across_the_antimeridian(trafficcast: Callable[..., Any], config: Path, tmp_path: Path) -> None:
+    edges = {"west = 9.10": "west = 179.92", "east = 9.26": "east = -179.92"}
+    text = config.read_text()
+    for old, new in edges.items():
+        text = text.replace(old, new)
+    config.write_text(text)
+    moved = csv("{v},{t:%FT%T%z},{moved:.6f},{y}")
+    (tmp_path / "records.csv").write_bytes(moved)
+    assert b",-179." in moved and b",179." in moved
+    ran = trafficcast("ingest", tmp_path / "records.csv", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json) == (300, 5, FLOW, FLOW)

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field
 from trafficcast.config.table import _Table, _TimeZone
 from trafficcast.config.time_format import check_format
 
+SHIFTED = ("gcj02", "bd09")  # reference systems that no library for them knows
+
 
 class _ColumnNames(_Table):
     """The names of a table's columns, or of a JSON line's keys; a column without a name is found by its usual names."""
@@ -41,6 +43,20 @@ def _known_encoding(name: str) -> str:
     return name
 
 
+def _known_crs(name: str) -> str:
+    """Refuse a name that is no reference system; those of Chinese maps in any spelling."""
+    plain = name.lower().replace("-", "")
+    if plain in SHIFTED:
+        return plain
+    import pyproj  # not at the top: it takes a while, and few feeds need it
+
+    try:
+        pyproj.CRS.from_user_input(name)
+    except pyproj.exceptions.CRSError:
+        raise ValueError(f"'{name}' is no reference system such as 'EPSG:3857' or 'gcj02'") from None
+    return name
+
+
 class Feed(_Table):
     """How a city's records come; everything is optional.
 
@@ -58,6 +74,11 @@ class Feed(_Table):
         IANA time zone of times without an offset; None for the city's zone.
     swapped
         Whether longitude and latitude are swapped in the files.
+    scale
+        Number by which coordinates are multiplied, such as 1e-6 for microdegrees.
+    crs
+        Reference system of the coordinates, such as EPSG:3857, or gcj02 or bd09 of Chinese maps; None for degrees of
+        WGS 84.
     trips
         Whether to count passengers' trips, from the occupied flag of points or the ends of a Porto ride, instead of
         every move between cells.
@@ -77,6 +98,8 @@ class Feed(_Table):
     time_format: Annotated[str, AfterValidator(check_format)] | None = None
     timezone: _TimeZone | None = None
     swapped: bool = False
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    crs: Annotated[str, AfterValidator(_known_crs)] | None = None
     trips: bool = False
     zones: Path | None = None
     zone_id: str = "LocationID"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+EXCEL = "excel"  # in place of a format: days since 1899-12-30, as Excel counts them
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _PATTERNS = {
     "Y": r"(?P<Y>\d{4})", "y": r"(?P<y>\d\d)", "m": r"(?P<m>1[0-2]|0[1-9]|[1-9])",
@@ -55,7 +56,7 @@ def check_format(time_format: str) -> str:
     Parameters
     ----------
     time_format
-        A format such as `%d.%m.%Y %H:%M`.
+        A format such as `%d.%m.%Y %H:%M`, or `excel`.
 
     Returns
     -------
@@ -67,6 +68,8 @@ def check_format(time_format: str) -> str:
     ValueError
         It has an unknown directive, a part of a time twice, no whole date, or one of %I and %p without the other.
     """
+    if time_format == EXCEL:
+        return time_format
     pattern, known = pattern_of(time_format), "%" + " %".join([*_PATTERNS, *_SHORT])
     try:
         found = set(re.compile(pattern or "").groupindex)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from trafficcast.config.time_format import EXCEL
 from trafficcast.records.readers.columns import _OCCUPIED, _TIMES
 from trafficcast.records.records import Batch, Points, Records
 from trafficcast.records.time_formats import read_format
@@ -36,6 +37,7 @@ _Mask = np.ndarray | None
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _WHOLE, _FRACTIONAL = r"^-?[0-9]{1,18}$", r"^(?P<whole>[0-9]{1,18})\.(?P<digits>[0-9]{0,6})[0-9]*$"
 _FLAGS = dict.fromkeys(("true", "t", "yes", "y"), "1") | dict.fromkeys(("false", "f", "no", "n"), "0")
+_EXCEL_DAYS, _DAY_MS = 25_569, 86_400_000  # days from 1899-12-30 to 1970, milliseconds of a day
 _EXACT = 2.0**53  # beyond it float64 skips whole numbers
 
 
@@ -217,6 +219,8 @@ def _times(column: pa.Array, zone: tzinfo, form: str | None = None) -> tuple[np.
     ms, us, ns), that of texts a format such as `%d.%m.%Y`. A time without zone or offset is local to `zone`.
     """
     column = _decoded(column)
+    if form == EXCEL and not (pt.is_timestamp(column.type) or pt.is_date(column.type)):
+        return _times_of_excel(column, zone)
     if form is not None and "%" in form and not (pt.is_timestamp(column.type) or pt.is_date(column.type)):
         column = column if _is_text(column.type) else column.cast(pa.string())
     if pt.is_decimal(column.type):
@@ -241,6 +245,14 @@ def _times(column: pa.Array, zone: tzinfo, form: str | None = None) -> tuple[np.
     if not pt.is_timestamp(kind) or kind.tz is not None:
         return us, ok, None
     us, exists = local_to_utc(us, zone)
+    return us, ok, None if exists.all() else exists
+
+
+def _times_of_excel(column: pa.Array, zone: tzinfo) -> tuple[np.ndarray, _Mask, _Mask]:
+    """Convert Excel's numbers of days, whose last digit is finer than a millisecond, as `_times` does."""
+    days, ok = _numbers(column)
+    local = to_microseconds(np.rint((days - _EXCEL_DAYS) * _DAY_MS), "ms")
+    us, exists = local_to_utc(local, zone)
     return us, ok, None if exists.all() else exists
 
 

@@ -37,8 +37,8 @@ class _Dialect:
     """How a CSV file is written.
 
     These are the delimiter, the names of the columns, the bytes before the first row, some rows, the bytes before the
-    header, the number of the header's line, and the mark of decimals. Columns beyond the header, which are empty where
-    lines end with delimiters, have no names.
+    header, the number of the header's line, those of the rows' lines, and the mark of decimals. Columns beyond the
+    header, which are empty where lines end with delimiters, have no names.
     """
 
     delimiter: str
@@ -47,6 +47,7 @@ class _Dialect:
     sample: list[list[str]]
     above: int = 0
     line: int = 1
+    lines: tuple[int, ...] = ()
     decimal: str = "."
 
     def fits(self, row: list[str]) -> bool:
@@ -78,10 +79,11 @@ def _csv_dialect(head: bytes, named: Collection[str] = ()) -> _Dialect:
         rows = _rows(text, top, delimiter)
         header = _header([fields for _, _, fields in rows], named)
         begin, end, names = rows[header] if rows else (top, top, [])
-        names, sample = [name.strip() for name in names], [fields for _, _, fields in rows[header + 1 :]]
+        rows, names = rows[header + 1 :][:_SAMPLE_ROWS], [name.strip() for name in names]
         mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
         start, above = sum(map(len, lines[:end])), max(mark, sum(map(len, lines[:begin])))
-        dialect = _Dialect(delimiter, names, start, sample[:_SAMPLE_ROWS], above, begin + 1)
+        sample, ends = [fields for _, _, fields in rows], tuple(end for _, end, _ in rows)
+        dialect = _Dialect(delimiter, names, start, sample, above, begin + 1, ends)
         widths = Counter(len(row) for row in dialect.sample if dialect.fits(row))
         width = max(widths, key=lambda width: widths[width], default=len(names))
         names.extend([""] * (width - len(names)))
@@ -93,7 +95,8 @@ def _csv_dialect(head: bytes, named: Collection[str] = ()) -> _Dialect:
 def _without_header(dialect: _Dialect) -> _Dialect:
     """Return the dialect of a text whose first row is no header; its columns are named "0", "1", ..."""
     names = [str(i) for i in range(len(dialect.names))]
-    return replace(dialect, names=names, start=dialect.above, sample=[dialect.names, *dialect.sample])
+    sample, lines = [dialect.names, *dialect.sample], (dialect.line, *dialect.lines)
+    return replace(dialect, names=names, start=dialect.above, sample=sample, lines=lines)
 
 
 def _is_row(line: str) -> bool:

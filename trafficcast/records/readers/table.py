@@ -60,6 +60,7 @@ _BATCH_ROWS = 250_000
 _WITH_OFFSET = re.compile(r".*\d(Z|[+-]\d\d:?\d\d)\s*")
 _WITH_COMMA = re.compile(r"\s*[+-]?\d{1,3},\d+\s*")
 _NANOSECONDS = re.compile(r".*\.\d{7,9}\s*(Z|[+-]\d\d:?\d\d)?\s*")
+_Row = tuple[int, dict[str, str]]  # the number of a line or row, and its values by field as the file has them
 _TIME_FIELDS = {*_DATES, *_DATES.values()}
 _SHOWN = 100  # characters of a bad row
 
@@ -82,17 +83,59 @@ def _read_csv(source: Source, city: City, month_first: bool = False) -> Iterator
 
     Raises InputError where it cannot be read, columns are not found, or no row is a record.
     """
-    head = _text_head(source)
-    dialect = _csv_dialect(head, _named(city).values())
+    dialect, layout = _csv_layout(source, city)
+    yield from _read_csv_columns(source, city, dialect, layout, month_first)
+
+
+def _csv_layout(source: Source, city: City) -> tuple[_Dialect, _Layout]:
+    """Return how a CSV file is written and where its columns are; raise InputError where they are not found."""
+    dialect = _csv_dialect(_text_head(source), _named(city).values())
     if _positions_are_named(city, dialect.names):
         dialect = _without_header(dialect)
     try:
-        layout = _find_columns(dialect.names, city, source.path)
+        return dialect, _find_columns(dialect.names, city, source.path)
     except InputError as error:
         if not any(map(_is_number, dialect.names)):
             raise
         raise InputError(f'{error}; where there is no header, name columns by position, "0" the first') from None
-    yield from _read_csv_columns(source, city, dialect, layout, month_first)
+
+
+def _first_rows_of_csv(source: Source, city: City) -> list[_Row]:
+    """Return some rows of a CSV file."""
+    return _rows_of_sample(*_csv_layout(source, city))
+
+
+def _rows_of_sample(dialect: _Dialect, layout: _Layout) -> list[_Row]:
+    """Return the rows of a dialect's sample by field, with the numbers of their lines."""
+    rows = zip(dialect.lines, dialect.sample, strict=True)
+    return [(n, {field: row[i] for field, i in layout.columns.items() if i < len(row)}) for n, row in rows]
+
+
+def _first_rows_of_parquet(source: Source, city: City) -> list[_Row]:
+    """Return some rows of a Parquet file."""
+    with _parquet(source) as file:
+        leaves = [*_leaves(file.schema_arrow)]
+        layout = _find_columns([leaf.name for leaf in leaves], city, source.path)
+        names = {field: leaves[i].name for field, i in layout.columns.items()}
+        part = next(_parts(file, names.values()), None)
+        if part is None:
+            return []
+        part = part.slice(0, _SAMPLE_ROWS)
+        columns = {field: _leaf(part, name) for field, name in names.items()}
+        return [
+            (i + 1, {field: _shown(column.slice(i, 1)).strip('"') for field, column in columns.items()})
+            for i in range(len(part))
+        ]
+
+
+def _first_rows_of_jsonl(source: Source, city: City) -> list[_Row]:
+    """Return some lines of a file of JSON objects."""
+    rows = [(i + 1, _json_object(line)) for i, line in enumerate(_json_rows(_text_head(source))[:_SAMPLE_ROWS])]
+    objects = [(n, found) for n, found in rows if found is not None]
+    names = list(dict.fromkeys(name for _, found in objects for name in _names_of_values(found)))
+    layout = _find_columns(names, city, source.path)
+    keys = {field: names[i] for field, i in layout.columns.items()}
+    return [(n, {field: str(_value(found, key)) for field, key in keys.items()}) for n, found in objects]
 
 
 def _text_head(source: Source) -> bytes:
