@@ -88,7 +88,7 @@ def test_trips_between_zones_have_no_place(screening: Screening) -> None:
     batch = Batch(ZoneTrips(*(np.array(a, np.int64) for a in ([NOON, 5], [1, 1], [NOON, NOON], [2, 2]))), 2)
     assert len(screening.apply(batch)) == 1
     assert (screening.dropped["timestamp"], screening.outside) == (1, 0)
-    screening.check_not_swapped()
+    screening.check_source()
 
 
 def test_what_readers_counted_is_added_up(screening: Screening) -> None:
@@ -111,9 +111,9 @@ def test_coordinates_that_have_changed_places_are_told(
         screening.apply(points(*rows[start : start + 30]))
     if refused:
         with pytest.raises(JobError, match=r"are swapped in .*records\.csv.*swapped = true under \[cities\.small"):
-            screening.check_not_swapped()
+            screening.check_source()
     else:
-        screening.check_not_swapped()
+        screening.check_source()
 
 
 def test_a_latitude_beyond_the_globe_is_told_too(source: Source) -> None:
@@ -121,7 +121,7 @@ def test_a_latitude_beyond_the_globe_is_told_too(source: Source) -> None:
     screening = Screening(Screen(west, EARLIEST_US, LATEST), source)
     assert len(screening.apply(points(*[(NOON, 37.7, -122.3)] * 9))) == 0
     with pytest.raises(JobError, match="are swapped"):
-        screening.check_not_swapped()
+        screening.check_source()
 
 
 def test_where_the_configuration_says_so_they_are_put_back(source: Source) -> None:
@@ -131,4 +131,4 @@ def test_where_the_configuration_says_so_they_are_put_back(source: Source) -> No
     assert (records.lon.tolist(), records.lat.tolist(), screening.outside) == ([10.1], [45.1], 0)
     records = screening.apply(trips((NOON, 45.1, 10.1, NOON, 45.2, 10.2)))
     assert (records.lon[0], records.lat[0], records.dropoff_lon[0], records.dropoff_lat[0]) == (10.1, 45.1, 10.2, 45.2)
-    screening.check_not_swapped()
+    screening.check_source()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -177,10 +181,82 @@ def test_files_of_anything(folder: Path, name: str | None, text: bytes) -> None:
 @given(st.data())
 def test_damaged_compressed_files(folder: Path, name: str, data: st.DataObject) -> None:
     file_name, text = GOOD[name]
-    packed = data.draw(st.sampled_from([gzip.compress(text, mtime=0), pa.Codec("zstd").compress(text, asbytes=True)]))
+    packings = [gzip.compress(text, mtime=0), pa.Codec("zstd").compress(text, asbytes=True)]
+    packed = data.draw(st.sampled_from([*packings, bz2.compress(text), lzma.compress(text)]))
     (folder / f"{file_name}.gz").write_bytes(data.draw(damaged(packed), label="packed"))
     check_read(folder / f"{file_name}.gz", CITY, name)
     check_read(folder / f"{file_name}.gz", CITY, None)
+
+
+def archives() -> list[bytes]:
+    """A tar archive, the same packed, and a zip archive with a zip archive in it."""
+    members = dict(GOOD.values())
+    sinks = [io.BytesIO() for _ in range(4)]
+    for sink, mode in zip(sinks, ("w", "w:gz"), strict=False):
+        with tarfile.open(fileobj=sink, mode=mode) as archive:  # type: ignore[call-overload]
+            for name, text in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text))
+    for sink, inside in ((sinks[2], members), (sinks[3], {"in.zip": b""})):
+        with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in inside.items():
+                archive.writestr(name, text or sinks[2].getvalue())
+    return [sink.getvalue() for sink in sinks]
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=150)
+@given(st.sampled_from(archives()).flatmap(damaged))
+def test_damaged_archives(folder: Path, data: bytes) -> None:
+    (folder / "archive").write_bytes(data)
+    try:
+        found, _ = find_records(str(folder / "archive"), CITY)
+        for source, name in found:
+            for batch in read(source, CITY, name):
+                check_batch(batch)
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+HEAD = "vehicle,time,lon,lat\n"
+# Texts of the forms that a table may have, each with the feed that it needs.
+FORMS = {
+    "lines before the header": (lines(f"a title,\n\n# a comment\n{HEAD}", "t{i},140000000{i},-122.4,37.7\n"), Feed()),
+    "sep and commas": (lines("sep=;\nvehicle;time;lon;lat\n", "t{i};140000000{i};-122,4{i};37,7{i}\n"), Feed()),
+    "day first": (lines(HEAD, "t{i},1{i}/02/2014 10:00,-122.4,37.7\n"), Feed()),
+    "twelve hours": (lines(HEAD, "t{i},0{i}-FEB-14 09.00.00 AM,-122.4,37.7\n"), Feed()),
+    "a format": (lines(HEAD, "t{i},1{i}.02. 2014,-122.4,37.7\n"), Feed(time_format="%d.%m. %Y")),
+    "date and clock": (lines("vehicle,date,time,lon,lat\n", "t{i},2014-02-02,10:0{i},-122.4,37.7\n"), Feed()),
+    "points": (lines("vehicle;time;geom\n", "t{i};140000000{i};POINT(-122.4{i} 37.7)\n"), Feed()),
+    "bytes of points": (
+        lines("vehicle;time;geom\n", "t{i};140000000{i};0101000000000000000000F03F0000000000000040\n"), Feed(),
+    ),
+    "pairs": (lines("vehicle;time;location\n", "t{i};140000000{i};37.7,-122.4{i}\n"), Feed()),
+    "UTF-16": (lines(HEAD, "t{i},140000000{i},-122.4,37.7\n").decode().encode("utf-16"), Feed()),
+    "GBK": (
+        "车,time,lon,lat\n川A,1400000000,-122.4,37.7\n".encode("gbk"),
+        Feed(encoding="gbk", columns={"vehicle": "车"}),
+    ),
+    "nested JSON": (
+        lines("", '{{"v": {{"id": "t{i}"}}, "ts": 140000000{i}, "p": {{"lon": -122.4, "lat": 37.7}}}}\n'), Feed(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(derandomize=True, deadline=None, database=None, max_examples=100)
+@given(st.data())
+def test_damaged_files_of_other_forms(folder: Path, form: str, data: st.DataObject) -> None:
+    text, feed = FORMS[form]
+    city = CITY.model_copy(update={"feed": feed})
+    name = "jsonl" if "JSON" in form else "csv"
+    (folder / "form").write_bytes(text)
+    assert sum(len(batch.records) for batch in check_read(folder / "form", city, name) or []) > 0
+    (folder / "form").write_bytes(data.draw(damaged(text), label="text"))
+    batches = check_read(folder / "form", city, name)
+    if batches is not None:
+        kept = sum(len(batch.records) for batch in batches)
+        assert sum(batch.rows for batch in batches) == kept + sum(batch.dropped.total() for batch in batches)
 
 
 @settings(derandomize=True, deadline=None, database=None, max_examples=100)

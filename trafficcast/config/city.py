@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 from holidays import HolidayBase, country_holidays
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trafficcast.config.feed import Feed
 from trafficcast.config.table import _Table, _TimeZone
@@ -50,7 +50,7 @@ class City(_Table):
     west
         Western edge of the box, degrees east.
     east
-        Eastern edge of the box, degrees east.
+        Eastern edge of the box, degrees east; above 180 where the box crosses the antimeridian.
     south
         Southern edge of the box, degrees north.
     north
@@ -80,7 +80,7 @@ class City(_Table):
     """
 
     west: Annotated[float, Field(ge=-180, le=180)]
-    east: Annotated[float, Field(ge=-180, le=180)]
+    east: Annotated[float, Field(ge=-180, le=360)]
     south: Annotated[float, Field(ge=-90, le=90)]
     north: Annotated[float, Field(ge=-90, le=90)]
     timezone: _TimeZone
@@ -94,6 +94,13 @@ class City(_Table):
     feed: Feed = Feed()
     areas: Path | None = None
     name: str = ""
+
+    @field_validator("east")
+    @classmethod
+    def _is_east_of_the_west(cls, value: float, info: ValidationInfo) -> float:
+        """Count on beyond the antimeridian where a box crosses it, as from 179 to -179."""
+        west = info.data.get("west", value)
+        return value + 360 if value < 0 < west and value + 360 - west < 180 else value
 
     @field_validator("slot_minutes")
     @classmethod
@@ -121,6 +128,8 @@ class City(_Table):
         """Refuse a box whose edges are the wrong way round."""
         if self.west >= self.east:
             raise ValueError(f"the box is upside down: west {self.west} is not west of east {self.east}")
+        if self.east > 180 and self.east - self.west > 180:
+            raise ValueError(f"west {self.west} and east {self.east}: a box is at most 180 degrees wide")
         if self.south >= self.north:
             raise ValueError(f"the box is upside down: south {self.south} is not south of north {self.north}")
         return self

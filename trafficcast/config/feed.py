@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trafficcast.config.table import _Table, _TimeZone
+from trafficcast.config.time_format import check_format
+
+SHIFTED = ("gcj02", "bd09")  # reference systems that no library for them knows
 
 
 class _ColumnNames(_Table):
@@ -15,17 +18,43 @@ class _ColumnNames(_Table):
 
     vehicle: str | None = None
     time: str | None = None
+    date: str | None = None
     lon: str | None = None
     lat: str | None = None
     occupied: str | None = None
     pickup_time: str | None = None
+    pickup_date: str | None = None
     pickup_lon: str | None = None
     pickup_lat: str | None = None
     pickup_zone: str | None = None
     dropoff_time: str | None = None
+    dropoff_date: str | None = None
     dropoff_lon: str | None = None
     dropoff_lat: str | None = None
     dropoff_zone: str | None = None
+
+
+def _known_encoding(name: str) -> str:
+    """Refuse a name that is no encoding of text."""
+    try:
+        "a".encode(name)
+    except (LookupError, UnicodeError):
+        raise ValueError(f"'{name}' is no encoding of text such as 'utf-16', 'latin-1' or 'gbk'") from None
+    return name
+
+
+def _known_crs(name: str) -> str:
+    """Refuse a name that is no reference system; those of Chinese maps in any spelling."""
+    plain = name.lower().replace("-", "")
+    if plain in SHIFTED:
+        return plain
+    import pyproj  # not at the top: it takes a while, and few feeds need it
+
+    try:
+        pyproj.CRS.from_user_input(name)
+    except pyproj.exceptions.CRSError:
+        raise ValueError(f"'{name}' is no reference system such as 'EPSG:3857' or 'gcj02'") from None
+    return name
 
 
 class Feed(_Table):
@@ -37,10 +66,19 @@ class Feed(_Table):
         Format of the files; None to recognise it from their content.
     columns
         Names of the columns of tables and of the keys of JSON lines.
+    encoding
+        Encoding of the files' text, such as gbk; None for UTF-8, or that of a byte order mark.
+    time_format
+        Format of times, in the directives of strptime; None for numbers since 1970, ISO 8601 and other common forms.
     timezone
         IANA time zone of times without an offset; None for the city's zone.
     swapped
         Whether longitude and latitude are swapped in the files.
+    scale
+        Number by which coordinates are multiplied, such as 1e-6 for microdegrees.
+    crs
+        Reference system of the coordinates, such as EPSG:3857, or gcj02 or bd09 of Chinese maps; None for degrees of
+        WGS 84.
     trips
         Whether to count passengers' trips, from the occupied flag of points or the ends of a Porto ride, instead of
         every move between cells.
@@ -56,8 +94,12 @@ class Feed(_Table):
 
     format: str | None = None
     columns: _ColumnNames = _ColumnNames()
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    time_format: Annotated[str, AfterValidator(check_format)] | None = None
     timezone: _TimeZone | None = None
     swapped: bool = False
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    crs: Annotated[str, AfterValidator(_known_crs)] | None = None
     trips: bool = False
     zones: Path | None = None
     zone_id: str = "LocationID"

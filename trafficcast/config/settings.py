@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 import re
@@ -20,6 +21,7 @@ from trafficcast.config.table import _Table
 from trafficcast.errors import InputError
 
 _PREFIX = "TRAFFICCAST__"
+_UTF16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 CITY_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SECRETS = (
     ("alerts",),
@@ -188,7 +190,8 @@ def load_config(path: Path) -> Config:
         The file cannot be read or a value is wrong; one sentence names the first error.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        values = tomllib.loads(data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read the configuration {path}: {error.strerror}; name one with --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

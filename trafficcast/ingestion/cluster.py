@@ -158,7 +158,7 @@ def _stage_source(source: Source, name: str, city: City, screen: Screen, folder:
                 records = screening.apply(batch)
                 kind = _kind_of(records, source, city, kind)
                 staged.add(vehicles.recode(records, batch.vehicles), 0)
-            screening.check_not_swapped()
+            screening.check_source()
             return _Staged(kind, vehicles.names, staged.segments(), _source_facts(screening, name))
     except (InputError, JobError) as error:
         return error

@@ -56,7 +56,7 @@ class _Threads:
                     records = screening.apply(batch)
                     self.state.kind = _kind_of(records, source, self.city, self.state.kind)
                     self.staged.add(self.state.vehicles.recode(records, batch.vehicles), number)
-                screening.check_not_swapped()
+                screening.check_source()
             except (InputError, JobError) as error:
                 self.staged.discard(number)
                 on_bad(source, error)

@@ -182,7 +182,7 @@ def _read_sample(location: str, city: City) -> tuple[_RecordSample, dict[str, in
             screening = Screening(screen, source)
             for batch in read(source, city, name):
                 sample.add(screening.apply(batch), batch.vehicles)
-            screening.check_not_swapped()
+            screening.check_source()
             for reason, rows in screening.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + rows
     except (InputError, JobError) as error:

@@ -18,8 +18,8 @@ from trafficcast.config.city_toml import city_toml
 from trafficcast.config.feed import Feed
 from trafficcast.geography.cells import box_of, cells_of
 from trafficcast.ingestion.record_store import RecordStore, State
+from trafficcast.records.coordinates import ENDS
 from trafficcast.records.records import Records
-from trafficcast.records.screening import ENDS
 
 # Another box is suggested when more of the points than this lie outside.
 MUCH_OUTSIDE = 0.1

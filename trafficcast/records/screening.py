@@ -1,7 +1,8 @@
-"""Screen records before they are counted: drop implausible ones, and detect swapped coordinates."""
+"""Screen records before they are counted: drop implausible ones, and refuse a file that has no others."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -9,12 +10,14 @@ import numpy as np
 from numba import njit
 
 from trafficcast.config.city import OUTSIDE, City
-from trafficcast.errors import JobError
+from trafficcast.errors import InputError, JobError
 from trafficcast.geography.cells import cell_of
-from trafficcast.records.records import Batch, Records
+from trafficcast.records.coordinates import ENDS, _to_degrees
+from trafficcast.records.readers import first_rows
+from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Batch, Records
+from trafficcast.records.refusals import _why_refused
 from trafficcast.records.sources import Source
 
-ENDS = (("time", "lon", "lat"), ("dropoff_time", "dropoff_lon", "dropoff_lat"))
 # Coordinates count as swapped where at most this share of the ends lies in the box, and swapped at least that share.
 _MOST_INSIDE, _LEAST_SWAPPED = 0.01, 0.5
 
@@ -67,6 +70,8 @@ class Screening:
         Number of ends that would lie in the box if longitude and latitude were swapped.
     outside
         Number of ends outside the box of the records that were not dropped.
+    fair
+        Number of records that were not dropped, or only because they lie outside the period.
     """
 
     screen: Screen
@@ -78,6 +83,7 @@ class Screening:
     inside: int = 0
     inside_swapped: int = 0
     outside: int = 0
+    fair: int = 0
 
     def apply(self, batch: Batch) -> Records:
         """Drop implausible records of a batch, each for the first reason that applies to either of its ends.
@@ -99,15 +105,14 @@ class Screening:
         self.rows += batch.rows
         self.dropped.update(batch.dropped)
         self.notes.extend(note for note in batch.notes if note not in self.notes)
-        if screen.city.feed.swapped:
-            records = _swapped(records)
+        records = _to_degrees(records, screen.city)
         arrays = records.arrays()
         on_globe = np.ones(len(records), np.bool_)
         in_time = np.ones(len(records), np.bool_)
         ends_outside = np.zeros(len(records), np.int8)
-        for time, lon, lat in ENDS:
-            if time in arrays:
-                in_time &= (arrays[time] >= screen.earliest) & (arrays[time] < screen.latest)
+        for when, lon, lat in ENDS:
+            if when in arrays:
+                in_time &= (arrays[when] >= screen.earliest) & (arrays[when] < screen.latest)
             if lon in arrays:
                 self.ends += len(records)
                 grid = screen.city.box, screen.city.rows, screen.city.cols
@@ -115,7 +120,11 @@ class Screening:
         ends = sum(lon in arrays for _, lon, _ in ENDS)
         self.inside += ends * len(records) - int(ends_outside.sum(dtype=np.int64))
         keep = on_globe & in_time & (records.time >= screen.retained_from)
+        self.fair += len(records)
         if not keep.all():
+            latest = int(time.time()) * SECOND_US + DAY_US
+            plausible = on_globe & (records.time >= EARLIEST_US) & (records.time < latest)
+            self.fair -= len(records) - int(np.count_nonzero(plausible))
             out_of_time = on_globe & ~in_time
             self.dropped["coordinates"] += int(np.count_nonzero(~on_globe))
             self.dropped["timestamp"] += int(np.count_nonzero(out_of_time))
@@ -124,36 +133,45 @@ class Screening:
         self.outside += int(ends_outside.sum(dtype=np.int64))
         return records
 
-    def check_not_swapped(self) -> None:
-        """Check that longitude and latitude of the source are not swapped.
+    def check_source(self) -> None:
+        """Check that the source gave records, and that their longitudes and latitudes are not swapped.
 
         Raises
         ------
         JobError
-            Hardly any end lies in the city's box, but with swapped coordinates most would.
+            Hardly any end lies in the city's box, but with swapped coordinates most would; or every row was dropped,
+            and not because of the period alone.
         """
-        city = self.screen.city
+        city, path = self.screen.city, self.source.path
+        table = f"[cities.{city.name or 'NAME'}.feed]"
         if self.inside_swapped > _LEAST_SWAPPED * self.ends and self.inside < _MOST_INSIDE * self.ends:
+            if city.feed.swapped:
+                raise JobError(
+                    f"longitude and latitude are right in {path}, and swapped = true turns them round: so "
+                    f"{self.inside:,} of {self.ends:,} positions lie in the box of '{city.name}', as they are "
+                    f"{self.inside_swapped:,}; remove swapped = true under {table}"
+                )
             raise JobError(
-                f"longitude and latitude are swapped in {self.source.path}: as they are, {self.inside:,} of "
+                f"longitude and latitude are swapped in {path}: as they are, {self.inside:,} of "
                 f"{self.ends:,} positions lie in the box of '{city.name}', swapped {self.inside_swapped:,}; "
-                f"mend the file, or set swapped = true under [cities.{city.name}.feed]"
+                f"mend the file, or set swapped = true under {table}"
             )
-
-
-def _swapped(records: Records) -> Records:
-    """Return records with longitude and latitude swapped."""
-    arrays = records.arrays()
-    pairs = {name: other for _, lon, lat in ENDS for name, other in ((lon, lat), (lat, lon)) if name in arrays}
-    return type(records)(**{name: arrays[pairs.get(name, name)] for name in arrays})
+        if self.rows and not self.fair and self.dropped.total():
+            reasons = ", ".join(f"{reason} {n:,}" for reason, n in self.dropped.most_common() if n)
+            try:
+                why = _why_refused(first_rows(self.source, city), self.dropped, city)
+            except InputError:
+                why = ""
+            raise JobError(f"no record of {path} is left to count; dropped were: {reasons}{why and ': '}{why}")
 
 
 @njit(cache=True, nogil=True)
 def _check_positions(x, y, box, rows, cols, on_globe, ends_outside):  # type: ignore[no-untyped-def]
     """Clear `on_globe` and raise `ends_outside` where they apply; return how many ends lie in the box if swapped."""
     swapped = 0
+    most = 360 if box[1] > 180 else 180
     for i in range(len(x)):
-        if abs(x[i]) > 180 or abs(y[i]) > 90 or (x[i] == 0 and y[i] == 0):
+        if x[i] < -180 or x[i] > most or abs(y[i]) > 90 or (x[i] == 0 and y[i] == 0):
             on_globe[i] = False
         ends_outside[i] += cell_of(x[i], y[i], box, rows, cols) == OUTSIDE
         swapped += cell_of(y[i], x[i], box, rows, cols) != OUTSIDE

@@ -1,11 +1,13 @@
-"""Find the files of records, and read their bytes: files, folders, globs, zip archives and fsspec URLs.
+"""Find the files of records, and read their bytes: files, folders, globs, archives and fsspec URLs.
 
-Gzip and zstd are recognised by their first bytes, whatever a file's name. Every error while a stream is read, even in
-the middle and from another library, becomes an InputError that names the file.
+Archives and packings are recognised by their first bytes, whatever a file's name. Text of another encoding is read as
+UTF-8. Every error while a stream is read, even in the middle and from another library, becomes an InputError that names
+the file.
 """
 
 from __future__ import annotations
 
+import bz2
 import glob
 import gzip
 import hashlib
@@ -14,12 +16,14 @@ import lzma
 import os
 import re
 import shutil
+import tarfile
 import tempfile
+import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -27,10 +31,22 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from trafficcast.errors import InputError
+from trafficcast.records.archives import _ARCHIVE_HEAD_BYTES, _begins_archive, _Member, _members, _open_member
+from trafficcast.records.encodings import _LONGEST_MARK, _marked_encoding, _Recoded
 
 UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart", "~")
-_COMPRESSED = re.compile(r"\.(gz|gzip|zst|zstd)$", re.IGNORECASE)
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_COMPRESSED = re.compile(r"\.(gz|gzip|zst|zstd|bz2|xz|lz4)$", re.IGNORECASE)
+PARQUET = b"PAR1"
+# What undoes each packing, by the first bytes; zstd may begin with a frame to be skipped.
+_PACKINGS: dict[bytes, Callable[[Any], Any]] = {
+    rb"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw, mode="rb"),
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": lambda raw: pa.CompressedInputStream(raw, "zstd"),
+    rb"BZh[1-9](\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)": bz2.BZ2File,
+    rb"\xfd7zXZ\x00": lzma.LZMAFile,
+    rb"\x04\x22\x4d\x18": lambda raw: pa.CompressedInputStream(raw, "lz4"),
+}
+_MAGIC_BYTES = 10
+_DEPTH = 4  # of archives in one another
 _BUFFER_BYTES = 1 << 20
 SPOOL_BYTES = 1 << 26  # a larger member of an archive goes to a temporary file
 _READ_ERRORS = (
@@ -40,6 +56,7 @@ _READ_ERRORS = (
     zlib.error,
     lzma.LZMAError,
     zipfile.BadZipFile,
+    tarfile.TarError,
     pa.ArrowException,
 )
 
@@ -75,16 +92,63 @@ def reading(path: str, errors: type[Exception] | tuple[type[Exception], ...] = _
         raise InputError(f"cannot read {_without_secrets(path)}: {_without_secrets(why)}") from None
 
 
-@dataclass(frozen=True)
-class _Member:
-    """The position of one file in a zip archive; with it the archive's directory need not be read again."""
+class _Spool:
+    """The bytes of an archive that has to be unpacked, or is in another one: in a temporary file that its files share.
 
-    offset: int
-    size: int
-    compressed: int
-    method: int
-    crc: int
-    encrypted: bool
+    The file goes with the last source that has it. A process that gets a source from another one makes its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Spool, ()
+
+    def open(self, source: BinaryIO) -> io.RawIOBase:
+        """Return a stream of the bytes of a source, which is read the first time and closed."""
+        with source, self._lock:
+            if self._file is None:
+                file = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the spool
+                try:
+                    shutil.copyfileobj(source, file, _BUFFER_BYTES)
+                    file.flush()
+                except BaseException:
+                    file.close()
+                    raise
+                self._file = file
+        return _SharedFile(self, self._file)
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class _SharedFile(io.RawIOBase):
+    """A file that others read too, each at its own position."""
+
+    def __init__(self, owner: _Spool, file: Any) -> None:
+        self._owner = owner  # which closes the file when nobody needs it
+        self._file, self._position, self._size = file, 0, os.fstat(file.fileno()).st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._file.fileno(), len(buffer), self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 @dataclass(frozen=True)
@@ -103,8 +167,12 @@ class Source:
         Path by which the file system opens the file.
     url
         URL of the file system; empty for the local one.
+    archive
+        The archive that the file is in, if it is in one.
     member
-        Position in a zip archive, if the file is in one.
+        Position in the archive.
+    encoding
+        Encoding of its text; empty for UTF-8 and for that of its byte order mark.
     """
 
     name: str
@@ -112,7 +180,10 @@ class Source:
     size: int | None
     where: str = field(repr=False)
     url: str = field(default="", repr=False)
+    archive: Source | None = field(default=None, repr=False)
     member: _Member | None = field(default=None, repr=False)
+    encoding: str = field(default="", repr=False)
+    _spool: _Spool = field(default_factory=_Spool, repr=False, compare=False)
 
     @property
     def stem(self) -> str:
@@ -126,7 +197,7 @@ class Source:
         return _COMPRESSED.sub("", self.name.rpartition("/")[2])
 
     def open(self) -> BinaryIO:
-        """Open the decompressed bytes.
+        """Open the decompressed bytes, text as UTF-8.
 
         Returns
         -------
@@ -138,7 +209,7 @@ class Source:
         InputError
             The source cannot be opened.
         """
-        return io.BufferedReader(self._decompressed(), _BUFFER_BYTES)
+        return io.BufferedReader(self._as_utf8(), _BUFFER_BYTES)
 
     def open_raw(self) -> BinaryIO:
         """Open the stored bytes with random access.
@@ -153,7 +224,7 @@ class Source:
         InputError
             The source cannot be opened.
         """
-        if self.member is None:
+        if self.member is None or self.member.as_it_is:
             return self._raw()
         spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115  # returned open
         try:
@@ -166,7 +237,7 @@ class Source:
         return cast(BinaryIO, spool)
 
     def head(self, n: int = 65536) -> bytes:
-        """Read the first decompressed bytes.
+        """Read the first decompressed bytes, of text as UTF-8.
 
         Parameters
         ----------
@@ -183,11 +254,8 @@ class Source:
         InputError
             The source cannot be read.
         """
-        head = b""
-        with self._decompressed() as stream:
-            while len(head) < n and (more := stream.read(n - len(head))):
-                head += more
-        return head
+        with self._as_utf8() as stream:
+            return stream.read(n)
 
     def digest(self) -> str:
         """Return the identity of a source, whatever its folder.
@@ -207,6 +275,8 @@ class Source:
 
     def _raw(self) -> io.BufferedReader:
         """Open the stored bytes; those of an archive's member unpacked."""
+        if self.archive is not None and self.member is not None:
+            return io.BufferedReader(self._from_archive(self.archive, self.member))
         with reading(self.path):
             if not self.url:
                 file: Any = open(self.where, "rb", 0)  # noqa: SIM115  # the stream around it closes it
@@ -215,33 +285,61 @@ class Source:
                 with reading(self.path, Exception):  # the drivers' errors have no other common base
                     file = fsspec.core.url_to_fs(self.url)[0].open(self.where, "rb")
                 stream = _Stream(self.path, file, errors=Exception)
-            if self.member is not None:
-                stream = self._unzipped(stream, self.member)
         return io.BufferedReader(stream)
 
-    def _unzipped(self, archive: _Stream, member: _Member) -> _Stream:
+    def _from_archive(self, archive: Source, member: _Member) -> _Stream:
         """Open a member of an archive."""
+        stream = archive._with_random_access()
         try:
             with reading(self.path):
-                return _Stream(self.path, _open_member(archive, member), archive)
+                return _Stream(self.path, _open_member(stream, member), stream)
         except InputError:
-            archive.close()
+            stream.close()
             raise
 
-    def _decompressed(self) -> _Stream:
-        """Open the bytes after gzip or zstd is undone."""
+    def _with_random_access(self) -> io.RawIOBase | io.BufferedReader:
+        """Open the bytes of an archive after its packing is undone."""
+        raw = self._raw()
+        if self.member is None and _packing(raw.peek(_MAGIC_BYTES)) is None:
+            return raw
+        raw.close()
+        with reading(self.path):
+            return self._spool.open(self._decompressed())
+
+    def _as_utf8(self) -> io.BufferedReader:
+        """Open the decompressed bytes, text as UTF-8; a small buffer, so that a head costs little."""
+        stream = self._decompressed()
+        head = stream.peek(_LONGEST_MARK)
+        encoding = self.encoding or _marked_encoding(head)
+        if not encoding or head.startswith(PARQUET):
+            return stream
+        return io.BufferedReader(_Recoded(stream, encoding))
+
+    def _decompressed(self) -> io.BufferedReader:
+        """Open the bytes after a packing is undone."""
         raw = self._raw()
         try:
-            magic = raw.peek(4)[:4]
+            unpack = _packing(raw.peek(_MAGIC_BYTES))
+            if unpack is None:
+                return raw
             with reading(self.path):
-                if magic.startswith(_GZIP):
-                    return _Stream(self.path, gzip.GzipFile(fileobj=raw, mode="rb"), raw)
-                if magic == _ZSTD:
-                    return _Stream(self.path, pa.CompressedInputStream(raw, "zstd"), raw)
-            return _Stream(self.path, raw)
+                return io.BufferedReader(_Stream(self.path, unpack(raw), raw))
         except InputError:
             raw.close()
             raise
+
+    def _is_archive(self) -> bool:
+        """Say whether the file is an archive; one that cannot be read is none."""
+        try:
+            with self._decompressed() as stream:
+                return _begins_archive(stream.read(_ARCHIVE_HEAD_BYTES))
+        except InputError:
+            return False
+
+
+def _packing(head: bytes) -> Callable[[Any], Any] | None:
+    """Return what undoes the packing of a stream that begins so; None where it is not packed."""
+    return next((unpack for magic, unpack in _PACKINGS.items() if re.match(magic, head, re.DOTALL)), None)
 
 
 class _Stream(io.RawIOBase):
@@ -285,26 +383,11 @@ class _Stream(io.RawIOBase):
         super().close()
 
 
-def _open_member(archive: _Stream, member: _Member) -> zipfile.ZipExtFile:
-    """Open a file of an archive by its position: reading the directory for each of thousands is slow."""
-    if member.encrypted:
-        raise OSError("it is encrypted; unpack the archive first")
-    archive.seek(member.offset)
-    header = archive.read(30)
-    if header is None or len(header) < 30 or not header.startswith(b"PK\x03\x04"):
-        raise zipfile.BadZipFile("the archive has changed or is damaged")
-    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    archive.seek(member.offset + 30 + lengths)  # past the name and the extra field
-    info = zipfile.ZipInfo()
-    info.compress_type, info.CRC = member.method, member.crc
-    info.compress_size, info.file_size = member.compressed, member.size
-    return zipfile.ZipExtFile(cast(Any, archive), "r", info)
-
-
 def find_sources(location: str) -> list[Source]:
     """Find the files at a location, sorted.
 
-    Hidden and unfinished files in folders and globs are left out; a `.zip` stands for the files in it.
+    Hidden and unfinished files in folders and globs are left out; an archive stands for the files in it, and they for
+    those in them.
 
     Parameters
     ----------
@@ -327,7 +410,7 @@ def find_sources(location: str) -> list[Source]:
         files = _find_remote(location)
     else:
         files = _find_local(location)
-    sources = [source for file in files for source in (_members(file) if _is_archive(file.name) else [file])]
+    sources = [source for file in files for source in _opened(file)]
     if not sources:
         raise InputError(f"there is nothing at {_without_secrets(location)}")
     return sources
@@ -391,32 +474,21 @@ def _remote_name(name: str) -> str:
     return (name.partition("?")[0] if is_url else name).rpartition("/")[2]
 
 
-def _members(archive: Source) -> list[Source]:
-    """Return the files in a zip archive; raise InputError where it is damaged."""
-    with archive.open_raw() as stream, reading(archive.path), zipfile.ZipFile(stream) as opened:
-        return [
-            replace(
-                archive,
-                name=f"{archive.name}/{info.filename}",
-                path=f"{archive.path}/{info.filename}",
-                size=info.file_size,
-                member=_Member(
-                    info.header_offset,
-                    info.file_size,
-                    info.compress_size,
-                    info.compress_type,
-                    info.CRC,
-                    bool(info.flag_bits & 1),
-                ),
-            )
-            for info in sorted(opened.infolist(), key=lambda info: info.filename)
-            if not info.is_dir() and not any(map(_is_ignored, info.filename.split("/")))
-        ]
-
-
-def _is_archive(name: str) -> bool:
-    """Say whether a name is that of a zip archive."""
-    return name.lower().endswith(".zip")
+def _opened(file: Source, depth: int = 0) -> Iterator[Source]:
+    """Yield a file, or the files in it where it is an archive; raise InputError where that is damaged."""
+    if not (file.name.lower().endswith(".zip") or file._is_archive()):
+        yield file
+        return
+    if depth == _DEPTH:
+        raise InputError(f"cannot read {file.path}: it is an archive in {_DEPTH} others; unpack it first")
+    with reading(file.path), file._with_random_access() as stream:
+        found = sorted((name.removeprefix("./"), member) for name, member in _members(stream))
+    if not found:
+        yield file
+    for name, member in found:
+        if not any(map(_is_ignored, name.split("/"))):
+            where = f"{file.name}/{name}", f"{file.path}/{name}", member.size, file.where, file.url
+            yield from _opened(Source(*where, archive=file, member=member), depth + 1)
 
 
 def _is_ignored(name: str) -> bool:

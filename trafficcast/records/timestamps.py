@@ -24,11 +24,8 @@ _MICROSECOND = timedelta(microseconds=1)
 _SHAPE = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
 _NAIVE = _SHAPE + "$"
 _WITH_OFFSET = _SHAPE + r"(Z|[+-]\d{2}:?\d{2})$"
-_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?/\d\d?/\d{4} ")
-_US_FORMAT = "%m/%d/%Y %I:%M:%S %p"
-_US = r"^(\d{2})/(\d{2})/(\d{4}) (0[1-9]|1[0-2])(:\d{2}:\d{2}) ([AP])M$"
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _FINER = r"(\.\d{6})\d+"
-_HALF_DAY_US = DAY_US // 2
 _HALF_A_STEP_US = 0.13  # float64 seconds and their microseconds, around today, are known in steps of 0.25 µs
 
 
@@ -192,8 +189,7 @@ def _offsets(zone: tzinfo, first_year: int, last_year: int) -> tuple[np.ndarray,
 def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read dates and times written as text.
 
-    These are ISO 8601 with a blank or T, to the second or finer, and New York's `01/31/2014 08:45:25 PM`; a date is its
-    midnight. A bare number is no time.
+    These are ISO 8601 with a blank or T, to the second or finer; a date is its midnight. A bare number is no time.
 
     Parameters
     ----------
@@ -252,15 +248,7 @@ def _parse_with_offset(texts: pa.Array) -> np.ndarray:
     return texts.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
 
 
-def _parse_us(texts: pa.Array) -> np.ndarray:
-    """Read New York's times on a clock of twelve hours, whose 12 comes before its 1."""
-    us = _parse_naive(pc.replace_substring_regex(texts, _US, r"\3-\1-\2 \4\5"))
-    of_day = us % DAY_US
-    afternoon = pc.ends_with(texts, "PM").to_numpy(zero_copy_only=False)
-    return us - of_day + of_day % _HALF_DAY_US + afternoon * _HALF_DAY_US
-
-
-_PARSERS = ((_NAIVE, _parse_naive), (_WITH_OFFSET, _parse_with_offset), (_US, _parse_us))
+_PARSERS = ((_NAIVE, _parse_naive), (_WITH_OFFSET, _parse_with_offset))
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -268,7 +256,7 @@ def _moment(text: str | None) -> datetime | None:
     if text is None or not _DATE.match(text):
         return None
     try:
-        return datetime.strptime(text, _US_FORMAT) if "/" in text else datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError:
         return None
 

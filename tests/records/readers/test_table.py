@@ -322,7 +322,7 @@ def test_a_header_alone_holds_no_records(tmp_path: Path) -> None:
     assert read_csv(tmp_path, HEADER.strip() + b"\r\n\r\n") == []
 
 
-@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", (HEADER + ROW).decode().encode("utf-16")])
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", (HEADER + ROW).decode().encode("utf-16-le")])
 def test_what_is_binary_is_refused(tmp_path: Path, data: bytes) -> None:
     for name in ("csv", "jsonl"):
         with pytest.raises(InputError, match=r"file is no text: it is binary, or UTF-16"):
@@ -357,7 +357,7 @@ def test_a_long_first_bad_row_is_cut(tmp_path: Path) -> None:
         ("2024-04-08T00:00:00.123456", local("2024-04-08T00:00") + 123_456),
         ("2024-04-08 00:00:00.123456999", local("2024-04-08T00:00") + 123_456),
         ("2024-04-08T00:00:00.123456999Z", START * 10**6 + 123_456),
-        ("04/08/2024 02:00:00 PM", local("2024-04-08T14:00")),
+        ("04/18/2024 02:00:00 PM", local("2024-04-18T14:00")),
         ("2024-04-08", local("2024-04-08T00:00")),
         ("2024-10-27 02:30:00", local("2024-10-27T02:30")),
     ],
@@ -572,7 +572,7 @@ def test_times_beyond_64_bits_of_microseconds_stay_implausible() -> None:
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("lon", pa.array([True, False])), ("lat", pa.array([[1.0], [2.0]])), ("lon", pa.array([{"x": 1}] * 2)),
+        ("lon", pa.array([True, False])), ("lat", pa.array([[1.0], [2.0]])),
         ("vehicle", pa.array([[1], [2]])), ("vehicle", pa.array([True, False])), ("time", pa.array([True, False])),
         ("lon", pa.array([START] * 2, pa.timestamp("s"))), ("time", pa.array([1, 2], pa.duration("s"))),
         ("time", pa.array([1, 2], pa.time32("s"))),

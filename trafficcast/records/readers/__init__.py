@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import difflib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
@@ -24,22 +24,24 @@ class _Format:
     """How files of a format are recognised and read.
 
     `recognise` gets a source and its first bytes, decompressed. `read` yields batches of at most a million records or
-    so, times in UTC, and raises InputError where the file is not of the format.
+    so, times in UTC, and raises InputError where the file is not of the format. `first_rows` returns some rows with
+    their numbers and their values by field, as the file has them, for messages.
     """
 
     recognise: Callable[[Source, bytes], bool]
     read: Callable[[Source, City], Iterator[Batch]]
+    first_rows: Callable[[Source, City], list[tuple[int, dict[str, str]]]] = lambda source, city: []
 
 
 # In the order of recognition: special formats before general ones.
 _FORMATS = {
-    "cabspotting": _Format(cabspotting.recognise, cabspotting.read),
-    "tdrive": _Format(tdrive.recognise, tdrive.read),
+    "cabspotting": _Format(cabspotting.recognise, cabspotting.read, cabspotting._first_rows),
+    "tdrive": _Format(tdrive.recognise, tdrive.read, tdrive._first_rows),
     "porto": _Format(porto.recognise, porto.read),
-    "tlc": _Format(tlc.recognise, tlc.read),
-    "csv": _Format(table._recognise_csv, table._read_csv),
-    "parquet": _Format(table._recognise_parquet, table._read_parquet),
-    "jsonl": _Format(table._recognise_jsonl, table._read_jsonl),
+    "tlc": _Format(tlc.recognise, tlc.read, tlc._first_rows),
+    "csv": _Format(table._recognise_csv, table._read_csv, table._first_rows_of_csv),
+    "parquet": _Format(table._recognise_parquet, table._read_parquet, table._first_rows_of_parquet),
+    "jsonl": _Format(table._recognise_jsonl, table._read_jsonl, table._first_rows_of_jsonl),
 }
 _TABLES = ("csv", "parquet", "jsonl")
 
@@ -73,7 +75,7 @@ def find_records(
     wanted = _check_known(format_name or city.feed.format)
     found, passed_over, refusal = [], [], None
     sources = find_sources(location)
-    for source in sources:
+    for source in (_as_encoded(source, city) for source in sources):
         head = source.head(_HEADS[0])
         if _is_blank(head):
             passed_over.append(f"{source.path} is empty")
@@ -107,6 +109,7 @@ def recognise(source: Source, city: City) -> str:
     InputError
         The source cannot be read, or no format recognises it.
     """
+    source = _as_encoded(source, city)
     head = source.head(_HEADS[0])
     name = _check_known(city.feed.format) or _recognise(source, head, city)
     if name is None:
@@ -136,10 +139,41 @@ def read(source: Source, city: City, format_name: str | None = None) -> Iterator
     InputError
         The format is unknown, or the source cannot be read.
     """
-    name = _check_known(format_name)
+    name, source = _check_known(format_name), _as_encoded(source, city)
     if _is_blank(source.head(_HEADS[0])):
         return iter(())
     return _FORMATS[name or recognise(source, city)].read(source, city)
+
+
+def first_rows(source: Source, city: City, format_name: str | None = None) -> list[tuple[int, dict[str, str]]]:
+    """Read some rows of a source as they stand in it.
+
+    Parameters
+    ----------
+    source
+        The source.
+    city
+        The city whose records they are.
+    format_name
+        Format of the source; None to recognise it.
+
+    Returns
+    -------
+    list[tuple[int, dict[str, str]]]
+        The number of each row's line, or of the row, and its values by field; none where the format shows none.
+
+    Raises
+    ------
+    InputError
+        The source cannot be read.
+    """
+    source = _as_encoded(source, city)
+    return _FORMATS[format_name or recognise(source, city)].first_rows(source, city)
+
+
+def _as_encoded(source: Source, city: City) -> Source:
+    """Return a source that is read in the encoding of the city's feed."""
+    return replace(source, encoding=city.feed.encoding or "")
 
 
 def _check_known(name: str | None) -> str | None:

@@ -87,6 +87,12 @@ def read(source: Source, city: City) -> Iterator[Batch]:
     yield Batch(points, rows, [name[1]], Counter(unparsable=rows - len(time)), notes)
 
 
+def _first_rows(source: Source, city: City) -> list[tuple[int, dict[str, str]]]:
+    """Return some rows of a file."""
+    rows = enumerate(source.head().decode("utf-8", "backslashreplace").splitlines()[:100], 1)
+    return [(number, dict(zip(_COLUMNS, line.split(), strict=False))) for number, line in rows if line.strip()]
+
+
 def _parse_table(text: bytes) -> tuple[_Columns, int, str]:
     """Read a text by Arrow; raise ArrowInvalid unless every row has three numbers and a whole one."""
     if b"x" in text or b"X" in text:

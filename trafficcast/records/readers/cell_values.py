@@ -19,8 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from trafficcast.config.time_format import EXCEL
 from trafficcast.records.readers.columns import _OCCUPIED, _TIMES
 from trafficcast.records.records import Batch, Points, Records
+from trafficcast.records.time_formats import read_format
 from trafficcast.records.timestamps import (
     NAMES,
     UNIT_US,
@@ -35,6 +37,7 @@ _Mask = np.ndarray | None
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _WHOLE, _FRACTIONAL = r"^-?[0-9]{1,18}$", r"^(?P<whole>[0-9]{1,18})\.(?P<digits>[0-9]{0,6})[0-9]*$"
 _FLAGS = dict.fromkeys(("true", "t", "yes", "y"), "1") | dict.fromkeys(("false", "f", "no", "n"), "0")
+_EXCEL_DAYS, _DAY_MS = 25_569, 86_400_000  # days from 1899-12-30 to 1970, milliseconds of a day
 _EXACT = 2.0**53  # beyond it float64 skips whole numbers
 
 
@@ -42,15 +45,17 @@ def _to_batch(
     kind: type[Records],
     columns: Mapping[str, pa.Array | pa.ChunkedArray],
     zone: tzinfo,
-    units: Mapping[str, str] | None = None,
+    forms: Mapping[str, str] | None = None,
     unparsable: int = 0,
+    notes: Sequence[str] = (),
 ) -> Batch:
     """Make a batch of records of a kind from the columns of their fields.
 
-    Naive times are local to `zone`; `units` has the unit (s, ms, us, ns) of every column of times that are numbers.
-    Rows with a missing or invalid value are dropped; `unparsable` more rows of the file have no columns.
+    Naive times are local to `zone`; `forms` has the unit (s, ms, us, ns) of every column of times that are numbers, and
+    the format of those that are no ISO 8601. Rows with a missing or invalid value are dropped; `unparsable` more rows
+    of the file have no columns.
     """
-    units = units or {}
+    forms = forms or {}
     values: dict[str, np.ndarray] = {}
     vehicles: list[str] = []
     masks: list[_Mask] = []
@@ -61,7 +66,7 @@ def _to_batch(
             values[field], vehicles, ok = _vehicle_codes(column)
             masks.append(ok)
         elif field in _TIMES:
-            values[field], ok, exists = _times(column, zone, units.get(field))
+            values[field], ok, exists = _times(column, zone, forms.get(field))
             masks.append(ok)
             existing.append(exists)
         elif field == _OCCUPIED:
@@ -80,8 +85,13 @@ def _to_batch(
         keep = parsed if exists is None else parsed & exists
         dropped.update(unparsable=n - int(np.count_nonzero(parsed)), clock=int(np.count_nonzero(parsed & ~keep)))
         records = records.take(keep)
-    notes = dict.fromkeys(f"times are in {NAMES[unit]}" for unit in units.values() if unit != "s")
-    return Batch(records, n + unparsable, vehicles, +dropped, tuple(notes))
+    of_times = dict.fromkeys(f"times are {_written(form)}" for form in forms.values() if form != "s")
+    return Batch(records, n + unparsable, vehicles, +dropped, (*notes, *of_times))
+
+
+def _written(form: str) -> str:
+    """Say how times of a form are written."""
+    return f"in {NAMES[form]}" if form in NAMES else f"written as {form}"
 
 
 def _all_of(masks: Sequence[_Mask]) -> _Mask:
@@ -202,23 +212,27 @@ def _indices(column: pa.DictionaryArray, null: int = 0) -> np.ndarray:
     return (indices.fill_null(null) if indices.null_count else indices).to_numpy()
 
 
-def _times(column: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.ndarray, _Mask, _Mask]:
+def _times(column: pa.Array, zone: tzinfo, form: str | None = None) -> tuple[np.ndarray, _Mask, _Mask]:
     """Convert times; return microseconds since 1970 UTC, which are times, and which of these the clocks do not skip.
 
-    These are timestamps of any unit, dates (their midnight) and text; with a unit (s, ms, us, ns) also numbers, or
-    numbers as text. A time without zone or offset is local to `zone`.
+    These are timestamps of any unit, dates (their midnight) and text. The form of numbers, also as text, is a unit (s,
+    ms, us, ns), that of texts a format such as `%d.%m.%Y`. A time without zone or offset is local to `zone`.
     """
     column = _decoded(column)
+    if form == EXCEL and not (pt.is_timestamp(column.type) or pt.is_date(column.type)):
+        return _times_of_excel(column, zone)
+    if form is not None and "%" in form and not (pt.is_timestamp(column.type) or pt.is_date(column.type)):
+        column = column if _is_text(column.type) else column.cast(pa.string())
     if pt.is_decimal(column.type):
         column = column.cast(pa.string())
     if _is_text(column.type):
-        return _times_of_text(_texts(column), zone, unit)
+        return _times_of_text(_texts(column), zone, form)
     ok = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
     if pt.is_null(column.type):
         return np.zeros(len(column), np.int64), ok, None
     if pt.is_date(column.type):
         column = column.cast(pa.timestamp("s" if pt.is_date32(column.type) else "ms"))
-    kind = column.type
+    kind, unit = column.type, form
     if pt.is_timestamp(kind):
         unit, column = kind.unit, column.view(pa.int64())
     elif pt.is_uint64(kind):
@@ -234,13 +248,29 @@ def _times(column: pa.Array, zone: tzinfo, unit: str | None = None) -> tuple[np.
     return us, ok, None if exists.all() else exists
 
 
-def _times_of_text(column: pa.Array, zone: tzinfo, unit: str | None) -> tuple[np.ndarray, _Mask, _Mask]:
-    """Convert times written as text, as `_times` does."""
-    if unit is not None:
-        us, ok = _numbers_as_times(column, unit)
+def _times_of_excel(column: pa.Array, zone: tzinfo) -> tuple[np.ndarray, _Mask, _Mask]:
+    """Convert Excel's numbers of days, whose last digit is finer than a millisecond, as `_times` does."""
+    days, ok = _numbers(column)
+    local = to_microseconds(np.rint((days - _EXCEL_DAYS) * _DAY_MS), "ms")
+    us, exists = local_to_utc(local, zone)
+    return us, ok, None if exists.all() else exists
+
+
+def _times_of_text(column: pa.Array, zone: tzinfo, form: str | None) -> tuple[np.ndarray, _Mask, _Mask]:
+    """Convert times written as text, as `_times` does; those that have not the format may be ISO 8601."""
+    if form in UNIT_US:
+        us, ok = _numbers_as_times(column, form)
         return us, None if ok.all() else ok, None
-    us, exists, skipped = parse_times(column, zone)
-    ok = exists | skipped
+    us, ok = np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
+    skipped = np.zeros(len(column), np.bool_)
+    if form is not None:
+        us, ok, has_offset = read_format(column, form)
+        if not has_offset:
+            us[ok], exists = local_to_utc(us[ok], zone)
+            skipped[ok] = ~exists
+    if not ok.all():
+        us[~ok], exists, skipped[~ok] = parse_times(column.filter(pa.array(~ok)), zone)
+        ok[~ok] = exists | skipped[~ok]
     return us, None if ok.all() else ok, ~skipped if skipped.any() else None
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
+from trafficcast.records.encodings import encoding_of_names
 from trafficcast.records.records import Points, Records, Trips, ZoneTrips
 
 _KINDS: dict[type[Records], tuple[str, ...]] = {
@@ -16,19 +19,37 @@ _KINDS: dict[type[Records], tuple[str, ...]] = {
     ZoneTrips: ("pickup_time", "pickup_zone", "dropoff_time", "dropoff_zone"),
 }
 _OCCUPIED = "occupied"  # may be missing
-_TIMES = ("time", "pickup_time", "dropoff_time")
+# Each time with the date beside it, which may be missing: where there is one, the time may be a clock's.
+_DATES = {"time": "date", "pickup_time": "pickup_date", "dropoff_time": "dropoff_date"}
+_TIMES = tuple(_DATES)
 
 # Usual names as `_plain_name` writes them; a later group counts only where a table has no name of an earlier one.
-_LON, _LAT = (("lon", "lng", "long", "longitude"), ("x",)), (("lat", "latitude"), ("y",))
+# A column that holds both longitude and latitude is found as either.
+_PLACE = (
+    "geometry",
+    "geom",
+    "thegeom",
+    "wkt",
+    "wkb",
+    "position",
+    "point",
+    "location",
+    "coordinates",
+    "latlon",
+    "latlng",
+)
+_LON, _LAT = (("lon", "lng", "long", "longitude"), ("x",), _PLACE), (("lat", "latitude"), ("y",), _PLACE)
 _TIME = ("time", "timestamp", "datetime", "gpstime", "recordtime", "unixtime", "epoch"), ("ts", "t", "date")
+_DATE = (("date", "day", "gpsdate", "recorddate"),)
 _ZONE = (("zone", "zoneid", "locationid"),)
 _USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "vehicle": (
         ("vehicle", "vehicleid", "taxi", "taxiid", "cab", "cabid", "medallion", "plate", "licenseplate"),
-        ("car", "carid", "device", "deviceid", "imei", "driver", "driverid", "hacklicense"),
+        ("car", "carid", "bike", "bikeid", "device", "deviceid", "imei", "driver", "driverid", "hacklicense"),
         ("id", "uid", "objectid"),
     ),
     "time": _TIME,
+    "date": _DATE,
     "lon": _LON,
     "lat": _LAT,
     _OCCUPIED: (("occupied", "occupancy", "hired", "busy", "passenger"),),
@@ -37,16 +58,24 @@ for _end, _starts in (
     ("pickup", ("pickup", "tpeppickup", "lpeppickup", "trippickup", "start", "pu")),
     ("dropoff", ("dropoff", "tpepdropoff", "lpepdropoff", "tripdropoff", "end", "do")),
 ):
-    for _what, _groups in (("time", _TIME), ("lon", _LON), ("lat", _LAT), ("zone", _ZONE)):
+    for _what, _groups in (("time", _TIME), ("date", _DATE), ("lon", _LON), ("lat", _LAT), ("zone", _ZONE)):
         _USUAL_NAMES[f"{_end}_{_what}"] = tuple(tuple(s + name for s in _starts for name in group) for group in _groups)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """The kind of a table's records, and the position of each field's column."""
+    """The kind of a table's records, and the position of each field's column.
+
+    Longitude and latitude may be one column.
+    """
 
     kind: type[Records]
     columns: dict[str, int]
+
+    def places(self) -> list[tuple[str, str]]:
+        """Return the longitudes and latitudes that are one column."""
+        pairs = [(field, field.replace("lon", "lat")) for field in self.columns if field.endswith("lon")]
+        return [(lon, lat) for lon, lat in pairs if self.columns[lon] == self.columns[lat]]
 
 
 def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
@@ -54,13 +83,13 @@ def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
 
     Raises InputError, with what to write in the configuration, where columns are missing or several fit one field.
     """
-    named = {field: name for field, name in city.feed.columns if name is not None}
-    found = {field: [i for i, one in enumerate(names) if one.strip() == name.strip()] for field, name in named.items()}
+    named = _named(city)
+    found = {field: _columns_of_name(names, name) for field, name in named.items()}
     for field, positions in found.items():
         if not positions:
             raise InputError(
                 f"{path} has no column {named[field]!r}, which {_table(city)} names as its {field}; its columns are "
-                f"{_listed(names)}"
+                f"{_listed(names)}{_of_encoding(names, named.values(), city)}"
             )
     taken = {i for positions in found.values() for i in positions}
     found |= {field: _usual_columns(names, field, taken) for field in _USUAL_NAMES if field not in found}
@@ -70,8 +99,11 @@ def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
     if missing:
         raise InputError(
             f"{path} has no column known as its {' or '.join(missing)}; its columns are {_listed(names)}: name those "
-            f'meant under {_table(city)}, such as {missing[0]} = "NAME"'
+            f'meant under {_table(city)}, such as {missing[0]} = "NAME"{_of_encoding(names, (), city)}'
         )
+    for time, date in _DATES.items():
+        if date not in named and (found[date] == found[time] or len(found[date]) > 1):
+            found[date] = []
     fields = [*_KINDS[kind], *(field for field in _may_be_missing(kind) if found[field])]
     for field in fields:
         if len(found[field]) > 1:
@@ -83,28 +115,63 @@ def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
     return _Layout(kind, {field: found[field][0] for field in fields})
 
 
+def _named(city: City) -> dict[str, str]:
+    """Return the names of columns that the city's feed gives, by field."""
+    return {field: name for field, name in city.feed.columns if name is not None}
+
+
+def _columns_of_name(names: Sequence[str], name: str) -> list[int]:
+    """Return the positions of the columns of a name: as it is written, or else whatever its capitals and blanks."""
+    exact = [i for i, one in enumerate(names) if one.strip() == name.strip()]
+    return exact or [i for i, one in enumerate(names) if _plain_name(one) == _plain_name(name)]
+
+
+def _of_encoding(names: Sequence[str], wanted: Iterable[str], city: City) -> str:
+    """Return advice where names are no UTF-8: the encoding in which those wanted are among them, if there is one."""
+    if city.feed.encoding or not any("\\x" in name for name in names):
+        return ""
+    found = encoding_of_names(names, wanted)
+    table = _table(city).replace(".columns]", "]")
+    if wanted and found:
+        return f'; it is no UTF-8, and as {found} it has them: set encoding = "{found}" under {table}'
+    return f'; it is no UTF-8: set its encoding under {table}, such as encoding = "gbk" or "cp1252"'
+
+
 def _has_usual_columns(names: Sequence[str], kinds: Iterable[type[Records]] = tuple(_KINDS)) -> bool:
     """Say whether columns of these names make records of one of the kinds without any configuration."""
     return any(all(_usual_columns(names, field, set()) for field in _KINDS[kind]) for kind in kinds)
 
 
+@lru_cache(1024)
 def _plain_name(name: str) -> str:
-    """Return a column's name without blanks, underscores, dashes and capitals."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    """Return a column's name without blanks, underscores, dashes and capitals, accents written in one way."""
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name)).casefold()
 
 
 def _may_be_missing(kind: type[Records]) -> tuple[str, ...]:
     """Return the fields of a kind of records that a table need not have."""
-    return (_OCCUPIED,) if kind is Points else ()
+    dates = tuple(date for time, date in _DATES.items() if time in _KINDS[kind])
+    return (*dates, _OCCUPIED) if kind is Points else dates
 
 
 def _usual_columns(names: Sequence[str], field: str, taken: set[int]) -> list[int]:
-    """Return the positions of the columns that have a usual name of a field and are not taken."""
-    plain = [_plain_name(name) for name in names]
+    """Return the positions of the columns that have a usual name of a field and are not taken.
+
+    Of a nested name, such as `vehicle.position.latitude`, the last part or the last parts may be a usual name.
+    """
+    plain = [_endings(name) for name in names]
     for group in _USUAL_NAMES[field]:
-        if positions := [i for i, name in enumerate(plain) if name in group and i not in taken]:
-            return positions
+        if positions := [i for i, endings in enumerate(plain) if i not in taken and not endings.isdisjoint(group)]:
+            depth = min(names[i].count(".") for i in positions)
+            return [i for i in positions if names[i].count(".") == depth]
     return []
+
+
+@lru_cache(1024)
+def _endings(name: str) -> frozenset[str]:
+    """Return the plain names that a nested name ends in."""
+    parts = [_plain_name(part) for part in name.split(".")]
+    return frozenset("".join(parts[i:]) for i in range(len(parts)))
 
 
 def _listed(names: Sequence[str], limit: int = 60) -> str:

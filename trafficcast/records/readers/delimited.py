@@ -7,21 +7,26 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from trafficcast.errors import InputError
+from trafficcast.records.readers.cell_values import _is_number
+from trafficcast.records.readers.columns import _columns_of_name, _has_usual_columns
 from trafficcast.records.sources import Source, reading
 
 _BLOCK_BYTES = 1 << 23
 _LINE_BYTES = 1 << 26  # longer lines are refused
 _HEAD_BYTES = 1 << 16
 _SAMPLE_ROWS = 100
+_HEADER_ROWS = 25  # within these a header is looked for
 _DELIMITERS = ",;\t|"
+_DELIMITER_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line
 _NEWLINE = re.compile(rb"\r\n|\n|\r")
 _LINES_OF_A_ROW = 100
 _TRIES = 3
@@ -29,63 +34,110 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How a CSV file is written: delimiter, names of the columns, bytes before the first row, and some rows.
+    """How a CSV file is written.
 
-    Columns beyond the header, which are empty where lines end with delimiters, have no names.
+    These are the delimiter, the names of the columns, the bytes before the first row, some rows, the bytes before the
+    header, the number of the header's line, those of the rows' lines, and the mark of decimals. Columns beyond the
+    header, which are empty where lines end with delimiters, have no names.
     """
 
     delimiter: str
     names: list[str]
     start: int
     sample: list[list[str]]
+    above: int = 0
+    line: int = 1
+    lines: tuple[int, ...] = ()
+    decimal: str = "."
 
     def fits(self, row: list[str]) -> bool:
         """Say whether a row has a field for each name, and only empty ones beyond them."""
         named = max((i + 1 for i, name in enumerate(self.names) if name), default=0)
         return len(row) >= named and not "".join(row[named:]).strip()
 
+    def notes(self) -> list[str]:
+        """Return what is unusual about the file, for the user."""
+        above = [f"its header is line {self.line}"] if self.line > 1 else []
+        return above + (["its decimals are written with a comma"] if self.decimal == "," else [])
 
-def _csv_dialect(head: bytes) -> _Dialect:
-    """Find the dialect of a CSV text by its first bytes: a header, and the delimiter that most rows agree on."""
+
+def _csv_dialect(head: bytes, named: Collection[str] = ()) -> _Dialect:
+    """Find the dialect of a CSV text by its first bytes: a header, and the delimiter that most rows agree on.
+
+    The header is the first line that has the columns that the feed names, or else usual ones. Where no line has them,
+    it is the first one that is no comment (`#`) and has about as many fields as the rows.
+    """
     lines = head.splitlines(keepends=True)
     if len(lines) > 1 and len(head) >= 4096:
         lines.pop()  # it may have been cut
     text = [line.decode("utf-8", "backslashreplace") for line in lines]
     text[:1] = [line.removeprefix("\ufeff") for line in text[:1]]
-    blank = next((i for i, line in enumerate(text) if line.strip()), len(text))
+    told = _DELIMITER_LINE.fullmatch(text[0]) if text else None
+    top = next((i for i, line in enumerate(text) if i >= bool(told) and _is_row(line)), len(text))
     found = []
-    for delimiter in _DELIMITERS:
-        names, header_lines, sample = _sample(text[blank:], delimiter)
-        dialect = _Dialect(delimiter, names, sum(map(len, lines[: blank + header_lines])), sample)
-        widths = Counter(len(row) for row in sample if dialect.fits(row))
+    for delimiter in told[1] if told else _DELIMITERS:
+        rows = _rows(text, top, delimiter)
+        header = _header([fields for _, _, fields in rows], named)
+        begin, end, names = rows[header] if rows else (top, top, [])
+        rows, names = rows[header + 1 :][:_SAMPLE_ROWS], [name.strip() for name in names]
+        mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+        start, above = sum(map(len, lines[:end])), max(mark, sum(map(len, lines[:begin])))
+        sample, ends = [fields for _, _, fields in rows], tuple(end for _, end, _ in rows)
+        dialect = _Dialect(delimiter, names, start, sample, above, begin + 1, ends)
+        widths = Counter(len(row) for row in dialect.sample if dialect.fits(row))
         width = max(widths, key=lambda width: widths[width], default=len(names))
         names.extend([""] * (width - len(names)))
-        found.append((widths.total() if len(names) > 1 else -1, len(names), dialect))
-    return max(found, key=lambda one: one[:2])[2]
+        score = _is_header(names, named), widths.total() if len(names) > 1 else -1, len(names)
+        found.append((score, dialect))
+    return max(found, key=lambda one: one[0])[1]
 
 
-def _without_header(dialect: _Dialect, head: bytes) -> _Dialect:
+def _without_header(dialect: _Dialect) -> _Dialect:
     """Return the dialect of a text whose first row is no header; its columns are named "0", "1", ..."""
-    start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     names = [str(i) for i in range(len(dialect.names))]
-    return _Dialect(dialect.delimiter, names, start, [dialect.names, *dialect.sample])
+    sample, lines = [dialect.names, *dialect.sample], (dialect.line, *dialect.lines)
+    return replace(dialect, names=names, start=dialect.above, sample=sample, lines=lines)
 
 
-def _sample(text: list[str], delimiter: str) -> tuple[list[str], int, list[list[str]]]:
-    """Return the fields of the first row, the number of its lines, and some rows after it."""
-    rows = csv.reader(text, delimiter=delimiter)
-    names: list[str] = []
-    sample: list[list[str]] = []
-    header_lines = 0
+def _is_row(line: str) -> bool:
+    """Say whether a line is neither blank nor a comment."""
+    return bool(line.strip()) and not line.startswith("#")
+
+
+def _rows(text: list[str], top: int, delimiter: str) -> list[tuple[int, int, list[str]]]:
+    """Return the fields of some rows, each with the numbers of its first line and of the one after it.
+
+    The comment before the rows is one of them where it is a header.
+    """
+    rows: list[tuple[int, int, list[str]]] = []
+    if top and text[top - 1].startswith("#"):
+        fields = next(csv.reader([text[top - 1].strip("# \r\n")], delimiter=delimiter), [])
+        rows = [(top - 1, top, fields)] if _is_header(fields, []) else []
+    reader = csv.reader(text[top:], delimiter=delimiter)
+    begin = top
     try:
-        names = [name.strip() for name in next(rows, [])]
-        header_lines = rows.line_num
-        while len(sample) < _SAMPLE_ROWS:
-            if row := next(rows):
-                sample.append(row)
+        while len(rows) < _SAMPLE_ROWS + _HEADER_ROWS:
+            if fields := next(reader):
+                rows.append((begin, top + reader.line_num, fields))
+            begin = top + reader.line_num
     except (StopIteration, csv.Error):  # csv.Error: the rest is no CSV, which the reader reports
         pass
-    return names, header_lines, sample
+    return rows
+
+
+def _header(rows: list[list[str]], named: Collection[str]) -> int:
+    """Return the position of the header among rows, or of the first row with about as many fields as most."""
+    filled = [sum(map(bool, map(str.strip, row))) for row in rows]
+    usual = sorted(filled)[len(filled) // 2] if filled else 0
+    found = (i for i, row in enumerate(rows[:_HEADER_ROWS]) if _is_header(row, named))
+    return next(found, next((i for i, n in enumerate(filled[:_HEADER_ROWS]) if 2 * n >= usual), 0))
+
+
+def _is_header(names: list[str], named: Collection[str]) -> bool:
+    """Say whether names are those of a table's columns: they have those that are named, or else usual ones."""
+    if named:
+        return all(_columns_of_name(names, name) for name in named)
+    return len(names) > 1 and not any(map(_is_number, names)) and _has_usual_columns(names)
 
 
 def _csv_tables(
@@ -112,6 +164,8 @@ def _csv_tables(
                 table, more = _read(mended, dialect, plain)
             found = table, bad + more
         table, bad = found
+        if dialect.decimal == "," and types is not None:
+            table = _with_points(table, {str(i) for name, i in columns.items() if types[name] == pa.float64()})
         yield table.select([str(i) for i in columns.values()]).rename_columns(list(columns)), bad
 
 
@@ -140,13 +194,23 @@ def _read(block: bytes, dialect: _Dialect, types: dict[str, pa.DataType]) -> tup
         io.BytesIO(block),
         arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
         arrow_csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=set_aside),
-        arrow_csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[]),
+        arrow_csv.ConvertOptions(
+            column_types=types, include_columns=list(types), null_values=[], decimal_point=dialect.decimal
+        ),
     )
     rows = [row for text in odd if dialect.fits(row := _fields([text], dialect))]
     if rows:
         fitting = pa.table([pa.array([row[int(name)] for row in rows]) for name in types], list(types))
         table = pa.concat_tables([table, fitting.cast(table.schema)])
     return table, len(odd) - len(rows)
+
+
+def _with_points(table: pa.Table, columns: set[str]) -> pa.Table:
+    """Return a table in whose columns of text, of those given, decimals are written with a point."""
+    for i, column in enumerate(table.schema):
+        if column.name in columns and column.type == pa.string():
+            table = table.set_column(i, column, pc.replace_substring(table.column(i), ",", "."))
+    return table
 
 
 def _as_utf8(block: bytes) -> bytes:

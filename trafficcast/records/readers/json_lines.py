@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from trafficcast.records.readers.delimited import _NEWLINE, _text_blocks
+from trafficcast.records.readers.nested_columns import _leaf, _nested_schema, _value
 from trafficcast.records.sources import Source
 
 
@@ -21,17 +22,20 @@ def _json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataT
     Columns have the names of `keys`, and `types` in the blocks where every value can be read so; in others they are
     text.
     """
-    schema = pa.schema({key: types[name] for name, key in keys.items()})
+    of_keys = {key: types[name] for name, key in keys.items()}
+    schema = _nested_schema(of_keys)
     for block in _text_blocks(source):
         lines = _json_rows(block)
         if not lines:
             continue
-        table, bad = _parse_json(block, len(lines), schema) or _parse_objects(lines, schema)
-        yield table.select([*keys.values()]).rename_columns([*keys]), bad
+        table, bad = _parse_json(block, len(lines), schema) or _parse_objects(lines, of_keys)
+        yield pa.table([_leaf(table, key) for key in keys.values()], [*keys]), bad
 
 
-def _parse_json(block: bytes, rows: int, schema: pa.Schema) -> tuple[pa.Table, int] | None:
+def _parse_json(block: bytes, rows: int, schema: pa.Schema | None) -> tuple[pa.Table, int] | None:
     """Read a block by Arrow; return None where a value is not of its type, or a line is no object."""
+    if schema is None:
+        return None
     try:
         table = arrow_json.read_json(
             io.BytesIO(block.removeprefix(codecs.BOM_UTF8)),
@@ -44,11 +48,11 @@ def _parse_json(block: bytes, rows: int, schema: pa.Schema) -> tuple[pa.Table, i
     return (table, 0) if table.num_rows == rows else None
 
 
-def _parse_objects(lines: list[bytes], schema: pa.Schema) -> tuple[pa.Table, int]:
+def _parse_objects(lines: list[bytes], keys: Iterable[str]) -> tuple[pa.Table, int]:
     """Read a block line by line, to text."""
     objects = [found for line in lines if (found := _json_object(line)) is not None]
-    columns = [pa.array([_as_text(found.get(name)) for found in objects], pa.string()) for name in schema.names]
-    return pa.table(columns, names=schema.names), len(lines) - len(objects)
+    columns = {key: pa.array([_as_text(_value(found, key)) for found in objects], pa.string()) for key in keys}
+    return pa.table(columns), len(lines) - len(objects)
 
 
 def _json_rows(text: bytes) -> list[bytes]:
@@ -69,6 +73,6 @@ def _as_text(value: Any) -> str | None:
     """Return a plain value as text, without halves of surrogate pairs; None for other values."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, bool):
+    if isinstance(value, bool | list):
         return str(value)
     return repr(value) if isinstance(value, int | float) else None

@@ -10,9 +10,9 @@ import codecs
 import re
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,7 +24,6 @@ import pyarrow.types as pt
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.cell_values import (
-    _count_units,
     _decoded,
     _is_number,
     _is_text,
@@ -32,7 +31,16 @@ from trafficcast.records.readers.cell_values import (
     _texts,
     _to_batch,
 )
-from trafficcast.records.readers.columns import _OCCUPIED, _TIMES, _find_columns, _has_usual_columns, _Layout
+from trafficcast.records.readers.columns import (
+    _DATES,
+    _OCCUPIED,
+    _TIMES,
+    _find_columns,
+    _has_usual_columns,
+    _Layout,
+    _named,
+)
+from trafficcast.records.readers.combined_columns import _combined, _with_dates_that_count
 from trafficcast.records.readers.delimited import (
     _HEAD_BYTES,
     _NEWLINE,
@@ -43,20 +51,23 @@ from trafficcast.records.readers.delimited import (
     _without_header,
 )
 from trafficcast.records.readers.json_lines import _json_object, _json_rows, _json_tables
+from trafficcast.records.readers.nested_columns import _leaf, _leaves, _names_of_values, _value
+from trafficcast.records.readers.time_columns import _mostly_numbers, _time_forms
 from trafficcast.records.records import Batch
-from trafficcast.records.sources import SPOOL_BYTES, Source, reading
-from trafficcast.records.timestamps import best_unit
+from trafficcast.records.sources import PARQUET, SPOOL_BYTES, Source, reading
 
 _BATCH_ROWS = 250_000
-_PARQUET = b"PAR1"
 _WITH_OFFSET = re.compile(r".*\d(Z|[+-]\d\d:?\d\d)\s*")
+_WITH_COMMA = re.compile(r"\s*[+-]?\d{1,3},\d+\s*")
 _NANOSECONDS = re.compile(r".*\.\d{7,9}\s*(Z|[+-]\d\d:?\d\d)?\s*")
+_Row = tuple[int, dict[str, str]]  # the number of a line or row, and its values by field as the file has them
+_TIME_FIELDS = {*_DATES, *_DATES.values()}
 _SHOWN = 100  # characters of a bad row
 
 
 def _recognise_csv(source: Source, head: bytes) -> bool:
     """Say whether a text has a header of usual names, or rows of three or more fields with two numbers."""
-    if b"\0" in head or head.startswith(_PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
+    if b"\0" in head or head.startswith(PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
         return False
     dialect = _csv_dialect(head)
     if _has_usual_columns(dialect.names):
@@ -65,47 +76,126 @@ def _recognise_csv(source: Source, head: bytes) -> bool:
     return len(dialect.names) >= 3 and len(alike) > len(dialect.sample) // 2
 
 
-def _read_csv(source: Source, city: City) -> Iterator[Batch]:
+def _read_csv(source: Source, city: City, month_first: bool = False) -> Iterator[Batch]:
     """Read a CSV file with a header, or without one where the feed names columns by position, "0" the first.
+
+    `month_first` tells that dates such as 3/5/2024 have the month first.
 
     Raises InputError where it cannot be read, columns are not found, or no row is a record.
     """
-    head = _text_head(source)
-    dialect = _csv_dialect(head)
+    dialect, layout = _csv_layout(source, city)
+    yield from _read_csv_columns(source, city, dialect, layout, month_first)
+
+
+def _csv_layout(source: Source, city: City) -> tuple[_Dialect, _Layout]:
+    """Return how a CSV file is written and where its columns are; raise InputError where they are not found."""
+    dialect = _csv_dialect(_text_head(source), _named(city).values())
     if _positions_are_named(city, dialect.names):
-        dialect = _without_header(dialect, head)
+        dialect = _without_header(dialect)
     try:
-        layout = _find_columns(dialect.names, city, source.path)
+        return dialect, _find_columns(dialect.names, city, source.path)
     except InputError as error:
         if not any(map(_is_number, dialect.names)):
             raise
         raise InputError(f'{error}; where there is no header, name columns by position, "0" the first') from None
-    yield from _read_csv_columns(source, dialect, layout, _time_zone(city))
+
+
+def _first_rows_of_csv(source: Source, city: City) -> list[_Row]:
+    """Return some rows of a CSV file."""
+    return _rows_of_sample(*_csv_layout(source, city))
+
+
+def _rows_of_sample(dialect: _Dialect, layout: _Layout) -> list[_Row]:
+    """Return the rows of a dialect's sample by field, with the numbers of their lines."""
+    rows = zip(dialect.lines, dialect.sample, strict=True)
+    return [(n, {field: row[i] for field, i in layout.columns.items() if i < len(row)}) for n, row in rows]
+
+
+def _first_rows_of_parquet(source: Source, city: City) -> list[_Row]:
+    """Return some rows of a Parquet file."""
+    with _parquet(source) as file:
+        leaves = [*_leaves(file.schema_arrow)]
+        layout = _find_columns([leaf.name for leaf in leaves], city, source.path)
+        names = {field: leaves[i].name for field, i in layout.columns.items()}
+        part = next(_parts(file, names.values()), None)
+        if part is None:
+            return []
+        part = part.slice(0, _SAMPLE_ROWS)
+        columns = {field: _leaf(part, name) for field, name in names.items()}
+        return [
+            (i + 1, {field: _shown(column.slice(i, 1)).strip('"') for field, column in columns.items()})
+            for i in range(len(part))
+        ]
+
+
+def _first_rows_of_jsonl(source: Source, city: City) -> list[_Row]:
+    """Return some lines of a file of JSON objects."""
+    rows = [(i + 1, _json_object(line)) for i, line in enumerate(_json_rows(_text_head(source))[:_SAMPLE_ROWS])]
+    objects = [(n, found) for n, found in rows if found is not None]
+    names = list(dict.fromkeys(name for _, found in objects for name in _names_of_values(found)))
+    layout = _find_columns(names, city, source.path)
+    keys = {field: names[i] for field, i in layout.columns.items()}
+    return [(n, {field: str(_value(found, key)) for field, key in keys.items()}) for n, found in objects]
 
 
 def _text_head(source: Source) -> bytes:
     """Return the first bytes of a text; raise InputError where they are binary."""
     head = source.head(_HEAD_BYTES)
     if b"\0" in head:
-        raise InputError(f"{source.path} is no text: it is binary, or UTF-16, of which UTF-8 has to be made")
+        raise InputError(
+            f"{source.path} is no text: it is binary, or UTF-16 without a byte order mark, for which set "
+            f'encoding = "utf-16-le" under [cities.NAME.feed]'
+        )
     return head
 
 
-def _read_csv_columns(source: Source, dialect: _Dialect, layout: _Layout, zone: ZoneInfo) -> Iterator[Batch]:
+def _read_csv_columns(
+    source: Source, city: City, dialect: _Dialect, layout: _Layout, month_first: bool = False
+) -> Iterator[Batch]:
     """Read records from columns of a CSV file.
 
     Raises InputError where it cannot be read or no row is a record.
     """
-    columns = layout.columns
-    samples = {field: [row[i] for row in dialect.sample if i < len(row)] for field, i in columns.items()}
-    types = {field: _type_of_text(field, texts) for field, texts in samples.items()}
-    epochs = {field: columns[field] for field in _TIMES if _mostly_numbers(samples.get(field, ()))}
-    units = _units(epochs, (table for table, _ in _csv_tables(source, dialect, epochs, types)))
-    batches = (
-        _to_batch(layout.kind, dict(zip(columns, table.columns, strict=True)), zone, units, bad)
-        for table, bad in _csv_tables(source, dialect, columns, types)
-    )
+    samples = {field: [row[i] for row in dialect.sample if i < len(row)] for field, i in layout.columns.items()}
+    layout = _with_dates_that_count(layout, samples, _named(city))
+    samples = {field: samples[field] for field in layout.columns}
+    types = {field: _type_of_text(field, texts) for field, texts in samples.items()} | _types_of_places(layout)
+    if any(_have_commas(texts) for field, texts in samples.items() if types[field] == pa.float64()):
+        dialect = replace(dialect, decimal=",")
+
+    def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.ChunkedArray], int]]:
+        for table, bad in _csv_tables(source, dialect, {field: layout.columns[field] for field in fields}, types):
+            yield dict(zip(fields, table.columns, strict=True)), bad
+
+    forms = _time_forms(source.path, city, samples, tables, month_first)
+    types |= _types_of_times(layout, forms)
+    batches = _batches(layout, city, tables(layout.columns), forms, dialect.notes())
     yield from _refuse_without_record(batches, partial(_csv_error, source, dialect))
+
+
+def _batches(
+    layout: _Layout,
+    city: City,
+    tables: Iterator[tuple[Mapping[str, pa.Array], int]],
+    forms: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> Iterator[Batch]:
+    """Yield the batches of a file's columns, which come in parts with the number of bad rows of each."""
+    zone = _time_zone(city)
+    for columns, bad in tables:
+        yield _to_batch(layout.kind, _combined(columns, layout.places()), zone, forms, bad, notes)
+
+
+def _types_of_places(layout: _Layout) -> dict[str, pa.DataType]:
+    """Return the types of columns that hold both longitude and latitude, which are text."""
+    return dict.fromkeys([field for pair in layout.places() for field in pair], pa.string())
+
+
+def _types_of_times(layout: _Layout, forms: Mapping[str, str]) -> dict[str, pa.DataType]:
+    """Return the types of columns that have to be text: times of a format, and dates and the clocks beside them."""
+    of_format = {field for field, form in forms.items() if "%" in form}
+    beside = {name for pair in _DATES.items() if pair[1] in layout.columns for name in pair}
+    return dict.fromkeys(of_format | beside, pa.string())
 
 
 def _refuse_without_record(batches: Iterable[Batch], error: Callable[[], InputError]) -> Iterator[Batch]:
@@ -150,6 +240,8 @@ def _type_of_text(field: str, texts: Sequence[str]) -> pa.DataType:
         return pa.dictionary(pa.int32(), pa.string())
     if field == _OCCUPIED:
         return pa.int8() if all(text.strip() in ("0", "1") for text in texts) else pa.string()
+    if field in _DATES.values():
+        return pa.string()
     if field not in _TIMES:
         return pa.float64()
     if _mostly_numbers(texts):
@@ -158,19 +250,9 @@ def _type_of_text(field: str, texts: Sequence[str]) -> pa.DataType:
     return pa.timestamp("ns" if _NANOSECONDS.match(first) else "us", "UTC" if _WITH_OFFSET.match(first) else None)
 
 
-def _mostly_numbers(values: Iterable[Any]) -> bool:
-    """Say whether most values, as text or not, are numbers; missing ones do not count."""
-    texts = [text for value in values if value is not None and (text := str(value)).strip()]
-    return sum(map(_is_number, texts)) > len(texts) / 2
-
-
-def _units(fields: Iterable[str], tables: Iterable[pa.Table | pa.RecordBatch]) -> dict[str, str]:
-    """Return the unit of each of these columns of numbers, which all tables have; without any, no table is read."""
-    counts = {field: Counter[str]() for field in fields}
-    for table in tables if counts else ():
-        for field, count in counts.items():
-            count.update(_count_units(table.column(field)))
-    return {field: best_unit(count) for field, count in counts.items()}
+def _have_commas(texts: Sequence[str]) -> bool:
+    """Say whether most of some degrees are written with a comma before their decimals."""
+    return sum(map(bool, map(_WITH_COMMA.fullmatch, texts))) > len(texts) / 2
 
 
 def _time_zone(city: City) -> ZoneInfo:
@@ -180,42 +262,41 @@ def _time_zone(city: City) -> ZoneInfo:
 
 def _recognise_parquet(source: Source, head: bytes) -> bool:
     """Say whether a file begins as Parquet does."""
-    return head.startswith(_PARQUET)
+    return head.startswith(PARQUET)
 
 
-def _read_parquet(source: Source, city: City) -> Iterator[Batch]:
+def _read_parquet(source: Source, city: City, month_first: bool = False) -> Iterator[Batch]:
     """Read the needed columns of a Parquet file.
 
     Raises InputError where it cannot be read, columns are not found or have an unsuitable type, or no row is a record.
     """
     with _parquet(source) as file:
-        schema = file.schema_arrow
-        layout = _find_columns(schema.names, city, source.path)
-        columns = {field: schema.field(i) for field, i in layout.columns.items()}
-        for field, column in columns.items():
-            _check_type(source, field, column)
-        epochs = {
-            field: column.name for field, column in columns.items() if field in _TIMES and _are_epochs(file, column)
-        }
-        renamed = (part.select([*epochs.values()]).rename_columns([*epochs]) for part in _parts(file, epochs.values()))
-        units = _units(epochs, renamed)
+        leaves = [*_leaves(file.schema_arrow)]
+        layout = _find_columns([leaf.name for leaf in leaves], city, source.path)
+        columns = {field: leaves[i] for field, i in layout.columns.items()}
+        samples = {field: _some_values(file, column) for field, column in columns.items() if field in _TIME_FIELDS}
+        layout = _with_dates_that_count(layout, samples, _named(city))
+        samples = {field: samples[field] for field in samples if field in layout.columns}
+        for field in layout.columns:
+            _check_type(source, field, columns[field], layout)
 
-        def parts() -> Iterator[dict[str, pa.Array]]:
-            for part in _parts(file, [column.name for column in columns.values()]):
-                yield {field: part.column(column.name) for field, column in columns.items()}
+        def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.Array], int]]:
+            for part in _parts(file, [columns[field].name for field in fields]):
+                yield {field: _leaf(part, columns[field].name) for field in fields}, 0
 
         def error() -> InputError:
-            first = {field: _shown(column.slice(0, 1)) for field, column in next(parts()).items()}
+            first = {field: _shown(column.slice(0, 1)) for field, column in next(tables(layout.columns))[0].items()}
             return _no_record(source, 1, str(first))
 
-        batches = (_to_batch(layout.kind, part, _time_zone(city), units) for part in parts())
+        forms = _time_forms(source.path, city, samples, tables, month_first)
+        batches = _batches(layout, city, tables(layout.columns), forms)
         yield from _refuse_without_record(batches, error)
 
 
 def _parquet_names(source: Source) -> list[str]:
     """Return the names of a Parquet file's columns; raise InputError where it cannot be read."""
     with _parquet(source) as file:
-        return list(file.schema_arrow.names)
+        return [leaf.name for leaf in _leaves(file.schema_arrow)]
 
 
 @contextmanager
@@ -223,7 +304,7 @@ def _parquet(source: Source) -> Iterator[pq.ParquetFile]:
     """Yield a Parquet file whose text is read with its dictionary."""
     with reading(source.path), source.open_raw() as raw, tempfile.SpooledTemporaryFile(SPOOL_BYTES) as unpacked:
         file: Any = raw
-        if raw.read(len(_PARQUET)) != _PARQUET:  # compressed as a whole
+        if raw.read(len(PARQUET)) != PARQUET:  # compressed as a whole
             file = unpacked
             with source.open() as stream:
                 shutil.copyfileobj(stream, file)
@@ -240,23 +321,25 @@ def _parts(file: pq.ParquetFile, columns: Iterable[str]) -> Iterator[pa.RecordBa
     return (part for part in parts if part.num_rows)
 
 
-def _check_type(source: Source, field: str, column: pa.Field) -> None:
+def _check_type(source: Source, field: str, column: pa.Field, layout: _Layout) -> None:
     """Raise InputError where a column's type cannot be that of its field."""
     kind = _cell_type(column)
     may_be = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or _is_text(kind) or pt.is_null(kind)
-    if field in _TIMES:
-        may_be = may_be or pt.is_timestamp(kind) or pt.is_date(kind)
+    if field in _TIME_FIELDS:
+        is_clock = pt.is_time(kind) and _DATES.get(field) in layout.columns
+        may_be = may_be or pt.is_timestamp(kind) or pt.is_date(kind) or is_clock
+    if any(field in pair for pair in layout.places()):
+        may_be = _is_text(kind) or pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
     if not may_be and not (field == _OCCUPIED and pt.is_boolean(kind)):
         raise InputError(f"{source.path}: column '{column.name}' is of type {column.type}, which cannot be the {field}")
 
 
-def _are_epochs(file: pq.ParquetFile, column: pa.Field) -> bool:
-    """Say whether a column's times are numbers, as such or, by its first values, as text."""
-    kind = _cell_type(column)
-    if not _is_text(kind):
-        return not (pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_null(kind))
-    part = next(_parts(file, [column.name]), None)
-    return part is not None and _mostly_numbers(_texts(_decoded(part.column(0).slice(0, _SAMPLE_ROWS))).to_pylist())
+def _some_values(file: pq.ParquetFile, column: pa.Field) -> list[str]:
+    """Return some values of a column as text; none of timestamps, which are times as they are."""
+    if pt.is_timestamp(column.type) or (part := next(_parts(file, [column.name]), None)) is None:
+        return []
+    values = _decoded(_leaf(part, column.name).slice(0, _SAMPLE_ROWS)).drop_null()
+    return (_texts(values) if _is_text(values.type) else values.cast(pa.string())).to_pylist()
 
 
 def _cell_type(column: pa.Field) -> pa.DataType:
@@ -279,19 +362,25 @@ def _read_jsonl(source: Source, city: City) -> Iterator[Batch]:
     """
     lines = _json_rows(_text_head(source))
     objects = [found for line in lines[:_SAMPLE_ROWS] if (found := _json_object(line)) is not None]
-    names = list(dict.fromkeys(name for found in objects for name in found))
+    names = list(dict.fromkeys(name for found in objects for name in _names_of_values(found)))
     if not names:
         raise InputError(f"{source.path} has no JSON lines: none of its first lines is an object such as {{...}}")
     layout = _find_columns(names, city, source.path)
     keys = {field: names[i] for field, i in layout.columns.items()}
-    samples = {field: [found[key] for found in objects if found.get(key) is not None] for field, key in keys.items()}
+    samples = {
+        field: [value for found in objects if (value := _value(found, key)) is not None] for field, key in keys.items()
+    }
     types = {field: _type_of_json(field, values) for field, values in samples.items()}
-    epochs = {field: keys[field] for field in _TIMES if _mostly_numbers(samples.get(field, ()))}
-    units = _units(epochs, (table for table, _ in _json_tables(source, epochs, types)))
-    batches = (
-        _to_batch(layout.kind, dict(zip(keys, table.columns, strict=True)), _time_zone(city), units, bad)
-        for table, bad in _json_tables(source, keys, types)
-    )
+    layout = _with_dates_that_count(layout, {field: [*map(str, v)] for field, v in samples.items()}, _named(city))
+    keys = {field: keys[field] for field in layout.columns}
+
+    def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.ChunkedArray], int]]:
+        for table, bad in _json_tables(source, {field: keys[field] for field in fields}, types):
+            yield dict(zip(fields, table.columns, strict=True)), bad
+
+    forms = _time_forms(source.path, city, {field: samples[field] for field in keys}, tables)
+    types |= _types_of_times(layout, forms)
+    batches = _batches(layout, city, tables(keys), forms)
     text = lines[0].decode("utf-8", "backslashreplace")
     yield from _refuse_without_record(batches, lambda: _no_record(source, 1, text))
 
@@ -299,6 +388,8 @@ def _read_jsonl(source: Source, city: City) -> Iterator[Batch]:
 def _type_of_json(field: str, values: Sequence[Any]) -> pa.DataType:
     """Return the type to try first on a key's values, by some of them."""
     kinds = {type(value) for value in values}
+    if kinds == {list}:
+        return pa.list_(pa.float64())
     if field == _OCCUPIED and kinds == {bool}:
         return pa.bool_()
     if kinds == {int} and not field.endswith(("lon", "lat")):

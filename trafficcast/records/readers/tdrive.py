@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from trafficcast.config.city import City
 from trafficcast.records.readers.columns import _Layout
-from trafficcast.records.readers.delimited import _Dialect
-from trafficcast.records.readers.table import _read_csv_columns, _time_zone
+from trafficcast.records.readers.delimited import _csv_dialect, _Dialect, _without_header
+from trafficcast.records.readers.table import _read_csv_columns, _rows_of_sample
 from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import Source
 
@@ -61,7 +61,12 @@ def read(source: Source, city: City) -> Iterator[Batch]:
     mark = len(codecs.BOM_UTF8)
     start = mark if source.head(mark) == codecs.BOM_UTF8 else 0
     dialect = _Dialect(",", list(_LAYOUT.columns), start, [])
-    yield from _read_csv_columns(source, dialect, _LAYOUT, _time_zone(city))
+    yield from _read_csv_columns(source, city, dialect, _LAYOUT)
+
+
+def _first_rows(source: Source, city: City) -> list[tuple[int, dict[str, str]]]:
+    """Return some rows of a file."""
+    return _rows_of_sample(_without_header(_csv_dialect(source.head())), _LAYOUT)
 
 
 def _is_row(line: bytes) -> bool:

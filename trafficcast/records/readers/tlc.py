@@ -11,7 +11,14 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.columns import _has_usual_columns, _plain_name
 from trafficcast.records.readers.delimited import _csv_dialect
-from trafficcast.records.readers.table import _parquet_names, _read_csv, _read_parquet, _recognise_parquet
+from trafficcast.records.readers.table import (
+    _first_rows_of_csv,
+    _first_rows_of_parquet,
+    _parquet_names,
+    _read_csv,
+    _read_parquet,
+    _recognise_parquet,
+)
 from trafficcast.records.records import Batch, Trips, ZoneTrips
 from trafficcast.records.sources import Source
 
@@ -66,4 +73,10 @@ def read(source: Source, city: City) -> Iterator[Batch]:
         The file cannot be read, or is not of the format.
     """
     is_parquet = _recognise_parquet(source, source.head(4))
-    yield from (_read_parquet if is_parquet else _read_csv)(source, city)
+    yield from (_read_parquet if is_parquet else _read_csv)(source, city, month_first=True)
+
+
+def _first_rows(source: Source, city: City) -> list[tuple[int, dict[str, str]]]:
+    """Return some rows of a file."""
+    is_parquet = _recognise_parquet(source, source.head(4))
+    return (_first_rows_of_parquet if is_parquet else _first_rows_of_csv)(source, city)
