@@ -82,5 +82,5 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, sentence: str) -> Non
 
 
 def test_data_are_never_waited_for_until_the_next_slot() -> None:
-    waits = [Service(wait_minutes=10).wait(slot) for slot in (60, 10, 5, 1)]
-    assert waits == [np.timedelta64(minutes, "m") for minutes in (10, 9, 4, 0)]
+    waits = [Service(wait_minutes=10).wait(slot) for slot in (60, 10, 5, 2, 1)]
+    assert waits == [np.timedelta64(seconds, "s") for seconds in (600, 540, 240, 60, 30)]

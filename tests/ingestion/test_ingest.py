@@ -119,6 +119,7 @@ def test_a_small_fleet_by_hand(records: Path, data: Path) -> None:
             "clock": 0,
             "coordinates": 1,
             "timestamp": 1,
+            "too_long": 0,
             "too_late": 0,
             "duplicate": 1,
         },

@@ -12,7 +12,7 @@ import pytest
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.errors import JobError
-from trafficcast.records.records import DAY_US, EARLIEST_US, Batch, Points, Trips, ZoneTrips
+from trafficcast.records.records import DAY_US, EARLIEST_US, HOUR_US, Batch, Points, Trips, ZoneTrips
 from trafficcast.records.screening import Screen, Screening
 from trafficcast.records.sources import Source, find_sources
 
@@ -82,6 +82,19 @@ def test_either_end_of_a_trip_drops_it(screening: Screening) -> None:
     bad_places, bad_times = [(*good[:4], 0.0, 0.0), (NOON, 200.0, 1.0, *good[3:])], [(*good[:3], 5, *good[4:])]
     assert len(screening.apply(trips(good, *bad_places, *bad_times))) == 1
     assert screening.dropped == Counter(coordinates=2, timestamp=1)
+
+
+@pytest.mark.parametrize(("hours", "keeps"), [(23.9, 1), (24, 1), (24.1, 0), (24 * 300, 0)])
+def test_trips_that_last_too_long_are_dropped(source: Source, hours: float, keeps: int) -> None:
+    end = NOON + round(hours * HOUR_US)
+    screening = Screening(Screen(CITY, EARLIEST_US, EARLIEST_US + 400 * DAY_US), source)
+    kept = screening.apply(trips((NOON, 10.1, 45.1, end, 10.2, 45.2)))
+    assert (len(kept), screening.dropped["too_long"]) == (keeps, 1 - keeps)
+    zones = ZoneTrips(*(np.array([value]) for value in (NOON, 4, end, 7)))
+    assert len(screening.apply(Batch(zones, 1))) == keeps
+    patient = CITY.model_copy(update={"feed": Feed(max_trip_hours=24 * 365)})
+    screening = Screening(Screen(patient, EARLIEST_US, EARLIEST_US + 400 * DAY_US), source)
+    assert len(screening.apply(trips((NOON, 10.1, 45.1, end, 10.2, 45.2)))) == 1
 
 
 def test_trips_between_zones_have_no_place(screening: Screening) -> None:

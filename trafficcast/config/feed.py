@@ -82,6 +82,8 @@ class Feed(_Table):
     trips
         Whether to count passengers' trips, from the occupied flag of points or the ends of a Porto ride, instead of
         every move between cells.
+    max_trip_hours
+        Longest trip, hours; longer ones are dropped.
     zones
         File of the polygons of zones, for trips between zones.
     zone_id
@@ -101,6 +103,7 @@ class Feed(_Table):
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     crs: Annotated[str, AfterValidator(_known_crs)] | None = None
     trips: bool = False
+    max_trip_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24.0
     zones: Path | None = None
     zone_id: str = "LocationID"
     retain_days: Annotated[int, Field(ge=1)] | None = None

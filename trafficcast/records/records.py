@@ -20,7 +20,7 @@ DAY_US = 24 * HOUR_US
 EARLIEST_US = 946_684_800 * SECOND_US  # 2000-01-01T00:00Z
 # unparsable: a field is missing, superfluous or not a finite number. clock: a local time that the clocks skip.
 # too_late: older than the records that are still stored.
-DROP_REASONS = ("unparsable", "clock", "coordinates", "timestamp", "too_late", "duplicate")
+DROP_REASONS = ("unparsable", "clock", "coordinates", "timestamp", "too_long", "too_late", "duplicate")
 
 
 class Records:

@@ -14,7 +14,7 @@ from trafficcast.errors import InputError, JobError
 from trafficcast.geography.cells import cell_of
 from trafficcast.records.coordinates import ENDS, _to_degrees
 from trafficcast.records.readers import first_rows
-from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Batch, Records
+from trafficcast.records.records import DAY_US, EARLIEST_US, HOUR_US, SECOND_US, Batch, Records
 from trafficcast.records.refusals import _why_refused
 from trafficcast.records.sources import Source
 
@@ -88,8 +88,8 @@ class Screening:
     def apply(self, batch: Batch) -> Records:
         """Drop implausible records of a batch, each for the first reason that applies to either of its ends.
 
-        The reasons are `coordinates`, off the globe or exactly (0, 0); `timestamp`, outside the period; `too_late`,
-        before the records that are stored.
+        The reasons are `coordinates`, off the globe or exactly (0, 0); `timestamp`, outside the period; `too_long`,
+        trips that last longer than `max_trip_hours`; `too_late`, before the records that are stored.
 
         Parameters
         ----------
@@ -119,16 +119,20 @@ class Screening:
                 self.inside_swapped += _check_positions(arrays[lon], arrays[lat], *grid, on_globe, ends_outside)
         ends = sum(lon in arrays for _, lon, _ in ENDS)
         self.inside += ends * len(records) - int(ends_outside.sum(dtype=np.int64))
-        keep = on_globe & in_time & (records.time >= screen.retained_from)
+        short = np.ones(len(records), np.bool_)
+        if "dropoff_time" in arrays:
+            short = arrays["dropoff_time"] - records.time <= screen.city.feed.max_trip_hours * HOUR_US
+        keep = on_globe & in_time & short & (records.time >= screen.retained_from)
         self.fair += len(records)
         if not keep.all():
             latest = int(time.time()) * SECOND_US + DAY_US
-            plausible = on_globe & (records.time >= EARLIEST_US) & (records.time < latest)
+            plausible = on_globe & short & (records.time >= EARLIEST_US) & (records.time < latest)
             self.fair -= len(records) - int(np.count_nonzero(plausible))
             out_of_time = on_globe & ~in_time
             self.dropped["coordinates"] += int(np.count_nonzero(~on_globe))
             self.dropped["timestamp"] += int(np.count_nonzero(out_of_time))
-            self.dropped["too_late"] += int(np.count_nonzero(on_globe & ~out_of_time & ~keep))
+            self.dropped["too_long"] += int(np.count_nonzero(on_globe & in_time & ~short))
+            self.dropped["too_late"] += int(np.count_nonzero(on_globe & in_time & short & ~keep))
             records, ends_outside = records.take(keep), ends_outside[keep]
         self.outside += int(ends_outside.sum(dtype=np.int64))
         return records
