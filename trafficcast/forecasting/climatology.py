@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
-from trafficcast.config.city import City, target_times
+from trafficcast.config.city import FLOW_KINDS, City, target_times
 from trafficcast.errors import InputError
 from trafficcast.stores.registry import Registry
 
@@ -173,14 +173,50 @@ def read_climatology(registry: Registry, version: str) -> WeekdayClimatology | C
     InputError
         The version is unknown, or its file is damaged.
     """
-    registry.card(version)
-    file = registry.root / version / "climatology.safetensors"
+    city, card = registry.city, registry.card(version)
     try:
-        tables = load_file(file)
-        city = registry.city
-        return WeekdayClimatology(city, tables["normal"]) if "normal" in tables else Climatology(city, tables["table"])
-    except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"cannot read {file}: {error}") from None
+        scale = float(card["scale"])
+        tables = load(registry.read(version, "climatology.safetensors"))
+        if "normal" in tables:
+            return WeekdayClimatology(city, check_table(city, tables["normal"], 7, scale))
+        return Climatology(city, check_table(city, tables["table"], 2, scale))
+    except InputError:
+        raise
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"model {registry.root / version} is damaged: {error}") from None
+
+
+def check_table(city: City, table: np.ndarray, kinds_of_day: int, scale: float) -> np.ndarray:
+    """Check that a table that was read from a file can be a climatology.
+
+    Parameters
+    ----------
+    city
+        The city.
+    table
+        The table.
+    kinds_of_day
+        How many kinds of day it shall have.
+    scale
+        The highest flow that was averaged, vehicles per slot.
+
+    Returns
+    -------
+    np.ndarray
+        The table (kind of day, slot of day, flow kind, row, col) itself.
+
+    Raises
+    ------
+    ValueError
+        It has another shape, or values that no mean can have.
+    """
+    expected = (kinds_of_day, city.slots_per_day, len(FLOW_KINDS), city.rows, city.cols)
+    if table.shape != expected or table.dtype != np.float32:
+        raise ValueError(f"a climatology is {table.dtype} {table.shape}, not float32 {expected}")
+    # Means are no higher than the highest flow; one that was drawn towards others may be a little higher.
+    if not ((table >= 0) & (table <= 2 * scale)).all():
+        raise ValueError(f"a climatology has values that no mean of flows up to {scale:g} can have")
+    return table
 
 
 def climatology_of_other_days(city: City, flows: xr.Dataset) -> np.ndarray:

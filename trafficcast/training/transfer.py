@@ -69,7 +69,6 @@ def _find_starting_model(stores: CityStores, architecture: str, reference: str) 
         raise InputError(f"--transfer '{reference}' is neither VERSION nor CITY/VERSION, such as {city.name}/vmrnn-c-1")
     registry = replace(stores, city=city.model_copy(update={"name": owner})).registry
     card = registry.card(version)
-    file = registry.root / version / "model.safetensors"
     try:
         name, box = card["architecture"]["name"], card["grid"]
         seen_until = city.parse_time(card["split"]["train_end"])
@@ -79,10 +78,12 @@ def _find_starting_model(stores: CityStores, architecture: str, reference: str) 
             or city.north <= box["south"]
             or box["north"] <= city.south
         )
-        content = file.read_bytes()
+        content = registry.read(version, "model.safetensors")
         weights = load(content)
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise InputError(f"--transfer {reference}: {file.parent} is damaged ({error})") from None
+    except InputError:
+        raise
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"--transfer {reference}: {registry.root / version} is damaged ({error})") from None
     if name != architecture:
         raise InputError(f"--transfer {reference} is a {name} and cannot start a {architecture}: give --model {name}")
     return _StartingModel(
