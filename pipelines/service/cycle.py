@@ -24,6 +24,7 @@ from trafficcast.forecasting.publish import JOB, publish
 from trafficcast.forecasting.verify import unverified, verify_due
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import UNKNOWN
 from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast
 from trafficcast.stores.ledger import FAILED, LOST, Run
 
@@ -129,7 +130,7 @@ def _due(service: CityService, now: np.datetime64, catch_up: bool = True) -> lis
     runs = stores.ledger.runs(JOB, city.name, oldest)
     done = {run.slot for run in runs if run.model in champions and _is_done(run, newest)}
     due = []
-    if newest not in done and (now >= newest + settings.wait(city.slot_minutes) or _has_arrived(stores, newest)):
+    if newest not in done and (now >= newest + settings.wait(city.slot_minutes) or not _awaited(stores, newest)):
         due.append(newest)
     first = stores.ledger.first_slot(JOB, city.name) if catch_up else None
     if first is not None:
@@ -182,6 +183,8 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
             known = _closed_flows(stores, init_time - HISTORY * city.slot, init_time)
             history, filled = filled_history(known, model.climatology, init_time)
             flow, forecaster_name, reasons = _flow(stores, model, forecaster, history, filled, init_time)
+            awaited = _awaited(stores, init_time)
+            reasons += [awaited] if awaited and not len(filled) else []
             reasons += [errors] if errors else []
     except DamagedFile:
         raise  # the schedule repairs the file first
@@ -263,13 +266,26 @@ def _is_done(run: Run, newest: np.datetime64) -> bool:
     return run.result != LOST
 
 
-def _has_arrived(stores: CityStores, init_time: np.datetime64) -> bool:
-    """Whether the slot before `init_time` is observed and covered entirely, or data of a later slot have arrived."""
+def _awaited(stores: CityStores, init_time: np.datetime64) -> str:
+    """Say which data of the slot before `init_time` may not have come; "" where they have, as later data have.
+
+    Half of the slot's vehicles must have reported after its end, so that one fast clock does not stand for the feed. Of
+    trips, whose vehicles are unknown, as many must have begun or ended since as usually do in a minute.
+    """
     slot = stores.city.slot
-    last = stores.flows.read(init_time - slot, init_time + slot)
-    if last is None or last["time"].values[0] != init_time - slot or not last["observed"].values[0]:
-        return False
-    return bool(last["coverage"].values[0] >= 1 or (last["vehicles"].values[1:] > 0).any())
+    flows = stores.flows.read(init_time - slot, init_time + slot)
+    times = np.empty(0, "datetime64[us]") if flows is None else flows["time"].values
+    if flows is None or times[0] != init_time - slot or not flows["observed"].values[0]:
+        return "the last slot is not observed"
+    if flows["vehicles"].values[0] == UNKNOWN:
+        ends = flows["flow"].values.sum(axis=(1, 2, 3))
+        needed, come, what = max(1, int(ends[0]) // stores.city.slot_minutes), int(ends[1:].sum()), "ends of trips"
+    else:
+        vehicles = flows["vehicles"].values
+        needed, come, what = -(-int(vehicles[0]) // 2), int(vehicles[1:].sum()), "vehicles"
+    if come >= needed:
+        return ""
+    return f"the last slot may not be whole: {come} {what} were heard after its end, {needed} would show that it is"
 
 
 def _closed_flows(stores: CityStores, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:

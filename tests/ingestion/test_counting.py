@@ -91,7 +91,8 @@ class Counted:
 
     def dataset(self) -> xr.Dataset:
         slots = self.count.slots
-        return _slots_dataset(self.city, np.arange(min(slots), max(slots) + 1), slots, Points, None)
+        numbers = np.arange(min(slots), max(slots) + 1)
+        return _slots_dataset(self.city, numbers, slots, np.isin(numbers, list(slots)), Points, None)
 
 
 def counted(pings: list[Ping], city: City = CITY) -> tuple[Counted, int]:
@@ -335,28 +336,12 @@ def test_a_vehicle_that_comes_back_after_a_slot_is_seen_in_both() -> None:
     assert counted([at(0, 0, 5), at(0, 0, 65), at(0, 0, 70)])[0].dataset()["vehicles"].values.tolist() == [1, 0, 1]
 
 
-@pytest.mark.parametrize(("minutes", "observed"), [(23, False), (24, True), (30, True)])
-def test_a_slot_is_observed_from_a_coverage_of_0_8(minutes: int, observed: bool) -> None:
-    flows = counted([at(0, 0, minute) for minute in range(minutes)])[0].dataset()
-    assert flows["observed"].values.tolist() == [observed]
-
-
-@pytest.mark.parametrize(("slot_minutes", "share", "needed"), [(60, 0.8, 48), (15, 0.6, 9), (30, 0.7, 21), (5, 0.2, 1)])
-def test_the_threshold_is_inclusive_for_any_slot_length(slot_minutes: int, share: float, needed: int) -> None:
-    city = CITY.model_copy(update={"slot_minutes": slot_minutes, "min_coverage": share})
-    for minutes, observed in ((needed, True), (needed - 1, False)):
-        pings = [at(0, 0, minute) for minute in range(minutes)] + [at(0, 0, slot_minutes)]
-        flows = counted(pings, city)[0].dataset().sel(time="2008-06-04T12:00", method="nearest")
-        if minutes:
-            assert bool(flows["observed"]) is observed
-
-
-def test_missing_and_partial_slots_are_told_apart() -> None:
+def test_a_slot_without_records_has_no_vehicles_and_no_coverage() -> None:
     full = [at(0, 0, minute) for minute in range(30)]
     partial = [at(0, 0, 30 + minute, vehicle) for minute in range(5) for vehicle in range(3)]
     later = [at(0, 0, 90 + minute) for minute in range(30)]
     flows = counted(full + partial + later)[0].dataset()
-    assert flows["observed"].values.tolist() == [True, False, False, True]
+    assert flows["observed"].values.tolist() == [True, True, False, True]  # as it was judged
     assert flows["vehicles"].values.tolist() == [1, 3, 0, 1]  # the whole fleet was seen in the slot that was cut
     assert flows["coverage"].values.tolist() == [1.0, np.float32(5 / 30), 0.0, 1.0]
 
@@ -392,7 +377,7 @@ class Naive:
 
     flow: Counter[tuple[int, int, int, int]]
     vehicles: dict[int, set[int]]
-    minutes: dict[int, set[int]]
+    minutes: dict[int, Counter[int]]
     totals: Counter[str]
     repeats: int
     ends_inside: int
@@ -418,12 +403,12 @@ def naive_count(city: City, pings: list[Ping]) -> Naive:
         if key not in kept or (ping.lon, ping.lat, ping.occupied) < (kept[key].lon, kept[key].lat, kept[key].occupied):
             kept[key] = ping
     slot_us = city.slot_minutes * MINUTE
-    found = Naive(Counter(), defaultdict(set), defaultdict(set), Counter(), len(pings) - len(kept), 0)
+    found = Naive(Counter(), defaultdict(set), defaultdict(Counter), Counter(), len(pings) - len(kept), 0)
     tracks: dict[int, list[Ping]] = defaultdict(list)
     for ping in sorted(kept.values(), key=lambda p: p.time):
         tracks[ping.vehicle].append(ping)
         found.vehicles[ping.time // slot_us].add(ping.vehicle)
-        found.minutes[ping.time // slot_us].add(ping.time // MINUTE)
+        found.minutes[ping.time // slot_us][ping.time % slot_us // MINUTE] += 1
         found.totals["points"] += 1
         found.totals["points_outside"] += naive_cell(city, ping.lon, ping.lat) is None
     for track in tracks.values():
@@ -460,7 +445,8 @@ def assert_as_naive(city: City, pings: list[Ping], flows: xr.Dataset, counter: C
     assert (flows["flow"].values == flow).all()
     assert flows["vehicles"].values.tolist() == [len(naive.vehicles[slot]) for slot in slots]
     assert flows["coverage"].values.tolist() == [np.float32(share) for share in shares]
-    assert flows["observed"].values.tolist() == [share >= city.min_coverage for share in shares]
+    for number, slot in counter.count.slots.items():
+        assert slot.minutes.tolist() == [naive.minutes[number][minute] for minute in range(city.slot_minutes)]
     assert dict(zip(TOTALS, counter.totals.tolist(), strict=True)) == {name: naive.totals[name] for name in TOTALS}
     assert repeats == naive.repeats
 
@@ -537,8 +523,7 @@ def test_grids_of_single_vehicles_add_up_to_the_grid_of_all(pings: list[Ping]) -
         own = [part.slots[number] for part in parts if number in part.slots]
         assert (sum(one.flow for one in own) == slot.flow).all()
         assert sum(one.vehicles for one in own) == slot.vehicles
-        assert sum(one.records for one in own) == slot.records
-        assert (np.logical_or.reduce([one.minutes for one in own]) == slot.minutes).all()
+        assert (sum(one.minutes for one in own) == slot.minutes).all()
     assert (sum(part.totals for part in parts) == whole.totals).all()
 
 
@@ -566,7 +551,7 @@ def assert_same(one: Count, other: Count) -> None:
     for number, slot in one.slots.items():
         same = other.slots[number]
         assert (slot.flow == same.flow).all() and (slot.minutes == same.minutes).all()
-        assert (slot.records, slot.vehicles) == (same.records, same.vehicles)
+        assert slot.vehicles == same.vehicles
     assert (one.totals == other.totals).all()
     for end in ("first", "last"):
         for name, array in getattr(one, end).arrays().items():
@@ -598,7 +583,7 @@ def test_a_difference_added_to_what_was_is_what_is(before: list[Ping], more: lis
     for number, slot in new.slots.items():
         found = old.slots[number].plus(change.slots[number]) if number in old.slots else change.slots[number]
         assert (found.flow == slot.flow).all() and (found.minutes == slot.minutes).all()
-        assert (found.records, found.vehicles) == (slot.records, slot.vehicles)
+        assert found.vehicles == slot.vehicles
     assert (old.totals + change.totals == new.totals).all()
 
 
@@ -656,10 +641,10 @@ def test_trips_leave_where_they_begin_and_enter_where_they_end(rides: list[tuple
     trips = Trips(*(np.array(column, dtype) for column, dtype in zip(columns, Trips.DTYPES.values(), strict=True)))
     found = _count_trips(CITY, trips)
     flow: Counter[tuple[int, ...]] = Counter()
-    minutes = defaultdict(set)
+    minutes: dict[int, Counter[int]] = defaultdict(Counter)
     for pickup, dropoff in ends:
         for kind, (time, lon, lat) in ((OUTFLOW, pickup), (INFLOW, dropoff)):
-            minutes[time // CITY.slot_us].add(time // MINUTE)
+            minutes[time // CITY.slot_us][time % CITY.slot_us // MINUTE] += 1
             cell = naive_cell(CITY, lon, lat)
             if cell:
                 flow[time // CITY.slot_us, kind, cell[0] * CITY.cols + cell[1]] += 1
@@ -668,8 +653,8 @@ def test_trips_leave_where_they_begin_and_enter_where_they_end(rides: list[tuple
         for number, slot in found.slots.items()
         for place in np.argwhere(slot.flow)
     } == dict(flow)
-    assert {number: int(slot.minutes.sum()) for number, slot in found.slots.items()} == {
-        number: len(seen) for number, seen in minutes.items()
+    assert {number: slot.minutes.tolist() for number, slot in found.slots.items()} == {
+        number: [seen[minute] for minute in range(CITY.slot_minutes)] for number, seen in minutes.items()
     }
     assert found.totals[TOTALS.index("points")] == 2 * len(rides)
 
@@ -693,13 +678,13 @@ def test_a_pair_of_exactly_the_maximal_gap_is_not_beyond_it(more: int, beyond: i
 def test_a_slot_has_the_number_of_its_records_and_vehicles() -> None:
     found = counted([at(0, 0), at(0, 0, 1), at(-1, 0, 2, vehicle=1), at(0, 1, 31)])[0].count.slots
     first = NOON // CITY.slot_us
-    assert {number: (slot.records, slot.vehicles) for number, slot in found.items()} == {
+    assert {number: (int(slot.minutes.sum()), slot.vehicles) for number, slot in found.items()} == {
         first: (3, 2),
         first + 1: (1, 1),
     }
     trips = ZoneTrips(*(np.array(a, np.int64) for a in ([NOON] * 3, [4, 4, 9], [NOON + 40 * MINUTE] * 3, [7, 264, 4])))
     ends = _count_zone_trips(CITY, trips, np.array([4, 7, 9])).slots  # trips name no vehicle
-    assert {number: (slot.records, slot.vehicles) for number, slot in ends.items()} == {
+    assert {number: (int(slot.minutes.sum()), slot.vehicles) for number, slot in ends.items()} == {
         first: (3, 0),
         first + 1: (3, 0),
     }

@@ -228,13 +228,16 @@ def test_the_feed_is_read_by_and_written(trafficcast: Callable[..., Any], config
 
 
 def test_a_sparse_feed_is_pointed_out(trafficcast: Callable[..., Any], config: Path, tmp_path: Path) -> None:
-    lines = (f"t,{START_S + 600 * i},{77.59 + i % 40 / 500},12.97" for i in range(1000))
+    seconds = (600 * i for i in range(2000) if i // 144 % 3 or i % 144 < 72)  # every third day the feed stops at noon
+    lines = (f"t,{START_S + at},{77.59 + at % 24_000 / 300_000},12.97" for at in seconds)
     file = tmp_path / "sparse.csv"
     file.write_text("\n".join(["vehicle,time,lon,lat", *lines]))
     result = trafficcast("city", "add", "new", "--records", file, "--timezone", "Europe/Rome", "--json").json
     assert result["slot_minutes"] == 120
-    cells, coverage, zone = result["notes"]
-    assert "nearly empty" in cells and "10% have one" in coverage and "Europe/Rome" in zone
+    cells, silence, zone = result["notes"]
+    assert "nearly empty" in cells and "Europe/Rome" in zone
+    assert f"about {result['observed']:.0%} of the slots would count as observed" in silence
+    assert 0.75 < result["observed"] < 0.9 and "most of them at" in silence
 
 
 def test_a_configuration_that_takes_no_table_is_left_alone(

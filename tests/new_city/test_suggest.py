@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.cities import small_city
 from trafficcast.errors import InputError
 from trafficcast.new_city.suggest import (
     _Distinct,
@@ -91,9 +92,17 @@ def test_the_flow_of_trips_is_their_number() -> None:
     assert found.flow == pytest.approx(100 / (found.rows * found.cols), rel=0.03)
 
 
-def test_coverage_is_the_share_of_minutes_with_a_report() -> None:
-    assert _sample(every_s=60).coverage() == pytest.approx(1.0, abs=0.05)
-    assert _sample(every_s=120).coverage() == pytest.approx(0.5, abs=0.03)
+def test_the_share_of_observed_slots_and_the_hours_that_lose_most() -> None:
+    city = small_city(timezone="Europe/Rome", slot_minutes=60)
+    assert _sample(every_s=60).observed(city) == (1.0, "")
+    seconds = np.arange(0, 10 * 86400, 60)
+    hour, odd = (START_US // SECOND_US + seconds) % 86400 // 3600, seconds // 86400 % 2 == 1
+    seconds = seconds[~odd | (hour != 4)]  # on every other day the feed is off from 4:00 to 5:00 UTC, 6:00 in Rome
+    sample = _RecordSample()
+    sample.add(_points(np.full(len(seconds), 9.15), np.full(len(seconds), 45.47), seconds), ["t"])
+    share, hours = sample.observed(city)
+    assert share == pytest.approx(1 - 5 / 240, abs=0.01)
+    assert hours.startswith("06:00 (5")
 
 
 def test_distinct_counts_few_exactly_and_many_nearly() -> None:
@@ -116,7 +125,7 @@ def test_memory_does_not_grow_with_the_records() -> None:
         sample.add(_points(lon, lat, rng.integers(0, 86400, n), np.arange(n)), [f"t{i}" for i in range(n)])
     assert sample.count == 2_001_000
     assert len(sample.density.cells()[2]) <= 2**19
-    assert len(sample.visits._smallest) <= 4096 and len(sample.half_hours) < 100
+    assert len(sample.visits._smallest) <= 4096 and len(sample.minutes) < 100
 
 
 def test_the_order_and_the_batches_do_not_matter() -> None:

@@ -23,6 +23,7 @@ from tests.cities import small_city
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.simulator.simulator import _SimulationSummary, simulate, truth_file
+from trafficcast.stores.observed import Evidence, judge_observed
 
 Point = tuple[str, int, float, float, int]  # vehicle, unix seconds, longitude, latitude, occupied (-1 unknown)
 Trip = tuple[int, float, float, int, float, float]  # pick-up: unix seconds, longitude, latitude; then the drop-off's
@@ -102,11 +103,11 @@ class PlainCount:
         self.slot_s = 60 * city.slot_minutes
         self.flow: dict[tuple[int, int, int, int], int] = defaultdict(int)  # slot, kind, row, col
         self.vehicles: dict[int, set[str]] = defaultdict(set)
-        self.minutes: dict[int, set[int]] = defaultdict(set)
+        self.minutes: dict[int, list[int]] = defaultdict(lambda: [0] * city.slot_minutes)
 
     def heard(self, vehicle: str, second: int) -> None:
         self.vehicles[second // self.slot_s].add(vehicle)
-        self.minutes[second // self.slot_s].add(second % self.slot_s // 60)
+        self.minutes[second // self.slot_s][second % self.slot_s // 60] += 1
 
     def add(self, kind: int, second: int, at: tuple[int, int] | None) -> None:
         if at is not None:
@@ -152,9 +153,14 @@ class PlainCount:
         np.testing.assert_array_equal(truth["flow"].values, flow)
         vehicles = [-1 if unknown_vehicles and self.vehicles[slot] else len(self.vehicles[slot]) for slot in slots]
         assert truth["vehicles"].values.tolist() == vehicles
-        coverage = np.array([len(self.minutes[slot]) / self.city.slot_minutes for slot in slots], np.float32)
+        heard = np.array(sorted(self.minutes))
+        minutes = np.array([self.minutes[slot] for slot in heard.tolist()])
+        coverage = np.zeros(len(slots), np.float32)
+        coverage[heard - slots[0]] = (minutes > 0).mean(axis=1)
         np.testing.assert_array_equal(truth["coverage"].values, coverage)
-        np.testing.assert_array_equal(truth["observed"].values, coverage >= np.float32(self.city.min_coverage))
+        known = None if unknown_vehicles else np.array([len(self.vehicles[slot]) for slot in heard.tolist()])
+        judged, observed = judge_observed(self.city, Evidence(heard, minutes, known))
+        np.testing.assert_array_equal(truth["observed"].values, np.isin(slots, judged[observed]))
 
 
 def simulate_and_check(

@@ -41,28 +41,22 @@ TOTALS = (
 class _Slot:
     """The part of a count that belongs to one slot.
 
-    Flow (flow kind, cell) int32, number of records (of trips: of their ends), number of distinct vehicles, and whether
-    each minute (minute) has a record. A cell is row * cols + col; of trips between zones it is the zone's position.
+    Flow (flow kind, cell) int32, number of distinct vehicles, and number of records (of trips: of their ends) in each
+    minute (minute) int32. A cell is row * cols + col; of trips between zones it is the zone's position.
     """
 
     flow: np.ndarray
-    records: int
     vehicles: int
     minutes: np.ndarray
 
     def plus(self, other: _Slot) -> _Slot:
         """Return the sum of both; a vehicle in both is counted twice."""
-        return _Slot(
-            self.flow + other.flow,
-            self.records + other.records,
-            self.vehicles + other.vehicles,
-            self.minutes | other.minutes,
-        )
+        return _Slot(self.flow + other.flow, self.vehicles + other.vehicles, self.minutes + other.minutes)
 
     @classmethod
     def empty(cls, cells: int, slot_minutes: int) -> _Slot:
         """Return a slot without a record."""
-        return cls(np.zeros((len(FLOW_KINDS), cells), np.int32), 0, 0, np.zeros(slot_minutes, np.bool_))
+        return cls(np.zeros((len(FLOW_KINDS), cells), np.int32), 0, np.zeros(slot_minutes, np.int32))
 
 
 @dataclass(frozen=True)
@@ -94,16 +88,15 @@ def _count_points(city: City, points: Points) -> Count:
     first_slot = int(points.time.min() // city.slot_us)
     n_slots = int(points.time.max() // city.slot_us) - first_slot + 1
     flow = np.zeros((n_slots, len(FLOW_KINDS), city.rows * city.cols), np.int32)
-    records, vehicles = np.zeros(n_slots, np.int64), np.zeros(n_slots, np.int64)
-    minutes = np.zeros((n_slots, city.slot_minutes), np.bool_)
+    vehicles, minutes = np.zeros(n_slots, np.int64), np.zeros((n_slots, city.slot_minutes), np.int32)
     totals = np.zeros(len(TOTALS), np.int64)
     _count(
         points.vehicle, points.time, points.lon, points.lat, points.occupied,
-        *_rules(city), first_slot, flow, records, vehicles, minutes, totals,
+        *_rules(city), first_slot, flow, vehicles, minutes, totals,
     )  # fmt: skip
     slots = {
-        first_slot + i: _Slot(flow[i].copy(), int(records[i]), int(vehicles[i]), minutes[i].copy())
-        for i in np.flatnonzero(records).tolist()
+        first_slot + i: _Slot(flow[i].copy(), int(vehicles[i]), minutes[i].copy())
+        for i in np.flatnonzero(vehicles).tolist()
     }
     return Count(slots, totals, *_vehicle_ends(points))
 
@@ -143,9 +136,8 @@ def _count_ends(
     for number, ends in zip(numbers, np.split(order, starts[1:]), strict=True):
         inside = ends[cell[ends] != OUTSIDE]
         flow = np.bincount(kind[inside] * cells + cell[inside], minlength=len(FLOW_KINDS) * cells)
-        minutes = np.zeros(city.slot_minutes, np.bool_)
-        minutes[time[ends] % city.slot_us // MINUTE_US] = True
-        slots[int(number)] = _Slot(flow.reshape(len(FLOW_KINDS), cells).astype(np.int32), len(ends), 0, minutes)
+        minutes = np.bincount(time[ends] % city.slot_us // MINUTE_US, minlength=city.slot_minutes).astype(np.int32)
+        slots[int(number)] = _Slot(flow.reshape(len(FLOW_KINDS), cells).astype(np.int32), 0, minutes)
     totals = np.zeros(len(TOTALS), np.int64)
     totals[[_POINTS, _OUTSIDE_POINTS]] = len(cell), np.count_nonzero(cell == OUTSIDE)
     return Count(slots, totals)
@@ -184,8 +176,8 @@ def _merge_all(city: City, counts: list[Count]) -> Count:
 
 
 def _difference(after: Count, before: Count) -> Count:
-    """Return the count to add to `before` to get `after`, whose ends it has; a minute with a record keeps it."""
-    negative = {n: _Slot(-slot.flow, -slot.records, -slot.vehicles, slot.minutes) for n, slot in before.slots.items()}
+    """Return the count to add to `before` to get `after`, whose ends it has."""
+    negative = {n: _Slot(-slot.flow, -slot.vehicles, -slot.minutes) for n, slot in before.slots.items()}
     return Count(_add_slots(after.slots, negative), after.totals - before.totals, after.first, after.last)
 
 
@@ -234,11 +226,17 @@ def _rules(city: City) -> tuple[np.ndarray, int, int, int, int, float, bool]:
 
 
 def _slots_dataset(
-    city: City, numbers: np.ndarray, slots: Mapping[int, _Slot], kind: type[Records], zones: Zones | None
+    city: City,
+    numbers: np.ndarray,
+    slots: Mapping[int, _Slot],
+    observed: np.ndarray,
+    kind: type[Records],
+    zones: Zones | None,
 ) -> xr.Dataset:
     """Return the flows of the slots with these numbers since 1970; slots that are not given have no record.
 
-    The vehicles of trips are unknown. `zones` spreads the counts of zones over the cells. See `flows_dataset`.
+    `observed` says which of them are observed, (slot). The vehicles of trips are unknown. `zones` spreads the counts of
+    zones over the cells. See `flows_dataset`.
     """
     cells = city.rows * city.cols if zones is None else len(zones.ids)
     flow = np.zeros((len(numbers), len(FLOW_KINDS), cells), np.int32)
@@ -248,10 +246,11 @@ def _slots_dataset(
         if number in slots:
             flow[i] = slots[number].flow
             vehicles[i] = slots[number].vehicles if kind is Points else UNKNOWN
-            coverage[i] = slots[number].minutes.mean()
+            coverage[i] = np.mean(slots[number].minutes > 0)
     grid = (len(numbers), len(FLOW_KINDS), city.rows, city.cols)
     flow = flow.reshape(grid) if zones is None else spread(flow, zones, city.rows, city.cols)
-    return flows_dataset(city, (numbers * city.slot_us).astype("datetime64[us]"), flow, vehicles, coverage)
+    time = (numbers * city.slot_us).astype("datetime64[us]")
+    return flows_dataset(city, time, flow, vehicles, coverage, observed)
 
 
 @njit(cache=True, nogil=True)
@@ -306,15 +305,14 @@ def _judge_pairs(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _count(  # type: ignore[no-untyped-def]
     vehicle, time, lon, lat, occupied, box, rows, cols, slot_us, max_gap_us, max_kmh, trips,
-    first_slot, flow, records, vehicles, minutes, totals,
+    first_slot, flow, vehicles, minutes, totals,
 ):  # fmt: skip
-    """Count points that are sorted by (vehicle, time) into flow, records, vehicles, minutes and totals."""
+    """Count points that are sorted by (vehicle, time) into flow, vehicles, minutes and totals."""
     p_cell, p_slot = OUTSIDE, first_slot
     for i in range(len(time)):
         slot = time[i] // slot_us
         cell = cell_of(lon[i], lat[i], box, rows, cols)
-        minutes[slot - first_slot, (time[i] - slot * slot_us) // MINUTE_US] = True
-        records[slot - first_slot] += 1
+        minutes[slot - first_slot, (time[i] - slot * slot_us) // MINUTE_US] += 1
         totals[_POINTS] += 1
         totals[_OUTSIDE_POINTS] += cell == OUTSIDE
         if i == 0 or vehicle[i] != vehicle[i - 1]:

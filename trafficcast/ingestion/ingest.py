@@ -25,7 +25,7 @@ from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, read_zones
 from trafficcast.ingestion.cluster import _Cluster, _cluster
 from trafficcast.ingestion.counting import Count, _slots_dataset
 from trafficcast.ingestion.merging import _merge_hours, _MergedHours, count
-from trafficcast.ingestion.quality_report import quality_report
+from trafficcast.ingestion.quality_report import SlotSeries, quality_report, slot_starts, stored_slots
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State
 from trafficcast.ingestion.threads import _BadSource, _Found, _joined, _Threads, _threads
 from trafficcast.ingestion.vehicles import _VehicleTable
@@ -147,15 +147,17 @@ def _ingest_sources(
 def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
     """Write the days of the flow store that changed, are missing or damaged, and the quality report, which is returned.
 
-    What is replaced is removed.
+    A day has also changed where other slots of it are observed now, because of records of other days. What is replaced
+    is removed.
     """
     city, flows = stores.city, stores.flows
-    known = store.slot_facts()[:, 0]
+    series = stored_slots(city, store, state.kind)
     broken = broken_days(stores)
-    days = sorted({*store.unpublished(), *broken})
+    days = sorted({*store.unpublished(), *broken, *_judged_otherwise(stores, store, series)})
     for day in track(days, "writing flows", len(days)):
         slots = city.slots_of_day(day)
-        slots = slots[(slots >= known[0]) & (slots <= known[-1])]
+        slots = slots[(slots >= series.number[0]) & (slots <= series.number[-1])]
+        observed = np.isin(slots, series.number[series.observed])
         stored = store.slots(int(slots[0]), int(slots[-1]))
         kind = _KINDS[state.kind or "points"]
         aside = flows.set_aside(day)
@@ -163,12 +165,27 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
             log.warning("the flows of %s could not be read: their file now lies at %s", day, aside)
         if aside is not None or not flows.file(day).exists() and day in broken:
             log.info("the flows of %s were counted again from the records", day)
-        flows.write(_slots_dataset(city, slots, stored, kind, zones if kind is ZoneTrips else None))
-        store.note_flow_file(day, flows.file(day))
-    report = quality_report(city, store, state)
+        flows.write(_slots_dataset(city, slots, stored, observed, kind, zones if kind is ZoneTrips else None))
+        store.note_flow_file(day, flows.file(day), slots[observed])
+    report = quality_report(city, store, state, series)
     write_json(stores.folder / "quality.json", report)
     store.clean(state)
     return report
+
+
+def _judged_otherwise(stores: CityStores, store: RecordStore, series: SlotSeries) -> list[np.datetime64]:
+    """Return the published days in which other slots are observed now than when they were published."""
+    city, published = stores.city, store.published_observed()
+    observed = series.number[series.observed]
+    day_of = city.local_days(slot_starts(city, observed))
+    days = [day for day in _local_days(city, series.number[series.records > 0]) if stores.flows.file(day).exists()]
+    order = np.argsort(day_of, kind="stable")  # clocks set back over midnight interleave the slots of two days
+    edges = [np.searchsorted(day_of[order], days, side) for side in ("left", "right")]
+    return [
+        day
+        for day, begin, end in zip(days, *edges, strict=True)
+        if not np.array_equal(published.get(str(day)), observed[order][begin:end])  # type: ignore[arg-type]
+    ]
 
 
 def broken_days(stores: CityStores) -> list[np.datetime64]:

@@ -5,6 +5,7 @@ Every ingest returns the report and writes it to `data/<city>/quality.json`.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from trafficcast.ingestion.counting import TOTALS
 from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.records.records import DROP_REASONS
 from trafficcast.stores.flows import UNKNOWN
+from trafficcast.stores.observed import judge_observed, least_observed_hours, observed_by_hour
 
 MISSING, PARTIAL, OBSERVED = "missing", "partial", "observed"
 # The letter of a slot's state in the calendar, and that of the slots before the first and after the last slot.
@@ -25,7 +27,7 @@ NOT_ASKED = "."
 
 @dataclass(frozen=True)
 class SlotSeries:
-    """The slots that have a record, in the order of time.
+    """The slots that have a record or are observed, in the order of time.
 
     Attributes
     ----------
@@ -71,8 +73,22 @@ class SlotSeries:
         SlotSeries
             The slots of the series in this range.
         """
-        within = slice(*np.searchsorted(self.number, [first, last + 1]))
-        return SlotSeries(**{name: array[within] for name, array in vars(self).items()})
+        return self.take(slice(*np.searchsorted(self.number, [first, last + 1])))
+
+    def take(self, which: np.ndarray | slice) -> SlotSeries:
+        """Return a part of the series.
+
+        Parameters
+        ----------
+        which
+            Whether to take each slot, (slot), or a slice of them.
+
+        Returns
+        -------
+        SlotSeries
+            These slots.
+        """
+        return SlotSeries(**{name: array[which] for name, array in vars(self).items()})
 
     def starts(self, city: City) -> np.ndarray:
         """Return the starts of the slots.
@@ -91,7 +107,7 @@ class SlotSeries:
 
 
 def stored_slots(city: City, store: RecordStore, kind: str | None) -> SlotSeries:
-    """Read all slots of a record store.
+    """Read all slots of a record store, and judge which are observed.
 
     Parameters
     ----------
@@ -105,17 +121,20 @@ def stored_slots(city: City, store: RecordStore, kind: str | None) -> SlotSeries
     Returns
     -------
     SlotSeries
-        All slots with a record.
+        All slots that have a record or are observed; none of them is observed before it begins.
     """
-    number, inflow, outflow, records, vehicles, minutes = store.slot_facts().T
-    coverage = minutes / city.slot_minutes
-    # As the flow store has it, coverage is of single precision.
-    observed = coverage.astype(np.float32) >= np.float32(city.min_coverage)
+    facts = store.slot_facts()
+    number, observed = judge_observed(city, store.evidence(city, kind))
+    observed &= number * city.slot_us <= time.time_ns() // 1000
+    columns = np.zeros((len(number), facts.shape[1]), np.int64)
+    columns[np.searchsorted(number, facts[:, 0])] = facts
+    _, inflow, outflow, records, vehicles, minutes = columns.T
     vehicles = vehicles if kind == "points" else np.full(len(number), UNKNOWN)
-    return SlotSeries(number, inflow, outflow, records, vehicles, coverage, observed)
+    series = SlotSeries(number, inflow, outflow, records, vehicles, minutes / city.slot_minutes, observed)
+    return series.take(observed | (records > 0))
 
 
-def quality_report(city: City, store: RecordStore, state: State) -> dict[str, Any]:
+def quality_report(city: City, store: RecordStore, state: State, slots: SlotSeries) -> dict[str, Any]:
     """Report on all records that were ever ingested.
 
     Parameters
@@ -126,6 +145,8 @@ def quality_report(city: City, store: RecordStore, state: State) -> dict[str, An
         Its record store.
     state
         State of the store.
+    slots
+        All its slots (see `stored_slots`).
 
     Returns
     -------
@@ -143,7 +164,7 @@ def quality_report(city: City, store: RecordStore, state: State) -> dict[str, An
         "rows_read": sum(source.rows for source in sources),
         "rows_dropped": {reason: dropped[reason] for reason in DROP_REASONS},
         **counters(state.totals, state.vehicles.number_with_points()),
-        **slot_report(city, stored_slots(city, store, state.kind)),
+        **slot_report(city, slots),
     }
 
 
@@ -201,6 +222,7 @@ def slot_report(city: City, slots: SlotSeries) -> dict[str, Any]:
             PARTIAL: len(slots) - observed,
             MISSING: int(slots.number[-1] - slots.number[0]) + 1 - len(slots),
         },
+        "least_observed_hours": least_observed_hours(observed_by_hour(city, slots.number, slots.observed)),
         "gaps": _gaps(city, slots),
     }
 
@@ -212,7 +234,7 @@ def _gaps(city: City, slots: SlotSeries) -> list[dict[str, Any]]:
     ends = np.concatenate([observed, slots.number[-1:] + 1])
     starts, ends = starts[starts < ends], ends[starts < ends]
     present = np.searchsorted(slots.number, ends) - np.searchsorted(slots.number, starts)
-    times = [[time.isoformat() for time in city.local(slot_starts(city, edge))] for edge in (starts, ends)]
+    times = [[moment.isoformat() for moment in city.local(slot_starts(city, edge))] for edge in (starts, ends)]
     return [
         {"start": start, "end": end, PARTIAL: n, MISSING: length - n}
         for start, end, length, n in zip(*times, (ends - starts).tolist(), present.tolist(), strict=True)

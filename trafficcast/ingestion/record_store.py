@@ -29,6 +29,7 @@ from trafficcast.ingestion.hour_files import _read_hour_file
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
+from trafficcast.stores.observed import Evidence
 from trafficcast.stores.sqlite import decoding, open_database
 
 _KINDS: dict[str, type[Records]] = {"points": Points, "trips": Trips, "zone-trips": ZoneTrips}
@@ -51,8 +52,10 @@ CREATE TABLE IF NOT EXISTS pruned (
 );
 CREATE TABLE IF NOT EXISTS unpublished (day TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS flows (day TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS observed (day TEXT PRIMARY KEY, slots BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS inbox (name TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
 """
+_COUNTS = b"\2"  # stands before the counts of minutes; an earlier version had a 0 or 1 for each minute
 _SELECT_SLOTS = "SELECT slot, flow, records, vehicles, minutes FROM slots"
 
 
@@ -319,6 +322,31 @@ class RecordStore:
             ).fetchall()
             return np.array(rows, np.int64).reshape(-1, 6)
 
+    def evidence(self, city: City, kind: str | None) -> Evidence:
+        """Read what the records say of the feed.
+
+        Parameters
+        ----------
+        city
+            The city.
+        kind
+            Kind of the stored records; the vehicles of other kinds than points are unknown.
+
+        Returns
+        -------
+        Evidence
+            The evidence of every stored slot.
+        """
+        with self._database() as database, decoding():
+            rows = database.execute("SELECT slot, minutes, records, vehicles FROM slots ORDER BY slot").fetchall()
+            number, minutes, records, vehicles = list(zip(*rows, strict=True)) or [()] * 4
+            counts = [_as_minutes(*pair) for pair in zip(minutes, records, strict=True)]
+            return Evidence(
+                np.array(number, np.int64),
+                np.array(counts, np.int32).reshape(-1, city.slot_minutes),
+                np.array(vehicles, np.int64) if kind == "points" else None,
+            )
+
     def unpublished(self) -> list[np.datetime64]:
         """Return the local days whose flows changed since they were published.
 
@@ -343,7 +371,19 @@ class RecordStore:
                 return {}
             return {day: (size, changed) for day, size, changed in database.execute("SELECT * FROM flows")}
 
-    def note_flow_file(self, day: np.datetime64, file: Path) -> None:
+    def published_observed(self) -> dict[str, np.ndarray]:
+        """Return which slots were observed in the days that were published.
+
+        Returns
+        -------
+        dict[str, np.ndarray]
+            Numbers of the observed slots since 1970, rising, by the local day.
+        """
+        with self._database() as database, decoding():
+            rows = database.execute("SELECT day, slots FROM observed")
+            return {day: np.frombuffer(slots, "<i8") for day, slots in rows}
+
+    def note_flow_file(self, day: np.datetime64, file: Path, observed: np.ndarray) -> None:
         """Note what the flow file of a local day is like, and that the day is published.
 
         Parameters
@@ -352,11 +392,15 @@ class RecordStore:
             The local day.
         file
             Its file.
+        observed
+            Numbers of the day's observed slots since 1970, rising.
         """
         facts = file.stat()
         with self._database() as database:
             row = str(day), facts.st_size, facts.st_mtime_ns
             database.execute("INSERT OR REPLACE INTO flows VALUES (?, ?, ?)", row)
+            slots = observed.astype("<i8").tobytes()
+            database.execute("INSERT OR REPLACE INTO observed VALUES (?, ?)", (str(day), slots))
             database.execute("DELETE FROM unpublished WHERE day = ?", (str(day),))
 
     def inbox_files(self) -> set[_InboxFile]:
@@ -527,14 +571,27 @@ def _slot_row(number: int, slot: _Slot) -> tuple[Any, ...]:
     inflow, outflow = slot.flow.sum(axis=1).tolist()
     covered = int(np.count_nonzero(slot.minutes))
     flow = zlib.compress(slot.flow.astype(np.int32).tobytes(), 1)
-    return number, flow, slot.minutes.tobytes(), inflow, outflow, slot.records, slot.vehicles, covered
+    minutes = _COUNTS + slot.minutes.astype("<i4").tobytes()
+    return number, flow, minutes, inflow, outflow, int(slot.minutes.sum()), slot.vehicles, covered
 
 
 def _as_slot(row: tuple[Any, ...]) -> tuple[int, _Slot]:
     """Return the number and the slot of a row that _SELECT_SLOTS selects."""
     number, flow, records, vehicles, minutes = row
     flow = np.frombuffer(zlib.decompress(flow), np.int32).reshape(len(FLOW_KINDS), -1)
-    return number, _Slot(flow, records, vehicles, np.frombuffer(minutes, np.bool_))
+    return number, _Slot(flow, vehicles, _as_minutes(minutes, records))
+
+
+def _as_minutes(minutes: bytes, records: int) -> np.ndarray:
+    """Return the number of records in each minute of a slot, (minute) int32, as the database has it.
+
+    An earlier version kept which minutes have a record, among which the slot's records are spread.
+    """
+    if minutes[:1] == _COUNTS:
+        return np.frombuffer(minutes, "<i4", offset=1)
+    has_record = np.frombuffer(minutes, np.bool_)
+    each, left = divmod(records, max(int(np.count_nonzero(has_record)), 1))
+    return (has_record * (each + (np.cumsum(has_record) <= left))).astype(np.int32)
 
 
 def _rows(points: Points) -> Iterator[tuple[Any, ...]]:

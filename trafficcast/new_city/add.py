@@ -32,6 +32,7 @@ from trafficcast.records.readers import find_records, read
 from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Points
 from trafficcast.records.screening import Screen, Screening
 
+_FEW_OBSERVED = 0.95  # of the slots
 _GLOBE = {"west": -180.0, "east": 180.0, "south": -90.0, "north": 90.0}
 
 
@@ -121,6 +122,7 @@ def add_city(
         "cell_metres": dict(zip(("north_south", "east_west"), suggestion.cell_m, strict=True)),
         "timezone": zone,
         "holidays": holidays,
+        "observed": round(sample.observed(city)[0], 4),
         "why": {
             **_reasons(suggestion, rows is not None or cols is not None, slot_minutes is not None),
             "timezone": "as given"
@@ -248,10 +250,12 @@ def _notes(sample: _RecordSample, suggestion: _Suggestion, zones: list[str], cit
             f"the cells are nearly empty, {suggestion.flow:.2f} vehicles a slot: a model learns more from fewer rows "
             "and cols, or from more vehicles"
         )
-    if sample.coverage() < city.min_coverage:
+    share, hours = sample.observed(city)
+    if share < _FEW_OBSERVED:
         notes.append(
-            f"a slot counts as observed when {city.min_coverage:.0%} of its minutes have a report, here "
-            f"{sample.coverage():.0%} have one: set min_coverage lower in the table"
+            f"about {share:.0%} of the slots would count as observed, as the feed is silent in the others"
+            + (f", most of them at {hours}" if hours else "")
+            + ": look for missing files, or set min_coverage lower in the table"
         )
     last = datetime.fromtimestamp(sample.last_us / SECOND_US, UTC)
     offsets = [last.astimezone(ZoneInfo(zone)).utcoffset() for zone in (city.timezone, *zones)]

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from pandas.util import hash_array
 
-from trafficcast.config.city import MINUTE_US
+from trafficcast.config.city import MINUTE_US, City
 from trafficcast.errors import InputError
 from trafficcast.geography.cells import EARTH_RADIUS_M
 from trafficcast.quality.point_density import Box, PointDensity, ends
 from trafficcast.records.records import Points, Records, Trips
+from trafficcast.stores.observed import Evidence, judge_observed, least_observed_hours, observed_by_hour
 
 _FEWEST_RECORDS = 1_000
 
@@ -59,16 +60,15 @@ class _Distinct:
 class _RecordSample:
     """Statistics of records, collected in one pass.
 
-    `density` counts points, of trips pick-ups and drop-offs. `minutes` and `half_hours` are those with a record.
-    `visits` are distinct (vehicle, half hour, square of _CELL_KM); their number hardly depends on how often a vehicle
+    `density` counts points, of trips pick-ups and drop-offs. `minutes` has the records of each minute of the half hours
+    with a record. `visits` are distinct (vehicle, half hour, square of _CELL_KM); their number hardly depends on how often a vehicle
     reports.
     """
 
     kind: type[Records] | None = None
     count: int = 0
     density: PointDensity = field(default_factory=PointDensity)
-    half_hours: set[int] = field(default_factory=set)
-    minutes: _Distinct = field(default_factory=_Distinct)
+    minutes: dict[int, np.ndarray] = field(default_factory=dict)
     visits: _Distinct = field(default_factory=_Distinct)
     last_us: int = 0
 
@@ -88,20 +88,35 @@ class _RecordSample:
         self.count += len(records)
         self.last_us = max(self.last_us, int(time.max()))
         self.density.add(lon, lat)
-        self.half_hours.update(np.unique(time // _HALF_HOUR_US).tolist())
-        self.minutes.add(hash_array(np.unique(time // MINUTE_US)))
+        for half_hour, n in zip(*_by_half_hour(time // MINUTE_US), strict=True):
+            self.minutes[half_hour] = self.minutes.get(half_hour, 0) + n
         if isinstance(records, Points):
             self.visits.add(_visits(records, vehicles))
 
-    def coverage(self) -> float:
-        """Return the share of minutes with a record, of the half hours that have any."""
-        return min(1.0, self.minutes.estimate() / (30 * max(len(self.half_hours), 1)))
+    def observed(self, city: City) -> tuple[float, str]:
+        """Return about which share of a city's slots would be observed, and the hours of which fewest are."""
+        half_hours = np.array(sorted(self.minutes))
+        counts = np.stack([self.minutes[half_hour] for half_hour in half_hours.tolist()])
+        minute = (half_hours[:, None] * 30 + np.arange(30)).ravel()
+        number, at = np.unique(minute // city.slot_minutes, return_inverse=True)
+        minutes = np.zeros((len(number), city.slot_minutes), np.int64)
+        minutes[at, minute % city.slot_minutes] = counts.ravel()
+        judged, observed = judge_observed(city, Evidence(number, minutes, None))
+        hours = least_observed_hours(observed_by_hour(city, judged, observed))
+        return np.count_nonzero(observed) / (number[-1] - number[0] + 1), hours
 
     def flow(self, cell_km: float) -> float:
         """Return about how many vehicles enter cells of this side in half an hour, summed over all cells."""
         # A trip enters one cell, the one where it ends. A visit is one to a cell if cells are of its squares' size.
         entries = self.visits.estimate() * _CELL_KM / cell_km if self.kind is Points else float(self.count)
-        return entries / max(len(self.half_hours), 1)
+        return entries / max(len(self.minutes), 1)
+
+
+def _by_half_hour(minute: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Return the half hours of minutes since 1970, and the number of each of their minutes, (half hour, minute)."""
+    half_hours, at = np.unique(minute // 30, return_inverse=True)
+    counts = np.bincount(at * 30 + minute % 30, minlength=30 * len(half_hours))
+    return half_hours.tolist(), counts.reshape(-1, 30)
 
 
 @dataclass(frozen=True)

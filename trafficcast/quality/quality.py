@@ -149,7 +149,8 @@ def _report_records(
 ) -> tuple[dict[str, Any], _Survey]:
     """Report on one state of a record store, and return the survey for the page."""
     everything = start is None and end is None
-    slots = _in_period(city, stored_slots(city, store, state.kind), start, end)
+    every = stored_slots(city, store, state.kind)
+    slots = _in_period(city, every, start, end)
     survey = _survey(city, store, state, slots, everything)
     checks = survey.checks
     found: dict[str, Any] = counters(state.totals if everything else survey.totals, 0)
@@ -164,7 +165,7 @@ def _report_records(
     found["suggested_box"] = _suggested_box(city, survey.density, found["share_outside"])
     report = _report(city, state.kind, everything, slots, found)
     report["records_kept_from"] = city.isoformat(_time(state.retained_from)) if state.retained_from else None
-    report["ever"] = quality_report(city, store, state)
+    report["ever"] = quality_report(city, store, state, every)
     report["files"] = _per_file(store.sources())
     if state.kind != "zone-trips":
         kept = (slots.number * city.slot_us >= state.retained_from).tolist()

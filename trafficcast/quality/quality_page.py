@@ -53,6 +53,7 @@ def _page(city: City, report: dict[str, Any], raster: np.ndarray, density: Point
         files=_files_to_show(report["files"]),
         suspicious=(period["suspects"] or [])[:_MOST_SUSPICIOUS],
         states=_COLOURS,
+        min_coverage=city.min_coverage,
         width=_BOX_WIDTH,
         height=round(_BOX_WIDTH * (city.north - city.south) / ((city.east - city.west) * _narrowing(city))),
     )

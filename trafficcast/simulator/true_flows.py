@@ -17,6 +17,7 @@ from trafficcast.files import atomic
 from trafficcast.geography.cells import cell_of, cells_of, haversine_m
 from trafficcast.simulator.taxis import _DEGREE, _Reports
 from trafficcast.stores.flows import UNKNOWN, flows_dataset
+from trafficcast.stores.observed import Evidence, judge_observed
 
 _CLOCK_CHANGE_S = 3 * 3600  # a local time that occurs twice is read as the first: up to so much before the period
 _INFLOW, _OUTFLOW = range(len(FLOW_KINDS))
@@ -32,7 +33,7 @@ class _TrueFlows:
         slots = -(-end // self._slot_s) - self._first_slot
         self._flow = np.zeros((slots, len(FLOW_KINDS), city.rows * city.cols), np.int32)
         self._vehicles = np.zeros(slots, np.int32)
-        self._minutes = np.zeros((slots, city.slot_minutes), np.bool_)
+        self._minutes = np.zeros((slots, city.slot_minutes), np.int32)
         # A taxi's last report: seconds, longitude, latitude, occupied; -1 seconds where there is none.
         self._last = np.full((taxis, 4), -1, np.int64)
 
@@ -58,7 +59,7 @@ class _TrueFlows:
         self._vehicles[:] = UNKNOWN
         for kind, ends in ((_OUTFLOW, pickups), (_INFLOW, dropoffs)):
             slot, second = np.divmod(ends.seconds, self._slot_s)
-            self._minutes[slot - self._first_slot, second // 60] = True
+            np.add.at(self._minutes, (slot - self._first_slot, second // 60), 1)
             cell = cells_of(ends.lon / _DEGREE, ends.lat / _DEGREE, city.box, city.rows, city.cols)
             inside = cell != OUTSIDE
             np.add.at(self._flow, ((slot - self._first_slot)[inside], kind, cell[inside]), 1)
@@ -71,8 +72,13 @@ class _TrueFlows:
         time = ((np.arange(len(has_record)) + self._first_slot) * self._slot_s)[slots].astype("datetime64[s]")
         flow = self._flow[slots].reshape(-1, len(FLOW_KINDS), city.rows, city.cols)
         vehicles = np.where(has_record, self._vehicles, 0)[slots]
-        coverage = self._minutes[slots].mean(axis=1)
-        return flows_dataset(city, time.astype("datetime64[us]"), flow, vehicles, coverage)
+        coverage = np.mean(self._minutes[slots] > 0, axis=1)
+        known = None if (self._vehicles == UNKNOWN).any() else self._vehicles[numbers]
+        evidence = Evidence(numbers + self._first_slot, self._minutes[numbers], known)
+        judged, is_observed = judge_observed(city, evidence)
+        observed = np.zeros(len(has_record), np.bool_)
+        observed[judged - self._first_slot] = is_observed
+        return flows_dataset(city, time.astype("datetime64[us]"), flow, vehicles, coverage, observed[slots])
 
     def write(self, file: Path) -> None:
         """Write the flows as NetCDF-4; the same flows are the same bytes."""
@@ -100,7 +106,7 @@ def _tally(  # type: ignore[no-untyped-def]
             i += 1
         k, t, x, y, passenger = taxi[smallest], seconds[smallest], lon[smallest], lat[smallest], occupied[smallest]
         slot = t // slot_s - first_slot
-        minutes[slot, t % slot_s // 60] = True
+        minutes[slot, t % slot_s // 60] += 1
         p_t, p_x, p_y, p_passenger = last[k]
         last[k, 0], last[k, 1], last[k, 2], last[k, 3] = t, x, y, passenger
         p_slot = p_t // slot_s - first_slot

@@ -14,14 +14,19 @@ UNKNOWN = -1  # vehicles of a slot whose number is not known
 
 
 def flows_dataset(
-    city: City, time: np.ndarray, flow: np.ndarray, vehicles: np.ndarray, coverage: np.ndarray
+    city: City,
+    time: np.ndarray,
+    flow: np.ndarray,
+    vehicles: np.ndarray,
+    coverage: np.ndarray,
+    observed: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Make a dataset of flows as the flow store keeps it.
 
     Parameters
     ----------
     city
-        The city; its `min_coverage` decides which slots are observed.
+        The city.
     time
         Slot starts, (time), naive UTC.
     flow
@@ -30,6 +35,9 @@ def flows_dataset(
         Distinct vehicles of each slot, (time); -1 where the number is unknown.
     coverage
         Share of a slot's one-minute bins in which any vehicle reported, (time), 0 to 1.
+    observed
+        Whether each slot is observed, (time); None where nothing but the coverage is known, which must then be
+        `min_coverage` at least.
 
     Returns
     -------
@@ -38,6 +46,8 @@ def flows_dataset(
         coordinate time is the slot's start, naive UTC.
     """
     coverage = np.asarray(coverage, np.float32)
+    if observed is None:
+        observed = coverage >= np.float32(city.min_coverage)
     return xr.Dataset(
         {
             "flow": (
@@ -45,7 +55,7 @@ def flows_dataset(
                 np.asarray(flow, np.int32),
                 {"units": "1", "long_name": "vehicles per slot"},
             ),
-            "observed": ("time", coverage >= np.float32(city.min_coverage), {"long_name": "the feed covered the slot"}),
+            "observed": ("time", np.asarray(observed, np.bool_), {"long_name": "the feed was alive in the slot"}),
             "vehicles": (
                 "time",
                 np.asarray(vehicles, np.int32),
