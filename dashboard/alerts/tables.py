@@ -28,6 +28,7 @@ _RAISED_WHEN = {
     "feed-silent": "a slot ended more minutes ago than the limit, and is not observed",
     "skill": "the RMSE was above that of persistence in each of the last scored forecasts (cycles: how many)",
     "coverage": "the share of observed flows inside the interval differs from the level by more than the tolerance",
+    "model-damaged": "files of the champion are damaged, so that another model or none replaces it",
     "flow": "a forecast flow, in vehicles per slot, is above the limit, or above times_typical times the typical flow",
 }
 

@@ -41,7 +41,7 @@ def show(chosen: Chosen, version: Annotated[str | None, typer.Argument(help="Def
     if chosen.as_json:
         print_json(registry.card(version))
     else:
-        print(registry.read(version, "CARD.md").decode("utf-8", errors="replace"))
+        print(registry.read(version, "CARD.md", lambda content: content.decode("utf-8", errors="replace")))
 
 
 @for_city
@@ -65,12 +65,13 @@ def seal(chosen: Chosen) -> None:
     """
     from trafficcast.forecasting.model import seal_models
 
-    rows = [{"version": version, "outcome": outcome} for version, outcome in seal_models(chosen.stores.registry).items()]
+    outcomes = seal_models(chosen.stores.registry)
+    rows = [{"version": version, "outcome": outcome} for version, outcome in outcomes.items()]
     if chosen.as_json:
         print_json({"city": chosen.city.name, "models": rows})
     elif rows:
         print_rows(rows, f"Seals of {chosen.city.name}")
     else:
         print(f"'{chosen.city.name}' has no model yet: run trafficcast train --city {chosen.city.name}")
-    if not all(row["outcome"] in ("sealed", "was sealed before") for row in rows):
+    if not set(outcomes.values()) <= {"sealed", "was sealed before"}:
         raise typer.Exit(1)

@@ -92,7 +92,8 @@ class _StatusGauges(Collector):
 def _health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Return the HTTP status and the page.
 
-    503 if a forecast is overdue, a city's alert rules cannot be examined, or a file of its stores cannot be read.
+    503 if a forecast is overdue, a city's alert rules cannot be examined, a file of its stores cannot be read, or its
+    champion is damaged.
     """
     wrong = {}
     for name, values in status["cities"].items():
@@ -100,6 +101,9 @@ def _health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
             wrong[name] = values["error"]
             continue
         reasons = list(values["damaged"])
+        for alert in values["alerts"] or []:
+            if alert["kind"] == "model-damaged" and alert["message"] not in reasons:
+                reasons.append(alert["message"])
         if values["overdue"]:
             newest = values["forecast"]["init_time"] if values["forecast"] else "none yet"
             reasons.append(f"the forecast is overdue; the newest is of {newest}")

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from trafficcast.config.alert_rules import CoverageRule, FeedSilentRule, FlowRule, ForecastOverdueRule, Rule, SkillRule
+from trafficcast.config.alert_rules import (
+    CoverageRule,
+    FeedSilentRule,
+    FlowRule,
+    ForecastOverdueRule,
+    ModelDamagedRule,
+    Rule,
+    SkillRule,
+)
 from trafficcast.config.city import FLOW_KINDS, HORIZON, City
 from trafficcast.errors import InputError
 from trafficcast.geography.areas import Area
@@ -48,6 +56,8 @@ class CityState:
         Scores of recent forecasts (see `score_dataset`), from the init time of `scores_from` on.
     forecaster
         The champion's version, whose scores are compared with the baseline's.
+    model_damage
+        What is wrong with the champion's files, in one sentence; empty where nothing is.
     areas
         The city's areas by name.
     """
@@ -61,6 +71,7 @@ class CityState:
     typical: np.ndarray | None = None
     scores: xr.Dataset | None = None
     forecaster: str = ""
+    model_damage: str = ""
     areas: Mapping[str, Area] = field(default_factory=dict)
 
 
@@ -175,6 +186,8 @@ def _findings_of(rule: Rule, state: CityState) -> list[Finding]:
             return _skill(rule, state)
         case CoverageRule():
             return _coverage(rule, state)
+        case ModelDamagedRule():
+            return [_finding(rule, state.model_damage, None, 0.0)] if state.model_damage else []
         case FlowRule():
             return _flow(rule, state)
 

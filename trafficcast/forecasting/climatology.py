@@ -14,11 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from trafficcast.config.city import FLOW_KINDS, City, target_times
-from trafficcast.errors import InputError
 from trafficcast.stores.registry import Registry
 
 # For the whole city, then for 4 x 4 districts, then for cells: the districts a side, the days whose weight the means of
@@ -174,16 +172,14 @@ def read_climatology(registry: Registry, version: str) -> WeekdayClimatology | C
         The version is unknown, or its file is damaged.
     """
     city, card = registry.city, registry.card(version)
-    try:
-        scale = float(card["scale"])
-        tables = load(registry.read(version, "climatology.safetensors"))
+
+    def parse(content: bytes) -> WeekdayClimatology | Climatology:
+        tables, scale = load(content), float(card["scale"])
         if "normal" in tables:
             return WeekdayClimatology(city, check_table(city, tables["normal"], 7, scale))
         return Climatology(city, check_table(city, tables["table"], 2, scale))
-    except InputError:
-        raise
-    except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"model {registry.root / version} is damaged: {error}") from None
+
+    return registry.read(version, "climatology.safetensors", parse)
 
 
 def check_table(city: City, table: np.ndarray, kinds_of_day: int, scale: float) -> np.ndarray:

@@ -55,7 +55,8 @@ _TREE = (
     "is_linear",
 )  # fmt: skip
 _MOST_LEAVES, _MOST_VEHICLES = 1024, 1e6
-_VERSION, _INTEGER, _REAL = re.compile("v[0-9]"), re.compile(r"-?[0-9]{1,6}"), re.compile(r"-?[0-9]{1,25}(\.[0-9]{1,25})?(e[+-]?[0-9]{1,3})?")
+_VERSION, _INTEGER = re.compile("v[0-9]"), re.compile(r"-?[0-9]{1,6}")
+_REAL = re.compile(r"-?[0-9]{1,25}(\.[0-9]{1,25})?(e[+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -156,34 +157,35 @@ class GradientBoosting:
         self.trees.save_model(folder / _FILE)
 
     @classmethod
-    def read(cls, content: bytes | None, start: AnomalyPersistence) -> Self | None:
+    def read(cls, content: bytes, start: AnomalyPersistence) -> Self | None:
         """Read the trees of a model.
 
         Parameters
         ----------
         content
-            What `save` wrote; None where the model has no trees.
+            What `save` wrote.
         start
             The model's anomaly persistence.
 
         Returns
         -------
         Self | None
-            The baseline; None where the model has none and where LightGBM is not installed.
+            The baseline; None where LightGBM is not installed.
 
         Raises
         ------
         ValueError
             The trees are damaged.
         """
-        if content is None:
-            return None
         text = _checked(content.decode("ascii"))
         try:
             import lightgbm
         except ImportError:
             return None
-        return cls(start, lightgbm.Booster(model_str=text))
+        try:
+            return cls(start, lightgbm.Booster(model_str=text))
+        except lightgbm.basic.LightGBMError as error:
+            raise ValueError(error) from None
 
 
 def _checked(text: str) -> str:
@@ -196,9 +198,9 @@ def _checked(text: str) -> str:
     header, *trees = re.split(r"^Tree=\d+$", whole, flags=re.MULTILINE)
     known = _lines(header)
     if not end or len(known["tree_sizes"].split()) != len(trees):
-        raise ValueError("its trees are not all there")
+        raise ValueError("the trees are not all there")
     if not _VERSION.fullmatch(known["version"]) or any(known[key] != value for key, value in _HEADER.items()):
-        raise ValueError("its trees are not those of this baseline")
+        raise ValueError("the trees are not those of this baseline")
     names = " ".join(f"Column_{i}" for i in range(_FEATURES)), " ".join(["none"] * _FEATURES)
     lines = ["tree", f"version={known['version']}", *(f"{key}={value}" for key, value in _HEADER.items())]
     lines += [f"feature_names={names[0]}", f"feature_infos={names[1]}", ""]
@@ -218,14 +220,14 @@ def _checked_tree(tree: dict[str, str]) -> list[str]:
     _numbers(tree, "split_feature", _INTEGER, splits, 0, _FEATURES - 1)
     # An odd number would be a split by categories, which these trees have not.
     if any(kind % 2 for kind in _numbers(tree, "decision_type", _INTEGER, splits, 0, 10)):
-        raise ValueError("decision_type of its trees holds what it cannot hold")
+        raise ValueError("decision_type holds what it cannot hold")
     children = [_numbers(tree, side, _INTEGER, splits, -leaves, splits - 1) for side in ("left_child", "right_child")]
     # Splits are numbered from 0 on, each after its parent, and leaves from -1 down; each has one parent.
     reached = sorted(child for side in children for child in side)
     if splits and reached != [*range(-leaves, 0), *range(1, splits)]:
-        raise ValueError("its trees are no trees")
+        raise ValueError("a tree is no tree")
     if any(0 <= child <= parent for side in children for parent, child in enumerate(side)):
-        raise ValueError("its trees are no trees")
+        raise ValueError("a tree is no tree")
     return [f"{key}={tree[key]}" for key in _TREE] + ["shrinkage=1"]
 
 
@@ -236,7 +238,7 @@ def _numbers(
     words = tree[key].split(" ") if tree[key] else []
     if len(words) == count and all(kind.fullmatch(word) and lowest <= float(word) <= highest for word in words):
         return [float(word) for word in words]
-    raise ValueError(f"{key} of its trees holds what it cannot hold")
+    raise ValueError(f"{key} holds what it cannot hold")
 
 
 def _lines(text: str) -> dict[str, str]:

@@ -175,23 +175,21 @@ def _save_intervals(path: Path, intervals: Intervals) -> None:
         save_file({name: np.ascontiguousarray(value) for name, value in vars(intervals).items()}, temporary)
 
 
-def _read_intervals(content: bytes | None, leads: int, kinds: int, scale: float) -> Intervals | None:
-    """Read intervals from the content of a file, None where there is none.
+def _read_intervals(content: bytes, leads: int, kinds: int, scale: float) -> Intervals:
+    """Read intervals from the content of a file.
 
     Raises ValueError where they do not fit these leads, kinds and the highest flow in training, vehicles per slot.
     """
-    if content is None:
-        return None
     intervals = Intervals(**load(content))
     levels, edges, scores = intervals.levels, intervals.edges, intervals.scores
     expected = (len(levels), 2, leads, kinds, len(edges) + 1)
     if scores.shape != expected or np.isnan(scores).any():
-        raise ValueError(f"the scores of its intervals are {scores.shape}, not numbers {expected}")
+        raise ValueError(f"the scores are {scores.shape}, not numbers {expected}")
     if not (np.diff([0, *levels, 1]) > 0).all() or not (np.diff([0, *edges, np.inf]) > 0).all():
-        raise ValueError("the levels or the edges of its intervals do not rise")
+        raise ValueError("the levels or the edges do not rise")
     lower, upper = np.moveaxis(scores, 1, 0)
     if (lower[1:] > lower[:-1]).any() or (upper[1:] < upper[:-1]).any() or (upper > 3 * scale).any():
-        raise ValueError("the scores of its intervals are not what they can be")
+        raise ValueError("the scores are not what they can be")
     return intervals
 
 

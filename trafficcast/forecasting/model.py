@@ -13,7 +13,6 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load as load_tensors
@@ -30,7 +29,7 @@ from trafficcast.forecasting.intervals import Intervals, _read_intervals, _save_
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c, vmrnn_d
 from trafficcast.progress import log
 from trafficcast.stores.registry import Registry
-from trafficcast.stores.seal import is_sealed
+from trafficcast.stores.seal import CARD, damaged, is_sealed
 
 Network = VMRNN | VMRNNC
 ARCHITECTURES: dict[str, Callable[..., Network]] = {"vmrnn-b": vmrnn_b, "vmrnn-c": vmrnn_c, "vmrnn-d": vmrnn_d}
@@ -212,50 +211,57 @@ def _read_model(registry: Registry, version: str) -> Model:
         if trained != value:
             raise InputError(f"model {version} was trained with {key} = {trained}, '{city.name}' has {value}: {advice}")
     try:
-        scale = _check_card(card, version)
-        network = build(card["architecture"])
-        weights = load_tensors(registry.read(version, "model.safetensors"))
+        scale, network = _check_card(card, version), build(card["architecture"])
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise damaged(folder, CARD, error) from None
+
+    def load_weights(content: bytes) -> Network:
+        weights = load_tensors(content)
         if weights.keys() != network.state_dict().keys():
             raise InputError(
                 f"model {folder} has the weights of another version of {card['architecture']['name']}: train it again"
             )
         network.load_state_dict(weights)
         if not all(values.isfinite().all() for values in weights.values()):
-            raise ValueError("weights are not finite")
-        tables = load_arrays(registry.read(version, "climatology.safetensors"))
+            raise ValueError("a weight is not finite")
+        return network
+
+    def load_climatology(content: bytes) -> tuple[Climatology, AnomalyPersistence | None]:
+        tables = load_arrays(content)
         climatology = Climatology(city, check_table(city, tables["table"], 2, scale))
-        anomaly = trees = None
-        if "normal" in tables or is_conditioned(network):
-            normal = WeekdayClimatology(city, check_table(city, tables["normal"], 7, scale))
-            anomaly = AnomalyPersistence(normal, _check_shares(tables["persistence"]))
-            trees = GradientBoosting.read(registry.read_if_any(version, "lightgbm.txt"), anomaly)
-        intervals = _read_intervals(
-            registry.read_if_any(version, "intervals.safetensors"), HORIZON, len(FLOW_KINDS), scale
-        )
-    except InputError:
-        raise
-    except (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"model {folder} is damaged: {' '.join(str(error).split())}") from None
+        if "normal" not in tables and not is_conditioned(network):
+            return climatology, None
+        normal = WeekdayClimatology(city, check_table(city, tables["normal"], 7, scale))
+        return climatology, AnomalyPersistence(normal, _check_shares(tables["persistence"]))
+
+    registry.read(version, "model.safetensors", load_weights)
+    climatology, anomaly = registry.read(version, "climatology.safetensors", load_climatology)
+    trees = None
+    if anomaly is not None:
+        trees = registry.read_if_any(version, "lightgbm.txt", lambda content: GradientBoosting.read(content, anomaly))
+    intervals = registry.read_if_any(
+        version, "intervals.safetensors", lambda content: _read_intervals(content, HORIZON, len(FLOW_KINDS), scale)
+    )
     return Model(card, network, climatology, anomaly, trees, intervals)
 
 
 def _check_card(card: dict[str, Any], version: str) -> float:
     """Return the scale of a card, or raise an error where the card, which may have no seal, cannot be right."""
     if card["version"] != version:
-        raise ValueError(f"its card is that of {card['version']}")
+        raise ValueError(f"it is that of {card['version']}")
     for name, scores in card.get("metrics", {}).get("validation", {}).items():
         if not math.isfinite(scores["rmse"]):
-            raise ValueError(f"the card's error of {name} is not finite")
+            raise ValueError(f"the error of {name} is not finite")
     scale = float(card["scale"])
     if not 0 < scale < math.inf:
-        raise ValueError(f"the card's scale is {scale}")
+        raise ValueError(f"the scale is {scale}")
     return scale
 
 
 def _check_shares(shares: np.ndarray) -> np.ndarray:
     """Return the shares of the anomaly that persist, (HORIZON), or raise ValueError where they cannot be right."""
     if shares.shape != (HORIZON,) or not (np.abs(shares) <= _MOST_SHARE).all():
-        raise ValueError("the shares of the anomaly that persist are not what they can be")
+        raise ValueError(f"the shares of the anomaly that persist are {shares}")
     return shares
 
 
@@ -286,7 +292,7 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
             save_arrays({name: np.ascontiguousarray(table) for name, table in tables.items()}, temporary)
         if model.intervals is not None:
             _save_intervals(folder / "intervals.safetensors", model.intervals)
-        write_json(folder / "card.json", model.card)
+        write_json(folder / CARD, model.card)
         extra(folder)
 
     registry.add(model.version, _fill)

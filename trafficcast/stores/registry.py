@@ -7,13 +7,17 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
 
 from trafficcast.config.city import City
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.files import write_text
-from trafficcast.stores.seal import CARD, check_files, read_card, read_sealed, seal
+from trafficcast.stores.seal import CARD, check_files, damaged, read_card, read_sealed, seal
 
+_T = TypeVar("_T")
+_NOT_PARSED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 VERSION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -92,7 +96,7 @@ class Registry:
             raise DamagedFile(self.pointer, "it is empty", self.city.name)
         if not all(VERSION.fullmatch(version) for version in named):
             raise DamagedFile(self.pointer, "it holds what is no name of a model", self.city.name)
-        if not any((self.root / version / CARD).exists() for version in named) and self.versions():
+        if not any((self.root / version).is_dir() for version in named) and self.versions():
             raise DamagedFile(self.pointer, "it names no model that is stored", self.city.name)
         return named
 
@@ -181,8 +185,8 @@ class Registry:
             raise InputError(f"'{self.city.name}' has no model '{version}'; it has: {known}")
         return read_card(self.root / version)
 
-    def read_if_any(self, version: str, name: str) -> bytes | None:
-        """Read a file that a model may have, and compare it with the model's seal.
+    def read_if_any(self, version: str, name: str, parse: Callable[[bytes], _T]) -> _T | None:
+        """Read a file that a model may have: it is compared with the model's seal, and then parsed.
 
         Parameters
         ----------
@@ -190,21 +194,30 @@ class Registry:
             The version.
         name
             The name of a file other than the card.
+        parse
+            Makes the result of the file's content. Its errors become those of a damaged file.
 
         Returns
         -------
-        bytes | None
-            The file's content; None where the model has no such file.
+        _T | None
+            What `parse` returned; None where the model has no such file.
 
         Raises
         ------
         InputError
             There is no such version, or the card or the file is damaged.
         """
-        return read_sealed(self.root / version, self.card(version), name)
+        folder = self.root / version
+        content = read_sealed(folder, self.card(version), name)
+        try:
+            return None if content is None else parse(content)
+        except InputError:
+            raise
+        except (*_NOT_PARSED, SafetensorError) as error:
+            raise damaged(folder, name, error) from None
 
-    def read(self, version: str, name: str) -> bytes:
-        """Read a file that every model has, and compare it with the model's seal.
+    def read(self, version: str, name: str, parse: Callable[[bytes], _T]) -> _T:
+        """Read a file that every model has; see `read_if_any`.
 
         Parameters
         ----------
@@ -212,21 +225,23 @@ class Registry:
             The version.
         name
             The name of a file other than the card.
+        parse
+            Makes the result of the file's content. Its errors become those of a damaged file.
 
         Returns
         -------
-        bytes
-            The file's content.
+        _T
+            What `parse` returned.
 
         Raises
         ------
         InputError
             There is no such version, or the card or the file is damaged or missing.
         """
-        content = self.read_if_any(version, name)
-        if content is None:
-            raise InputError(f"model {self.root / version} is damaged: it has no {name}")
-        return content
+        parsed = self.read_if_any(version, name, parse)
+        if parsed is None:
+            raise damaged(self.root / version, name, "it is missing")
+        return parsed
 
     def check(self, version: str) -> None:
         """Compare all files of a version with its seal, as far as they changed since the last time.

@@ -17,6 +17,7 @@ from trafficcast.errors import InputError
 from trafficcast.files import write_json
 
 CARD = "card.json"
+_CHANGED = "it is not as it was sealed"
 
 
 def seal(folder: Path) -> None:
@@ -78,12 +79,12 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {file}: {error}") from None
+        raise damaged(folder, CARD, error) from None
     if not isinstance(card, dict):
-        raise InputError(f"cannot read {file}: it does not hold a JSON object")
+        raise damaged(folder, CARD, "it does not hold a JSON object")
     # One flipped bit may hide one of the two keys; it cannot hide that the model was sealed.
     if ("files" in card or "sha256" in card) and card.get("sha256") != _digest_of_card(card):
-        raise _damaged(folder, CARD)
+        raise damaged(folder, CARD, _CHANGED)
     return card
 
 
@@ -114,9 +115,9 @@ def read_sealed(folder: Path, card: dict[str, Any], name: str) -> bytes | None:
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
-        raise InputError(f"model {folder} is damaged: {name} cannot be read: {error.strerror}") from None
+        raise damaged(folder, name, error.strerror) from None
     if is_sealed(card) and _digest(content) != card["files"][name]:
-        raise _damaged(folder, name)
+        raise damaged(folder, name, _CHANGED)
     return content
 
 
@@ -142,8 +143,28 @@ def check_files(folder: Path, card: dict[str, Any]) -> None:
             if _digest_of_file(file, now.st_ino, now.st_size, now.st_mtime_ns) == card["files"][name]:
                 continue
         except OSError as error:
-            raise InputError(f"model {folder} is damaged: {name} cannot be read: {error.strerror}") from None
-        raise _damaged(folder, name)
+            raise damaged(folder, name, error.strerror) from None
+        raise damaged(folder, name, _CHANGED)
+
+
+def damaged(folder: Path, name: str, why: object) -> InputError:
+    """Make the error of a damaged file of a model.
+
+    Parameters
+    ----------
+    folder
+        The model's folder.
+    name
+        The file's name.
+    why
+        What is wrong with it.
+
+    Returns
+    -------
+    InputError
+        The error, to be raised.
+    """
+    return InputError(f"model {folder} is damaged: {name}: {' '.join(str(why).split())}")
 
 
 @lru_cache(maxsize=1024)
@@ -161,7 +182,3 @@ def _digest_of_card(card: dict[str, Any]) -> str:
     """Return the SHA-256 of a card's values, whatever their order and the space between them."""
     content = {key: value for key, value in card.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _damaged(folder: Path, name: str) -> InputError:
-    return InputError(f"model {folder} is damaged: {name} is not as it was sealed")
