@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,12 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
-def damages(folder: Path, names: list[str]) -> Iterator[tuple[str, str]]:
+def damages(folder: Path, names: list[str], ways: Collection[str] = DAMAGES) -> Iterator[tuple[str, str]]:
     """Damage each file of a model in each way, and restore it after each."""
     for name in names:
         content = (folder / name).read_bytes()
-        for about, damage in DAMAGES.items():
-            damaged = damage(content)
+        for about in ways:
+            damaged = DAMAGES[about](content)
             if damaged is None:
                 (folder / name).unlink()
             else:
@@ -60,9 +60,9 @@ def damages(folder: Path, names: list[str]) -> Iterator[tuple[str, str]]:
             (folder / name).write_bytes(content)
 
 
-def change_card(registry: Registry, version: str, **changes: str) -> None:
-    write_json(registry.root / version / "card.json", unsealed(registry, version) | changes)
-    registry.seal(version)
+def change_card(registry: Registry, model: str, **changes: str) -> None:
+    write_json(registry.root / model / "card.json", unsealed(registry, model) | changes)
+    registry.seal(model)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ class Running:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.config = load_config(folder / "config.toml")
-        self.cities = list(self.config.cities.values())
+        self.cities = [self.config.city(name) for name in self.config.cities]
         self.now = FIRST
         patch.setattr(schedule, "_now", lambda: self.now)
         for pause in ("_RETRY_SECONDS", "_ALERT_SECONDS"):
@@ -153,9 +153,10 @@ def test_the_champion_before_it_takes_over_in_that_city_alone(folder: Path, monk
         assert "vmrnn-c-2" in reason and (name in reason or about == "removed")
         assert made["other"] == well["other"]
         assert [*running.wrong] == ["small"] and reason in running.wrong["small"]
-        assert running.alerts("small") == [reason] and running.alerts("other") == []
-    for name, about in damages(model, SHOWN):
-        assert running.look() == well, about
+        (told,) = running.alerts("small")  # one alert, which says what it said when it was raised
+        assert "vmrnn-c-2" in told and running.alerts("other") == []
+    for name, _ in damages(model, SHOWN, ["a flipped bit"]):
+        assert running.look() == well
         assert [*running.wrong] == ["small"] and name in running.wrong["small"]
         assert len(running.alerts("small")) == 1
     assert running.look() == well
@@ -212,12 +213,11 @@ def test_damage_to_models_without_a_seal_is_told_where_it_shows(folder: Path, mo
     running, root = Running(folder, monkeypatch), folder / "models" / "small"
     registry = Registry(root, running.config.city("small"))
     unsealed(registry, "vmrnn-c-2")
-    for name, _ in damages(root / "vmrnn-c-2", NEEDED[1:3]):
+    for name, _ in damages(root / "vmrnn-c-2", NEEDED[1:3], ["cut"]):
         made = running.look()
-        assert made["small"][0] in ("degraded", "complete")
+        assert made["small"][:2] == ("degraded", "vmrnn-c-1") and name in made["small"][2]
         assert made["other"] == ("complete", "vmrnn-c-2", "")
-        told = [name in message for message in (*running.wrong.values(), *running.alerts("small"))]
-        assert told == ([True, True] if made["small"][0] == "degraded" else [])
+        assert [*running.wrong] == ["small"] and len(running.alerts("small")) == 1
 
 
 def test_models_of_earlier_versions_are_sealed_by_a_command(folder: Path, trafficcast: Callable[..., Any]) -> None:
