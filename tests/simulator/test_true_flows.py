@@ -159,7 +159,7 @@ class PlainCount:
         coverage[heard - slots[0]] = (minutes > 0).mean(axis=1)
         np.testing.assert_array_equal(truth["coverage"].values, coverage)
         known = None if unknown_vehicles else np.array([len(self.vehicles[slot]) for slot in heard.tolist()])
-        judged, observed = judge_observed(self.city, Evidence(heard, minutes, known))
+        judged, observed = judge_observed(self.city, Evidence(heard, minutes, known, unknown_vehicles))
         np.testing.assert_array_equal(truth["observed"].values, np.isin(slots, judged[observed]))
 
 

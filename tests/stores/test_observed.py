@@ -34,7 +34,9 @@ def unobserved(minutes: np.ndarray, vehicles: np.ndarray | None, first: int = FI
     """Positions of the slots from the first record on that are not observed."""
     has_record = minutes.sum(axis=1) > 0
     numbers = first + np.flatnonzero(has_record)
-    evidence = Evidence(numbers, minutes[has_record], None if vehicles is None else vehicles[has_record])
+    evidence = Evidence(
+        numbers, minutes[has_record], None if vehicles is None else vehicles[has_record], vehicles is None
+    )
     judged, observed = judge_observed(CITY, evidence)
     assert (np.diff(judged) > 0).all() and set(numbers) <= set(judged.tolist())
     return sorted(set(range(int(np.argmax(has_record)), len(minutes))) - set((judged[observed] - first).tolist()))
@@ -135,7 +137,7 @@ def test_a_change_of_the_clocks_is_no_outage() -> None:
     city = CITY.model_copy(update={"timezone": "Europe/Rome"})
     minutes = daily(60, 2000)
     numbers = FIRST + np.arange(len(minutes))
-    assert judge_observed(city, Evidence(numbers, minutes, None))[1].all()
+    assert judge_observed(city, Evidence(numbers, minutes, None, True))[1].all()
 
 
 def test_a_stray_record_of_another_year_costs_nothing_and_is_not_observed() -> None:
@@ -143,7 +145,7 @@ def test_a_stray_record_of_another_year_costs_nothing_and_is_not_observed() -> N
     stray = np.zeros((1, LENGTH), int)
     stray[0, 3] = 1
     numbers = np.concatenate([[FIRST - 20 * 365 * PER_DAY], FIRST + np.arange(len(minutes))])
-    evidence = Evidence(numbers, np.vstack([stray, minutes]), np.concatenate([[1], vehicles]))
+    evidence = Evidence(numbers, np.vstack([stray, minutes]), np.concatenate([[1], vehicles]), False)
     judged, observed = judge_observed(CITY, evidence)
     assert judged.tolist() == numbers.tolist()
     assert observed[1:].all()
@@ -151,7 +153,7 @@ def test_a_stray_record_of_another_year_costs_nothing_and_is_not_observed() -> N
 
 def test_nothing_is_judged_without_records() -> None:
     nothing = np.empty(0, np.int64)
-    judged, observed = judge_observed(CITY, Evidence(nothing, np.empty((0, LENGTH), np.int32), nothing))
+    judged, observed = judge_observed(CITY, Evidence(nothing, np.empty((0, LENGTH), np.int32), nothing, False))
     assert len(judged) == len(observed) == 0
 
 

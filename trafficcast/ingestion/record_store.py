@@ -345,6 +345,7 @@ class RecordStore:
                 np.array(number, np.int64),
                 np.array(counts, np.int32).reshape(-1, city.slot_minutes),
                 np.array(vehicles, np.int64) if kind == "points" else None,
+                kind != "points",
             )
 
     def unpublished(self) -> list[np.datetime64]:

@@ -101,7 +101,7 @@ class _RecordSample:
         number, at = np.unique(minute // city.slot_minutes, return_inverse=True)
         minutes = np.zeros((len(number), city.slot_minutes), np.int64)
         minutes[at, minute % city.slot_minutes] = counts.ravel()
-        judged, observed = judge_observed(city, Evidence(number, minutes, None))
+        judged, observed = judge_observed(city, Evidence(number, minutes, None, self.kind is Trips))
         hours = least_observed_hours(observed_by_hour(city, judged, observed))
         return np.count_nonzero(observed) / (number[-1] - number[0] + 1), hours
 

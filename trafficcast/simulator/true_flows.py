@@ -74,7 +74,7 @@ class _TrueFlows:
         vehicles = np.where(has_record, self._vehicles, 0)[slots]
         coverage = np.mean(self._minutes[slots] > 0, axis=1)
         known = None if (self._vehicles == UNKNOWN).any() else self._vehicles[numbers]
-        evidence = Evidence(numbers + self._first_slot, self._minutes[numbers], known)
+        evidence = Evidence(numbers + self._first_slot, self._minutes[numbers], known, known is None)
         judged, is_observed = judge_observed(city, evidence)
         observed = np.zeros(len(has_record), np.bool_)
         observed[judged - self._first_slot] = is_observed

@@ -35,12 +35,15 @@ class Evidence:
     minutes
         Number of records of each minute, of trips the number of their ends, (slot, minute).
     vehicles
-        Number of distinct vehicles, (slot); None for trips, whose vehicles are unknown.
+        Number of distinct vehicles, (slot); None where they are unknown.
+    trips
+        Whether the records are ends of trips.
     """
 
     number: np.ndarray
     minutes: np.ndarray
     vehicles: np.ndarray | None
+    trips: bool
 
 
 def judge_observed(city: City, evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
@@ -92,13 +95,13 @@ def observed_by_hour(city: City, number: np.ndarray, observed: np.ndarray) -> np
     np.ndarray
         Shares from 0 to 1, (24); NaN for an hour that the slots do not reach.
     """
-    asked = np.arange(number[0], number[-1] + 1)
-    local = city.local((asked * city.slot_us).astype("datetime64[us]"))
-    on_a_day = np.isin(local.normalize(), local.normalize()[number - number[0]])
-    is_observed = np.isin(asked, number[observed])
-    whole = np.bincount(local.hour[on_a_day], minlength=24)
+    starts = (number * city.slot_us).astype("datetime64[us]")
+    asked = np.concatenate([city.slots_of_day(day) for day in np.unique(city.local_days(starts))])
+    asked = asked[(asked >= number[0]) & (asked <= number[-1])]
+    hours = city.local((asked * city.slot_us).astype("datetime64[us]")).hour
+    whole = np.bincount(hours, minlength=24)
     with np.errstate(invalid="ignore"):
-        found: np.ndarray = np.bincount(local.hour[on_a_day & is_observed], minlength=24) / whole
+        found: np.ndarray = np.bincount(city.local(starts[observed]).hour, minlength=24) / whole
     return found
 
 
@@ -128,7 +131,7 @@ def _judge_part(city: City, evidence: Evidence, part: np.ndarray) -> tuple[np.nd
     minutes[at] = evidence.minutes[part]
     records = minutes.sum(axis=1)
     calendar = _Calendar(city, numbers, records)
-    share = _TRIP_ENDS if evidence.vehicles is None else _POINTS
+    share = _TRIP_ENDS if evidence.trips else _POINTS
     silent = _silent(minutes.ravel(), np.repeat(calendar.least(records, share) / city.slot_minutes, city.slot_minutes))
     alive = 1 - silent.reshape(minutes.shape).mean(axis=1)
     observed = alive.astype(np.float32) >= np.float32(city.min_coverage)
