@@ -48,7 +48,7 @@ for damage in sorted(damages.iterdir()):
 
 
 def damaged_texts(text: bytes, number: int) -> list[bytes]:
-    """The text cut at random places, with digits, bits, lines and single numbers changed, and with the worst numbers."""
+    """The text cut at random places, with digits, bits and lines changed, and with the worst numbers."""
     rng, found = np.random.default_rng(number), []
     places = [i for i in range(len(text)) if text[i : i + 1].isdigit()]
     lines = text.split(b"\n")

@@ -144,7 +144,7 @@ def test_the_command_says_which_file_is_damaged(folder: Path, trafficcast: Calla
 
 def test_the_champion_before_it_takes_over_in_that_city_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running, model = Running(folder, monkeypatch), folder / "models" / "small" / "vmrnn-c-2"
-    well = {name: ("complete", "vmrnn-c-2", "") for name in ("small", "other")}
+    well = dict.fromkeys(("small", "other"), ("complete", "vmrnn-c-2", ""))
     assert running.look() == well and running.wrong == {}
     for name, about in damages(model, NEEDED):
         made = running.look()

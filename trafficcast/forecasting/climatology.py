@@ -173,38 +173,19 @@ def read_climatology(registry: Registry, version: str) -> WeekdayClimatology | C
     """
     city, card = registry.city, registry.card(version)
 
-    def parse(content: bytes) -> WeekdayClimatology | Climatology:
+    def _parse(content: bytes) -> WeekdayClimatology | Climatology:
         tables, scale = load(content), float(card["scale"])
         if "normal" in tables:
-            return WeekdayClimatology(city, check_table(city, tables["normal"], 7, scale))
-        return Climatology(city, check_table(city, tables["table"], 2, scale))
+            return WeekdayClimatology(city, _check_table(city, tables["normal"], 7, scale))
+        return Climatology(city, _check_table(city, tables["table"], 2, scale))
 
-    return registry.read(version, "climatology.safetensors", parse)
+    return registry.read(version, "climatology.safetensors", _parse)
 
 
-def check_table(city: City, table: np.ndarray, kinds_of_day: int, scale: float) -> np.ndarray:
-    """Check that a table that was read from a file can be a climatology.
+def _check_table(city: City, table: np.ndarray, kinds_of_day: int, scale: float) -> np.ndarray:
+    """Return a table (kind of day, slot of day, flow kind, row, col) that was read from a file.
 
-    Parameters
-    ----------
-    city
-        The city.
-    table
-        The table.
-    kinds_of_day
-        How many kinds of day it shall have.
-    scale
-        The highest flow that was averaged, vehicles per slot.
-
-    Returns
-    -------
-    np.ndarray
-        The table (kind of day, slot of day, flow kind, row, col) itself.
-
-    Raises
-    ------
-    ValueError
-        It has another shape, or values that no mean can have.
+    Raises ValueError where it is no climatology of flows up to `scale`, vehicles per slot.
     """
     expected = (kinds_of_day, city.slots_per_day, len(FLOW_KINDS), city.rows, city.cols)
     if table.shape != expected or table.dtype != np.float32:

@@ -22,7 +22,7 @@ from trafficcast.config.city import FLOW_KINDS, HORIZON
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, write_json
 from trafficcast.forecasting.baselines import AnomalyPersistence, _LastWeek, _Persistence, _ScaledClimatology
-from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, check_table
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, _check_table
 from trafficcast.forecasting.forecasters import Forecaster, _ConditionedForecaster, _VmrnnForecaster
 from trafficcast.forecasting.gradient_boosting import GradientBoosting
 from trafficcast.forecasting.intervals import Intervals, _read_intervals, _save_intervals
@@ -215,7 +215,7 @@ def _read_model(registry: Registry, version: str) -> Model:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise damaged(folder, CARD, error) from None
 
-    def load_weights(content: bytes) -> Network:
+    def _load_weights(content: bytes) -> Network:
         weights = load_tensors(content)
         if weights.keys() != network.state_dict().keys():
             raise InputError(
@@ -226,16 +226,16 @@ def _read_model(registry: Registry, version: str) -> Model:
             raise ValueError("a weight is not finite")
         return network
 
-    def load_climatology(content: bytes) -> tuple[Climatology, AnomalyPersistence | None]:
+    def _load_climatology(content: bytes) -> tuple[Climatology, AnomalyPersistence | None]:
         tables = load_arrays(content)
-        climatology = Climatology(city, check_table(city, tables["table"], 2, scale))
+        climatology = Climatology(city, _check_table(city, tables["table"], 2, scale))
         if "normal" not in tables and not is_conditioned(network):
             return climatology, None
-        normal = WeekdayClimatology(city, check_table(city, tables["normal"], 7, scale))
+        normal = WeekdayClimatology(city, _check_table(city, tables["normal"], 7, scale))
         return climatology, AnomalyPersistence(normal, _check_shares(tables["persistence"]))
 
-    registry.read(version, "model.safetensors", load_weights)
-    climatology, anomaly = registry.read(version, "climatology.safetensors", load_climatology)
+    registry.read(version, "model.safetensors", _load_weights)
+    climatology, anomaly = registry.read(version, "climatology.safetensors", _load_climatology)
     trees = None
     if anomaly is not None:
         trees = registry.read_if_any(version, "lightgbm.txt", lambda content: GradientBoosting.read(content, anomaly))

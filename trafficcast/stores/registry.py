@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from trafficcast.config.city import City
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.files import write_text
-from trafficcast.stores.seal import CARD, check_files, damaged, read_card, read_sealed, seal
+from trafficcast.stores.seal import CARD, _check_files, _read_card, _read_sealed, _seal, damaged
 
 _T = TypeVar("_T")
 _NOT_PARSED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -183,7 +183,7 @@ class Registry:
         if version not in self.versions():
             known = ", ".join(self.versions()) or "none yet"
             raise InputError(f"'{self.city.name}' has no model '{version}'; it has: {known}")
-        return read_card(self.root / version)
+        return _read_card(self.root / version)
 
     def read_if_any(self, version: str, name: str, parse: Callable[[bytes], _T]) -> _T | None:
         """Read a file that a model may have: it is compared with the model's seal, and then parsed.
@@ -208,7 +208,7 @@ class Registry:
             There is no such version, or the card or the file is damaged.
         """
         folder = self.root / version
-        content = read_sealed(folder, self.card(version), name)
+        content = _read_sealed(folder, self.card(version), name)
         try:
             return None if content is None else parse(content)
         except InputError:
@@ -256,7 +256,7 @@ class Registry:
         InputError
             There is no such version, or a file of it is damaged.
         """
-        check_files(self.root / version, self.card(version))
+        _check_files(self.root / version, self.card(version))
 
     def seal(self, version: str) -> None:
         """Seal the files of a version as they are now.
@@ -272,7 +272,7 @@ class Registry:
             There is no such version, or its card is damaged.
         """
         self.card(version)
-        seal(self.root / version)
+        _seal(self.root / version)
 
     def add(self, version: str, write_files: Callable[[Path], None]) -> None:
         """Store a new version, sealed, whole or not at all. The first version of a city becomes the champion.
@@ -294,7 +294,7 @@ class Registry:
             folder = Path(name) / version
             folder.mkdir()
             write_files(folder)
-            seal(folder)
+            _seal(folder)
             if (self.root / version).exists():
                 raise InputError(f"{self.root / version} exists already, and a version is never overwritten")
             folder.rename(self.root / version)

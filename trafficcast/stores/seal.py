@@ -20,21 +20,13 @@ CARD = "card.json"
 _CHANGED = "it is not as it was sealed"
 
 
-def seal(folder: Path) -> None:
-    """Seal a model's files as they are now. When the card was last changed stays what it was: the age of the model.
+def _seal(folder: Path) -> None:
+    """Seal the files of a model's folder as they are now. Raises InputError where the card is damaged.
 
-    Parameters
-    ----------
-    folder
-        The model's folder.
-
-    Raises
-    ------
-    InputError
-        The card is damaged.
+    When the card was last changed stays what it was, as it is the age of the model.
     """
     file = folder / CARD
-    times, card = file.stat(), read_card(folder)
+    times, card = file.stat(), _read_card(folder)
     others = [other for other in sorted(folder.iterdir()) if other != file and not other.name.startswith(".")]
     card["files"] = {other.name: _digest(other.read_bytes()) for other in others}
     write_json(file, card | {"sha256": _digest_of_card(card)})
@@ -57,24 +49,8 @@ def is_sealed(card: dict[str, Any]) -> bool:
     return "sha256" in card
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """Read a model's card and compare it with its own seal.
-
-    Parameters
-    ----------
-    folder
-        The model's folder.
-
-    Returns
-    -------
-    dict[str, Any]
-        The content of card.json.
-
-    Raises
-    ------
-    InputError
-        The card is damaged.
-    """
+def _read_card(folder: Path) -> dict[str, Any]:
+    """Read the card in a model's folder and compare it with its own seal. Raises InputError where it is damaged."""
     file = folder / CARD
     try:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -88,27 +64,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def read_sealed(folder: Path, card: dict[str, Any], name: str) -> bytes | None:
-    """Read a file of a model and compare it with the seal.
+def _read_sealed(folder: Path, card: dict[str, Any], name: str) -> bytes | None:
+    """Read a file of a model and compare it with the seal in the card; None where the model has no such file.
 
-    Parameters
-    ----------
-    folder
-        The model's folder.
-    card
-        The model's card (see `read_card`).
-    name
-        The name of a file other than the card.
-
-    Returns
-    -------
-    bytes | None
-        The file's content; None where the model has no such file.
-
-    Raises
-    ------
-    InputError
-        The file is not as it was sealed, or cannot be read.
+    Raises InputError where it is not as it was sealed, or cannot be read.
     """
     if not (name in card["files"] if is_sealed(card) else (folder / name).exists()):
         return None
@@ -121,20 +80,10 @@ def read_sealed(folder: Path, card: dict[str, Any], name: str) -> bytes | None:
     return content
 
 
-def check_files(folder: Path, card: dict[str, Any]) -> None:
-    """Compare all files of a model with the seal. Files that did not change since the last time are not read again.
+def _check_files(folder: Path, card: dict[str, Any]) -> None:
+    """Compare all files of a model with the seal in the card, and raise InputError for the first that is damaged.
 
-    Parameters
-    ----------
-    folder
-        The model's folder.
-    card
-        The model's card (see `read_card`). Nothing is known of the files of a model without a seal.
-
-    Raises
-    ------
-    InputError
-        A file is not as it was sealed, or cannot be read.
+    Files that did not change since the last time are not read again. Nothing is known of a model without a seal.
     """
     for name in card["files"] if is_sealed(card) else ():
         file = folder / name

@@ -81,10 +81,10 @@ def _find_starting_model(stores: CityStores, architecture: str, reference: str) 
     except (LookupError, TypeError) as error:
         raise damaged(registry.root / version, CARD, error) from None
 
-    def parse(content: bytes) -> tuple[str, dict[str, torch.Tensor]]:
+    def _parse(content: bytes) -> tuple[str, dict[str, torch.Tensor]]:
         return hashlib.sha256(content).hexdigest(), load(content)
 
-    digest, weights = registry.read(version, "model.safetensors", parse)
+    digest, weights = registry.read(version, "model.safetensors", _parse)
     if name != architecture:
         raise InputError(f"--transfer {reference} is a {name} and cannot start a {architecture}: give --model {name}")
     return _StartingModel(owner, version, digest, weights, None if elsewhere else seen_until)
