@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from trafficcast.errors import JobError
+
+# For how long a writer waits for another one.
+_LOCK_SECONDS = 30.0
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Write a file in one step.
+    """Write a file in one step, with the permissions that the process's umask leaves.
 
     The temporary file replaces the file when the block ends without an error, and is removed otherwise.
 
@@ -31,17 +37,49 @@ def atomic(path: Path) -> Iterator[Path]:
         Path of a temporary file beside it, to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace(file: Path, path: Path) -> None:
+    """Move a file to a path, in place of the file there, so that it is still there after a loss of power.
+
+    Parameters
+    ----------
+    file
+        The file, whose content is on the disk.
+    path
+        The path, on the same file system.
+    """
+    os.replace(file, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names of a folder's files to the disk, on systems that can.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    """
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems have no such call
+            raise
+    finally:
+        os.close(handle)
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -126,25 +164,68 @@ def set_aside(file: Path) -> Path:
     number = 1
     while (aside := file.with_name(f"{file.name}.damaged-{number}")).exists():
         number += 1
-    os.rename(file, aside)
     journal = file.with_name(f"{file.name}-journal")
     if journal.exists():
         os.rename(journal, aside.with_name(f"{aside.name}-journal"))
+    replace(file, aside)
     return aside
 
 
-def writer_lock(folder: Path) -> FileLock:
-    """Return the lock of the one writer below a folder; readers need none.
+@contextmanager
+def writer_lock(folder: Path, wait_seconds: float = _LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock of the one writer below a folder within the block; readers need none.
 
     Parameters
     ----------
     folder
         The folder, made if it does not exist.
+    wait_seconds
+        How long another writer is waited for, in seconds.
+
+    Yields
+    ------
+    None
+        While the lock is held.
+
+    Raises
+    ------
+    JobError
+        Another writer has not released the lock in that time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        raise JobError(held(folder / ".lock", wait_seconds)) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def held(file: Path, seconds: float) -> str:
+    """Say that a lock on a file was waited for in vain.
+
+    Parameters
+    ----------
+    file
+        The file.
+    seconds
+        How long it was waited for.
 
     Returns
     -------
-    FileLock
-        The lock, not acquired.
+    str
+        A sentence with the process that holds the lock, where the system tells it, and what to do.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / ".lock")
+    who = "another process"
+    with suppress(OSError, ValueError, LookupError):
+        facts = os.stat(file)
+        name = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+        # Linux: number, kind, advice, access, process, file, first byte, last byte; "->" is one who waits.
+        locks = (line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line)
+        number = next(words[4] for words in locks if words[5] == name)
+        who = f"process {number}"
+        who += f" ({Path('/proc', number, 'comm').read_text().strip()})"
+    return f"{file} is locked by {who}, for more than {seconds:g} s: wait until it has ended, or end it"

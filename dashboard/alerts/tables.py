@@ -19,6 +19,7 @@ _WHOLE_CITY = "the whole city"
 _UNITS = {
     "forecast-overdue": "minutes",
     "feed-silent": "minutes",
+    "fleet": "share",
     "skill": "vehicles per slot",
     "coverage": "share",
     "flow": "vehicles per slot",
@@ -26,6 +27,7 @@ _UNITS = {
 _RAISED_WHEN = {
     "forecast-overdue": "a slot began more minutes ago than the limit, and no forecast starts with it or later",
     "feed-silent": "a slot ended more minutes ago than the limit, and is not observed",
+    "fleet": "few of the usual vehicles reported in the slot before the newest forecast",
     "skill": "the RMSE was above that of persistence in each of the last scored forecasts (cycles: how many)",
     "coverage": "the share of observed flows inside the interval differs from the level by more than the tolerance",
     "model-damaged": "files of the champion are damaged, so that another model or none replaces it",

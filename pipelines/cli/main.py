@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli import cities, data, forecasting, machine, models, service, serving, simulation, training
 from pipelines.cli.logs import log_to_stderr
+from pipelines.service.logs import printable
 from trafficcast import __version__
 from trafficcast.errors import InputError, JobError
 
@@ -62,7 +63,7 @@ def main() -> None:
 
 def _complain(message: object, code: int) -> int:
     """Print an error on stderr and return the exit status."""
-    print(f"trafficcast: {message}", file=sys.stderr)
+    print(f"trafficcast: {printable(str(message))}", file=sys.stderr)
     return code
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.service.logs import printable
 from trafficcast.files import json_text
 
 _MOST_SHOWN = 10  # items of a list; --json has them all
@@ -79,7 +80,7 @@ def _plain(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else "-" if value is None else escape(str(value))
+    return f"{value:,}" if isinstance(value, int) else "-" if value is None else escape(printable(str(value)))
 
 
 def print_status(status: dict[str, Any]) -> None:

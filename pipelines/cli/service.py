@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from pipelines.cli.logs import log_lines
+from pipelines.cli.logs import lines_handler, log_through
 from pipelines.cli.options import CONFIG, Chosen, CitiesOption, ConfigOption, DeviceOption, JsonOption, for_city
 from pipelines.cli.printing import print_json, print_object, print_status
 from trafficcast.errors import InputError
@@ -24,17 +24,25 @@ def schedule(
 ) -> None:
     """Run cities unattended: ingest new files, forecast every slot, verify, retrain, prune, raise alerts.
 
-    It runs until SIGTERM or Ctrl-C. `trafficcast status` shows its status; /healthz and /metrics do so over HTTP.
+    It runs until SIGTERM or Ctrl-C; SIGHUP reloads the configuration. `trafficcast status` shows its status; /healthz
+    and /metrics do so over HTTP.
     """
-    from pipelines.service.logs import JsonLines, TextLines
+    from pipelines.service.logs import EqualErrors, JsonLines, TextLines
     from pipelines.service.schedule import schedule as run
-    from trafficcast.config.settings import load_config
+    from trafficcast.config.city import City
+    from trafficcast.config.settings import Config, load_config
 
-    settings = load_config(config)
+    def read() -> tuple[Config, list[City]]:
+        settings = load_config(config)
+        return settings, [settings.city(name) for name in city or sorted(settings.cities)]
+
+    settings, cities = read()
+    handler = lines_handler(JsonLines() if log_json else TextLines())
+    handler.addFilter(EqualErrors())
     for name in ("trafficcast", "apscheduler"):
-        log_lines(name, JsonLines() if log_json else TextLines())
+        log_through(name, handler)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    run(settings, [settings.city(name) for name in city or sorted(settings.cities)], device)
+    run(settings, cities, device, read)
 
 
 def status(city: CitiesOption = None, config: ConfigOption = CONFIG, as_json: JsonOption = False) -> None:

@@ -13,7 +13,7 @@ from trafficcast.config.alert_rules import Rule
 from trafficcast.config.city import HORIZON
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.geography.areas import Area
-from trafficcast.stores.flows import last_observed
+from trafficcast.stores.flows import last_observed, reporting_vehicles
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.scores import recent_scores
 
@@ -46,12 +46,14 @@ def _read_state(
         except InputError as error:
             unreadable = str(error)
         damage = unreadable or damage
+    newest_init = None if latest is None else latest[1]["init_time"].values[0]
     return CityState(
         city=city,
         now=now,
         started=started,
-        newest_init=None if latest is None else latest[1]["init_time"].values[0],
+        newest_init=newest_init,
         newest_observed=last_observed(stores.flows, now),
+        fleet=None if newest_init is None else reporting_vehicles(stores.flows, newest_init - city.slot),
         forecast=forecast,
         typical=typical,
         scores=None if scored is None else scored[1],

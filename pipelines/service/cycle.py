@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from trafficcast.config.alert_rules import FEW_VEHICLES
 from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.config.service import Service
 from trafficcast.errors import DamagedFile, InputError, JobError
@@ -24,7 +25,7 @@ from trafficcast.forecasting.publish import JOB, publish
 from trafficcast.forecasting.verify import unverified, verify_due
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.flows import UNKNOWN
+from trafficcast.stores.flows import UNKNOWN, reporting_vehicles
 from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast
 from trafficcast.stores.ledger import FAILED, LOST, Run
 
@@ -184,7 +185,7 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
             history, filled = filled_history(known, model.climatology, init_time)
             flow, forecaster_name, reasons = _flow(stores, model, forecaster, history, filled, init_time)
             awaited = _awaited(stores, init_time)
-            reasons += [awaited] if awaited and not len(filled) else []
+            reasons += [awaited] if awaited and not len(filled) else _few_vehicles(stores, init_time)
             reasons += [errors] if errors else []
     except DamagedFile:
         raise  # the schedule repairs the file first
@@ -286,6 +287,14 @@ def _awaited(stores: CityStores, init_time: np.datetime64) -> str:
     if come >= needed:
         return ""
     return f"the last slot may not be whole: {come} {what} were heard after its end, {needed} would show that it is"
+
+
+def _few_vehicles(stores: CityStores, init_time: np.datetime64) -> list[str]:
+    """Return a reason if few of the usual vehicles reported in the slot before `init_time`."""
+    fleet = reporting_vehicles(stores.flows, init_time - stores.city.slot)
+    if fleet is None or fleet[0] >= FEW_VEHICLES * fleet[1]:
+        return []
+    return [f"{fleet[0]} vehicles reported in the last slot, where {fleet[1]:.0f} are usual"]
 
 
 def _closed_flows(stores: CityStores, start: np.datetime64, end: np.datetime64) -> xr.Dataset | None:

@@ -21,6 +21,7 @@ from trafficcast.progress import log
 from trafficcast.stores.ledger import FAILED
 
 _DURATIONS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
+_CLIENT_SECONDS = 20.0  # a client that sends or takes nothing for so long is left
 
 
 class _Metrics:
@@ -57,7 +58,8 @@ class _StatusGauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the gauges."""
-        cities = {name: values for name, values in self._status()["cities"].items() if "error" not in values}
+        status = self._status()
+        wrong = _wrong(status)
 
         def gauge(name: str, about: str, labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
             return GaugeMetricFamily(f"trafficcast_{name}", about, labels=("city", *labels))
@@ -70,7 +72,12 @@ class _StatusGauges(Collector):
         inside = gauge("interval_coverage", "Share of truths inside intervals, last 24 hours.", ("level",))
         alerts = gauge("open_alerts", "Alerts that are open.")
         alerting = gauge("alerting_failed", "1 while the alert rules cannot be examined.")
-        for city, values in cities.items():
+        healthy = gauge("healthy", "1 while /healthz has nothing to say about the city, else 0.")
+        rows = [0]  # of the ledger, which is that of all cities
+        for city, values in status["cities"].items():
+            healthy.add_metric([city], city not in wrong)
+            if "error" in values:
+                continue
             if values["data"]["age_minutes"] is not None:
                 age.add_metric([city], values["data"]["age_minutes"])
             if values["forecast"] is not None:
@@ -85,33 +92,41 @@ class _StatusGauges(Collector):
                     inside.add_metric([city, f"{level:g}"], share)
             if values["alerts"] is not None:
                 alerts.add_metric([city], len(values["alerts"]))
+            rows.append(values["unreadable_runs"] or 0)
             alerting.add_metric([city], _alerting_failed(values))
-        yield from (age, lag, due, state, error, inside, alerts, alerting)
+        yield from (age, lag, due, state, error, inside, alerts, alerting, healthy)
+        yield GaugeMetricFamily("trafficcast_ledger_unreadable_rows", "Rows that were set aside.", value=max(rows))
 
 
 def _health(status: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Return the HTTP status and the page.
-
-    503 if a forecast is overdue, a city's alert rules cannot be examined, a file of its stores cannot be read, or its
-    champion is damaged.
-    """
-    wrong = {}
-    for name, values in status["cities"].items():
-        if "error" in values:
-            wrong[name] = values["error"]
-            continue
-        reasons = list(values["damaged"])
-        for alert in values["alerts"] or []:
-            if alert["kind"] == "model-damaged" and alert["message"] not in reasons:
-                reasons.append(alert["message"])
-        if values["overdue"]:
-            newest = values["forecast"]["init_time"] if values["forecast"] else "none yet"
-            reasons.append(f"the forecast is overdue; the newest is of {newest}")
-        if _alerting_failed(values):
-            reasons.append(f"alerts cannot be trusted: {values['jobs'][_ALERTS]['detail']}")
-        if reasons:
-            wrong[name] = "; ".join(reasons)
+    """Return the HTTP status and the page: 503 if something is wrong with a city, or cannot be known."""
+    wrong = _wrong(status)
     return (503 if wrong else 200), {"ok": not wrong, "wrong": wrong}
+
+
+def _wrong(status: dict[str, Any]) -> dict[str, str]:
+    """Return a sentence for each city that is not well.
+
+    A forecast is overdue, a city's alert rules cannot be examined, its status or a file of its stores cannot be read,
+    its champion is damaged, or the running service has said so itself (`faults`).
+    """
+    found = {name: list(reasons) for name, reasons in status.get("faults", {}).items()}
+    for name, values in status["cities"].items():
+        found.setdefault(name, []).extend([values["error"]] if "error" in values else _reasons(values))
+    return {name: "; ".join(reasons) for name, reasons in found.items() if reasons}
+
+
+def _reasons(values: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a city whose status was read."""
+    reasons = list(values["damaged"])
+    of_model = [alert["message"] for alert in values["alerts"] or [] if alert["kind"] == "model-damaged"]
+    reasons += [message for message in of_model if message not in reasons]
+    if values["overdue"]:
+        newest = values["forecast"]["init_time"] if values["forecast"] else "none yet"
+        reasons.append(f"the forecast is overdue; the newest is of {newest}")
+    if _alerting_failed(values):
+        reasons.append(f"alerts cannot be trusted: {values['jobs'][_ALERTS]['detail']}")
+    return reasons
 
 
 def _alerting_failed(values: dict[str, Any]) -> bool:
@@ -134,6 +149,8 @@ def _serve(settings: Service, metrics: _Metrics, status: Callable[[], dict[str, 
 
     class Handler(BaseHTTPRequestHandler):
         """Answers GET and HEAD requests for the three pages."""
+
+        timeout = _CLIENT_SECONDS
 
         def do_GET(self) -> None:
             """Answer a request."""
@@ -161,10 +178,20 @@ def _serve(settings: Service, metrics: _Metrics, status: Callable[[], dict[str, 
         def log_message(self, format: str, *args: Any) -> None:
             """Log nothing, as scrapes come every few seconds."""
 
+    server = _listen(settings, Handler)
+    Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server
+
+
+def _check_port(settings: Service) -> None:
+    """Raise InputError where the port is taken."""
+    _listen(settings, BaseHTTPRequestHandler).server_close()
+
+
+def _listen(settings: Service, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    """Return a server that listens. Raises InputError where the port is taken."""
     try:
-        server = _Server((settings.address, settings.port), Handler)
+        return _Server((settings.address, settings.port), handler)
     except OSError as error:
         where = f"{settings.address}:{settings.port}"
         raise InputError(f"cannot listen on {where}: {error.strerror}; set [service] address and port") from None
-    Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return server

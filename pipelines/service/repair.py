@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import Timeout
 
 from pipelines.service.cycle import CityService, _forecast
 from trafficcast.config.settings import Config
@@ -118,5 +117,5 @@ def _counted(what: str, version: str, made: int, lost: int) -> Mended:
 def _remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed writers left in a folder, unless somebody is writing there now."""
     if any(folder.glob(".*.tmp")):
-        with suppress(Timeout), writer_lock(folder).acquire(timeout=0):
+        with suppress(JobError), writer_lock(folder, wait_seconds=0):
             remove_temporaries(folder)

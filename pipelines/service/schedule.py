@@ -1,7 +1,7 @@
 """The process that runs cities unattended: jobs of APScheduler in one process, times in UTC; see docs/operations.md.
 
 Every job finds its work from the stores and the ledger, and so may be killed at any moment: the next run does the rest.
-A failure is recorded, logged and tried again; it stops no other job and no other city.
+A failure is recorded, logged and tried again; it stops no other job and no other city, and nor does a job that hangs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,10 +30,12 @@ from filelock import Timeout
 
 from pipelines.service.city_state import _read_state
 from pipelines.service.cycle import CityService, _due, run_cycle
-from pipelines.service.health import _Metrics, _serve
+from pipelines.service.health import _check_port, _health, _Metrics, _serve
+from pipelines.service.heartbeat import _Heartbeat
 from pipelines.service.logs import _context
 from pipelines.service.prune import prune
 from pipelines.service.repair import _remove_leftovers, _repair
+from pipelines.service.reserve import _Reserve
 from pipelines.service.retrain_process import _RetrainingProcess
 from pipelines.service.status import (
     _ALERTS,
@@ -40,18 +43,21 @@ from pipelines.service.status import (
     _INGEST,
     _PRUNE,
     _RETRAIN,
+    _champion,
     _retraining_trigger,
     _service_lock,
-    status,
+    _Statuses,
 )
+from pipelines.service.work import _Limits, _Stopping, _Work
 from trafficcast.alerts.findings import check_areas
-from trafficcast.alerts.notify import check_alerts, deliver
+from trafficcast.alerts.notify import Told, check_alerts, deliver
 from trafficcast.config.city import DAY, City
 from trafficcast.config.settings import Config
 from trafficcast.errors import DamagedFile, InputError, JobError
+from trafficcast.files import writer_lock
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.publish import JOB
-from trafficcast.geography.areas import city_areas
+from trafficcast.geography.areas import Area, city_areas
 from trafficcast.ingestion.inbox import take_inbox
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
@@ -61,18 +67,28 @@ from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.scores import recent_scores, skill
 
 _TICK_SECONDS = 5.0  # between two checks whether a forecast is due
+_DELIVER_SECONDS = 30.0  # between two deliveries to the webhook
+_BEAT_SECONDS = 15.0  # between two checks whether a cycle is over and the heartbeat is due
+_LOOK_SECONDS = 60.0  # between two checks whether a job hangs, and whether there is a reserve of disk space
 _RETRY_SECONDS = 60.0  # after a failed forecast
 _FIRST_INGEST_SECONDS = 300.0  # the first forecast waits at most so long for the first ingest of the inbox
 _ALERT_SECONDS = 60.0  # between two checks of the alert rules while no forecast is made
-_STATUS_SECONDS = 5.0  # the status over HTTP is at most this old
+_AT_ONCE, _TURN_SECONDS = 2, 10.0  # ingests, and forecasts, that work at once; one that takes longer counts no more
 _STOP_SECONDS = 8.0  # a job that takes longer to end is abandoned: its files are whole or not written at all
 _JUMP_SECONDS = 30.0  # a larger change between the machine's two clocks means that the clock was set
-_DONE = "done"
+_DONE, _DELIVER, _HEARTBEAT = "done", "deliver", "heartbeat"
 _WORKERS = 2  # threads that read and count an inbox
 
 
-def schedule(config: Config, cities: list[City], device: str = "auto") -> None:
+def schedule(
+    config: Config,
+    cities: list[City],
+    device: str = "auto",
+    reread: Callable[[], tuple[Config, list[City]]] | None = None,
+) -> None:
     """Run the cities unattended until SIGTERM or SIGINT.
+
+    SIGHUP reloads the configuration: if it is right, the process ends its work and begins anew, under the same number.
 
     Parameters
     ----------
@@ -82,45 +98,73 @@ def schedule(config: Config, cities: list[City], device: str = "auto") -> None:
         Its cities that are run.
     device
         Where the networks run: auto, cpu, cuda or mps.
+    reread
+        Reads the configuration and the cities anew; without it, SIGHUP does not begin anew.
 
     Raises
     ------
     InputError
         Another service runs on the same stores, the port is taken, or a rule names an area that does not exist.
     """
-    if config.retraining.schedule:
-        _retraining_trigger(config, UTC)  # so that a wrong schedule is refused now
+    _areas(config, cities)  # so that what is wrong is refused now
     lock = _service_lock(config.paths.data)
     try:
         with lock.acquire(timeout=0):
-            _Service(config, cities, device).run()
+            _Service(config, cities, device, reread).run()
     except Timeout:
         raise InputError(
             f"another trafficcast schedule already runs on {config.paths.data}: stop it, or set [paths] data elsewhere"
         ) from None
 
 
+def _areas(config: Config, cities: list[City]) -> dict[str, dict[str, Area]]:
+    """Return the areas of each city. Raises InputError for a rule about one that does not exist, or a wrong crontab."""
+    if config.retraining.schedule:
+        _retraining_trigger(config, UTC)
+    areas = {city.name: city_areas(city) for city in cities}
+    for city in cities:
+        check_areas(config.alerts.rules, city, areas[city.name])
+    return areas
+
+
 class _Service:
     """The jobs of all cities, with their ledger, metrics and scheduler."""
 
-    def __init__(self, config: Config, cities: list[City], device: str) -> None:
-        self.config, self.cities = config, cities
+    def __init__(
+        self,
+        config: Config,
+        cities: list[City],
+        device: str,
+        reread: Callable[[], tuple[Config, list[City]]] | None = None,
+    ) -> None:
+        self.config, self.cities, self.reread = config, cities, reread
         chosen = pick_device(device)
         self.services = [CityService(CityStores.of(config, city), config.service, chosen) for city in cities]
-        self.stop = threading.Event()
+        self.stop, self.hangup, self.anew = threading.Event(), threading.Event(), False
         self.began, self.started = time.monotonic(), _now()
-        self.active = 0
-        self.counting = threading.Lock()
-        self._cached_status: tuple[float, dict[str, Any]] | None = None
+        training = config.retraining.hours * 3600
+        self.work = _Work(
+            {
+                _INGEST: _Limits(1800, _AT_ONCE, _TURN_SECONDS),
+                JOB: _Limits(300, _AT_ONCE, _TURN_SECONDS),
+                _ALERTS: _Limits(300),
+                _PRUNE: _Limits(1800),
+                _RETRAIN: _Limits(2 * training, 1, training),
+            },
+            self.stop,
+        )
+        self._statuses = _Statuses(config, cities)
         self.metrics = _Metrics(self.status)
         self.retraining = _RetrainingProcess(config, device)
-        self.areas = {city.name: city_areas(city) for city in cities}
-        for city in cities:
-            check_areas(config.alerts.rules, city, self.areas[city.name])
+        self.areas = _areas(config, cities)
         self.last: dict[str, float] = {}  # when a job last failed, ingested or was checked, by the monotonic clock
-        self.written: set[str] = set()  # the cities whose latest files hold the newest forecast
-        executors = {_INGEST: ThreadPoolExecutor(2), JOB: ThreadPoolExecutor(2), _RETRAIN: ThreadPoolExecutor(1)}
-        executors["default"] = ThreadPoolExecutor(1)
+        self.told = {city.name: Told() for city in cities}
+        self.posted: dict[str, Any] = {}  # notices that the webhook took and the book could not be told of
+        self.reserve = _Reserve(config.paths.data / "reserve")
+        self.heartbeat = _Heartbeat(config.service)
+        self.latest: dict[str, np.datetime64] = {}  # init times of the cities' latest files, where they are the newest
+        workers = [f"{job} {city.name}" for job in self.work.limits for city in cities]
+        executors = {worker: ThreadPoolExecutor(1) for worker in [_DELIVER, _HEARTBEAT, *workers]}
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self.scheduler = BackgroundScheduler(timezone=UTC, executors=executors, job_defaults=defaults)
         self.scheduler.add_listener(self._broken, EVENT_JOB_ERROR)
@@ -129,109 +173,120 @@ class _Service:
         """Run until a signal arrives."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
+        # Where the terminal of a service in the foreground was closed, nobody wants it any more.
+        signal.signal(signal.SIGHUP, lambda *_: (self.stop if os.isatty(0) else self.hangup).set())
         server = _serve(self.config.service, self.metrics, self.status)
+        self.reserve.keep()
         for service in self.services:
             root = service.stores.folder
-            for folder in (root, root / "flows", *root.glob("forecasts/*"), *root.glob("scores/*")):
-                _remove_leftovers(folder)
+            try:
+                for folder in (root, root / "flows", *root.glob("forecasts/*"), *root.glob("scores/*")):
+                    _remove_leftovers(folder)
+            except OSError as error:  # a city whose folder cannot be read keeps no other from its start
+                log.error("%s: leftovers cannot be removed: %s", service.stores.city.name, error)
             self._add_jobs(service)
-        self.scheduler.add_job(self._deliver, IntervalTrigger(seconds=30), id="deliver")
+        every = IntervalTrigger(seconds=_DELIVER_SECONDS)
+        self.scheduler.add_job(self._deliver, every, id=_DELIVER, executor=_DELIVER)
+        every = IntervalTrigger(seconds=_BEAT_SECONDS)
+        self.scheduler.add_job(self._beat, every, id=_HEARTBEAT, executor=_HEARTBEAT)
         self.scheduler.start()
         address, port = server.server_address[:2]
         names = ", ".join(city.name for city in self.cities)
         log.info("running %s; http://%s:%d/healthz, /metrics and /status", names, str(address), port)
         self._wait()
+        self.stop.set()
         log.info("stopping")
         self.scheduler.shutdown(wait=False)
         server.shutdown()
         self.retraining.stop()
         deadline = time.monotonic() + _STOP_SECONDS
-        while self.active and time.monotonic() < deadline:
+        while self.work.active and time.monotonic() < deadline:
             time.sleep(0.05)
-        if self.active:
-            log.warning("%d jobs are abandoned: the next start does the rest of their work", self.active)
+        if self.work.active:
+            log.warning("%d jobs are abandoned: the next start does the rest of their work", self.work.active)
+        if self.anew:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the new program is ready for it
+            logging.shutdown()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        if self.work.active:
             logging.shutdown()
             os._exit(0)
         log.info("stopped")
 
     def status(self) -> dict[str, Any]:
-        """Return the status, at most some seconds old."""
-        if self._cached_status is None or time.monotonic() - self._cached_status[0] > _STATUS_SECONDS:
-            self._cached_status = time.monotonic(), status(self.config, self.cities, _now())
-        return self._cached_status[1]
+        """Return the status, at most some seconds old, with the faults that only the running service knows."""
+        found = self._statuses.read(_now())
+        faults = self.work.hanging()
+        if not found["running"]:
+            where = self.config.paths.data
+            faults["all cities"] = [f"{where} was removed or replaced while the service runs: restore it, and restart"]
+        elif self.reserve.missing:
+            faults["all cities"] = [self.reserve.fault()]
+        return found | {"faults": faults}
 
     def _add_jobs(self, service: CityService) -> None:
         """Add the jobs of a city to the scheduler."""
         stores, city, retraining = service.stores, service.stores.city, self.config.retraining
         now = datetime.now(UTC)
 
-        def add(name: str, work: Callable[[], object], trigger: Any, executor: str, **more: Any) -> None:
-            self.scheduler.add_job(work, trigger, id=f"{name} {city.name}", executor=executor, **more)
-
-        def run(job: str, work: Callable[..., str | None], *arguments: Any) -> Callable[[], str | None]:
-            return partial(self._run, job, stores, partial(work, service, *arguments))
+        def add(job: str, work: Callable[..., str | None], trigger: Any, *arguments: Any, **more: Any) -> None:
+            run = partial(self._run, job, stores, partial(work, service, *arguments))
+            worker = f"{job} {city.name}"
+            self.scheduler.add_job(run, trigger, **({"id": worker, "executor": worker} | more))
 
         if city.feed.inbox is not None:
             every = IntervalTrigger(seconds=self.config.service.ingest_seconds)
-            add(_INGEST, run(_INGEST, self._ingest, city.feed.inbox), every, _INGEST, next_run_time=now)
-        add(JOB, partial(self._tick, service), IntervalTrigger(seconds=_TICK_SECONDS), JOB, next_run_time=now)
-        add(_PRUNE, run(_PRUNE, self._prune), CronTrigger(hour=4, timezone=city.zone), "default")
+            add(_INGEST, self._ingest, every, city.feed.inbox, next_run_time=now)
+        add(JOB, self._cycle, IntervalTrigger(seconds=_TICK_SECONDS), next_run_time=now)
+        # Not after a forecast alone: a missing forecast is an alert too, also while the forecast hangs.
+        add(_ALERTS, self._alerts, IntervalTrigger(seconds=_ALERT_SECONDS))
+        add(_PRUNE, self._prune, CronTrigger(hour=4, timezone=city.zone))
         if retraining.schedule:
-            cron = _retraining_trigger(self.config, city.zone)
-            add(_RETRAIN, run(_RETRAIN, self._retrain, "calendar"), cron, _RETRAIN)
-        add("skill", run(_RETRAIN, self._retrain_if_worse), CronTrigger(hour=5, timezone=city.zone), _RETRAIN)
-
-    def _tick(self, service: CityService) -> None:
-        """Run a cycle, and then the alerts even if the cycle failed, as a missing forecast is an alert too."""
-        stores, result = service.stores, None
-        try:
-            result = self._run(JOB, stores, partial(self._cycle, service))
-        finally:
-            if self._is_time(f"alerts {stores.city.name}", 0.0 if result == _DONE else _ALERT_SECONDS):
-                self._run(_ALERTS, stores, partial(self._alerts, service))
+            add(_RETRAIN, self._retrain, _retraining_trigger(self.config, city.zone), "calendar")
+        add(_RETRAIN, self._retrain_if_worse, CronTrigger(hour=5, timezone=city.zone), id=f"skill {city.name}")
 
     def _run(self, job: str, stores: CityStores, work: Callable[[], str | None]) -> str | None:
         """Run a job once, record the run in ledger and metrics if it did something, and survive a failure."""
         city, key = stores.city, f"{job} {stores.city.name}"
         if job == JOB and time.monotonic() - self.last.get(key, -_RETRY_SECONDS) < _RETRY_SECONDS:
             return None
-        with self.counting:
-            self.active += 1
-        began = time.perf_counter()
-        slot = city.slot_start(_now())
-        try:
-            with _context(city=city.name, job=job, slot=city.isoformat(slot)):
-                try:
-                    result, detail = self._result(stores, work)
-                except Exception as bug:
-                    self._record(job, stores, slot, _BROKEN, f"{type(bug).__name__}: {bug}", 0.0)
-                    raise
-                if result is not None:
-                    self._record(job, stores, slot, result, detail, time.perf_counter() - began)
-                if result == FAILED:
-                    self.last[key] = time.monotonic()
-            return result
-        finally:
-            if job == _INGEST:
+        began, slot = time.perf_counter(), city.slot_start(_now())
+        about = {"city": city.name, "job": job, "slot": city.isoformat(slot)}
+        with _context(**about), self.work.at_work(job, city.name):
+            result, detail = self._result(job, stores, work)
+            if result is not None:
+                self._record(job, stores, slot, result, detail, time.perf_counter() - began)
+            if job == _INGEST or result in (FAILED, _BROKEN):
                 self.last[key] = time.monotonic()
-            with self.counting:
-                self.active -= 1
+            if job == JOB and result == _DONE:
+                self._at_once(f"{_ALERTS} {city.name}")
+        return result
 
-    def _result(self, stores: CityStores, work: Callable[[], str | None]) -> tuple[str | None, str]:
+    def _result(self, job: str, stores: CityStores, work: Callable[[], str | None]) -> tuple[str | None, str]:
         """Do the work of a job and return the result with a detail; None if there was nothing to do."""
         try:
-            detail = work()
+            if job == _INGEST:  # a backup may hold the lock for long, and must not take a turn meanwhile
+                with writer_lock(stores.folder):
+                    pass
+            with self.work.turn(job, stores.city.name):
+                detail = work()
             return (None, "") if detail is None else (_DONE, detail)
+        except _Stopping:
+            return None, ""
         except DamagedFile as damage:
             try:
-                done = _repair(stores, damage)
-            except (InputError, JobError, OSError) as error:
+                return "repaired", _repair(stores, damage)
+            except Exception as error:  # noqa: BLE001  # as below
+                self.reserve.free_if_full(error)
                 log.error("%s; and it could not be repaired: %s", damage, error)
                 return FAILED, str(damage)
-            return "repaired", done
         except (InputError, JobError, OSError) as error:
+            self.reserve.free_if_full(error)
             log.error("failed: %s", error)
             return FAILED, str(error)
+        except Exception as bug:  # noqa: BLE001  # whatever goes wrong in one job must end no other
+            log.critical("ended by a bug: %s: %s", type(bug).__name__, bug, exc_info=True)
+            return _BROKEN, f"{type(bug).__name__}: {bug}"
 
     def _record(
         self, job: str, stores: CityStores, slot: np.datetime64, result: str, detail: str, seconds: float
@@ -241,10 +296,11 @@ class _Service:
         self.metrics.ran(job, name, result, seconds)
         if job == JOB and result == _DONE:
             return  # the cycle recorded each forecast
-        model = stores.registry.champion() if job == _RETRAIN else ""
         try:
+            model = stores.registry.champion() if job == _RETRAIN else ""
             stores.ledger.record(job, name, model or "", slot, result, detail, seconds)
         except (InputError, JobError, OSError) as error:
+            self.reserve.free_if_full(error)
             log.error("the run cannot be recorded: %s", error)
 
     def _ingest(self, service: CityService, inbox: Path) -> str:
@@ -252,14 +308,16 @@ class _Service:
         look = take_inbox(inbox, service.stores, _WORKERS)
         if look.taken:  # a forecast may have waited for their records
             self._at_once(f"{JOB} {service.stores.city.name}")
-        return f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
+        ahead = f", {len(look.ahead)} of them with times ahead of the clock" if look.ahead else ""
+        numbers = f"{len(look.taken)} files taken, {len(look.quarantined)} to quarantine, {len(look.waiting)} waiting"
+        return numbers + ahead
 
     def _cycle(self, service: CityService) -> str | None:
         """Make the forecasts that are due, and write the latest files."""
         stores, name = service.stores, service.stores.city.name
-        if not stores.registry.champions() or not self._is_inbox_ingested(service):
+        if _champion(stores) is None or not self._is_inbox_ingested(service):
             return None
-        if name not in self.written:  # a crash or a full disk may have come between the forecast and its files
+        if name not in self.latest:  # a crash or a full disk may have come between the forecast and its files
             latest = latest_forecast(stores)
             if latest is not None:
                 self._write_latest(service, latest[1])
@@ -272,19 +330,20 @@ class _Service:
     def _write_latest(self, service: CityService, forecast: xr.Dataset) -> None:
         """Write a city's latest files, unless a newer forecast is stored; if that fails the next cycle does it."""
         name, init_time = service.stores.city.name, forecast["init_time"].values[0]
-        self.written.discard(name)
+        self.latest.pop(name, None)
         newest = latest_forecast(service.stores)
-        if newest is None or newest[1]["init_time"].values[0] <= init_time:
+        last = init_time if newest is None else newest[1]["init_time"].values[0]
+        if last <= init_time:
             write_latest(service.stores, forecast)
-        self.written.add(name)
+        self.latest[name] = last
 
     def _alerts(self, service: CityService) -> str | None:
-        """Raise and clear the alerts of a city that has a model, and return their number in a sentence."""
+        """Raise and clear the alerts of a city that has or had a model, and return their number in a sentence."""
         stores, alerts = service.stores, self.config.alerts
-        if not stores.registry.champions():
+        if not stores.registry.champions() and stores.ledger.first_slot(JOB, stores.city.name) is None:
             return None
         state = _read_state(service, alerts.rules, self.areas[stores.city.name], self.started, _now())
-        return f"{len(check_alerts(alerts, stores.data, state, live=True))} open"
+        return f"{len(check_alerts(alerts, stores.data, state, True, self.told[stores.city.name]))} open"
 
     def _is_inbox_ingested(self, service: CityService) -> bool:
         """Whether the files that lay in the inbox at the start were ingested, or were waited for long enough."""
@@ -292,20 +351,21 @@ class _Service:
         waited = time.monotonic() - self.began > _FIRST_INGEST_SECONDS
         return city.feed.inbox is None or f"{_INGEST} {city.name}" in self.last or waited
 
-    def _is_time(self, key: str, every: float) -> bool:
-        """Whether a task was not done for so many seconds; if so it counts as done now."""
-        now = time.monotonic()
-        is_time = key not in self.last or now - self.last[key] >= every
-        if is_time:
-            self.last[key] = now
-        return is_time
-
     def _deliver(self) -> None:
         """Send the webhook the notices that wait."""
         try:
-            deliver(self.config.alerts, self.config.paths.data)
+            deliver(self.config.alerts, self.config.paths.data, self.posted)
         except (JobError, InputError, OSError) as error:
+            self.reserve.free_if_full(error)
             log.error("alerts could not be delivered: %s", error)
+
+    def _beat(self) -> None:
+        """Call the heartbeat after a good cycle."""
+        try:
+            due = [service.stores.city for service in self.services if service.stores.registry.champions()]
+            self.heartbeat.beat(due, self.latest, _now(), lambda: _health(self.status())[0] == 200)
+        except Exception as error:  # noqa: BLE001  # no heartbeat is what says that something is wrong
+            log.error("the heartbeat was not sent: %s", error)
 
     def _prune(self, service: CityService) -> str:
         """Prune a city's stores, and return the numbers in a sentence."""
@@ -330,12 +390,12 @@ class _Service:
 
     def _broken(self, event: JobExecutionEvent) -> None:
         """Log a run that ended by a bug of this program; the next run comes as planned."""
-        log.critical("the job %s ended by a bug: %s\n%s", event.job_id, event.exception, event.traceback)
+        log.critical("the job %s ended by a bug: %s", event.job_id, event.exception, exc_info=event.exception)
 
     def _wait(self) -> None:
-        """Wait until the stop; if the machine's clock was set, make every periodic job due now."""
-        offset = time.time() - time.monotonic()
-        while not self.stop.wait(1.0):
+        """Wait until the stop; if the machine's clock was set, make every periodic job due now, and say which hang."""
+        offset, told = time.time() - time.monotonic(), time.monotonic()
+        while not self.stop.wait(1.0) and not self._is_reloaded():
             jump = time.time() - time.monotonic() - offset
             if abs(jump) > _JUMP_SECONDS:
                 log.warning("the clock was set by %+.0f s", jump)
@@ -343,6 +403,29 @@ class _Service:
                 for job in self.scheduler.get_jobs():
                     if isinstance(job.trigger, IntervalTrigger):
                         self._at_once(job.id)
+            if time.monotonic() - told > _LOOK_SECONDS:
+                told = time.monotonic()
+                self.reserve.keep()
+                for city, sentences in self.work.hanging().items():
+                    log.error("%s: %s", city, "; ".join(sentences))
+
+    def _is_reloaded(self) -> bool:
+        """Whether a hang-up asked for the configuration to be read anew, and it is right; a wrong one is told."""
+        if not self.hangup.is_set() or self.reread is None:
+            return False
+        self.hangup.clear()
+        try:
+            config, cities = self.reread()
+            _areas(config, cities)
+            where = config.service.address, config.service.port
+            if where != (self.config.service.address, self.config.service.port):
+                _check_port(config.service)
+        except (InputError, OSError) as error:
+            log.error("the configuration is not reloaded, and the former one stays: %s", error)
+            return False
+        log.info("the configuration is reloaded")
+        self.anew = True
+        return True
 
     def _at_once(self, job: str) -> None:
         """Make a job due now."""

@@ -1,8 +1,14 @@
-"""Status of the service: each city's data, forecast, jobs, skill and alerts, read from the stores alone."""
+"""Status of the service: each city's data, forecast, jobs, skill and alerts, read from the stores alone.
+
+Each city is read in a thread of its own and waited for in bounded time, so that a city whose stores are damaged, locked
+or on a disk that hangs hides no other.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -32,6 +38,69 @@ _INGEST, _ALERTS, _RETRAIN, _PRUNE = "ingest", "alerts", "retrain", "prune"
 _BROKEN = "broken"
 _JOBS = (_INGEST, JOB, VERIFY, _ALERTS, _RETRAIN, _PRUNE)
 _SERVICE_LOCK = ".schedule.lock"
+_FRESH_SECONDS = 5.0  # the status of a city is at most this old
+_READ_SECONDS = 20.0  # a city whose status is not read by then counts as one that cannot be read
+
+
+class _Statuses:
+    """The status of the cities of a service, for all who ask."""
+
+    def __init__(self, config: Config, cities: list[City]) -> None:
+        self._data = config.paths.data
+        self._readings = {city.name: _Reading(config, city) for city in cities}
+
+    def read(self, now: np.datetime64) -> dict[str, Any]:
+        """Return whether the service runs, and the status of each city or the error that prevents reading it."""
+        for reading in self._readings.values():
+            reading.start(now)
+        deadline = time.monotonic() + _READ_SECONDS
+        return {
+            "running": _is_running(self._data),
+            "time": f"{now.astype('datetime64[s]')}Z",
+            "cities": {name: reading.wait(deadline) for name, reading in self._readings.items()},
+        }
+
+
+class _Reading:
+    """The status of one city: the last one that was read, and the thread that reads the next."""
+
+    def __init__(self, config: Config, city: City) -> None:
+        self._config, self._city = config, city
+        self._changing = threading.Lock()
+        self._done = threading.Event()
+        self._began = float("-inf")
+        self._at_work = False
+        self._found: dict[str, Any] = {}
+
+    def start(self, now: np.datetime64) -> None:
+        """Begin to read, unless a thread does so already or the last status is new enough."""
+        with self._changing:
+            if self._at_work or time.monotonic() - self._began < _FRESH_SECONDS:
+                return
+            self._began, self._at_work = time.monotonic(), True
+            self._done.clear()
+        # A daemon, as a thread that hangs must not keep the process from ending.
+        threading.Thread(target=self._read, args=(now,), name=f"status {self._city.name}", daemon=True).start()
+
+    def wait(self, deadline: float) -> dict[str, Any]:
+        """Return the status, or that it has not come by the deadline; who has hung for long is not waited for again."""
+        deadline = min(deadline, self._began + _READ_SECONDS)
+        if self._done.wait(max(0.0, deadline - time.monotonic())):
+            return self._found
+        return {"error": f"its stores cannot be read: they give no answer for {time.monotonic() - self._began:.0f} s"}
+
+    def _read(self, now: np.datetime64) -> None:
+        """Read the status; whatever goes wrong is the city's own error."""
+        try:
+            found = _city_status(self._config, self._city, now)
+        except (InputError, JobError, OSError) as error:
+            found = {"error": str(error)}
+        except Exception as error:  # noqa: BLE001  # a city that nobody can read must be red, not silent
+            found = {"error": f"its status cannot be told: {type(error).__name__}: {error}"}
+        self._found = found
+        with self._changing:
+            self._at_work = False
+            self._done.set()
 
 
 def status(config: Config, cities: list[City], now: np.datetime64) -> dict[str, Any]:
@@ -52,18 +121,15 @@ def status(config: Config, cities: list[City], now: np.datetime64) -> dict[str, 
         Whether the service is running, the time, and for each of the cities its data, forecast, jobs, skill and alerts,
         or an error if its stores cannot be read. Ages are in minutes, errors in vehicles per slot.
     """
-    return {
-        "running": _is_running(config.paths.data),
-        "time": f"{now.astype('datetime64[s]')}Z",
-        "cities": {city.name: _status_or_error(config, city, now) for city in cities},
-    }
+    return _Statuses(config, cities).read(now)
 
 
 def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
     """Return data, forecast, jobs, skill of the last 24 hours and open alerts of a city; ages are in minutes.
 
-    `overdue` is None if the city has no model or no flows yet. `damaged` names the files that cannot be read; what they
-    hold is unknown, and the rest is there. Raises JobError and OSError where a file cannot be read now.
+    `overdue` is None if the city has no model or no flows yet and was never forecast. `damaged` names the files that
+    cannot be read or are gone; what they hold is unknown, and the rest is there. Raises JobError and OSError where a
+    file cannot be read now.
     """
     stores = CityStores.of(config, city)
     damaged: list[DamagedFile] = []
@@ -75,7 +141,7 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
             damaged.append(error)
             return None
 
-    champion = known(stores.registry.champion)
+    champion = known(lambda: _champion(stores))
     of_model = _damage(stores.registry, champion)
     observed = last_observed(stores.flows, now, damaged)
     latest = known(lambda: latest_forecast(stores, now, damaged))
@@ -83,7 +149,8 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
     scored = known(lambda: recent_scores(stores, now - DAY, now, damaged))
     runs = known(lambda: {job: stores.ledger.last(job, city.name) for job in _JOBS})
     alerts = known(lambda: AlertBook(stores.alerts).open(city.name, now))
-    ready = champion is not None and (observed is not None or init_time is not None)
+    was_forecast = runs is not None and runs[JOB] is not None
+    ready = was_forecast or champion is not None and (observed is not None or init_time is not None)
     return {
         "champion": champion,
         "data": {
@@ -100,7 +167,16 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
             for alert in alerts
         ],
         "damaged": [text for text in dict.fromkeys([*map(str, damaged), of_model]) if text],
+        "unreadable_runs": known(stores.ledger.unreadable),
     }
+
+
+def _champion(stores: CityStores) -> str | None:
+    """Return the champion. Raises DamagedFile where the list of champions is gone, but not what they made."""
+    champion = stores.registry.champion()
+    if champion is None and stores.registry.versions() and stores.ledger.first_slot(JOB, stores.city.name) is not None:
+        raise DamagedFile(stores.registry.pointer, "it is gone, but not the models", stores.city.name)
+    return champion
 
 
 def _damage(registry: Registry, version: str | None) -> str:
@@ -127,14 +203,14 @@ def _forecast_status(city: City, forecast: xr.Dataset, now: np.datetime64) -> di
 
 
 def _is_running(data: Path) -> bool:
-    """Whether a service holds its lock; needs no more than the right to read the stores."""
+    """Whether a service holds its lock, as far as that can be read; needs no more than the right to read the stores."""
     try:
         with open(data / _SERVICE_LOCK, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:
+        return False
     return False
 
 
@@ -142,14 +218,6 @@ def _service_lock(data: Path) -> FileLock:
     """Return the lock that a running service holds, one for all stores below `data`."""
     data.mkdir(parents=True, exist_ok=True)
     return FileLock(data / _SERVICE_LOCK)
-
-
-def _status_or_error(config: Config, city: City, now: np.datetime64) -> dict[str, Any]:
-    """Return the status of a city, or the error that prevents reading it."""
-    try:
-        return _city_status(config, city, now)
-    except (InputError, JobError, OSError) as error:
-        return {"error": str(error)}
 
 
 def _job(config: Config, city: City, job: str, run: Run | None, now: np.datetime64) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from trafficcast.config.alert_rules import (
     _DEFAULTS,
     CoverageRule,
     FeedSilentRule,
+    FleetRule,
     FlowRule,
     ForecastOverdueRule,
     ModelDamagedRule,
@@ -117,6 +118,19 @@ def test_a_feed_is_silent_so_many_minutes_after_the_end_of_the_slot_that_misses(
     (found,) = find(rule, newest_observed=newest, now=NOON + 61 * MINUTE)
     assert (found.value, found.limit, found.severity) == (61.0, 60.0, "critical")
     assert "from 2008-06-04 11:30 PDT on" in found.message and "61 minutes late (limit 60)" in found.message
+
+
+@pytest.mark.parametrize(("vehicles", "found"), [(60, False), (30, False), (29, True), (0, True)])
+def test_a_fleet_is_compared_with_the_usual_one(vehicles: int, found: bool) -> None:
+    wrong = find(FleetRule(), newest_init=NOON, fleet=(vehicles, 60.0))
+    assert bool(wrong) == found
+    if vehicles == 29:
+        assert (wrong[0].value, wrong[0].limit, wrong[0].severity) == (pytest.approx(29 / 60), 0.5, "warning")
+        assert wrong[0].message == (
+            "29 vehicles reported in the slot from 2008-06-04 11:30 PDT on, 48 % of the usual 60 (limit 50 %)"
+        )
+    assert find(FleetRule(share=0.9), newest_init=NOON, fleet=(54, 60.0)) == []
+    assert find(FleetRule(), newest_init=NOON) == []
 
 
 def test_skill_looks_at_each_of_the_last_scored_forecasts() -> None:

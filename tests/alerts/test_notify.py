@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -18,12 +20,15 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Timeout
 
 from tests.cities import small_city
+from trafficcast.alerts import book as book_module
+from trafficcast.alerts import calls
 from trafficcast.alerts import notify as alerting
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import CityState, Finding
-from trafficcast.alerts.notify import check_alerts, deliver
+from trafficcast.alerts.notify import Told, check_alerts, deliver
 from trafficcast.config.alert_rules import Alerts, FeedSilentRule, ForecastOverdueRule
 from trafficcast.config.city import City
+from trafficcast.errors import JobError
 from trafficcast.stores.city_stores import alerts_file
 
 HERE = small_city(rows=3, cols=2)
@@ -165,6 +170,109 @@ def test_a_crash_between_book_and_file_loses_no_line_and_doubles_none(
         assert file.read_bytes() == whole
 
 
+def full(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_while_the_book_cannot_be_written_all_are_told_once_and_the_book_later(
+    tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    settings, told, posted = alerts(webhook), Told(), dict[str, Any]()
+
+    def check(late: int, newest: np.datetime64 = NOON - HERE.slot) -> list[str]:
+        state = CityState(HERE, NOON + late * MINUTE, newest_init=newest, newest_observed=NOON + late * MINUTE)
+        found = check_alerts(settings, tmp_path, state, True, told)
+        return [str(alert.raised) for alert in found]
+
+    def sent() -> list[tuple[str, str]]:
+        deliver(settings, tmp_path, posted)
+        return [
+            (notice["event"], notice["time"][11:16]) for message in webhook.messages for notice in message["notices"]
+        ]
+
+    def events() -> list[tuple[str, str]]:
+        return [(line["event"], line["time"][11:16]) for line in lines(tmp_path)]
+
+    assert check(5) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(book_module, "_note", full)
+        if not readable:
+            patch.setattr(book_module, "_OPEN", "SELECT * FROM nowhere")
+        for late in (21, 22, 23):
+            with pytest.raises(JobError, match="disk is full|no such table"):
+                check(late)
+        assert [level for level, message in spoken(log)] == ["WARNING"]
+        assert events() == [("raised", "10:21")]
+        assert len(webhook.messages) == 1
+    assert check(24) == [str(NOON + 21 * MINUTE)]
+    assert events() == sent() == [("raised", "10:21")]
+
+    with monkeypatch.context() as patch:  # it is cleared, and raised anew
+        patch.setattr(book_module, "_note", full)
+        for late, newest in ((25, NOON), (26, NOON), (61, NOON)):
+            with pytest.raises(JobError, match="disk is full"):
+                check(late, newest) if late < 60 else check(late, NOON - HERE.slot)
+    expected = [("raised", "10:21"), ("cleared", "10:25"), ("raised", "11:01")]
+    assert events() == sent() == expected
+    assert check(62) == [str(NOON + 61 * MINUTE)]
+    assert events() == sent() == expected
+    assert [alert.raised for alert in AlertBook(alerts_file(tmp_path)).past("small", NOON + 99 * MINUTE, 9)] == [
+        NOON + 21 * MINUTE
+    ]
+    assert [level for level, message in spoken(log)] == ["WARNING", "INFO", "WARNING"]
+    assert not told.unnoted and not told.logged and not told.posted
+
+
+def test_a_webhook_that_fails_too_gets_the_alert_when_it_can(
+    tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, told, webhook.answers = alerts(webhook), Told(), [400]
+    state = CityState(HERE, NOON + 21 * MINUTE, newest_init=NOON - HERE.slot, newest_observed=NOON)
+    with monkeypatch.context() as patch:
+        patch.setattr(book_module, "_note", full)
+        with pytest.raises(JobError):
+            check_alerts(settings, tmp_path, state, True, told)
+    webhook.answers = [200]
+    check_alerts(settings, tmp_path, state, True, told)
+    assert deliver(settings, tmp_path) == 1
+    assert [message["notices"][0]["event"] for message in webhook.messages] == ["raised", "raised"]
+
+
+def test_what_the_webhook_took_is_not_sent_again_while_the_book_cannot_be_told(
+    tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, posted = alerts(webhook), dict[str, Any]()
+    check(settings, tmp_path, 21)
+    with monkeypatch.context() as patch:
+        patch.setattr(book_module, "_mark", full)
+        for _ in range(3):
+            with pytest.raises(JobError, match="disk is full"):
+                deliver(settings, tmp_path, posted)
+    assert len(webhook.messages) == 1
+    assert deliver(settings, tmp_path, posted) == 0 and not posted
+    assert AlertBook(alerts_file(tmp_path)).undelivered(9) == [] and len(webhook.messages) == 1
+
+
+def test_an_alert_file_that_cannot_be_written_keeps_no_line_from_the_log(
+    tmp_path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    state = CityState(HERE, NOON + 21 * MINUTE, newest_init=NOON - HERE.slot, newest_observed=NOON)
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alerting.os, "fsync", no_space)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                check_alerts(alerts(), tmp_path, state, True, told)
+    assert [level for level, _ in spoken(log)] == ["WARNING"]
+    assert len(check_alerts(alerts(), tmp_path, state, True, told)) == 1
+    assert [line["event"] for line in lines(tmp_path)] == ["raised"] and len(spoken(log)) == 1
+
+
 def test_a_file_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
     check(alerts(), tmp_path, 21)
     (tmp_path / "small" / "alerts.jsonl").rename(tmp_path / "small" / "alerts.jsonl.1")
@@ -219,7 +327,7 @@ def test_an_answer_that_is_no_success_is_not_tried_again_at_once(
 def test_a_webhook_that_does_not_answer_costs_no_more_than_its_time(
     tmp_path: Path, webhook: Webhook, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alerting, "_ATTEMPT_SECONDS", 0.1)
+    monkeypatch.setattr(calls, "_ATTEMPT_SECONDS", 0.1)
     settings, webhook.delay = alerts(webhook), 0.4
     check(settings, tmp_path, 21)
     began = time.monotonic()

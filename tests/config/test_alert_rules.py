@@ -52,6 +52,7 @@ def test_without_rules_the_defaults_hold_for_every_city(tmp_path: Path) -> None:
     assert [(rule.kind, rule.city, rule.severity) for rule in alerts.rules] == [
         ("forecast-overdue", None, "critical"),
         ("feed-silent", None, "critical"),
+        ("fleet", None, "warning"),
         ("skill", None, "warning"),
         ("coverage", None, "warning"),
         ("model-damaged", None, "critical"),
@@ -194,8 +195,8 @@ def test_the_example_of_the_document_is_what_it_says(tmp_path: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
     example = document.split("```toml\n")[1].split("```")[0]
     alerts = load(tmp_path, example + BOX).alerts
-    assert alerts.rules[:5] == _DEFAULTS  # "as above"
-    assert alerts.rules[5:] == (
+    assert alerts.rules[:6] == _DEFAULTS  # "as above"
+    assert alerts.rules[6:] == (
         FlowRule(city="san-francisco", area="Financial District", above=500, severity="critical"),
         FlowRule(times_typical=2, at_least=30),
     )

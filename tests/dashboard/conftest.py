@@ -196,11 +196,11 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Any]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """`with serve(config) as server`: the pages of a configuration, started outside the project's folder."""
 
     @contextmanager
-    def run(config: Path) -> Iterator[Server]:
+    def run(config: Path, city: str = "testville") -> Iterator[Server]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -209,7 +209,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Any]:
         environment = os.environ | {"PYTHONPATH": project, "OMP_WAIT_POLICY": "passive", "HOME": str(folder)}
         with open(folder / "log", "w") as log:
             server = subprocess.Popen(
-                _streamlit(config, "testville", port), cwd=folder, env=environment, stdout=log, stderr=log
+                _streamlit(config, city, port), cwd=folder, env=environment, stdout=log, stderr=log
             )
         try:
             _wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)

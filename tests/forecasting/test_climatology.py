@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from tests.cities import small_city
 from trafficcast.config.city import City
-from trafficcast.forecasting.climatology import _SCALES, WeekdayClimatology, calendar_features
+from trafficcast.forecasting.climatology import _SCALES, Climatology, WeekdayClimatology, calendar_features
 from trafficcast.stores.flows import flows_dataset
 
 MONDAY = np.datetime64("2008-05-19T00:00", "us")
@@ -132,3 +134,19 @@ def test_unknown_holidays_are_refused() -> None:
         with pytest.raises(ValueError, match=f"'{name}' is no country"):
             city(holidays=name)
             City(**{**city().model_dump(), "holidays": name})
+
+
+@pytest.mark.parametrize("fit", [Climatology.fit, WeekdayClimatology.fit])
+def test_a_night_that_was_never_observed_lies_between_evening_and_morning(fit: Any) -> None:
+    there = small_city(rows=1, cols=1, timezone="UTC", slot_minutes=60)
+    time = MONDAY + np.timedelta64(1, "h") * np.arange(21 * 24)
+    hour = np.arange(len(time)) % 24
+    flow = np.where(hour == 22, 12, np.where(hour == 6, 20, 137))[:, None, None, None] * np.ones((2, 1, 1), int)
+    observed = ((hour >= 6) & (hour <= 22)).astype(float)
+    table = fit(there, flows_dataset(there, time, flow, np.ones(len(time)), observed)).table[:, :, 0, 0, 0]
+    night = table[:, [23, 0, 1, 2, 3, 4, 5]]
+    assert (night > 0.9 * 12).all() and (night < 1.1 * 20).all()  # and not near the 137 of most of the day
+
+
+def test_a_city_that_was_never_observed_has_a_climatology_of_zero() -> None:
+    assert (Climatology.fit(city(), flows([5] * 8, [False] * 8)).table == 0).all()

@@ -6,11 +6,13 @@ import gzip
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,6 +115,68 @@ def test_a_file_that_changed_a_moment_ago_is_left(box: Path, monkeypatch: pytest
     os.utime(box / "new_a.txt", (1, 1))  # as a copy that keeps the time of its original would be
     assert look(box).waiting == ["new_a.txt"]
     assert not stores_in(box.parent / "data", CITY).flows.days()
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_file_whose_time_lies_ahead_of_the_clock_is_taken_when_it_does_not_change(
+    box: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, grows: bool
+) -> None:
+    monkeypatch.setattr(module, "_QUIET_SECONDS", 5.0)
+    (box / "new_a.txt").write_bytes(rows(NOON))
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 5.0
+        if grows:
+            with open(box / "new_a.txt", "ab") as file:
+                file.write(rows(NOON + 1800))
+
+    clock = SimpleNamespace(time=lambda: time.time() - 6 * 3600, monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(module, "time", clock)
+    found = look(box)
+    assert (found.taken, found.waiting) == (([], ["new_a.txt"]) if grows else (["new_a.txt"], []))
+    assert found.ahead == ["new_a.txt"]
+    (said,) = [record.getMessage() for record in caplog.records if "ahead of the clock" in record.getMessage()]
+    assert "new_a.txt" in said and "360 minutes" in said and f"{0 if grows else 1} of them did not change" in said
+    if not grows:
+        assert look(box) == module._Look([], {}, [])
+
+
+def test_links_pipes_and_devices_are_refused_and_never_opened(box: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "passwd"
+    secret.write_text("root:x:0:0:secret\n" * 9)
+    (box / "new_a.txt").write_bytes(rows(NOON))
+    (box / "link.csv").symlink_to(secret)
+    (box / "folder").symlink_to(tmp_path)
+    (box / "nowhere.csv").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(box / "pipe.csv")  # who opens it waits for ever
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(box / "socket.csv"))
+        found = look(box)
+    assert found.taken == ["new_a.txt"]
+    kinds = {name: reason.split(";")[0] for name, reason in found.quarantined.items()}
+    assert kinds == {
+        "folder": "it is a link", "link.csv": "it is a link", "nowhere.csv": "it is a link",
+        "pipe.csv": "it is a pipe", "socket.csv": "it is a socket",
+    }  # fmt: skip
+    assert {file.name for file in box.iterdir()} == {"new_a.txt", "quarantine"}
+    assert not any("secret" in file.read_text() for file in (box / "quarantine").glob("*.reason.txt"))
+    assert secret.exists() and (box / "quarantine" / "link.csv").is_symlink()
+    (box / "nowhere.csv").symlink_to(tmp_path / "nowhere")
+    look(box)
+    assert (box / "quarantine" / "nowhere.csv.1").is_symlink()
+
+
+def test_a_bad_file_that_cannot_be_moved_keeps_no_other_waiting(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (box / "new_a.txt").write_bytes(rows(NOON))
+    (box / "bad.csv").write_bytes(b"\0\1\2" * 99)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "replace", full)
+        assert look(box).taken == ["new_a.txt"]
+    assert [*look(box).quarantined] == ["bad.csv"] and not (box / "bad.csv").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who has a file open for writing")

@@ -6,11 +6,13 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trafficcast.errors import InputError, JobError
+from trafficcast.stores import ledger as ledger_module
 from trafficcast.stores.ledger import Ledger
 
 SLOT = np.datetime64("2008-06-04T12:00", "us")
@@ -133,3 +135,43 @@ def test_a_run_recorded_without_a_time_took_none(ledger: Ledger) -> None:
     ledger.record("forecast", "small", "v1", SLOT, "complete")
     run = ledger.last("forecast", "small")
     assert run is not None and (run.detail, run.seconds, run.attempts) == ("", 0.0, 1)
+
+
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("text", [b"2008-06-04T13:00:00Z", b"in one sentence"])
+def test_a_row_with_a_flipped_bit_is_set_aside_and_hides_no_other(ledger: Ledger, text: bytes, bit: int) -> None:
+    for number in range(6):
+        ledger.record("forecast", "small", "v1", SLOT + number * HALF_HOUR, "done", "in one sentence")
+    content = bytearray(ledger.file.read_bytes())
+    table = content.index(b"in one sentence") // 4096 * 4096  # the page of the rows, not that of the index
+    place = content.index(text, table) + 10
+    content[place] ^= 1 << bit
+    ledger.file.write_bytes(content)
+
+    found = ledger.results("forecast", "small", "v1")
+    assert ledger.last("forecast", "small") is not None and ledger.first_slot("forecast", "small") is not None
+    assert len(found) == 6 - ledger.unreadable() >= 5
+    if ledger.unreadable():
+        ledger.check()
+    ledger.record("forecast", "small", "v1", SLOT + 2 * HALF_HOUR, "done")
+    assert len(ledger.results("forecast", "small", "v1")) >= 5
+
+
+def test_a_reader_that_may_not_write_leaves_out_a_row_that_it_cannot_read(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        ledger.record("forecast", "small", "v1", SLOT + number * HALF_HOUR, "done")
+    with closing(sqlite3.connect(ledger.file)) as database, database:
+        database.execute("UPDATE runs SET slot = 'never' WHERE slot LIKE '%T12:30%'")
+    opened = ledger_module.open_database
+
+    def open_read_only(file: Path, tables: str = "", **more: Any) -> Any:
+        return opened(file, read_only=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module, "open_database", open_read_only)
+        assert len(ledger.results("forecast", "small", "v1")) == 2
+    assert "nor be set aside" in caplog.text and ledger.unreadable() == 0
+    assert len(ledger.results("forecast", "small", "v1")) == 2 and ledger.unreadable() == 1
+    assert "'never'" in caplog.text

@@ -7,12 +7,8 @@ import multiprocessing
 import random
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.service.replay import replay
 from tests.cities import stores_in
+from tests.live import ask, drive, free_port, lines, services, wait_for
 from trafficcast.config.city import City
 from trafficcast.config.settings import load_config
 from trafficcast.forecasting.publish import JOB
@@ -88,12 +85,9 @@ def stored(folder: Path, city: City) -> dict[str, xr.Dataset]:
 @pytest.fixture
 def live(trained: Path) -> Path:
     """The trained city, now with an inbox; a slot's data are waited for as long as the next slot is open."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with open(trained / "config.toml", "a") as config:
         config.write('[cities.small.feed]\ninbox = "inbox"\n')
-        config.write(f"[service]\nport = {port}\ningest_seconds = 1\nwait_minutes = 60\n")
+        config.write(f"[service]\nport = {free_port()}\ningest_seconds = 1\nwait_minutes = 60\n")
     (trained / "inbox").mkdir()
     return trained
 
@@ -101,63 +95,8 @@ def live(trained: Path) -> Path:
 @pytest.fixture
 def start(live: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start `trafficcast schedule`, writing its log to a file; what still runs at the end is killed."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(log: str, *command: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable, *(command or ("-m", "pipelines"))]
-        words += ["schedule", "--log-json", "--device", "cpu", "--config", str(live / "config.toml")]
-        with open(live / log, "wb") as stderr:
-            started.append(subprocess.Popen(words, stderr=stderr))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def wait_for(text: str, log: Path, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    """Until a log of a process that lives holds a text."""
-    end = time.monotonic() + seconds
-    while text not in log.read_text():
-        assert process.poll() is None and time.monotonic() < end, f"no '{text}' in: {log.read_text()}"
-        time.sleep(0.01)
-
-
-def ask(folder: Path, page: str) -> tuple[int, str]:
-    """The status and the body of an answer of the service."""
-    port = load_config(folder / "config.toml").service.port
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=30) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def drive(city: City, file: Path) -> None:
-    """Three hundred taxis that reported every minute of the last six hours, and shall for two minutes more.
-
-    They drive slowly, so that their flows are plausible to the model at any hour of the day and the week.
-    """
-    draw = np.random.default_rng(1)
-    minutes = np.datetime64("now", "m") + np.arange(-360, 3) * np.timedelta64(1, "m")
-    shape = (len(minutes), 300)
-    place = np.cumsum(draw.normal(0, 0.001, (2, *shape)), 1) + draw.uniform(0, 1, (2, 1, 300))
-    north, east = np.abs((place + 1) % 2 - 1)  # at an edge they turn
-    table = pd.DataFrame(
-        {
-            "vehicle": np.tile([f"taxi {i}" for i in range(300)], len(minutes)),
-            "time": np.repeat([f"{minute}:00Z" for minute in minutes], 300),
-            "lon": (city.west + 0.001 + east * (city.east - city.west - 0.002)).ravel(),
-            "lat": (city.south + 0.001 + north * (city.north - city.south - 0.002)).ravel(),
-        }
-    )
-    table.to_csv(file, index=False)
-
-
-def lines(log: Path) -> list[dict[str, str]]:
-    """The lines of a log, all JSON."""
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    with services(live) as start:
+        yield start
 
 
 def lose_slots(folder: Path, city: City) -> None:

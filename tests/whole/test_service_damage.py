@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,8 @@ import xarray as xr
 
 from pipelines.service import schedule
 from pipelines.service.cycle import CityService
-from pipelines.service.status import _INGEST
+from pipelines.service.health import _health
+from pipelines.service.status import _ALERTS, _INGEST, _service_lock
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
 from trafficcast.errors import JobError
@@ -45,8 +51,7 @@ class Running:
         self._service = schedule._Service(self.config, [self.city], "cpu")
         self.now = NOON
         patch.setattr(schedule, "_now", lambda: self.now)
-        for pause in ("_RETRY_SECONDS", "_ALERT_SECONDS"):
-            patch.setattr(schedule, pause, 0.0)
+        patch.setattr(schedule, "_RETRY_SECONDS", 0.0)
 
     @property
     def city_service(self) -> CityService:
@@ -54,7 +59,9 @@ class Running:
 
     def look(self) -> None:
         """What the service does every few seconds."""
-        self._service._tick(self.city_service)
+        service = self.city_service
+        self._service._run(JOB, self.stores, partial(self._service._cycle, service))
+        self._service._run(_ALERTS, self.stores, partial(self._service._alerts, service))
 
     def take(self, records: Path) -> None:
         """The ingest job."""
@@ -186,6 +193,65 @@ def test_what_a_full_disk_kept_from_being_made_is_made_when_there_is_room(
     assert running.latest == NOON + 3 * HOUR
 
 
+@pytest.fixture
+def small_disk(trained: Path) -> Iterator[Path]:
+    """The trained city with its stores on a disk of 128 MB of their own."""
+    disk = trained / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", disk], check=False).returncode
+    ):
+        pytest.skip("only root may mount a disk, and not everywhere")
+    try:
+        shutil.copytree(trained / "data", disk / "data")
+        with open(trained / "config.toml", "a") as file:
+            file.write('[paths]\ndata = "disk/data"\n')
+        yield trained
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_on_a_full_disk_alerts_go_out_and_a_reserve_is_freed_for_the_notes(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = Running(small_disk, monkeypatch)
+    running._service.reserve.keep()
+    reserve = running.data / "reserve"
+    assert reserve.stat().st_size == 16 * 2**20
+    running.look_from(NOON - 2 * HOUR, NOON)
+    before = AlertBook(running.stores.alerts).open("small", running.now)
+    with _service_lock(running.data):
+        assert _health(running._service.status())[0] == 200
+        with open(small_disk / "disk" / "full", "wb") as file, suppress(OSError):
+            while True:
+                file.write(bytes(2**16))
+                file.flush()
+        caplog.clear()
+        running.now += 2 * HOUR
+        running.look()  # no forecast can be stored, which is an alert, which cannot be noted
+        said = [record.getMessage() for record in caplog.records]
+        assert any("No space left on device" in line for line in said)
+        assert any("the reserve" in line and "is removed" in line for line in said)
+        assert not reserve.exists()
+        faults = running._service.status()["faults"]
+        assert _health(running._service.status())[0] == 503
+        assert faults == {"all cities": [f"the disk of {running.data} is full or nearly so: make room"]}
+    for _ in range(3):
+        running.look()
+    assert running.latest == running.now  # there is room for what is small
+    run = running.stores.ledger.last(JOB, "small")
+    assert run is not None and run.slot == running.now
+    (small_disk / "disk" / "full").unlink()
+    running._service.reserve.keep()
+    assert reserve.exists() and not running._service.reserve.missing
+    lines = (running.data / "small" / "alerts.jsonl").read_text().splitlines()
+    told = [json.loads(line)["id"] for line in lines]
+    assert len(told) == len(set(told)) > len(before)
+    logged = [record.getMessage() for record in caplog.records if ": alert (" in record.getMessage()]
+    assert len(logged) == len(set(logged)) > 0
+
+
 def test_files_for_other_systems_that_found_no_space_are_written_by_the_next_look(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +264,22 @@ def test_files_for_other_systems_that_found_no_space_are_written_by_the_next_loo
     running.look()
     assert running.latest == NOON + HOUR
     assert [run.attempts for run in running.runs(JOB) if run.slot == NOON + HOUR and run.model] == [1]
+
+
+def test_a_list_of_champions_that_is_gone_is_written_again(running: Running) -> None:
+    running.stores.registry.pointer.unlink()
+    running.now += HOUR
+    for _ in range(2):
+        running.look()
+    assert running.stores.registry.champion() == "vmrnn-c-1" and running.latest == running.now
+
+
+def test_the_alerts_of_a_city_whose_models_are_gone_go_on(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    running._service.started = NOON - 4 * HOUR
+    running.stores.registry.root.rename(running.data / "gone")
+    running.now += 3 * HOUR
+    running.look()
+    assert "alert (critical): no forecast was ever published" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["data/ledger.sqlite", "data/alerts.sqlite", "models/small/champion"])

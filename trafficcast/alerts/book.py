@@ -127,6 +127,8 @@ class AlertBook:
         now: np.datetime64,
         deliver: bool = False,
         undecided: Collection[str] = (),
+        unnoted: Iterable[Alert] = (),
+        posted: Collection[str] = (),
     ) -> tuple[list[Alert], list[Alert]]:
         """Raise an alert for each finding that has none, and clear the open alerts that are no longer found.
 
@@ -144,35 +146,26 @@ class AlertBook:
             Whether the notices shall also be delivered to the webhook.
         undecided
             Names of rules that could not be examined: their open alerts stay open.
+        unnoted
+            Alerts that were raised or cleared while the book could not be written, the oldest first; they are noted
+            before the findings are examined.
+        posted
+            Names of the notices about them that the webhook has accepted.
 
         Returns
         -------
         tuple[list[Alert], list[Alert]]
             The alerts that were raised and those that were cleared.
         """
-        now = now.astype("datetime64[s]").astype("datetime64[us]")
-        found = {_key(finding): finding for finding in findings}
+        findings = list(findings)
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")
+            for alert in unnoted:
+                _note(database, alert, not deliver or _notice_of(alert).id in posted)
             was_open = [_alert(row) for row in database.execute(_OPEN, {"city": city, "now": _text(now)})]
-            known = {_key(alert.finding) for alert in was_open}
-            raised = [Alert(city, finding, now, None) for key, finding in found.items() if key not in known]
-            cleared = [
-                replace(alert, cleared=now)
-                for alert in was_open
-                if _key(alert.finding) not in found and alert.finding.rule not in undecided
-            ]
+            raised, cleared = _changes(city, was_open, findings, now, undecided)
             for alert in raised + cleared:
-                row = _row(alert)
-                # An alert that is raised again in the second in which it was cleared was never cleared.
-                database.execute(
-                    f"INSERT INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * len(row))}) "
-                    "ON CONFLICT DO UPDATE SET cleared = excluded.cleared",
-                    row,
-                )
-                database.execute(
-                    "INSERT OR IGNORE INTO notices VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)", _notice(alert, not deliver)
-                )
+                _note(database, alert, not deliver)
         return raised, cleared
 
     def open(self, city: str, now: np.datetime64) -> list[Alert]:
@@ -335,6 +328,38 @@ class AlertBook:
         return open_database(self.file, _TABLES, None, self.read_only, wait)
 
 
+def _changes(
+    city: str,
+    was_open: Iterable[Alert],
+    findings: Iterable[Finding],
+    now: np.datetime64,
+    undecided: Collection[str],
+) -> tuple[list[Alert], list[Alert]]:
+    """Return the alerts that findings raise, and those of the open ones that are cleared: their rules find nothing."""
+    now = now.astype("datetime64[s]").astype("datetime64[us]")
+    found, was_open = {_key(finding): finding for finding in findings}, list(was_open)
+    known = {_key(alert.finding) for alert in was_open}
+    raised = [Alert(city, finding, now, None) for key, finding in found.items() if key not in known]
+    cleared = [
+        replace(alert, cleared=now)
+        for alert in was_open
+        if _key(alert.finding) not in found and alert.finding.rule not in undecided
+    ]
+    return raised, cleared
+
+
+def _note(database: sqlite3.Connection, alert: Alert, delivered: bool) -> None:
+    """Note that an alert was raised or cleared, with its notice."""
+    row = _row(alert)
+    # An alert that is raised again in the second in which it was cleared was never cleared.
+    database.execute(
+        f"INSERT INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * len(row))}) "
+        "ON CONFLICT DO UPDATE SET cleared = excluded.cleared",
+        row,
+    )
+    database.execute("INSERT OR IGNORE INTO notices VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)", _notice(alert, delivered))
+
+
 def _key(finding: Finding) -> tuple[str, str]:
     return finding.rule, finding.place
 
@@ -376,6 +401,16 @@ def _notice(alert: Alert, delivered: bool) -> tuple[Any, ...]:
     key = (alert.city, alert.finding.rule, alert.finding.place, _text(alert.raised))
     name = hashlib.sha256("\n".join([*key, event]).encode()).hexdigest()[:32]
     return name, *key, event, _text(time), delivered
+
+
+def _notice_of(alert: Alert) -> _Notice:
+    """Return the notice that an alert was raised or, if it is cleared, that it was cleared."""
+    name, *_ = _notice(alert, False)
+    return (
+        _Notice(name, "raised", alert.raised, alert)
+        if alert.cleared is None
+        else _Notice(name, "cleared", alert.cleared, alert)
+    )
 
 
 def _read_notice(row: tuple[Any, ...]) -> _Notice:

@@ -11,6 +11,7 @@ import xarray as xr
 from trafficcast.config.alert_rules import (
     CoverageRule,
     FeedSilentRule,
+    FleetRule,
     FlowRule,
     ForecastOverdueRule,
     ModelDamagedRule,
@@ -48,6 +49,8 @@ class CityState:
         Init time of the newest published forecast, naive UTC.
     newest_observed
         Start of the newest observed slot, naive UTC.
+    fleet
+        Number of vehicles in the slot before the newest forecast, and the usual number (see `reporting_vehicles`).
     forecast
         The newest published forecast (see `forecast_dataset`) without the dimension init_time, vehicles per slot.
     typical
@@ -67,6 +70,7 @@ class CityState:
     started: np.datetime64 | None = None
     newest_init: np.datetime64 | None = None
     newest_observed: np.datetime64 | None = None
+    fleet: tuple[int, float] | None = None
     forecast: xr.Dataset | None = None
     typical: np.ndarray | None = None
     scores: xr.Dataset | None = None
@@ -182,6 +186,8 @@ def _findings_of(rule: Rule, state: CityState) -> list[Finding]:
             return _overdue(rule, state)
         case FeedSilentRule():
             return _silent(rule, state)
+        case FleetRule():
+            return _fleet(rule, state)
         case SkillRule():
             return _skill(rule, state)
         case CoverageRule():
@@ -223,6 +229,19 @@ def _silent(rule: FeedSilentRule, state: CityState) -> list[Finding]:
         f"{late:.0f} minutes late (limit {rule.minutes:g})"
     )
     return [_finding(rule, message, late, rule.minutes)] if late > rule.minutes else []
+
+
+def _fleet(rule: FleetRule, state: CityState) -> list[Finding]:
+    """Return a finding if few of the usual vehicles reported in the slot before the newest forecast."""
+    if state.fleet is None or state.newest_init is None:
+        return []
+    vehicles, usual = state.fleet
+    share = vehicles / max(usual, 1.0)
+    message = (
+        f"{vehicles} vehicles reported in the slot from {_local(state.city, state.newest_init - state.city.slot)} on, "
+        f"{100 * share:.0f} % of the usual {usual:.0f} (limit {100 * rule.share:g} %)"
+    )
+    return [_finding(rule, message, share, rule.share)] if share < rule.share else []
 
 
 def _skill(rule: SkillRule, state: CityState) -> list[Finding]:

@@ -125,7 +125,7 @@ class ObservedFrame(Answer):
     """The counts of one slot."""
 
     time: Time = Field(description="the slot's start")
-    observed: bool = Field(description="whether enough of the slot's minutes have a report")
+    observed: bool = Field(description="whether the feed was alive in the slot")
     coverage: Number = Field(description="share of the slot's minutes with a report")
     vehicles: int | None = Field(description="distinct vehicles with a report in the slot; null where unknown")
     inflow: list[list[int]] | None = Field(

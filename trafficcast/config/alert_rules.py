@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from trafficcast.config.city import City
-from trafficcast.config.table import _Table
+from trafficcast.config.table import _host, _SecretAddress, _Table
 from trafficcast.errors import InputError
 
+FEW_VEHICLES = 0.5  # a share of the usual number below which a forecast is degraded, too
 _Severity = Literal["warning", "critical"]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Index = Annotated[int, Field(ge=0)]
@@ -65,6 +65,21 @@ class FeedSilentRule(_Rule):
     kind: Literal["feed-silent"] = "feed-silent"
     severity: _Severity = "critical"
     minutes: _Positive = 60.0
+
+
+class FleetRule(_Rule):
+    """Raise an alert when few of the usual vehicles reported in the slot before the newest forecast.
+
+    Attributes
+    ----------
+    kind
+        Name of the kind of rule in `config.toml`.
+    share
+        Least share of the usual number of vehicles, 0 to 1.
+    """
+
+    kind: Literal["fleet"] = "fleet"
+    share: Annotated[float, Field(gt=0, lt=1)] = FEW_VEHICLES
 
 
 class SkillRule(_Rule):
@@ -165,10 +180,11 @@ class FlowRule(_Rule):
         return self
 
 
-Rule = ForecastOverdueRule | FeedSilentRule | SkillRule | CoverageRule | ModelDamagedRule | FlowRule
+Rule = ForecastOverdueRule | FeedSilentRule | FleetRule | SkillRule | CoverageRule | ModelDamagedRule | FlowRule
 _DEFAULTS: tuple[Rule, ...] = (
     ForecastOverdueRule(),
     FeedSilentRule(),
+    FleetRule(),
     SkillRule(),
     CoverageRule(),
     ModelDamagedRule(),
@@ -186,16 +202,8 @@ class Alerts(_Table):
         The rules; those given replace the default ones.
     """
 
-    webhook: SecretStr | None = None
+    webhook: _SecretAddress | None = None
     rules: tuple[Annotated[Rule, Field(discriminator="kind")], ...] = _DEFAULTS
-
-    @field_validator("webhook")
-    @classmethod
-    def _is_http_address(cls, value: SecretStr | None) -> SecretStr | None:
-        """Refuse a webhook that is no http(s) address, without showing it."""
-        if value is not None and not _host(value.get_secret_value()):
-            raise ValueError("no address such as https://alerts.example/hook (it is secret and not shown)")
-        return value
 
     @property
     def webhook_host(self) -> str:
@@ -206,7 +214,7 @@ class Alerts(_Table):
         str
             The host with its port; empty without a webhook.
         """
-        return _host(self.webhook.get_secret_value()) if self.webhook else ""
+        return _host(self.webhook)
 
     def check(self, cities: Mapping[str, City]) -> None:
         """Check that the configuration has the cities, cells and areas that the rules name.
@@ -238,15 +246,3 @@ class Alerts(_Table):
                     f"{where}: cell {list(rule.cell)} lies outside the grid of '{name}': rows are 0 to "
                     f"{city.rows - 1}, columns 0 to {city.cols - 1}"
                 )
-
-
-def _host(address: str) -> str:
-    """Return the host of an http(s) address with its port; empty if the text is no such address."""
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https") or not host or not address.isprintable() or " " in address:
-        return ""
-    return host if port is None else f"{host}:{port}"

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from trafficcast.config.city import MINUTE_US
-from trafficcast.config.table import _Table
+from trafficcast.config.table import _host, _SecretAddress, _Table
 
 _Days = Annotated[int, Field(ge=1)]
 
@@ -28,6 +28,9 @@ class Service(_Table):
         Address at which the health pages are served.
     port
         Port at which the health pages are served; 0 is any free port.
+    heartbeat
+        Secret http(s) address that is called after each good cycle, so that silence is noticed; only its host is ever
+        shown.
     """
 
     ingest_seconds: Annotated[float, Field(ge=1)] = 60.0
@@ -35,6 +38,18 @@ class Service(_Table):
     catch_up_hours: Annotated[float, Field(ge=0)] = 24.0
     address: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    heartbeat: _SecretAddress | None = None
+
+    @property
+    def heartbeat_host(self) -> str:
+        """Return the host that is called, the only part of the address that may be shown.
+
+        Returns
+        -------
+        str
+            The host with its port; empty without a heartbeat.
+        """
+        return _host(self.heartbeat)
 
     def wait(self, slot_minutes: int) -> np.timedelta64:
         """Return how long a forecast waits for data.
@@ -51,7 +66,8 @@ class Service(_Table):
         np.timedelta64
             The wait, in microseconds.
         """
-        return np.timedelta64(round(min(self.wait_minutes, slot_minutes - 1) * MINUTE_US), "us")
+        longest = max(slot_minutes - 1, slot_minutes / 2)
+        return np.timedelta64(round(min(self.wait_minutes, longest) * MINUTE_US), "us")
 
 
 class Retraining(_Table):

@@ -21,7 +21,12 @@ from trafficcast.errors import InputError
 
 _PREFIX = "TRAFFICCAST__"
 CITY_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_SECRETS = (("alerts",), ("alerts", "webhook"))  # keys whose values no message shows
+_SECRETS = (
+    ("alerts",),
+    ("alerts", "webhook"),
+    ("service",),
+    ("service", "heartbeat"),
+)  # keys whose values no message shows
 
 
 class _Paths(_Table):

@@ -124,11 +124,12 @@ class Climatology(_ClimatologyTable):
         Returns
         -------
         Climatology
-            The climatology. A slot of day never observed has the mean of the other kind of day, or the overall mean.
+            The climatology. A slot of day never observed has the mean of the other kind of day, or one between those of
+            the times before and after it.
         """
         flows = flows.isel(time=flows["observed"].values)
         sums, counts = _sums(city, flows, city.is_weekend(flows["time"].values).astype(int), 2)
-        return cls(city, _means(sums, counts, flows["flow"].values.mean(axis=0)).astype(np.float32))
+        return cls(city, _means(sums, counts).astype(np.float32))
 
     def _kind_of_day(self, times: np.ndarray) -> np.ndarray:
         return self.city.is_weekend(times).astype(int)
@@ -290,11 +291,10 @@ def _weekday_table(city: City, sums: np.ndarray, counts: np.ndarray, weekdays: I
 
 def _kind_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the means (kind of day, slot of day, flow kind, row, col) of working days and days off."""
-    overall = sums.sum((0, 1)) / max(counts.sum(), _TINY)
     kind_sums, kind_counts = (
         np.stack([values[alike].sum(0) for alike in (~_DAYS_OFF, _DAYS_OFF)]) for values in (sums, counts)
     )
-    means, days = _means(kind_sums, kind_counts, overall), kind_counts[..., None, None, None]
+    means, days = _means(kind_sums, kind_counts), kind_counts[..., None, None, None]
     roots = np.sqrt(means + 0.25).reshape(-1, means[0, 0].size)
     weights = np.sqrt(days + _TINY).reshape(-1, 1)
     weighted = weights * roots
@@ -303,9 +303,25 @@ def _kind_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.asarray((days * means + _RHYTHMS_PRIOR * projected.reshape(means.shape)) / (days + _RHYTHMS_PRIOR))
 
 
-def _means(sums: np.ndarray, counts: np.ndarray, overall: np.ndarray) -> np.ndarray:
-    """Return means of two kinds of day; where one has no sample the other's, where neither has the overall mean."""
-    return _ratio(sums, counts, _ratio(sums[::-1], counts[::-1], overall))
+def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return means of two kinds of day; where one has no sample the other's, else one between those of other times."""
+    between = _between_times(sums.sum(axis=0), counts.sum(axis=0))
+    return _ratio(sums, counts, _ratio(sums[::-1], counts[::-1], between))
+
+
+def _between_times(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Interpolate means linearly between the slots of day that have a sample; the first slot follows the last."""
+    known = np.flatnonzero(counts > _TINY)
+    if not len(known):
+        return np.zeros_like(sums)
+    means = sums[known] / counts[known][:, None, None, None]
+    slot = np.arange(len(counts))
+    after = np.searchsorted(known, slot) % len(known)
+    before = after - 1
+    gap = (known[after] - known[before]) % len(counts)
+    share = (slot - known[before]) % len(counts) / np.where(gap == 0, len(counts), gap)
+    share = np.where(slot == known[after], 1.0, share)[:, None, None, None]
+    return np.asarray(means[before] * (1 - share) + means[after] * share)
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray, fallback: np.ndarray) -> np.ndarray:

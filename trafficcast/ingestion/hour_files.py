@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trafficcast.errors import DamagedFile, InputError
+from trafficcast.files import sync_folder
 from trafficcast.records.records import Records
 
 
@@ -41,6 +42,7 @@ def _write_hour_file(file: Path, records: Records, names: list[str]) -> None:
     )
     with open(file, "rb") as written:
         os.fsync(written.fileno())
+    sync_folder(file.parent)
 
 
 def _encodings(records: Records) -> dict[str, str]:

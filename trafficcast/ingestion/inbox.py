@@ -1,5 +1,6 @@
 """Inbox: a folder whose new files are ingested, once each; a bad file goes to quarantine/ with the reason beside it.
 
+Only files are taken: links, pipes and devices, which may lead anywhere, go to quarantine/ and are never opened.
 Good files stay where they are. The record store remembers the files that were ingested, so a look at an inbox of a
 year costs no more than listing it.
 """
@@ -9,13 +10,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trafficcast.errors import InputError, JobError
-from trafficcast.files import write_text
+from trafficcast.files import replace, write_text
 from trafficcast.ingestion.ingest import (
     _check_is_whole,
     _ingest_sources,
@@ -32,16 +35,22 @@ from trafficcast.stores.city_stores import CityStores
 
 _QUARANTINE = "quarantine"
 _QUIET_SECONDS = 5.0  # a file that changed since is taken to be still written
+_AHEAD_SECONDS = 60.0  # the time of a file that lies further ahead of the clock says nothing
+_KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 @dataclass
 class _Look:
-    """The files of one look at an inbox: ingested, put into quarantine and why, and still being written."""
+    """The files of one look at an inbox: ingested, put into quarantine and why, and still being written.
+
+    `ahead` are those of them whose times lie ahead of the clock.
+    """
 
     taken: list[str]
     quarantined: dict[str, str]
     waiting: list[str]
     report: dict[str, Any] | None = None
+    ahead: list[str] = field(default_factory=list)
 
 
 def watch(inbox: Path, stores: CityStores, every_seconds: float, workers: int) -> None:
@@ -99,13 +108,16 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
     found: _Found = []
     owner: dict[Source, Path] = {}
     looked_at: list[_InboxFile] = []
-    for file in _files(inbox):
-        name = str(file.relative_to(inbox))
-        now = _identity(inbox, file)
-        if now in seen:
+    new = {file: facts for file, facts in _files(inbox).items() if _identity(inbox, file, facts) not in seen}
+    steady = _steady(inbox, new, look)
+    for file, facts in new.items():
+        now, kind = _identity(inbox, file, facts), stat.S_IFMT(facts.st_mode)
+        if kind != stat.S_IFREG:
+            what = _KINDS.get(kind, "a device")
+            _quarantine(inbox, file, InputError(f"it is {what}; only files are taken, and it was not opened"), look)
             continue
-        if _still_written(file):
-            look.waiting.append(name)
+        if file not in steady and _has_changed(file) or _is_open(file):
+            look.waiting.append(now.name)
             continue
         try:
             records, _ = find_records(str(file), stores.city)
@@ -136,26 +148,53 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
     return look
 
 
-def _files(inbox: Path) -> list[Path]:
-    """The files below an inbox that may be records: none hidden, unfinished by name, or in quarantine."""
-    return [
-        file
-        for file in sorted(inbox.rglob("*"))
-        if file.is_file()
-        and not any(part.startswith(".") or part == _QUARANTINE for part in file.relative_to(inbox).parts)
-        and not file.name.endswith(UNFINISHED)
-    ]
+def _files(inbox: Path) -> dict[Path, os.stat_result]:
+    """What lies below an inbox and may be records: nothing hidden, unfinished by name, or in quarantine."""
+    found = {}
+    for file in sorted(inbox.rglob("*")):
+        parts = file.relative_to(inbox).parts
+        if any(part.startswith(".") or part == _QUARANTINE for part in parts) or file.name.endswith(UNFINISHED):
+            continue
+        with suppress(FileNotFoundError):  # it was removed just now
+            facts = file.lstat()
+            if not stat.S_ISDIR(facts.st_mode):
+                found[file] = facts
+    return found
 
 
-def _identity(inbox: Path, file: Path) -> _InboxFile:
-    facts = file.stat()
+def _identity(inbox: Path, file: Path, facts: os.stat_result) -> _InboxFile:
     return _InboxFile(str(file.relative_to(inbox)), facts.st_size, facts.st_mtime_ns)
 
 
-def _still_written(file: Path) -> bool:
-    """Whether a file changed a moment ago, or some process has it open for writing, as far as that can be known."""
-    if time.time() - file.stat().st_ctime < _QUIET_SECONDS:
-        return True
+def _steady(inbox: Path, new: dict[Path, os.stat_result], look: _Look) -> set[Path]:
+    """Return those files that do not change for a while, of those whose times lie ahead of the clock; and say so."""
+    now, steady = time.time(), set()
+    ahead = {file: facts for file, facts in new.items() if facts.st_ctime - now > _AHEAD_SECONDS}
+    if not ahead:
+        return set()
+    time.sleep(_QUIET_SECONDS)
+    for file, before in ahead.items():
+        with suppress(FileNotFoundError):
+            facts = file.lstat()
+            if (facts.st_size, facts.st_ctime_ns) == (before.st_size, before.st_ctime_ns):
+                steady.add(file)
+    look.ahead = [str(file.relative_to(inbox)) for file in ahead]
+    minutes = (max(facts.st_ctime for facts in ahead.values()) - now) / 60
+    log.warning(
+        "%s: the times of %d new files, such as %s, lie up to %.0f minutes ahead of the clock; %d of them did not "
+        "change for %g s and count as whole; see whether the clock is right",
+        inbox, len(ahead), look.ahead[0], minutes, len(steady), _QUIET_SECONDS,
+    )  # fmt: skip
+    return steady
+
+
+def _has_changed(file: Path) -> bool:
+    """Whether a file changed a moment ago."""
+    return time.time() - file.stat().st_ctime < _QUIET_SECONDS
+
+
+def _is_open(file: Path) -> bool:
+    """Whether some process has a file open for writing, as far as that can be known."""
     lease = getattr(fcntl, "F_SETLEASE", None)  # Linux
     if lease is None:
         return False
@@ -171,13 +210,16 @@ def _still_written(file: Path) -> bool:
 def _quarantine(inbox: Path, file: Path, error: Exception, look: _Look) -> None:
     """Move a file to the quarantine, under a name that is free there, and write why beside it."""
     name = str(file.relative_to(inbox))
+    look.quarantined[name] = str(error)
     place = inbox / _QUARANTINE / name
     number = 0
-    while place.exists():
+    while os.path.lexists(place):
         number += 1
         place = inbox / _QUARANTINE / f"{name}.{number}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_text(place.with_name(place.name + ".reason.txt"), f"{error}\n")
-    os.rename(file, place)
-    look.quarantined[name] = str(error)
+    try:
+        write_text(place.with_name(place.name + ".reason.txt"), f"{error}\n")
+        replace(file, place)
+    except OSError as reason:  # it is tried again at the next look, and keeps no other file waiting
+        log.error("%s cannot be moved to %s: %s; it was not taken: %s", file, place, reason, error)
+        return
     log.error("%s is now %s: %s", file, place, error)

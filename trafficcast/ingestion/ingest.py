@@ -153,7 +153,8 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
     city, flows = stores.city, stores.flows
     series = stored_slots(city, store, state.kind)
     broken = broken_days(stores)
-    days = sorted({*store.unpublished(), *broken, *_judged_otherwise(stores, store, series)})
+    changed = store.unpublished()
+    days = sorted({*changed, *broken, *_judged_otherwise(stores, store, series)})
     for day in track(days, "writing flows", len(days)):
         slots = city.slots_of_day(day)
         slots = slots[(slots >= series.number[0]) & (slots <= series.number[-1])]
@@ -163,7 +164,7 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
         aside = flows.set_aside(day)
         if aside is not None:
             log.warning("the flows of %s could not be read: their file now lies at %s", day, aside)
-        if aside is not None or not flows.file(day).exists() and day in broken:
+        if aside is not None or day in broken and day not in changed:
             log.info("the flows of %s were counted again from the records", day)
         flows.write(_slots_dataset(city, slots, stored, observed, kind, zones if kind is ZoneTrips else None))
         store.note_flow_file(day, flows.file(day), slots[observed])

@@ -61,8 +61,8 @@ class _RecordSample:
     """Statistics of records, collected in one pass.
 
     `density` counts points, of trips pick-ups and drop-offs. `minutes` has the records of each minute of the half hours
-    with a record. `visits` are distinct (vehicle, half hour, square of _CELL_KM); their number hardly depends on how often a vehicle
-    reports.
+    with a record. `visits` are distinct (vehicle, half hour, square of _CELL_KM); their number hardly depends on how
+    often a vehicle reports.
     """
 
     kind: type[Records] | None = None

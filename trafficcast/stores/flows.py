@@ -10,6 +10,7 @@ from trafficcast.errors import DamagedFile, InputError
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 
+_WEEKS_BACK, _FEWEST_DAYS = np.timedelta64(28, "D"), 3
 UNKNOWN = -1  # vehicles of a slot whose number is not known
 
 
@@ -177,3 +178,39 @@ def last_observed(
                 newest: np.datetime64 = observed.max()
                 return newest
     return None
+
+
+def reporting_vehicles(flows: DayStore, slot: np.datetime64) -> tuple[int, float] | None:
+    """Return how many vehicles reported in a slot, and how many usually do.
+
+    Usual is the upper quartile at the same local time of the four weeks before, of working days or of weekends where
+    three of them are known.
+
+    Parameters
+    ----------
+    flows
+        The flow store.
+    slot
+        The slot's start, naive UTC.
+
+    Returns
+    -------
+    tuple[int, float] | None
+        The number of distinct vehicles and the usual number; None where the one or the other is not known.
+    """
+    city = flows.city
+    today = city.local_days(np.array([slot]))[0]
+    days = [day for day in flows.days() if today - _WEEKS_BACK <= day <= today]
+    parts = [part for day in days if (part := flows.read_day(day, ["vehicles", "observed"], [])) is not None]
+    if not parts:
+        return None
+    time, vehicles, observed = (
+        np.concatenate([part[name].values for part in parts]) for name in ("time", "vehicles", "observed")
+    )
+    now = vehicles[time == slot]
+    alike = (city.slot_of_day(time) == city.slot_of_day(np.array([slot]))) & (time < slot) & observed & (vehicles >= 0)
+    same_kind = alike & (city.is_weekend(time) == city.is_weekend(np.array([slot])))
+    known = vehicles[same_kind if np.count_nonzero(same_kind) >= _FEWEST_DAYS else alike]
+    if not len(now) or now[0] == UNKNOWN or len(known) < _FEWEST_DAYS:
+        return None
+    return int(now[0]), float(np.quantile(known, 0.75))

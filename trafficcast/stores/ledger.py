@@ -8,16 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from trafficcast.stores.sqlite import Row, check_database, decoding, open_database, salvage
+from trafficcast.errors import JobError
+from trafficcast.progress import log
+from trafficcast.stores.sqlite import _WRONG_VALUES, Row, check_database, open_database, salvage
 
-_TABLE = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
     job TEXT NOT NULL, city TEXT NOT NULL, model TEXT NOT NULL, slot TEXT NOT NULL,
     result TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 1,
     seconds REAL NOT NULL DEFAULT 0, finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),
     PRIMARY KEY (job, city, model, slot)
+);
+CREATE TABLE IF NOT EXISTS unreadable (
+    row TEXT NOT NULL, noticed TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ'))
 )
 """
+_COLUMNS = "job, city, model, slot, result, detail, attempts, seconds, finished"
+# For how long a reader waits for another program's transaction.
+_READER_WAIT_SECONDS = 5.0
 # Results of a run that failed, and of a run whose product was lost later.
 FAILED, LOST = "failed", "lost"
 
@@ -63,7 +71,8 @@ class Run:
 class Ledger:
     """The run ledger of all cities. A ledger that was never written has no file and no runs.
 
-    All methods raise DamagedFile where the file is damaged, and JobError where it cannot be used now.
+    All methods raise DamagedFile where the file is damaged, and JobError where it cannot be used now. A row that cannot
+    be read is left out and set aside: it hides no other row.
 
     Attributes
     ----------
@@ -102,7 +111,7 @@ class Ledger:
         seconds
             How long the run took, in seconds.
         """
-        with open_database(self.file, _TABLE) as database:
+        with open_database(self.file, _TABLES) as database:
             database.execute(
                 "INSERT INTO runs (job, city, model, slot, result, detail, seconds) VALUES (?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET result = excluded.result, detail = excluded.detail, "
@@ -164,7 +173,7 @@ class Ledger:
         np.datetime64 | None
             Start of the slot, naive UTC; None if the job never ran.
         """
-        found = self._runs("WHERE job = ? AND city = ? ORDER BY slot LIMIT 1", [job, city])
+        found = self._runs("WHERE job = ? AND city = ? ORDER BY slot", [job, city], 1)
         return found[0].slot if found else None
 
     def last(self, job: str, city: str) -> Run | None:
@@ -182,7 +191,7 @@ class Ledger:
         Run | None
             The run; None if the job never ran.
         """
-        found = self._runs("WHERE job = ? AND city = ? ORDER BY slot DESC, finished DESC LIMIT 1", [job, city])
+        found = self._runs("WHERE job = ? AND city = ? ORDER BY slot DESC, finished DESC", [job, city], 1)
         return found[0] if found else None
 
     def lose(self, job: str, city: str, model: str, start: np.datetime64, end: np.datetime64) -> None:
@@ -202,7 +211,7 @@ class Ledger:
             End of the period, naive UTC, exclusive.
         """
         if self.file.exists():
-            with open_database(self.file, _TABLE) as database:
+            with open_database(self.file, _TABLES) as database:
                 database.execute(
                     f"UPDATE runs SET result = '{LOST}', attempts = 0 "
                     "WHERE job = ? AND city = ? AND model = ? AND slot >= ? AND slot < ?",
@@ -228,7 +237,7 @@ class Ledger:
         """
         if not self.file.exists():
             return 0
-        with open_database(self.file, _TABLE) as database:
+        with open_database(self.file, _TABLES) as database:
             places = ", ".join("?" * len(jobs))
             gone = database.execute(
                 f"DELETE FROM runs WHERE city = ? AND job IN ({places}) AND slot > ?", (city, *jobs, _text(after))
@@ -238,7 +247,7 @@ class Ledger:
     def check(self) -> None:
         """Read the whole ledger, to find damage."""
         if self.file.exists():
-            check_database(self.file, _TABLE, _is_right)
+            check_database(self.file, _TABLES, _is_right)
 
     def salvage(self) -> tuple[Path, int]:
         """Set the damaged ledger aside, and begin a new one with those of its rows that can be read.
@@ -248,28 +257,88 @@ class Ledger:
         tuple[Path, int]
             Where the damaged ledger lies now, and how many rows were kept.
         """
-        return salvage(self.file, _TABLE, _is_right)
+        return salvage(self.file, _TABLES, _is_right)
 
-    def _runs(self, clause: str, values: list[str]) -> list[Run]:
-        """Return the runs that a clause of SQL selects."""
-        if not self.file.exists() or not self.file.stat().st_size:
+    def unreadable(self) -> int:
+        """Count the rows that could not be read and were set aside.
+
+        Returns
+        -------
+        int
+            How many rows there are.
+        """
+        if not self._is_there():
+            return 0
+        with open_database(self.file, wait_seconds=_READER_WAIT_SECONDS) as database:
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'unreadable'").fetchone() is None:
+                return 0  # an earlier version made the file
+            return int(database.execute("SELECT count(*) FROM unreadable").fetchone()[0])
+
+    def _is_there(self) -> bool:
+        return self.file.exists() and self.file.stat().st_size > 0
+
+    def _runs(self, clause: str, values: list[str], most: int | None = None) -> list[Run]:
+        """Return the runs, or the first runs, that a clause of SQL selects; rows that cannot be read are set aside."""
+        if not self._is_there():
             return []
-        columns = "job, city, model, slot, result, detail, attempts, seconds, finished"
-        with open_database(self.file) as database:
-            rows = database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
-            with decoding():
-                return [_run(row) for row in rows]
+        found: list[Run] = []
+        wrong: list[int] = []
+        with open_database(self.file, wait_seconds=_READER_WAIT_SECONDS) as database:
+            database.text_factory = _text_or_bytes
+            for number, *row in database.execute(f"SELECT rowid, {_COLUMNS} FROM runs {clause}", values):
+                try:
+                    found.append(_run(tuple(row)))
+                except _WRONG_VALUES:
+                    wrong.append(number)
+                if len(found) == most:
+                    break
+        if wrong:
+            self._set_aside(wrong)
+        return found
+
+    def _set_aside(self, numbers: list[int]) -> None:
+        """Move rows that cannot be read to a table of their own, unless a writer has replaced them by now."""
+        moved: list[Row] = []
+        try:
+            with open_database(self.file, _TABLES) as database:
+                database.text_factory = _text_or_bytes
+                # The index may hold what the row held before, and then refuses that the row is removed.
+                database.execute("REINDEX runs")
+                for number in numbers:
+                    row = database.execute(f"SELECT {_COLUMNS} FROM runs WHERE rowid = ?", (number,)).fetchone()
+                    try:
+                        if row is not None:
+                            _run(row)
+                    except _WRONG_VALUES:
+                        database.execute("INSERT INTO unreadable (row) VALUES (?)", (ascii(row),))
+                        database.execute("DELETE FROM runs WHERE rowid = ?", (number,))
+                        moved.append(row)
+        except JobError as error:  # a reader that may not write, or a full disk: the next one does it
+            log.error("%d rows of %s cannot be read, nor be set aside: %s", len(numbers), self.file, error)
+        for row in moved:
+            log.error("a row of %s cannot be read and was set aside: %s", self.file, ascii(row))
 
 
 def _run(row: Row) -> Run:
     """Return a row of the table `runs` as a run. Raises ValueError and the like where its values are wrong."""
     job, city, model, slot, result, detail, attempts, seconds, finished = row
+    if not all(isinstance(text, str) for text in (job, city, model, slot, result, detail, finished)):
+        raise ValueError("a text is no text")
     return Run(job, city, model, _time(slot), result, detail, int(attempts), float(seconds), _time(finished))
 
 
 def _is_right(table: str, row: Row) -> None:
     """Raise an error where a row's values are wrong."""
-    _run(row)
+    if table == "runs":
+        _run(row)
+
+
+def _text_or_bytes(content: bytes) -> str | bytes:
+    """Return a text, or its bytes where they are no UTF-8, so that one row does not end the reading of all."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
 
 
 def _text(slot: np.datetime64) -> str:

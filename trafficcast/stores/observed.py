@@ -144,7 +144,7 @@ def _judge_part(city: City, evidence: Evidence, part: np.ndarray) -> tuple[np.nd
 
 
 class _Calendar:
-    """Places of slots in (week, day of the week, slot of the day), local time; a week begins as the first slot's day."""
+    """Places of slots in (week, day of the week, slot of the day), local time; weeks begin on the first slot's day."""
 
     def __init__(self, city: City, numbers: np.ndarray, records: np.ndarray) -> None:
         local = city.local((numbers * city.slot_us).astype("datetime64[us]")).tz_localize(None)

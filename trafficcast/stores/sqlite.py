@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trafficcast.errors import DamagedFile, JobError
-from trafficcast.files import set_aside
+from trafficcast.files import held, replace, set_aside
 
 Row = tuple[Any, ...]
 # What is raised where a row holds other values than a writer gave it.
@@ -60,6 +59,8 @@ def open_database(
     except sqlite3.OperationalError as error:
         if _is_damage(error):
             raise DamagedFile(file, error, city) from None
+        if str(error) == "database is locked":
+            raise JobError(held(file, wait_seconds)) from None
         raise JobError(f"cannot use {file}: {_reason(error)}") from None
     except sqlite3.DatabaseError as error:
         raise DamagedFile(file, error, city) from None
@@ -112,7 +113,7 @@ def salvage(file: Path, tables: str, is_right: Callable[[str, Row], object]) -> 
                         places = ", ".join("?" * width)
                         kept += new.execute(f"INSERT OR IGNORE INTO {name} VALUES ({places})", row).rowcount
     aside = set_aside(file)
-    os.replace(temporary, file)
+    replace(temporary, file)
     return aside, kept
 
 

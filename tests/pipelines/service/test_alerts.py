@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 
 from pipelines.service import schedule
 from pipelines.service.health import _health
-from pipelines.service.status import status
+from pipelines.service.status import _ALERTS, status
 from trafficcast.alerts import findings
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
+from trafficcast.forecasting.publish import JOB
 from trafficcast.stores.city_stores import CityStores
 
 HOUR = np.timedelta64(1, "h")
@@ -132,8 +134,7 @@ class Service:
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, started: np.datetime64) -> None:
         self.now = started
         patch.setattr(schedule, "_now", lambda: self.now)
-        for pause in ("_RETRY_SECONDS", "_ALERT_SECONDS"):
-            patch.setattr(schedule, pause, 0.0)
+        patch.setattr(schedule, "_RETRY_SECONDS", 0.0)
         self.config = load_config(folder / "config.toml")
         self.city = self.config.city("small")
         self.stores = CityStores.of(self.config, self.city)
@@ -143,7 +144,13 @@ class Service:
         """Tick at every hour up to a time."""
         for now in np.arange(self.now, until + HOUR, HOUR):
             self.now = now
-            self._service._tick(self._service.services[0])
+            self.look()
+
+    def look(self) -> None:
+        """The forecast and the alerts, as the service looks for them again and again."""
+        service = self._service.services[0]
+        self._service._run(JOB, self.stores, partial(self._service._cycle, service))
+        self._service._run(_ALERTS, self.stores, partial(self._service._alerts, service))
 
     def open_rules(self) -> set[str]:
         """The names of the rules with open alerts."""
@@ -167,7 +174,7 @@ def test_every_kind_of_rule_reaches_log_file_webhook_and_book(
     flows = service.stores.flows.read(NOON + HOUR, NOON + 2 * HOUR)
     assert flows is not None
     service.stores.flows.write(flows.assign(observed=flows["observed"] & False, coverage=flows["coverage"] * 0))
-    service._service._tick(service._service.services[0])
+    service.look()
 
     found, quiet = rules
     assert service.open_rules() == found and not service.open_rules() & quiet

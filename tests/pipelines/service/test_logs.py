@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.service.logs import JsonLines, TextLines, _context
+from pipelines.service import logs
+from pipelines.service.logs import EqualErrors, JsonLines, TextLines, _context
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.findings import Finding
 from trafficcast.alerts.notify import deliver
@@ -135,3 +136,44 @@ def test_the_webhook_s_address_is_in_no_line(lines: Lines, tmp_path: Path) -> No
     text = lines.stream.getvalue() + root.stream.getvalue()
     assert "127.0.0.1:9 failed" in text
     assert not any(word in text for word in ("s3cr3t", "t0k3n", "hooks"))
+
+
+@pytest.mark.parametrize("lines", [JsonLines, TextLines], indirect=True)
+def test_a_file_s_name_can_forge_no_line_and_steer_no_terminal(lines: Lines) -> None:
+    name = "a\n2024-04-08T10:00:00+0000 INFO all is well\r\x1b[2J\x85\u2028\u202eb\U000e0001.csv"
+    lines.log.warning("%s waits", name)
+    try:
+        raise ValueError(name)
+    except ValueError:
+        lines.log.exception("%s is bad", name)
+    text = lines.stream.getvalue()
+    assert all(sign.isprintable() or sign == "\n" for sign in text)
+    assert not any(line.startswith("2024-04-08T10:00:00+0000 INFO all") for line in lines.text)
+    if lines.handler.formatter.__class__ is JsonLines:
+        assert [line["message"] for line in lines.json] == [f"{name} waits", f"{name} is bad"]
+
+
+def test_equal_errors_are_logged_once_and_then_counted(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines.handler.addFilter(EqualErrors())
+    clock = [1000.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
+    for _ in range(721):  # an hour of ticks
+        with _context(city="small", job="forecast", slot=str(clock[0] // 1800)):
+            lines.log.error("cannot write .2024-04-14.nc.%08x.tmp", int(clock[0]))
+            lines.log.warning("an alert")
+        clock[0] += 5.0
+    with _context(city="other", job="forecast"):
+        lines.log.error("cannot write .2024-04-14.nc.a1b2c3d4.tmp")
+    errors = [line for line in lines.json if line["level"] == "ERROR"]
+    assert [line["city"] for line in errors] == ["small", "small", "other"]
+    assert errors[1]["message"].endswith(".tmp (719 times more in the 1.0 h before)")
+    assert len(lines.json) == len(errors) + 721  # every alert
+
+
+def test_of_ever_new_errors_few_are_remembered(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_MOST_ERRORS", 3)
+    seen = EqualErrors()
+    lines.handler.addFilter(seen)
+    for number in range(9):
+        lines.log.error("error %d", number)
+    assert len(lines.json) == 9 and len(seen._seen) == 3

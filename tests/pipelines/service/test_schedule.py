@@ -22,6 +22,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from pipelines.service import retrain_process, schedule
 from pipelines.service.cycle import CityService, run_cycle
+from pipelines.service.health import _health
+from pipelines.service.status import _PRUNE, _service_lock
 from tests.cities import small_city, stores_in
 from trafficcast.config.service import Retraining, Service
 from trafficcast.config.settings import Config, load_config
@@ -73,8 +75,8 @@ def service(tmp_path: Path) -> CityService:
 
 
 def observe(service: CityService, start: np.datetime64, end: np.datetime64) -> None:
-    """Flows of every slot in [start, end)."""
-    time = np.arange(start, end, SLOT)
+    """Flows of every slot in [start, end), and of the one that is open then."""
+    time = np.arange(start, end + SLOT, SLOT)
     flow = np.random.default_rng(2).poisson(4, (len(time), 2, 8, 8))
     made = flows_dataset(CITY, time, flow, np.full(len(time), 9), np.ones(len(time)))
     service.stores.flows.write(made)
@@ -152,6 +154,33 @@ def test_when_the_clock_was_set_every_regular_job_is_due_at_once(
         running.stop.set()
         waiting.join()
         running.scheduler.shutdown()
+
+
+def test_a_job_that_hangs_is_red_and_a_job_that_ends_by_a_bug_ends_nothing_else(
+    config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load_config(config)
+    running = schedule._Service(settings, [settings.city()], "cpu")
+    stores = running.services[0].stores
+    with _service_lock(settings.paths.data):
+        assert _health(running.status())[0] == 200
+        with running.work.at_work(JOB, "small"):
+            assert _health(running.status())[0] == 200
+            running.work._began[JOB, "small"] -= 301
+            code, page = _health(running.status())
+        sentence = "the job forecast has been at work for more than 5 minutes: does its disk hang?"
+        assert (code, page["wrong"]) == (503, {"small": sentence})
+        assert _health(running.status())[0] == 200
+
+    def bug() -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text")
+
+    assert running._run(JOB, stores, bug) == "broken"
+    assert running._run(JOB, stores, bug) is None  # it is tried again after a minute
+    assert running._run(_PRUNE, stores, lambda: "nothing") == "done"
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    run = stores.ledger.last(JOB, "small")
+    assert run is not None and (run.result, run.detail[:18]) == ("broken", "UnicodeDecodeError")
 
 
 # The days on which the clocks change, and how many half hours their first six hours on the clock have.

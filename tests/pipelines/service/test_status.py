@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import xarray as xr
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipelines.service import status as status_module
 from pipelines.service.health import _health, _Metrics, _serve
 from pipelines.service.status import _city_status, _is_running, _service_lock, status
 from trafficcast.alerts.book import AlertBook
@@ -49,7 +53,8 @@ def status_of(settings: Config, now: np.datetime64 = NOW) -> dict[str, Any]:
 
 
 def champion(settings: Config) -> None:
-    registry = Registry(settings.paths.models / "small", settings.city())
+    city = settings.city()
+    registry = Registry(settings.paths.models / city.name, city)
     registry.add("vmrnn-b-1", lambda folder: write_json(folder / "card.json", CARD))
 
 
@@ -96,6 +101,7 @@ def test_a_city_without_anything_is_ready_for_nothing_and_overdue_with_nothing(s
         "skill": None,
         "alerts": [],
         "damaged": [],
+        "unreadable_runs": 0,
     }
     assert [*jobs] == ["ingest", "forecast", "verify", "alerts", "retrain", "prune"]
     for job in jobs.values():
@@ -214,6 +220,100 @@ def test_a_city_that_cannot_be_read_says_why_and_the_others_go_on(config: Path) 
     assert not any("small" in labels and "age" in labels for labels in gauges)
 
 
+@pytest.fixture
+def three(config: Path) -> Config:
+    """Three cities, each with a model and a forecast that is due."""
+    table = config.read_text().partition("[cities.small]")[2]
+    config.write_text(config.read_text() + "".join(f"\n[cities.{name}]{table}" for name in ("other", "third")))
+    settings = load_config(config)
+    for name in settings.cities:
+        settings.default_city = name
+        champion(settings)
+        forecast(settings, NEWEST, Provenance("vmrnn-b-1"))
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError("who knows"), "its status cannot be told: RuntimeError: who knows"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "its status cannot be told: UnicodeDecodeError"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (None, "they give no answer"),
+    ],
+)
+def test_an_error_of_any_kind_is_one_city_s_own_and_comes_in_bounded_time(
+    three: Config, monkeypatch: pytest.MonkeyPatch, error: Exception | None, sentence: str
+) -> None:
+    over, read = threading.Event(), status_module.latest_forecast
+    monkeypatch.setattr(status_module, "_READ_SECONDS", 1.0)
+
+    def latest(stores: CityStores, *more: Any) -> Any:
+        if stores.city.name != "other":
+            return read(stores, *more)
+        if error is not None:
+            raise error
+        over.wait(60)  # as a disk that hangs
+
+    monkeypatch.setattr(status_module, "latest_forecast", latest)
+    readers = status_module._Statuses(three, [three.city(name) for name in sorted(three.cities)])
+    server = _serve(Service(port=0), _Metrics(lambda: readers.read(NOW)), lambda: readers.read(NOW))
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    threads = threading.active_count()
+    try:
+        began = time.monotonic()
+        for _ in range(3):
+            code, _, body = get(f"{address}/healthz")
+            wrong = json.loads(body)["wrong"]
+            assert code == 503 and [*wrong] == ["other"] and sentence in wrong["other"]
+            found = samples(get(f"{address}/metrics")[2])
+            assert [found["trafficcast_healthy", name] for name in ("other", "small", "third")] == [0, 1, 1]
+            assert found["trafficcast_forecast_lag_minutes", "third"] == 1
+            told = json.loads(get(f"{address}/status")[2])["cities"]
+            assert sentence in told["other"]["error"] and told["small"]["forecast"]["state"] == "complete"
+        assert time.monotonic() - began < 10
+        assert threading.active_count() <= threads + 2  # the one that hangs, and an answer that just ends
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_list_of_champions_that_is_gone_is_red_where_they_made_forecasts(settings: Config) -> None:
+    champion(settings)
+    pointer = CityStores.of(settings, settings.city()).registry.pointer
+    pointer.unlink()
+    assert _health(status(settings, [settings.city()], NOW))[0] == 200  # a copied model waits for its promotion
+    Ledger(settings.paths.data / "ledger.sqlite").record("forecast", "small", "vmrnn-b-1", NEWEST, "complete")
+    code, page = _health(status(settings, [settings.city()], NOW))
+    assert code == 503 and f"cannot read {pointer}: it is gone, but not the models" in page["wrong"]["small"]
+
+
+def test_forecasts_that_are_gone_are_overdue(settings: Config) -> None:
+    champion(settings)
+    Ledger(settings.paths.data / "ledger.sqlite").record("forecast", "small", "vmrnn-b-1", NEWEST, "complete")
+    found = status(settings, [settings.city()], NOW)
+    assert found["cities"]["small"]["overdue"] and _health(found)[0] == 503
+
+
+def test_a_row_of_the_ledger_that_cannot_be_read_hides_nothing_and_is_counted(three: Config) -> None:
+    ledger = Ledger(three.paths.data / "ledger.sqlite")
+    for name in three.cities:
+        ledger.record("forecast", name, "vmrnn-b-1", NEWEST, "complete")
+        ledger.record("alerts", name, "", NEWEST, "done")
+    with closing(sqlite3.connect(ledger.file)) as database, database:
+        database.execute("UPDATE runs SET finished = '2024-04-08T1!:00:00Z' WHERE city = 'other' AND job = 'forecast'")
+    found = status(three, [three.city(name) for name in three.cities], NOW)
+    assert _health(found) == (200, {"ok": True, "wrong": {}})
+    assert {name: values["jobs"]["forecast"]["result"] for name, values in found["cities"].items()} == {
+        "other": None, "small": "complete", "third": "complete",
+    }  # fmt: skip
+    again = status(three, [three.city("other")], NOW)
+    assert again["cities"]["other"]["unreadable_runs"] == 1
+    page = samples(generate_latest(_Metrics(lambda: again).registry))
+    assert page["trafficcast_ledger_unreadable_rows",] == 1
+
+
 def test_a_damaged_ledger_is_named_and_no_silence(settings: Config) -> None:
     settings.paths.data.mkdir()
     (settings.paths.data / "ledger.sqlite").write_bytes(b"no database" * 1000)
@@ -267,6 +367,8 @@ def test_metrics_of_a_city_without_anything(settings: Config) -> None:
     assert samples(generate_latest(metrics.registry)) == {
         ("trafficcast_open_alerts", "small"): 0,
         ("trafficcast_alerting_failed", "small"): 0,
+        ("trafficcast_healthy", "small"): 1,
+        ("trafficcast_ledger_unreadable_rows",): 0,
     }
 
 
