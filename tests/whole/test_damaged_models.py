@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 
 from pipelines.service import schedule
 from pipelines.service.health import _health
-from pipelines.service.status import status
+from pipelines.service.status import _ALERTS, status
 from tests.cities import unsealed
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.settings import load_config
 from trafficcast.files import write_json
+from trafficcast.forecasting.publish import JOB
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.registry import Registry
 
@@ -85,6 +87,13 @@ def folder(trained: Path) -> Path:
     return trained
 
 
+def run_jobs(service: schedule._Service) -> None:
+    """What the service does every few seconds for each city."""
+    for one in service.services:
+        service._run(JOB, one.stores, partial(service._cycle, one))
+        service._run(_ALERTS, one.stores, partial(service._alerts, one))
+
+
 class Running:
     """The service of both cities, started anew for each look."""
 
@@ -93,16 +102,17 @@ class Running:
         self.cities = [self.config.city(name) for name in self.config.cities]
         self.now = FIRST
         patch.setattr(schedule, "_now", lambda: self.now)
-        for pause in ("_RETRY_SECONDS", "_ALERT_SECONDS"):
-            patch.setattr(schedule, pause, 0.0)
+        patch.setattr(schedule, "_RETRY_SECONDS", 0.0)
+
+    def start(self) -> schedule._Service:
+        return schedule._Service(self.config, self.cities, "cpu")
 
     def look(self) -> dict[str, tuple[str, str, str]]:
         """Start the service an hour later, and return each city's newest forecast: state, forecaster and reason."""
         self.now += HOUR
-        service = schedule._Service(self.config, self.cities, "cpu")
-        for city_service in service.services:
-            service._tick(city_service)
-            service._tick(city_service)  # where the first one repaired something
+        service = self.start()
+        for _ in range(2):  # the first round may have something to repair
+            run_jobs(service)
         cities = status(self.config, self.cities, self.now)["cities"]
         assert {values["overdue"] for values in cities.values()} == {False}
         made = {name: values["forecast"] for name, values in cities.items()}
@@ -196,14 +206,12 @@ def test_a_champion_in_memory_forecasts_on_and_its_damage_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = Running(folder, monkeypatch)
-    service = schedule._Service(running.config, running.cities, "cpu")
-    for city_service in service.services:
-        service._tick(city_service)
+    service = running.start()
+    run_jobs(service)
     weights = folder / "models" / "small" / "vmrnn-c-2" / "model.safetensors"
     weights.write_bytes(flip(weights.read_bytes()))
     running.now += HOUR
-    for city_service in service.services:
-        service._tick(city_service)
+    run_jobs(service)
     cities = status(running.config, running.cities, running.now)["cities"]
     assert {values["forecast"]["state"] for values in cities.values()} == {"complete"}
     assert [*running.wrong] == ["small"] and "model.safetensors" in running.alerts("small")[0]
