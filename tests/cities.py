@@ -1,12 +1,14 @@
-"""A small city and its stores, for the tests that need some city and do not care which."""
+"""A small city, its stores and its models, for the tests that need some city and do not care which."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from trafficcast.config.city import City
 from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.registry import Registry
 
 
 def small_city(**changes: Any) -> City:
@@ -18,3 +20,12 @@ def small_city(**changes: Any) -> City:
 def stores_in(data: Path, city: City) -> CityStores:
     """The stores of a city below a folder of data, with the models in the folder `models` beside it."""
     return CityStores(city, data, data.parent / "models")
+
+
+def unsealed(registry: Registry, version: str) -> dict[str, Any]:
+    """Take the seal off a model, as an early version of the project published it, and return its card."""
+    file = registry.root / version / "card.json"
+    card: dict[str, Any] = json.loads(file.read_text())
+    del card["files"], card["sha256"]
+    file.write_text(json.dumps(card))
+    return card

@@ -30,6 +30,7 @@ _RAISED_WHEN = {
     "fleet": "few of the usual vehicles reported in the slot before the newest forecast",
     "skill": "the RMSE was above that of persistence in each of the last scored forecasts (cycles: how many)",
     "coverage": "the share of observed flows inside the interval differs from the level by more than the tolerance",
+    "model-damaged": "files of the champion are damaged, so that another model or none replaces it",
     "flow": "a forecast flow, in vehicles per slot, is above the limit, or above times_typical times the typical flow",
 }
 

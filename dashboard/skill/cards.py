@@ -7,7 +7,7 @@ A card holds what `pipelines.train` writes into card.json: split, windows, train
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import pandas as pd
@@ -184,20 +184,16 @@ def _coverage_of(card: _Card, part: str) -> pd.DataFrame:
     return table.assign(slots=_number(_lookup(card, "intervals", part, "forecasts")))
 
 
-def _read_text(file: Path) -> str | None:
-    """A file's text, at most LONGEST_TEXT characters of it; None where it cannot be read."""
-    try:
-        with open(file, encoding="utf-8", errors="replace") as stream:
-            return stream.read(_LONGEST_TEXT)
-    except OSError:
-        return None
+def _card_text(content: bytes) -> str:
+    """A card's text, at most LONGEST_TEXT characters of it."""
+    return content.decode("utf-8", errors="replace")[:_LONGEST_TEXT]
 
 
-def _read_curve(file: Path) -> pd.DataFrame | None:
+def _read_curve(content: bytes) -> pd.DataFrame | None:
     """A training curve: epoch, the training loss and the validation RMSE, all numbers; None where it cannot be read."""
     try:
-        curve = pd.read_csv(file, nrows=_MOST_EPOCHS).apply(pd.to_numeric, errors="coerce")
-    except (OSError, ValueError):
+        curve = pd.read_csv(BytesIO(content), nrows=_MOST_EPOCHS).apply(pd.to_numeric, errors="coerce")
+    except ValueError:
         return None
     return curve.dropna(subset="epoch") if "epoch" in curve and len(curve.columns) > 1 else None
 

@@ -76,10 +76,12 @@ def draw(config: Config, view: View) -> None:
     version = choice(left.selectbox, "Model", order, "model", first)
     section = choice(right.segmented_control, "Show", _SECTIONS, "show", required=True)
     card = cards[version]
-    if section == "Training curve":
-        _curve(registry, version)
-    elif section == "Card":
-        _card(registry, version)
+    if section in ("Training curve", "Card"):
+        draw_section = _curve if section == "Training curve" else _card
+        try:
+            draw_section(registry, version)
+        except InputError as error:
+            st.warning(plain(str(error)))
     elif card is None:
         st.warning(plain(f"The card of {version} cannot be read: restore its card.json, or train anew."))
     elif section == "Scores":

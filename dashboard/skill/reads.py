@@ -11,7 +11,7 @@ from dashboard.page.unreadable import readable
 from dashboard.reads.cached import cached
 from dashboard.reads.stamps import DAY, file_stamp, newest_stamp
 from dashboard.reads.stores import climatology_of, closed, running_slot
-from dashboard.skill.cards import _read_curve, _read_text
+from dashboard.skill.cards import _card_text, _read_curve
 from dashboard.skill.error_map import _CellErrors, _errors_by_cell, _sum_errors
 from trafficcast.config.city import HORIZON
 from trafficcast.errors import DamagedFile, InputError
@@ -89,11 +89,11 @@ def _card_of(registry: Registry, version: str) -> dict[str, Any]:
 
 @cached(stamp=lambda registry, version: file_stamp(registry.root / version / "CARD.md"), entries=16)
 def _card_text_of(registry: Registry, version: str) -> str | None:
-    """Read a model's card as it was written for people; None where there is none."""
-    return _read_text(registry.root / version / "CARD.md")
+    """Read a model's card as it was written for people; None where there is none. Raises InputError where damaged."""
+    return registry.read_if_any(version, "CARD.md", _card_text)
 
 
 @cached(stamp=lambda registry, version: file_stamp(registry.root / version / "curve.csv"), entries=32)
 def _curve_of(registry: Registry, version: str) -> pd.DataFrame | None:
-    """Read a model's training curve (see `_read_curve`)."""
-    return _read_curve(registry.root / version / "curve.csv")
+    """Read a model's training curve (see `_read_curve`). Raises InputError where its file is not as it was sealed."""
+    return registry.read_if_any(version, "curve.csv", _read_curve)

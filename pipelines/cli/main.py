@@ -40,6 +40,7 @@ _models.command("list")(models.list_models)
 _models.command("show")(models.show)
 _models.command("promote")(models.promote)
 _models.command("rollback")(models.rollback)
+_models.command("seal")(models.seal)
 app.add_typer(_cities, name="city", rich_help_panel="Data")
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

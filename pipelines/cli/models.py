@@ -1,4 +1,4 @@
-"""Commands for the model registry: models list, show, promote, rollback."""
+"""Commands for the model registry: models list, show, promote, rollback, seal."""
 
 from __future__ import annotations
 
@@ -38,11 +38,10 @@ def show(chosen: Chosen, version: Annotated[str | None, typer.Argument(help="Def
     version = version or registry.champion()
     if version is None:
         raise InputError(f"'{chosen.city.name}' has no model yet")
-    card = registry.card(version)
     if chosen.as_json:
-        print_json(card)
+        print_json(registry.card(version))
     else:
-        print((registry.root / version / "CARD.md").read_text(encoding="utf-8"))
+        print(registry.read(version, "CARD.md", lambda content: content.decode("utf-8", errors="replace")))
 
 
 @for_city
@@ -56,3 +55,23 @@ def promote(chosen: Chosen, version: Annotated[str, typer.Argument(help="The new
 def rollback(chosen: Chosen) -> None:
     """Undo a promotion: make the champion before this one the champion again."""
     chosen.print({"city": chosen.city.name, "champion": chosen.stores.registry.rollback()}, "Champion")
+
+
+@for_city
+def seal(chosen: Chosen) -> None:
+    """Give models of earlier versions their seals: the SHA-256 of each file, in the card.
+
+    A model that cannot be loaded, or is not as it was sealed, stays as it is, and the exit code is 1.
+    """
+    from trafficcast.forecasting.model import seal_models
+
+    outcomes = seal_models(chosen.stores.registry)
+    rows = [{"version": version, "outcome": outcome} for version, outcome in outcomes.items()]
+    if chosen.as_json:
+        print_json({"city": chosen.city.name, "models": rows})
+    elif rows:
+        print_rows(rows, f"Seals of {chosen.city.name}")
+    else:
+        print(f"'{chosen.city.name}' has no model yet: run trafficcast train --city {chosen.city.name}")
+    if not set(outcomes.values()) <= {"sealed", "was sealed before"}:
+        raise typer.Exit(1)

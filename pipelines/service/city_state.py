@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from pipelines.service.cycle import CityService
+from pipelines.service.status import _damage
 from trafficcast.alerts.findings import CityState, scores_from
 from trafficcast.config.alert_rules import Rule
 from trafficcast.config.city import HORIZON
+from trafficcast.errors import DamagedFile, InputError
 from trafficcast.geography.areas import Area
 from trafficcast.stores.flows import last_observed, reporting_vehicles
 from trafficcast.stores.published import latest_forecast
@@ -32,11 +34,18 @@ def _read_state(
     ended = now - HORIZON * city.slot  # forecasts from then on are scored later than now
     scored = recent_scores(stores, scores_from(rules, city, now), ended + np.timedelta64(1, "us"))
     forecast = None if latest is None else latest[1].isel(init_time=0)
+    damage = _damage(stores.registry, service.version or stores.registry.champion())
     typical = None
     if forecast is not None:
-        model = service.champion()[0]
-        climatology = model.climatology if model.anomaly is None else model.anomaly.climatology
-        typical = climatology.at(forecast["valid_time"].values)
+        try:
+            model, _, unreadable = service.champion()
+            climatology = model.climatology if model.anomaly is None else model.anomaly.climatology
+            typical = climatology.at(forecast["valid_time"].values)
+        except DamagedFile:
+            raise  # the schedule repairs the file first
+        except InputError as error:
+            unreadable = str(error)
+        damage = unreadable or damage
     newest_init = None if latest is None else latest[1]["init_time"].values[0]
     return CityState(
         city=city,
@@ -49,5 +58,6 @@ def _read_state(
         typical=typical,
         scores=None if scored is None else scored[1],
         forecaster="" if scored is None else scored[0],
+        model_damage=damage,
         areas=areas,
     )

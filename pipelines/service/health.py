@@ -108,7 +108,7 @@ def _wrong(status: dict[str, Any]) -> dict[str, str]:
     """Return a sentence for each city that is not well.
 
     A forecast is overdue, a city's alert rules cannot be examined, its status or a file of its stores cannot be read,
-    or the running service has said so itself (`faults`).
+    its champion is damaged, or the running service has said so itself (`faults`).
     """
     found = {name: list(reasons) for name, reasons in status.get("faults", {}).items()}
     for name, values in status["cities"].items():
@@ -119,6 +119,8 @@ def _wrong(status: dict[str, Any]) -> dict[str, str]:
 def _reasons(values: dict[str, Any]) -> list[str]:
     """Return what is wrong with a city whose status was read."""
     reasons = list(values["damaged"])
+    of_model = [alert["message"] for alert in values["alerts"] or [] if alert["kind"] == "model-damaged"]
+    reasons += [message for message in of_model if message not in reasons]
     if values["overdue"]:
         newest = values["forecast"]["init_time"] if values["forecast"] else "none yet"
         reasons.append(f"the forecast is overdue; the newest is of {newest}")

@@ -29,6 +29,7 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import last_observed
 from trafficcast.stores.ledger import Run
 from trafficcast.stores.published import is_overdue, latest_forecast
+from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import recent_scores, skill
 
 _T = TypeVar("_T")
@@ -141,6 +142,7 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
             return None
 
     champion = known(lambda: _champion(stores))
+    of_model = _damage(stores.registry, champion)
     observed = last_observed(stores.flows, now, damaged)
     latest = known(lambda: latest_forecast(stores, now, damaged))
     init_time = None if latest is None else latest[1]["init_time"].values[0]
@@ -164,7 +166,7 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
             {"raised": city.isoformat(alert.raised), "kind": alert.finding.kind, "message": alert.finding.message}
             for alert in alerts
         ],
-        "damaged": list(dict.fromkeys(map(str, damaged))),
+        "damaged": [text for text in dict.fromkeys([*map(str, damaged), of_model]) if text],
         "unreadable_runs": known(stores.ledger.unreadable),
     }
 
@@ -175,6 +177,16 @@ def _champion(stores: CityStores) -> str | None:
     if champion is None and stores.registry.versions() and stores.ledger.first_slot(JOB, stores.city.name) is not None:
         raise DamagedFile(stores.registry.pointer, "it is gone, but not the models", stores.city.name)
     return champion
+
+
+def _damage(registry: Registry, version: str | None) -> str:
+    """Return what is wrong with a model's files by its seal; empty where nothing is, and where there is no model."""
+    try:
+        if version is not None:
+            registry.check(version)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _forecast_status(city: City, forecast: xr.Dataset, now: np.datetime64) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from trafficcast.config.alert_rules import (
     FleetRule,
     FlowRule,
     ForecastOverdueRule,
+    ModelDamagedRule,
     Rule,
     SkillRule,
 )
@@ -98,6 +99,16 @@ def test_a_forecast_is_overdue_so_many_minutes_after_its_slot_began() -> None:
     assert (found.rule, found.kind, found.severity) == ("forecast-overdue", "forecast-overdue", "critical")
     assert (found.value, found.limit, found.place, found.lon, found.lat) == (21.0, 20.0, "", None, None)
     assert found.message == "no forecast from 2008-06-04 12:00 PDT on: it is 21 minutes overdue (limit 20)"
+
+
+def test_a_damaged_champion_is_told_as_it_is() -> None:
+    assert find(ModelDamagedRule()) == []
+    (found,) = find(ModelDamagedRule(), model_damage="model vmrnn-1 is damaged: card.json: it is gone")
+    assert (found.rule, found.severity, found.message) == (
+        "model-damaged",
+        "critical",
+        "model vmrnn-1 is damaged: card.json: it is gone",
+    )
 
 
 def test_a_feed_is_silent_so_many_minutes_after_the_end_of_the_slot_that_misses() -> None:

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from pipelines.service.replay import replay
-from tests.cities import small_city, stores_in
+from tests.cities import small_city, stores_in, unsealed
 from trafficcast.errors import InputError
 from trafficcast.forecasting.baselines import _Persistence
 from trafficcast.forecasting.climatology import Climatology
@@ -235,13 +235,22 @@ def test_a_damaged_file_is_named(tmp_path: Path, fitted: Intervals) -> None:
     registry = Registry(tmp_path / "small", CITY)
     file = registry.root / "vmrnn-b-1" / "intervals.safetensors"
     publish_model(registry, model(fitted), lambda folder: None)
-    for scores in (fitted.scores[:, :, :3], np.full_like(fitted.scores, np.nan)):
-        _save_intervals(file, replace(fitted, scores=scores))
-        with pytest.raises(InputError, match=r"intervals\.safetensors is damaged"):
+    unsealed(registry, "vmrnn-b-1")
+    for change in (
+        {"scores": fitted.scores[:, :, :3]},
+        {"scores": np.full_like(fitted.scores, np.nan)},
+        {"scores": fitted.scores * np.float32(1e37)},
+        {"scores": -fitted.scores},
+        {"levels": fitted.levels[::-1].copy()},
+        {"edges": fitted.edges[::-1].copy()},
+        {"edges": np.full_like(fitted.edges, np.nan)},
+    ):
+        _save_intervals(file, replace(fitted, **change))
+        with pytest.raises(InputError, match=r"is damaged: intervals\.safetensors: "):
             load_model(registry)
     for content in (b"", b"no tensors", file.with_name("climatology.safetensors").read_bytes()):
         file.write_bytes(content)
-        with pytest.raises(InputError, match=r"intervals\.safetensors is damaged"):
+        with pytest.raises(InputError, match=r"is damaged: intervals\.safetensors: "):
             load_model(registry)
 
 

@@ -14,6 +14,7 @@ from trafficcast.config.alert_rules import (
     FleetRule,
     FlowRule,
     ForecastOverdueRule,
+    ModelDamagedRule,
     Rule,
     SkillRule,
 )
@@ -58,6 +59,8 @@ class CityState:
         Scores of recent forecasts (see `score_dataset`), from the init time of `scores_from` on.
     forecaster
         The champion's version, whose scores are compared with the baseline's.
+    model_damage
+        What is wrong with the champion's files, in one sentence; empty where nothing is.
     areas
         The city's areas by name.
     """
@@ -72,6 +75,7 @@ class CityState:
     typical: np.ndarray | None = None
     scores: xr.Dataset | None = None
     forecaster: str = ""
+    model_damage: str = ""
     areas: Mapping[str, Area] = field(default_factory=dict)
 
 
@@ -188,6 +192,8 @@ def _findings_of(rule: Rule, state: CityState) -> list[Finding]:
             return _skill(rule, state)
         case CoverageRule():
             return _coverage(rule, state)
+        case ModelDamagedRule():
+            return [_finding(rule, state.model_damage, None, 0.0)] if state.model_damage else []
         case FlowRule():
             return _flow(rule, state)
 

@@ -121,6 +121,21 @@ class CoverageRule(_Rule):
     hours: Annotated[float, Field(gt=0, le=24 * 31)] = 24.0
 
 
+class ModelDamagedRule(_Rule):
+    """Raise an alert when the champion's files are damaged, so that another model or none replaces it.
+
+    Attributes
+    ----------
+    kind
+        Name of the kind of rule in `config.toml`.
+    severity
+        Severity of the alert.
+    """
+
+    kind: Literal["model-damaged"] = "model-damaged"
+    severity: _Severity = "critical"
+
+
 class FlowRule(_Rule):
     """Raise an alert when a forecast flow is above a number, or above a multiple of the typical flow.
 
@@ -165,8 +180,15 @@ class FlowRule(_Rule):
         return self
 
 
-Rule = ForecastOverdueRule | FeedSilentRule | FleetRule | SkillRule | CoverageRule | FlowRule
-_DEFAULTS: tuple[Rule, ...] = (ForecastOverdueRule(), FeedSilentRule(), FleetRule(), SkillRule(), CoverageRule())
+Rule = ForecastOverdueRule | FeedSilentRule | FleetRule | SkillRule | CoverageRule | ModelDamagedRule | FlowRule
+_DEFAULTS: tuple[Rule, ...] = (
+    ForecastOverdueRule(),
+    FeedSilentRule(),
+    FleetRule(),
+    SkillRule(),
+    CoverageRule(),
+    ModelDamagedRule(),
+)
 
 
 class Alerts(_Table):

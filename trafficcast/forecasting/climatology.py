@@ -14,11 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
-from trafficcast.config.city import City, target_times
-from trafficcast.errors import InputError
+from trafficcast.config.city import FLOW_KINDS, City, target_times
 from trafficcast.stores.registry import Registry
 
 # For the whole city, then for 4 x 4 districts, then for cells: the districts a side, the days whose weight the means of
@@ -174,14 +172,29 @@ def read_climatology(registry: Registry, version: str) -> WeekdayClimatology | C
     InputError
         The version is unknown, or its file is damaged.
     """
-    registry.card(version)
-    file = registry.root / version / "climatology.safetensors"
-    try:
-        tables = load_file(file)
-        city = registry.city
-        return WeekdayClimatology(city, tables["normal"]) if "normal" in tables else Climatology(city, tables["table"])
-    except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"cannot read {file}: {error}") from None
+    city, card = registry.city, registry.card(version)
+
+    def _parse(content: bytes) -> WeekdayClimatology | Climatology:
+        tables, scale = load(content), float(card["scale"])
+        if "normal" in tables:
+            return WeekdayClimatology(city, _check_table(city, tables["normal"], 7, scale))
+        return Climatology(city, _check_table(city, tables["table"], 2, scale))
+
+    return registry.read(version, "climatology.safetensors", _parse)
+
+
+def _check_table(city: City, table: np.ndarray, kinds_of_day: int, scale: float) -> np.ndarray:
+    """Return a table (kind of day, slot of day, flow kind, row, col) that was read from a file.
+
+    Raises ValueError where it is no climatology of flows up to `scale`, vehicles per slot.
+    """
+    expected = (kinds_of_day, city.slots_per_day, len(FLOW_KINDS), city.rows, city.cols)
+    if table.shape != expected or table.dtype != np.float32:
+        raise ValueError(f"a climatology is {table.dtype} {table.shape}, not float32 {expected}")
+    # Means are no higher than the highest flow; one that was drawn towards others may be a little higher.
+    if not ((table >= 0) & (table <= 2 * scale)).all():
+        raise ValueError(f"a climatology has values that no mean of flows up to {scale:g} can have")
+    return table
 
 
 def climatology_of_other_days(city: City, flows: xr.Dataset) -> np.ndarray:

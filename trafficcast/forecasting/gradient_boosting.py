@@ -5,6 +5,8 @@ The trees forecast the error of anomaly persistence, each cell for itself, from 
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -39,6 +41,22 @@ _PARAMETERS = {
     "verbosity": -1,
 }
 _MOST_TREES, _PATIENCE = 400, 20
+# What the text of such trees holds, as LightGBM writes it.
+_FEATURES = 23
+_HEADER = {
+    "num_class": "1",
+    "num_tree_per_iteration": "1",
+    "label_index": "0",
+    "max_feature_idx": str(_FEATURES - 1),
+    "objective": "regression",
+}
+_TREE = (
+    "num_leaves", "num_cat", "split_feature", "threshold", "decision_type", "left_child", "right_child", "leaf_value",
+    "is_linear",
+)  # fmt: skip
+_MOST_LEAVES, _MOST_VEHICLES = 1024, 1e6
+_VERSION, _INTEGER = re.compile("v[0-9]"), re.compile(r"-?[0-9]{1,6}")
+_REAL = re.compile(r"-?[0-9]{1,25}(\.[0-9]{1,25})?(e[+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -139,28 +157,93 @@ class GradientBoosting:
         self.trees.save_model(folder / _FILE)
 
     @classmethod
-    def load(cls, folder: Path, start: AnomalyPersistence) -> Self | None:
+    def read(cls, content: bytes, start: AnomalyPersistence) -> Self | None:
         """Read the trees of a model.
 
         Parameters
         ----------
-        folder
-            The model's folder.
+        content
+            What `save` wrote.
         start
             The model's anomaly persistence.
 
         Returns
         -------
         Self | None
-            The baseline; None where the model has none and where LightGBM is not installed.
+            The baseline; None where LightGBM is not installed.
+
+        Raises
+        ------
+        ValueError
+            The trees are damaged.
         """
-        if not (folder / _FILE).exists():
-            return None
+        text = _checked(content.decode("ascii"))
         try:
             import lightgbm
         except ImportError:
             return None
-        return cls(start, lightgbm.Booster(model_file=folder / _FILE))
+        try:
+            return cls(start, lightgbm.Booster(model_str=text))
+        except lightgbm.basic.LightGBMError as error:
+            raise ValueError(error) from None
+
+
+def _checked(text: str) -> str:
+    """Write LightGBM's text of regression trees anew, with all that a forecast needs and nothing else.
+
+    LightGBM trusts a file: a wrong number in it may end the process, or keep it busy for ever. Therefore LightGBM gets
+    no line that was not examined here. Raises ValueError where the text cannot be right.
+    """
+    whole, end, _ = text.partition("\nend of trees\n")
+    header, *trees = re.split(r"^Tree=\d+$", whole, flags=re.MULTILINE)
+    known = _lines(header)
+    if not end or len(known["tree_sizes"].split()) != len(trees):
+        raise ValueError("the trees are not all there")
+    if not _VERSION.fullmatch(known["version"]) or any(known[key] != value for key, value in _HEADER.items()):
+        raise ValueError("the trees are not those of this baseline")
+    names = " ".join(f"Column_{i}" for i in range(_FEATURES)), " ".join(["none"] * _FEATURES)
+    lines = ["tree", f"version={known['version']}", *(f"{key}={value}" for key, value in _HEADER.items())]
+    lines += [f"feature_names={names[0]}", f"feature_infos={names[1]}", ""]
+    for number, tree in enumerate(trees):
+        lines += [f"Tree={number}", *_checked_tree(_lines(tree)), "", ""]
+    return "\n".join([*lines, "end of trees", ""])
+
+
+def _checked_tree(tree: dict[str, str]) -> list[str]:
+    """Return the lines of a tree that forecasts need, or raise ValueError where the tree cannot be right."""
+    leaves = int(_numbers(tree, "num_leaves", _INTEGER, 1, 1, _MOST_LEAVES)[0])
+    splits = leaves - 1
+    _numbers(tree, "num_cat", _INTEGER, 1, 0, 0)
+    _numbers(tree, "is_linear", _INTEGER, 1, 0, 0)
+    _numbers(tree, "leaf_value", _REAL, leaves, -_MOST_VEHICLES, _MOST_VEHICLES)
+    _numbers(tree, "threshold", _REAL, splits, -sys.float_info.max, sys.float_info.max)
+    _numbers(tree, "split_feature", _INTEGER, splits, 0, _FEATURES - 1)
+    # An odd number would be a split by categories, which these trees have not.
+    if any(kind % 2 for kind in _numbers(tree, "decision_type", _INTEGER, splits, 0, 10)):
+        raise ValueError("decision_type holds what it cannot hold")
+    children = [_numbers(tree, side, _INTEGER, splits, -leaves, splits - 1) for side in ("left_child", "right_child")]
+    # Splits are numbered from 0 on, each after its parent, and leaves from -1 down; each has one parent.
+    reached = sorted(child for side in children for child in side)
+    if splits and reached != [*range(-leaves, 0), *range(1, splits)]:
+        raise ValueError("a tree is no tree")
+    if any(0 <= child <= parent for side in children for parent, child in enumerate(side)):
+        raise ValueError("a tree is no tree")
+    return [f"{key}={tree[key]}" for key in _TREE] + ["shrinkage=1"]
+
+
+def _numbers(
+    tree: dict[str, str], key: str, kind: re.Pattern[str], count: int, lowest: float, highest: float
+) -> list[float]:
+    """Return the numbers of a line, or raise ValueError where they cannot be right."""
+    words = tree[key].split(" ") if tree[key] else []
+    if len(words) == count and all(kind.fullmatch(word) and lowest <= float(word) <= highest for word in words):
+        return [float(word) for word in words]
+    raise ValueError(f"{key} holds what it cannot hold")
+
+
+def _lines(text: str) -> dict[str, str]:
+    """Return the values of the lines `key=value` of a text by their keys."""
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def _features(

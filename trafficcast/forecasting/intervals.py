@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 from trafficcast.errors import InputError
 from trafficcast.files import atomic
@@ -176,17 +175,21 @@ def _save_intervals(path: Path, intervals: Intervals) -> None:
         save_file({name: np.ascontiguousarray(value) for name, value in vars(intervals).items()}, temporary)
 
 
-def _load_intervals(path: Path, leads: int, kinds: int) -> Intervals | None:
-    """Read intervals; None where there is no file. Raises InputError where it is damaged or of other leads or kinds."""
-    if not path.exists():
-        return None
-    try:
-        intervals = Intervals(**load_file(path))
-        expected = (len(intervals.levels), 2, leads, kinds, len(intervals.edges) + 1)
-    except (OSError, SafetensorError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    if intervals.scores.shape != expected or np.isnan(intervals.scores).any():
-        raise InputError(f"{path} is damaged: its scores are {intervals.scores.shape}, not numbers {expected}")
+def _read_intervals(content: bytes, leads: int, kinds: int, scale: float) -> Intervals:
+    """Read intervals from the content of a file.
+
+    Raises ValueError where they do not fit these leads, kinds and the highest flow in training, vehicles per slot.
+    """
+    intervals = Intervals(**load(content))
+    levels, edges, scores = intervals.levels, intervals.edges, intervals.scores
+    expected = (len(levels), 2, leads, kinds, len(edges) + 1)
+    if scores.shape != expected or np.isnan(scores).any():
+        raise ValueError(f"the scores are {scores.shape}, not numbers {expected}")
+    if not (np.diff([0, *levels, 1]) > 0).all() or not (np.diff([0, *edges, np.inf]) > 0).all():
+        raise ValueError("the levels or the edges do not rise")
+    lower, upper = np.moveaxis(scores, 1, 0)
+    if (lower[1:] > lower[:-1]).any() or (upper[1:] < upper[:-1]).any() or (upper > 3 * scale).any():
+        raise ValueError("the scores are not what they can be")
     return intervals
 
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
 
 from trafficcast.config.city import FLOW_KINDS, HORIZON
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, write_json
 from trafficcast.forecasting.baselines import AnomalyPersistence, _LastWeek, _Persistence, _ScaledClimatology
-from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology
+from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, _check_table
 from trafficcast.forecasting.forecasters import Forecaster, _ConditionedForecaster, _VmrnnForecaster
 from trafficcast.forecasting.gradient_boosting import GradientBoosting
-from trafficcast.forecasting.intervals import Intervals, _load_intervals, _save_intervals
+from trafficcast.forecasting.intervals import Intervals, _read_intervals, _save_intervals
 from trafficcast.nn import VMRNN, VMRNNC, vmrnn_b, vmrnn_c, vmrnn_d
+from trafficcast.progress import log
 from trafficcast.stores.registry import Registry
+from trafficcast.stores.seal import CARD, damaged, is_sealed
 
 Network = VMRNN | VMRNNC
 ARCHITECTURES: dict[str, Callable[..., Network]] = {"vmrnn-b": vmrnn_b, "vmrnn-c": vmrnn_c, "vmrnn-d": vmrnn_d}
+# The share of its last anomaly that a cell keeps is fitted; it lies near 0 to 1.
+_MOST_SHARE = 10.0
 
 
 @dataclass(frozen=True)
@@ -147,12 +153,56 @@ def load_model(registry: Registry, version: str | None = None) -> Model:
     InputError
         There is no such model, it was trained for another city or grid, or a file of it is damaged.
     """
-    city = registry.city
     version = version or registry.champion()
     if version is None:
-        raise InputError(f"'{city.name}' has no model yet: run trafficcast train --city {city.name}")
+        name = registry.city.name
+        raise InputError(f"'{name}' has no model yet: run trafficcast train --city {name}")
+    model = _read_model(registry, version)
+    if not is_sealed(model.card):
+        _warn_of_unsealed(registry, version)
+    return model
+
+
+def seal_models(registry: Registry) -> dict[str, str]:
+    """Give the models of a city their seals. A model that cannot be loaded, or is sealed already, stays as it is.
+
+    Parameters
+    ----------
+    registry
+        The city's models.
+
+    Returns
+    -------
+    dict[str, str]
+        For each version "sealed", "was sealed before", or what is wrong with it.
+    """
+    outcomes = {}
+    for version in registry.versions():
+        try:
+            registry.check(version)
+            outcomes[version] = "was sealed before"
+            if not is_sealed(registry.card(version)):
+                _read_model(registry, version)
+                registry.seal(version)
+                outcomes[version] = "sealed"
+        except InputError as error:
+            outcomes[version] = str(error)
+    return outcomes
+
+
+@cache
+def _warn_of_unsealed(registry: Registry, version: str) -> None:
+    """Warn once that damage to a model may stay unnoticed."""
+    log.warning(
+        "model %s has no seal, so that damage to its files may stay unnoticed: run trafficcast models seal --city %s",
+        registry.root / version, registry.city.name,
+    )  # fmt: skip
+
+
+def _read_model(registry: Registry, version: str) -> Model:
+    """Read a model and check it; see `load_model`."""
+    city, folder = registry.city, registry.root / version
     card = registry.card(version)
-    folder = registry.root / version
     advice = f"start a training from it: trafficcast train --city {city.name} --transfer {registry.root.name}/{version}"
     if card.get("city", city.name) != city.name:
         raise InputError(f"model {version} was trained for '{card['city']}', not for '{city.name}': {advice}")
@@ -161,23 +211,58 @@ def load_model(registry: Registry, version: str | None = None) -> Model:
         if trained != value:
             raise InputError(f"model {version} was trained with {key} = {trained}, '{city.name}' has {value}: {advice}")
     try:
-        network = build(card["architecture"])
-        weights = load_file(folder / "model.safetensors")
+        scale, network = _check_card(card, version), build(card["architecture"])
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise damaged(folder, CARD, error) from None
+
+    def _load_weights(content: bytes) -> Network:
+        weights = load_tensors(content)
         if weights.keys() != network.state_dict().keys():
             raise InputError(
                 f"model {folder} has the weights of another version of {card['architecture']['name']}: train it again"
             )
         network.load_state_dict(weights)
-        tables = load_arrays(folder / "climatology.safetensors")
-        climatology = Climatology(city, tables["table"])
-        anomaly = trees = None
-        if "normal" in tables or is_conditioned(network):
-            anomaly = AnomalyPersistence(WeekdayClimatology(city, tables["normal"]), tables["persistence"])
-            trees = GradientBoosting.load(folder, anomaly)
-    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError) as error:
-        raise InputError(f"model {folder} is damaged: {' '.join(str(error).split())}") from None
-    intervals = _load_intervals(folder / "intervals.safetensors", HORIZON, len(FLOW_KINDS))
+        if not all(values.isfinite().all() for values in weights.values()):
+            raise ValueError("a weight is not finite")
+        return network
+
+    def _load_climatology(content: bytes) -> tuple[Climatology, AnomalyPersistence | None]:
+        tables = load_arrays(content)
+        climatology = Climatology(city, _check_table(city, tables["table"], 2, scale))
+        if "normal" not in tables and not is_conditioned(network):
+            return climatology, None
+        normal = WeekdayClimatology(city, _check_table(city, tables["normal"], 7, scale))
+        return climatology, AnomalyPersistence(normal, _check_shares(tables["persistence"]))
+
+    registry.read(version, "model.safetensors", _load_weights)
+    climatology, anomaly = registry.read(version, "climatology.safetensors", _load_climatology)
+    trees = None
+    if anomaly is not None:
+        trees = registry.read_if_any(version, "lightgbm.txt", lambda content: GradientBoosting.read(content, anomaly))
+    intervals = registry.read_if_any(
+        version, "intervals.safetensors", lambda content: _read_intervals(content, HORIZON, len(FLOW_KINDS), scale)
+    )
     return Model(card, network, climatology, anomaly, trees, intervals)
+
+
+def _check_card(card: dict[str, Any], version: str) -> float:
+    """Return the scale of a card, or raise an error where the card, which may have no seal, cannot be right."""
+    if card["version"] != version:
+        raise ValueError(f"it is that of {card['version']}")
+    for name, scores in card.get("metrics", {}).get("validation", {}).items():
+        if not math.isfinite(scores["rmse"]):
+            raise ValueError(f"the error of {name} is not finite")
+    scale = float(card["scale"])
+    if not 0 < scale < math.inf:
+        raise ValueError(f"the scale is {scale}")
+    return scale
+
+
+def _check_shares(shares: np.ndarray) -> np.ndarray:
+    """Return the shares of the anomaly that persist, (HORIZON), or raise ValueError where they cannot be right."""
+    if shares.shape != (HORIZON,) or not (np.abs(shares) <= _MOST_SHARE).all():
+        raise ValueError(f"the shares of the anomaly that persist are {shares}")
+    return shares
 
 
 def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None]) -> None:
@@ -207,7 +292,7 @@ def publish_model(registry: Registry, model: Model, extra: Callable[[Path], None
             save_arrays({name: np.ascontiguousarray(table) for name, table in tables.items()}, temporary)
         if model.intervals is not None:
             _save_intervals(folder / "intervals.safetensors", model.intervals)
-        write_json(folder / "card.json", model.card)
+        write_json(folder / CARD, model.card)
         extra(folder)
 
     registry.add(model.version, _fill)

@@ -200,6 +200,7 @@ def _of_models(stores: CityStores) -> Iterator[Problem]:
     folders = sorted(file for file in registry.root.glob("*/") if VERSION.fullmatch(file.name))
     for folder in folders:
         try:
+            registry.check(folder.name)
             load_model(registry, folder.name)
         except (InputError, JobError) as error:
             remedy = f"nothing but a backup restores a model: restore {folder}, or train again and remove it"

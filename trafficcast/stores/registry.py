@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
 
 from trafficcast.config.city import City
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.files import write_text
+from trafficcast.stores.seal import CARD, _check_files, _read_card, _read_sealed, _seal, damaged
 
+_T = TypeVar("_T")
+_NOT_PARSED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 VERSION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -40,7 +44,7 @@ class Registry:
         list[str]
             The versions, sorted by name and number.
         """
-        found = [file.parent.name for file in self.root.glob("*/card.json") if VERSION.fullmatch(file.parent.name)]
+        found = [file.parent.name for file in self.root.glob(f"*/{CARD}") if VERSION.fullmatch(file.parent.name)]
         return sorted(found, key=lambda v: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", v)])
 
     def next_version(self, architecture: str) -> str:
@@ -90,6 +94,10 @@ class Registry:
             raise DamagedFile(self.pointer, error, self.city.name) from None
         if not named:
             raise DamagedFile(self.pointer, "it is empty", self.city.name)
+        if not all(VERSION.fullmatch(version) for version in named):
+            raise DamagedFile(self.pointer, "it holds what is no name of a model", self.city.name)
+        if not any((self.root / version).is_dir() for version in named) and self.versions():
+            raise DamagedFile(self.pointer, "it names no model that is stored", self.city.name)
         return named
 
     @property
@@ -175,24 +183,106 @@ class Registry:
         if version not in self.versions():
             known = ", ".join(self.versions()) or "none yet"
             raise InputError(f"'{self.city.name}' has no model '{version}'; it has: {known}")
-        file = self.root / version / "card.json"
+        return _read_card(self.root / version)
+
+    def read_if_any(self, version: str, name: str, parse: Callable[[bytes], _T]) -> _T | None:
+        """Read a file that a model may have: it is compared with the model's seal, and then parsed.
+
+        Parameters
+        ----------
+        version
+            The version.
+        name
+            The name of a file other than the card.
+        parse
+            Makes the result of the file's content. Its errors become those of a damaged file.
+
+        Returns
+        -------
+        _T | None
+            What `parse` returned; None where the model has no such file.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or the card or the file is damaged.
+        """
+        folder = self.root / version
+        content = _read_sealed(folder, self.card(version), name)
         try:
-            card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {file}: {error}") from None
-        if not isinstance(card, dict):
-            raise InputError(f"cannot read {file}: it does not hold a JSON object")
-        return card
+            return None if content is None else parse(content)
+        except InputError:
+            raise
+        except (*_NOT_PARSED, SafetensorError) as error:
+            raise damaged(folder, name, error) from None
+
+    def read(self, version: str, name: str, parse: Callable[[bytes], _T]) -> _T:
+        """Read a file that every model has; see `read_if_any`.
+
+        Parameters
+        ----------
+        version
+            The version.
+        name
+            The name of a file other than the card.
+        parse
+            Makes the result of the file's content. Its errors become those of a damaged file.
+
+        Returns
+        -------
+        _T
+            What `parse` returned.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or the card or the file is damaged or missing.
+        """
+        parsed = self.read_if_any(version, name, parse)
+        if parsed is None:
+            raise damaged(self.root / version, name, "it is missing")
+        return parsed
+
+    def check(self, version: str) -> None:
+        """Compare all files of a version with its seal, as far as they changed since the last time.
+
+        Parameters
+        ----------
+        version
+            The version.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or a file of it is damaged.
+        """
+        _check_files(self.root / version, self.card(version))
+
+    def seal(self, version: str) -> None:
+        """Seal the files of a version as they are now.
+
+        Parameters
+        ----------
+        version
+            The version.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or its card is damaged.
+        """
+        self.card(version)
+        _seal(self.root / version)
 
     def add(self, version: str, write_files: Callable[[Path], None]) -> None:
-        """Store a new version, whole or not at all. The first version of a city becomes the champion.
+        """Store a new version, sealed, whole or not at all. The first version of a city becomes the champion.
 
         Parameters
         ----------
         version
             The version, which must not be stored yet.
         write_files
-            Writes the model's files to the folder that it is given.
+            Writes the model's files, card.json among them, to the folder that it is given.
 
         Raises
         ------
@@ -204,6 +294,7 @@ class Registry:
             folder = Path(name) / version
             folder.mkdir()
             write_files(folder)
+            _seal(folder)
             if (self.root / version).exists():
                 raise InputError(f"{self.root / version} exists already, and a version is never overwritten")
             folder.rename(self.root / version)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
@@ -15,6 +14,7 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.registry import VERSION
+from trafficcast.stores.seal import CARD, damaged
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,6 @@ def _find_starting_model(stores: CityStores, architecture: str, reference: str) 
         raise InputError(f"--transfer '{reference}' is neither VERSION nor CITY/VERSION, such as {city.name}/vmrnn-c-1")
     registry = replace(stores, city=city.model_copy(update={"name": owner})).registry
     card = registry.card(version)
-    file = registry.root / version / "model.safetensors"
     try:
         name, box = card["architecture"]["name"], card["grid"]
         seen_until = city.parse_time(card["split"]["train_end"])
@@ -79,12 +78,13 @@ def _find_starting_model(stores: CityStores, architecture: str, reference: str) 
             or city.north <= box["south"]
             or box["north"] <= city.south
         )
-        content = file.read_bytes()
-        weights = load(content)
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise InputError(f"--transfer {reference}: {file.parent} is damaged ({error})") from None
+    except (LookupError, TypeError) as error:
+        raise damaged(registry.root / version, CARD, error) from None
+
+    def _parse(content: bytes) -> tuple[str, dict[str, torch.Tensor]]:
+        return hashlib.sha256(content).hexdigest(), load(content)
+
+    digest, weights = registry.read(version, "model.safetensors", _parse)
     if name != architecture:
         raise InputError(f"--transfer {reference} is a {name} and cannot start a {architecture}: give --model {name}")
-    return _StartingModel(
-        owner, version, hashlib.sha256(content).hexdigest(), weights, None if elsewhere else seen_until
-    )
+    return _StartingModel(owner, version, digest, weights, None if elsewhere else seen_until)

@@ -83,7 +83,7 @@ def test_a_damaged_book_is_told_and_the_rules_stay(place: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"damaged" * 1000)
     app = run(place.file)
-    assert "trafficcast repair" in app.error[0].value and len(app.dataframe[0].value) == 5
+    assert "trafficcast repair" in app.error[0].value and len(app.dataframe[0].value) == 6
 
 
 def test_areas_that_cannot_be_read_do_not_hide_the_alerts(place: Any) -> None:

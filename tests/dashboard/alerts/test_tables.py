@@ -54,13 +54,14 @@ def test_where_an_alert_is(place: Any) -> None:
 
 def test_the_rules_of_the_city(place: Any) -> None:
     table = _rule_table(place.city, _DEFAULTS)
-    assert table["rule"].tolist() == ["forecast-overdue", "feed-silent", "fleet", "skill", "coverage"]
+    assert table["rule"].tolist() == ["forecast-overdue", "feed-silent", "fleet", "skill", "coverage", "model-damaged"]
     assert table["limits"].tolist() == [
         "minutes = 20",
         "minutes = 60",
         "share = 0.5",
         "cycles = 6",
         "level = 0.8, tolerance = 0.15, hours = 24",
+        "",
     ]
     assert table["raised when"].str.len().min() > 20
     rules = [

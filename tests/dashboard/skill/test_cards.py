@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,10 +161,8 @@ def test_files_of_a_model_are_read_and_their_absence_is_none(place: Any) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"no,curve\n1,2\n", b"epoch\n1\n", b"\xff\xfe\x00", b"a\nb,c,d\n"])
-def test_a_damaged_curve_is_none(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "curve.csv"
-    file.write_bytes(content)
-    assert _read_curve(file) is None
+def test_a_damaged_curve_is_none(content: bytes) -> None:
+    assert _read_curve(content) is None
 
 
 def test_a_card_is_read_again_when_it_changes(place: Any) -> None:

@@ -106,7 +106,7 @@ def test_each_section_of_models_draws_with_odd_cards(place: Any, section: str) -
         app.query_params["model"] = version
         app.run()
         assert not app.exception, version
-        assert "broken\\-1/card\\.json" in app.warning[0].value
+        assert "broken\\-1 is damaged\\: card\\.json" in app.warning[0].value
         assert "gone\\-1" in app.caption[0].value
         assert not [shown.value for shown in (*app.markdown, *app.caption, *app.warning) if HOSTILE in shown.value]
         if section == "Card" and version == "vmrnn-c-1":

@@ -19,7 +19,7 @@ from trafficcast.stores.registry import Registry
 CITY = small_city(rows=2, cols=3, timezone="America/New_York")
 NOW = np.datetime64("2024-04-08T03:30", "us")  # 23:30 on the 7th in New York
 DAYS = [f"2024-04-{day:02d}" for day in range(1, 8)]
-NOTHING = {"flow_days": 0, "forecast_days": 0, "score_days": 0, "models": 0}
+NOTHING = {"flow_days": 0, "forecast_days": 0, "score_days": 0, "models": 0, "leftovers": 0}
 
 
 def files(root: Path, days: list[str]) -> None:
@@ -179,3 +179,61 @@ def test_only_the_champion_and_one_before_it_are_needed(folder: Path) -> None:
         file.unlink()
     assert run(folder, models=1)["models"] == 1  # v-2 was champion two promotions ago
     assert versions(folder) == ["v-3", "v-4", "v-5"]
+
+
+def test_what_killed_writers_left_among_the_models_goes_after_an_hour(
+    folder: Path, snapshot: Callable[[Path], dict[str, bytes]]
+) -> None:
+    root = folder / "models" / "small"
+    before = snapshot(root)
+    leftovers = [
+        root / "v-9" / "model.safetensors",  # killed in the middle of a pruning
+        root / ".new-a1b2" / "v-10" / "model.safetensors",  # and of a publication
+        root / ".champion.x.tmp",
+        root / "v-2" / ".card.json.y.tmp",
+    ]
+    for file in leftovers:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"a part")
+    now = NOW.astype("datetime64[s]").astype(int)
+
+    def changed(minutes_ago: int) -> None:
+        for path in [*root.rglob("*")]:
+            os.utime(path, (now - 60 * minutes_ago, now - 60 * minutes_ago))
+
+    changed(59)
+    assert run(folder) == NOTHING
+    changed(61)
+    os.utime(leftovers[1], (now, now))  # a publication that is slow
+    assert run(folder) == NOTHING | {"leftovers": 3}
+    changed(61)
+    assert run(folder) == NOTHING | {"leftovers": 1}
+    assert snapshot(root) == before and not (root / "v-9").exists() and not (root / ".new-a1b2").exists()
+
+
+def test_a_champion_whose_card_is_gone_is_no_leftover(folder: Path) -> None:
+    root = folder / "models" / "small"
+    for version in ("v-1", "v-2", "v-3"):
+        (root / version / "card.json").unlink()
+        for path in (*root.glob(f"{version}/*"), root / version):
+            os.utime(path, (1000, 1000))
+    assert run(folder) == NOTHING | {"leftovers": 1}
+    assert sorted(path.name for path in root.glob("*/")) == ["v-1", "v-2", "v-4"]
+
+
+def test_a_pruning_that_is_killed_leaves_no_model_that_is_not_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, models=1, forecast_days=1)
+    assert versions(folder) == ["v-1", "v-2", "v-4"]
+    monkeypatch.undo()
+    (left_over,) = (folder / "models" / "small" / "v-3").iterdir()
+    for path in (left_over, left_over.parent):
+        os.utime(path, (1000, 1000))
+    assert run(folder) == NOTHING | {"leftovers": 1}
+    assert not left_over.parent.exists()

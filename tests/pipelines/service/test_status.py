@@ -346,7 +346,7 @@ def test_the_command_prints_it_for_people_and_for_programs(settings: Config, tra
 
 
 def test_health_is_503_while_a_forecast_is_overdue() -> None:
-    jobs = {"jobs": {"alerts": {"result": "done", "detail": "0 open"}}, "damaged": []}
+    jobs = {"jobs": {"alerts": {"result": "done", "detail": "0 open"}}, "damaged": [], "alerts": []}
     well = {"overdue": False, "forecast": {"init_time": "10:00"}, **jobs}
     assert _health({"cities": {"a": well, "b": {"overdue": None, "forecast": None, **jobs}}}) == (
         200,
