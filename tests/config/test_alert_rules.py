@@ -13,6 +13,7 @@ from trafficcast.config.alert_rules import (
     FeedSilentRule,
     FlowRule,
     ForecastOverdueRule,
+    ModelDamagedRule,
     SkillRule,
 )
 from trafficcast.config.settings import _PREFIX, Config, load_config
@@ -54,6 +55,7 @@ def test_without_rules_the_defaults_hold_for_every_city(tmp_path: Path) -> None:
         ("fleet", None, "warning"),
         ("skill", None, "warning"),
         ("coverage", None, "warning"),
+        ("model-damaged", None, "critical"),
     ]
 
 
@@ -78,6 +80,9 @@ def test_every_rule_can_be_written(tmp_path: Path) -> None:
         tolerance = 0.04
         hours = 6
         [[alerts.rules]]
+        kind = "model-damaged"
+        city = "small"
+        [[alerts.rules]]
         kind = "flow"
         above = 200
         flow_kind = "outflow"
@@ -94,6 +99,7 @@ def test_every_rule_can_be_written(tmp_path: Path) -> None:
         FeedSilentRule(city="small", minutes=60),
         SkillRule(cycles=12),
         CoverageRule(level=0.95, tolerance=0.04, hours=6),
+        ModelDamagedRule(city="small"),
         FlowRule(above=200, flow_kind="outflow", cell=(9, 5)),
         FlowRule(times_typical=3, at_least=30, area="Stadium"),
     )
@@ -103,6 +109,7 @@ def test_every_rule_can_be_written(tmp_path: Path) -> None:
         "feed-silent",
         "skill cycles=12",
         "coverage level=0.95 tolerance=0.04 hours=6.0",
+        "model-damaged",
         "flow above=200.0 cell=(9, 5) flow_kind=outflow",
         "flow times_typical=3.0 at_least=30.0 area=Stadium",
     ]
@@ -188,8 +195,8 @@ def test_the_example_of_the_document_is_what_it_says(tmp_path: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
     example = document.split("```toml\n")[1].split("```")[0]
     alerts = load(tmp_path, example + BOX).alerts
-    assert alerts.rules[:5] == _DEFAULTS  # "as above"
-    assert alerts.rules[5:] == (
+    assert alerts.rules[:6] == _DEFAULTS  # "as above"
+    assert alerts.rules[6:] == (
         FlowRule(city="san-francisco", area="Financial District", above=500, severity="critical"),
         FlowRule(times_typical=2, at_least=30),
     )
