@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import random
@@ -104,6 +105,20 @@ GERMAN_KEYS = '[cities.small.feed.columns]\nvehicle = "Fahrzeug"\ntime = "Zeit"\
 COMMA = str.maketrans(".", ",")
 POSITIONS = '[cities.small.feed.columns]\nvehicle = "0"\ntime = "1"\nlon = "2"\nlat = "{}"\n'
 
+OBJECTS = [{"vehicle": v, "time": t.isoformat(), "lon": x, "lat": y} for v, t, x, y in POINTS]
+
+
+def nested(vehicle: str, time: datetime, lon: float, lat: float) -> dict[str, Any]:
+    """A vehicle as GTFS Realtime has it."""
+    position = {"latitude": lat, "longitude": lon, "bearing": 5.0}
+    return {
+        "trip": {"tripId": "7"},
+        "position": position,
+        "timestamp": str(int(time.timestamp())),
+        "vehicle": {"id": vehicle},
+    }
+
+
 # What a file holds, and the configuration that it needs.
 READ: dict[str, tuple[bytes, str]] = {
     "plain": (PLAIN.encode(), ""),
@@ -190,6 +205,26 @@ READ: dict[str, tuple[bytes, str]] = {
     ),
     "a struct of usual names": (
         parquet(geometry=pa.array([{"x": x, "y": y} for x, y in zip(LON, LAT, strict=True)])), "",
+    ),
+    # JSON
+    "an array": (json.dumps(OBJECTS).encode(), ""),
+    "an array over many lines": (json.dumps(OBJECTS, indent=1).encode(), ""),
+    "an array in a document": (json.dumps({"ttl": 60, "data": {"cabs": OBJECTS}}, indent=1).encode("utf-16"), ""),
+    "nested keys": ("".join(json.dumps(nested(*point)) + "\n" for point in POINTS).encode(), ""),
+    "nested keys, named": (
+        "".join(json.dumps({"d": {"car": v, "at": t.isoformat(), "p": [x, y]}}) + "\n" for v, t, x, y in POINTS).encode(),
+        '[cities.small.feed.columns]\nvehicle = "d.car"\ntime = "d.at"\nlon = "d.p"\nlat = "d.p"\n',
+    ),
+    "GeoJSON": (
+        json.dumps({"type": "FeatureCollection", "features": [
+            {"type": "Feature", "properties": {"vehicle": v, "time": t.isoformat()},
+             "geometry": {"type": "Point", "coordinates": [x, y]}} for v, t, x, y in POINTS
+        ]}).encode(), "",
+    ),
+    "GTFS Realtime in JSON": (
+        json.dumps({"header": {"gtfsRealtimeVersion": "2.0", "timestamp": "1711011600"}, "entity": [
+            {"id": str(i), "vehicle": nested(v, t, x, y)} for i, (v, t, x, y) in enumerate(POINTS)
+        ]}, indent=2).encode(), "",
     ),
     # Coordinates
     "microdegrees": (csv("{v},{t:%FT%T%z},{xm},{ym}"), "[cities.small.feed]\nscale = 1e-6\n"),
@@ -402,3 +437,79 @@ def test_a_city_across_the_antimeridian(trafficcast: Callable[..., Any], config:
     ran = trafficcast("ingest", tmp_path / "records.csv", "--json")
     assert ran.code == 0, ran.err
     assert flows(ran.json) == (300, 5, FLOW, FLOW)
+
+
+PATHS = {
+    "a vehicle, as Spark writes it": ("vehicle_id={vehicle}/part.parquet", "", "lon,lat,timestamp"),
+    "a vehicle, as the feed says": (
+        "tracks/{vehicle}/gps.csv", '[cities.small.feed]\npath = "{vehicle}/gps.csv"\n', "",
+    ),
+    "a vehicle and a date": (
+        "{vehicle}_20240321.csv",
+        '[cities.small.feed]\npath = "{vehicle}_{date}.csv"\ntime_format = "%Y%m%d %H:%M:%S"\n', "",
+    ),
+    "a vehicle and a date, as Spark writes them": ("date=2024-03-21/vehicle={vehicle}/part.csv", "", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_vehicle_or_a_date_may_be_in_the_path(
+    kind: str, trafficcast: Callable[..., Any], config: Path, tmp_path: Path
+) -> None:
+    path, feed, parquet_columns = PATHS[kind]
+    config.write_text(config.read_text() + feed)
+    for vehicle in {point[0] for point in POINTS}:
+        own = [point for point in POINTS if point[0] == vehicle]
+        file = tmp_path / "gps" / path.format(vehicle=vehicle)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if parquet_columns:
+            pq.write_table(
+                pa.table({"timestamp": [p[1] for p in own], "lon": [p[2] for p in own], "lat": [p[3] for p in own]}),
+                file,
+            )
+        else:
+            form = "%H:%M:%S" if "date" in kind else "%Y-%m-%d %H:%M:%S"
+            lines = [f"{t.astimezone(ROMAN):{form}},{x},{y}" for _, t, x, y in own]
+            file.write_text("\n".join(["time,lon,lat", *lines]))
+    ran = trafficcast("ingest", tmp_path / "gps", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json) == (300, 5, FLOW, FLOW)
+
+
+def test_two_vehicles_whose_files_are_alike_are_two(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    for vehicle in ("a", "b"):
+        (tmp_path / "gps" / f"vehicle={vehicle}").mkdir(parents=True)
+        (tmp_path / "gps" / f"vehicle={vehicle}" / "part.csv").write_text(
+            "time,lon,lat\n2024-03-21 10:00:00,9.2,45.5\n"
+        )
+    ran = trafficcast("ingest", tmp_path / "gps", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json)[:2] == (2, 2)
+
+
+def test_positions_of_gtfs_realtime(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    """A message a minute, as an agency gives them; positions are of single precision."""
+    realtime = pytest.importorskip("google.transit.gtfs_realtime_pb2")
+    (tmp_path / "gps").mkdir()
+    for moment in sorted({point[1] for point in POINTS}):
+        message = realtime.FeedMessage()
+        message.header.gtfs_realtime_version = "2.0"
+        message.header.timestamp = int(moment.timestamp())
+        message.entity.add(id="alert").alert.header_text.translation.add(text="Works")
+        for i, (vehicle, _, lon, lat) in enumerate(point for point in POINTS if point[1] == moment):
+            entity = message.entity.add(id=str(i))
+            entity.vehicle.vehicle.id = vehicle
+            entity.vehicle.position.longitude, entity.vehicle.position.latitude = lon, lat
+            if vehicle != "cab0":
+                entity.vehicle.timestamp = int(moment.timestamp())
+        (tmp_path / "gps" / f"{moment:%H%M}.pb").write_bytes(message.SerializeToString())
+    ran = trafficcast("ingest", tmp_path / "gps", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json) == (300, 5, FLOW, FLOW)
+    message = realtime.FeedMessage()
+    message.header.gtfs_realtime_version = "2.0"
+    message.entity.add(id="1").trip_update.trip.trip_id = "7"
+    (tmp_path / "trips.pb").write_bytes(message.SerializeToString())
+    ran = trafficcast("ingest", tmp_path / "trips.pb")
+    assert ran.code == 2
+    assert "has no positions of vehicles" in ran.err

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.records.readers import cabspotting, porto, table, tdrive, tlc
+from trafficcast.records.readers import cabspotting, gtfs_realtime, porto, table, tdrive, tlc
 from trafficcast.records.records import Batch
 from trafficcast.records.sources import Source, find_sources
 
@@ -39,6 +41,7 @@ _FORMATS = {
     "tdrive": _Format(tdrive.recognise, tdrive.read, tdrive._first_rows),
     "porto": _Format(porto.recognise, porto.read),
     "tlc": _Format(tlc.recognise, tlc.read, tlc._first_rows),
+    "gtfs-realtime": _Format(gtfs_realtime.recognise, gtfs_realtime.read),
     "csv": _Format(table._recognise_csv, table._read_csv, table._first_rows_of_csv),
     "parquet": _Format(table._recognise_parquet, table._read_parquet, table._first_rows_of_parquet),
     "jsonl": _Format(table._recognise_jsonl, table._read_jsonl, table._first_rows_of_jsonl),
@@ -75,7 +78,7 @@ def find_records(
     wanted = _check_known(format_name or city.feed.format)
     found, passed_over, refusal = [], [], None
     sources = find_sources(location)
-    for source in (_as_encoded(source, city) for source in sources):
+    for source in (_as_fed(source, city) for source in sources):
         head = source.head(_HEADS[0])
         if _is_blank(head):
             passed_over.append(f"{source.path} is empty")
@@ -109,7 +112,7 @@ def recognise(source: Source, city: City) -> str:
     InputError
         The source cannot be read, or no format recognises it.
     """
-    source = _as_encoded(source, city)
+    source = _as_fed(source, city)
     head = source.head(_HEADS[0])
     name = _check_known(city.feed.format) or _recognise(source, head, city)
     if name is None:
@@ -139,7 +142,7 @@ def read(source: Source, city: City, format_name: str | None = None) -> Iterator
     InputError
         The format is unknown, or the source cannot be read.
     """
-    name, source = _check_known(format_name), _as_encoded(source, city)
+    name, source = _check_known(format_name), _as_fed(source, city)
     if _is_blank(source.head(_HEADS[0])):
         return iter(())
     return _FORMATS[name or recognise(source, city)].read(source, city)
@@ -167,13 +170,29 @@ def first_rows(source: Source, city: City, format_name: str | None = None) -> li
     InputError
         The source cannot be read.
     """
-    source = _as_encoded(source, city)
+    source = _as_fed(source, city)
     return _FORMATS[format_name or recognise(source, city)].first_rows(source, city)
 
 
-def _as_encoded(source: Source, city: City) -> Source:
-    """Return a source that is read in the encoding of the city's feed."""
-    return replace(source, encoding=city.feed.encoding or "")
+def _as_fed(source: Source, city: City) -> Source:
+    """Return a source with what the city's feed says of it: its encoding, and the columns that its path has.
+
+    The parts of the path that have columns belong to its name: files of two vehicles may be alike.
+    """
+    in_path = [pair for part in source.path.split("/")[:-1] if (pair := part.partition("="))[1] and pair[0]]
+    pairs = [(name, unquote(value)) for name, _, value in in_path]
+    name = (
+        "/".join(["=".join(pair) for pair in pairs] + [source.name])
+        if pairs and "=" not in source.name
+        else source.name
+    )
+    if city.feed.path:
+        pieces = re.split(r"{(\w+)}", city.feed.path)
+        pattern = "".join(f"(?P<{piece}>[^/]+?)" if i % 2 else re.escape(piece) for i, piece in enumerate(pieces))
+        found = re.search(f"(?:^|/)({pattern})$", source.path)
+        if found:
+            name, pairs = found[1], [*pairs, *found.groupdict().items()]
+    return replace(source, encoding=city.feed.encoding or "", in_path=tuple(pairs), name=name)
 
 
 def _check_known(name: str | None) -> str | None:
