@@ -212,7 +212,8 @@ READ: dict[str, tuple[bytes, str]] = {
     "an array in a document": (json.dumps({"ttl": 60, "data": {"cabs": OBJECTS}}, indent=1).encode("utf-16"), ""),
     "nested keys": ("".join(json.dumps(nested(*point)) + "\n" for point in POINTS).encode(), ""),
     "nested keys, named": (
-        "".join(json.dumps({"d": {"car": v, "at": t.isoformat(), "p": [x, y]}}) + "\n" for v, t, x, y in POINTS).encode(),
+        "".join(json.dumps({"d": {"car": v, "at": t.isoformat(), "p": [x, y]}}) + "\n" for v, t, x, y in POINTS)
+        .encode(),
         '[cities.small.feed.columns]\nvehicle = "d.car"\ntime = "d.at"\nlon = "d.p"\nlat = "d.p"\n',
     ),
     "GeoJSON": (
@@ -332,6 +333,24 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "seconds of a simulation": (csv("{v},{t.minute}.0,{x},{y}"), "", "seconds since the start of a simulation"),
     "Excel's day numbers": (
         csv("{v},45356.416667,{x},{y}"), "", "day numbers (45356.4 is 2024-03-05 10:00): set time_format = \"excel\"",
+    ),
+    # The first records show that a column was guessed wrongly
+    "ids of rows": (
+        rows(lambda v, t, x, y: f"{v}{t:%H%M}9,{v},{t.isoformat()},{x},{y}", "id,user_id,time,lon,lat").encode(), "",
+        "column 'id' looks like the number of the row; name the right one under [cities.small.feed.columns]",
+    ),
+    "numbers of rows": (
+        "\n".join(["vehicle,car,time,lon,lat", *(f"{i},{row}" for i, row in enumerate(BODY.splitlines()))]).encode(),
+        "", "column 'vehicle' looks like the number of the row",
+    ),
+    "dates alone": (timed("%Y-%m-%d"), "", "are all at midnight: column 'timestamp' has no time of day"),
+    "hours alone": (
+        rows(lambda v, t, x, y: f"{v},{t:%Y-%m-%dT%H}:00:00,{x},{y}", "vehicle,timestamp,lon,lat").encode(), "",
+        "column 'timestamp' lacks a part of the time",
+    ),
+    "no known word of occupied": (
+        rows(lambda v, t, x, y: f"{v},{t.isoformat()},{x},{y},free", "vehicle,timestamp,lon,lat,hired").encode(),
+        "[cities.small.feed]\ntrips = true\n", "no value of column 'hired' says whether a vehicle is occupied",
     ),
     "the year 1900": (csv("{v},1900-03-05 10:00:00,{x},{y}"), "", "line 2: time '1900-03-05 10:00:00'"),
 }  # fmt: skip
@@ -513,3 +532,28 @@ def test_positions_of_gtfs_realtime(trafficcast: Callable[..., Any], tmp_path: P
     ran = trafficcast("ingest", tmp_path / "trips.pb")
     assert ran.code == 2
     assert "has no positions of vehicles" in ran.err
+
+
+def test_a_dry_run_shows_how_the_first_rows_would_be_read(
+    trafficcast: Callable[..., Any], config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "records.csv").write_bytes(b"a title\n" + timed("%d.%m.%Y %H:%M"))
+    ran = trafficcast("ingest", tmp_path / "records.csv", "--check", "--json")
+    assert ran.code == 0, ran.err
+    [look] = ran.json["read"]
+    assert look["rows"][0] == {
+        "vehicle": "cab0", "time": "2024-03-21T10:00:00+01:00", "longitude": LON[0], "latitude": LAT[0],
+        "occupied": "unknown",
+    }  # fmt: skip
+    assert len(look["rows"]) == 10 and look["format"] == "csv" and look["in_box"] == 1
+    assert look["notes"] == [
+        "vehicle is column 'vehicle'", "time is column 'timestamp'", "lon is column 'lon'", "lat is column 'lat'",
+        "its header is line 2", "times are written as %d.%m.%Y %H:%M", "times without an offset are in Europe/Rome",
+    ]  # fmt: skip
+    shown = trafficcast("ingest", tmp_path / "records.csv", "--check")
+    assert "2024-03-21T10:00:00+01:00" in shown.out and "its header is line 2" in shown.out
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "records.csv").write_bytes(READ["Web Mercator"][0])
+    ran = trafficcast("ingest", tmp_path / "records.csv", "--check")
+    assert ran.code == 1 and "EPSG:3857" in ran.err
+    assert trafficcast("ingest", "--check").code == 2

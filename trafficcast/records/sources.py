@@ -312,7 +312,11 @@ class Source:
     def _as_utf8(self) -> io.BufferedReader:
         """Open the decompressed bytes, text as UTF-8; a small buffer, so that a head costs little."""
         stream = self._decompressed()
-        head = stream.peek(_LONGEST_MARK)
+        try:
+            head = stream.peek(_LONGEST_MARK)
+        except InputError:
+            stream.close()
+            raise
         encoding = self.encoding or _marked_encoding(head)
         if not encoding or head.startswith(PARQUET):
             return stream

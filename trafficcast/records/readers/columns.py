@@ -66,7 +66,9 @@ for _end, _starts in (
 
 @dataclass(frozen=True)
 class _Layout:
-    """The kind of a table's records, the position of each field's column, and the values of fields from the path.
+    """The kind of a table's records, the position of each field's column, and what the path and the header have.
+
+    These are the values of fields from the path, and the names of all columns.
 
     Longitude and latitude may be one column.
     """
@@ -74,6 +76,7 @@ class _Layout:
     kind: type[Records]
     columns: dict[str, int]
     in_path: dict[str, str] = dataclasses.field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def places(self) -> list[tuple[str, str]]:
         """Return the longitudes and latitudes that are one column."""
@@ -119,7 +122,7 @@ def _find_columns(names: Sequence[str], city: City, source: Source) -> _Layout:
             )
     columns, own = {field: found[field][0] for field in fields}, len(names) - len(in_path)
     values = {field: in_path[i - own][1] for field, i in columns.items() if i >= own}
-    return _Layout(kind, {field: i for field, i in columns.items() if i < own}, values)
+    return _Layout(kind, {field: i for field, i in columns.items() if i < own}, values, tuple(names))
 
 
 def _named(city: City) -> dict[str, str]:

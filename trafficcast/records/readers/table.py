@@ -51,6 +51,7 @@ from trafficcast.records.readers.delimited import (
     _Dialect,
     _without_header,
 )
+from trafficcast.records.readers.first_records import _check_first_records
 from trafficcast.records.readers.json_lines import (
     _begin_of_array,
     _first_objects,
@@ -180,21 +181,30 @@ def _read_csv_columns(
 
     forms = _time_forms(source.path, city, samples, tables, month_first)
     types |= _types_of_times(layout, forms)
-    batches = _batches(layout, city, tables([*layout.columns]), forms, dialect.notes())
+    batches = _batches(layout, city, source.path, tables([*layout.columns]), forms, dialect.notes())
     yield from _refuse_without_record(batches, partial(_csv_error, source, dialect))
 
 
 def _batches(
     layout: _Layout,
     city: City,
+    path: str,
     tables: Iterator[tuple[Mapping[str, pa.Array], int]],
     forms: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> Iterator[Batch]:
-    """Yield the batches of a file's columns, which come in parts with the number of bad rows of each."""
-    zone = _time_zone(city)
+    """Yield the batches of a file's columns, which come in parts with the number of bad rows of each.
+
+    Raises InputError where the first records show that a column was guessed wrongly.
+    """
+    zone, first = _time_zone(city), True
     for columns, bad in tables:
-        yield _to_batch(layout.kind, _combined(columns, layout.places()), zone, forms, bad, notes)
+        batch = _to_batch(layout.kind, _combined(columns, layout.places()), zone, forms, bad, notes)
+        if first and layout.names:
+            batch = replace(batch, columns={field: layout.names[i] for field, i in layout.columns.items()})
+            batch = replace(batch, notes=(*batch.notes, *_check_first_records(path, batch, layout, city)))
+        first = False
+        yield batch
 
 
 def _values_in_path(layout: _Layout, rows: int) -> dict[str, list[str]]:
@@ -314,7 +324,7 @@ def _read_parquet(source: Source, city: City, month_first: bool = False) -> Iter
             return _no_record(source, 1, str(first))
 
         forms = _time_forms(source.path, city, samples, tables, month_first)
-        batches = _batches(layout, city, tables(layout.columns), forms)
+        batches = _batches(layout, city, source.path, tables(layout.columns), forms)
         yield from _refuse_without_record(batches, error)
 
 
@@ -419,7 +429,7 @@ def _read_jsonl(source: Source, city: City) -> Iterator[Batch]:
     samples = {field: samples[field] for field in (*layout.columns, *layout.in_path)}
     forms = _time_forms(source.path, city, samples, tables)
     types |= _types_of_times(layout, forms)
-    batches = _batches(layout, city, tables(keys), forms)
+    batches = _batches(layout, city, source.path, tables(keys), forms)
     text = lines[0].decode("utf-8", "backslashreplace")
     yield from _refuse_without_record(batches, lambda: _no_record(source, 1, text))
 
