@@ -348,6 +348,14 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         rows(lambda v, t, x, y: f"{v},{t:%Y-%m-%dT%H}:00:00,{x},{y}", "vehicle,timestamp,lon,lat").encode(), "",
         "column 'timestamp' lacks a part of the time",
     ),
+    "clocks 1,024 weeks back": (
+        PLAIN.replace("cab1,2024-03-21T10:0", "cab1,2004-08-05T10:0").encode(), "",
+        "10 of the first records of", 
+    ),
+    "clocks 1,024 weeks back, the advice": (
+        PLAIN.replace("cab1,2024-03-21T10:0", "cab1,2004-08-05T10:0").encode(), "",
+        "GPS clocks that count weeks anew): the first is of 2004-08-05T",
+    ),
     "no known word of occupied": (
         rows(lambda v, t, x, y: f"{v},{t.isoformat()},{x},{y},free", "vehicle,timestamp,lon,lat,hired").encode(),
         "[cities.small.feed]\ntrips = true\n", "no value of column 'hired' says whether a vehicle is occupied",
@@ -557,3 +565,43 @@ def test_a_dry_run_shows_how_the_first_rows_would_be_read(
     ran = trafficcast("ingest", tmp_path / "records.csv", "--check")
     assert ran.code == 1 and "EPSG:3857" in ran.err
     assert trafficcast("ingest", "--check").code == 2
+
+
+def test_a_line_of_nul_bytes_costs_itself_only(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "gps").mkdir()
+    middle = len(PLAIN) // 2 + PLAIN[len(PLAIN) // 2 :].index("\n") + 1
+    for name, at in (("early.csv", len("vehicle,timestamp,lon,lat\n")), ("late.csv", middle)):
+        (tmp_path / "gps" / name).write_text(PLAIN[:at] + "\0" * 500 + "\n" + PLAIN[at:])
+    ran = trafficcast("ingest", tmp_path / "gps", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json) == (300, 5, FLOW, FLOW)
+    assert ran.json["rows_dropped"]["unparsable"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (zipped({"[Content_Types].xml": b"<x/>", "xl/worksheets/sheet1.xml": b"<x/>"}), "save its sheet as CSV"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive: unpack it first"),
+        (b"SQLite format 3\0", "a SQLite database"),
+    ],
+)
+def test_what_people_take_for_records_is_named(
+    content: bytes, told: str, trafficcast: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "records").write_bytes(content)
+    ran = trafficcast("ingest", tmp_path / "records")
+    assert ran.code == 2 and told in ran.err
+
+
+def test_wrong_clocks_may_be_dropped(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "records.csv").write_text(PLAIN.replace("cab1,2024-03-21T10:0", "cab1,2004-08-05T10:0"))
+    ran = trafficcast("ingest", tmp_path / "records.csv", "--start", "2024-03-21", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["rows_dropped"]["timestamp"] == 10
+
+
+def test_a_closed_archive_in_an_archive_is_named(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "week.zip").write_bytes(zipped({**HALVES, "more.7z": b"7z\xbc\xaf\x27\x1c\0\4" * 9}))
+    ran = trafficcast("ingest", tmp_path / "week.zip")
+    assert ran.code == 2 and "week.zip/more.7z: it is a 7z archive: unpack it first" in ran.err

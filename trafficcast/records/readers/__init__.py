@@ -46,6 +46,18 @@ _FORMATS = {
     "parquet": _Format(table._recognise_parquet, table._read_parquet, table._first_rows_of_parquet),
     "jsonl": _Format(table._recognise_jsonl, table._read_jsonl, table._first_rows_of_jsonl),
 }
+# What people take for records, by the first bytes, and what to do.
+_OTHERS = {
+    b"PK\x03\x04": "a workbook or document (Excel, OpenDocument): save its sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "a workbook of an old Excel: save its sheet as CSV",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it first",
+    b"Rar!": "a RAR archive: unpack it first",
+    b"SQLite format 3": "a SQLite database (GeoPackage too): export its table as CSV or Parquet",
+    b"\x89HDF": "an HDF5 or NetCDF file: export its table as CSV or Parquet",
+    b"ARROW1": "an Arrow file: write it as Parquet",
+    b"Obj\x01": "an Avro file: write it as Parquet",
+}
+_CLOSED_ARCHIVES = b"7z\xbc\xaf\x27\x1c", b"Rar!"  # which may hold records that nobody would miss
 _TABLES = ("csv", "parquet", "jsonl")
 
 
@@ -82,6 +94,8 @@ def find_records(
         head = source.head(_HEADS[0])
         if _is_blank(head):
             passed_over.append(f"{source.path} is empty")
+        elif head.startswith(_CLOSED_ARCHIVES):
+            raise InputError(f"cannot read {source.path}: {_first_line(head)}")
         elif name := wanted if wanted and len(sources) == 1 else _recognise(source, head, city, wanted):
             found.append((source, name))
         else:
@@ -230,7 +244,8 @@ def _not_recognised(source: Source, head: bytes, city: City, wanted: str | None 
 def _first_line(head: bytes) -> str:
     """Return a description of a file's first bytes that is safe to print."""
     if b"\0" in head:
-        return f"it is binary and begins {head[:16]!r}"
+        known = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "")
+        return f"it is {known or f'binary and begins {head[:16]!r}'}"
     line = head.removeprefix(codecs.BOM_UTF8).lstrip().splitlines()[0]
     text = line.decode("utf-8", "backslashreplace")
     return f"its first line is {text[:80]!r}{'...' if len(text) > 80 else ''}"

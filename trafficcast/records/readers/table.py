@@ -49,6 +49,7 @@ from trafficcast.records.readers.delimited import (
     _csv_dialect,
     _csv_tables,
     _Dialect,
+    _is_binary,
     _without_header,
 )
 from trafficcast.records.readers.first_records import _check_first_records
@@ -75,7 +76,7 @@ _SHOWN = 100  # characters of a bad row
 
 def _recognise_csv(source: Source, head: bytes) -> bool:
     """Say whether a text has a header of usual names, or rows of three or more fields with two numbers."""
-    if b"\0" in head or head.startswith(PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
+    if _is_binary(head) or head.startswith(PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
         return False
     dialect = _csv_dialect(head)
     if _has_usual_columns([*dialect.names, *dict(source.in_path)]):
@@ -149,7 +150,7 @@ def _first_rows_of_jsonl(source: Source, city: City) -> list[_Row]:
 def _text_head(source: Source) -> bytes:
     """Return the first bytes of a text; raise InputError where they are binary."""
     head = source.head(_HEAD_BYTES)
-    if b"\0" in head:
+    if _is_binary(head):
         raise InputError(
             f"{source.path} is no text: it is binary, or UTF-16 without a byte order mark, for which set "
             f'encoding = "utf-16-le" under [cities.NAME.feed]'
