@@ -314,6 +314,10 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         "as in '04/03/2024 10:00': set time_format = \"%m/%d/%Y %H:%M\" or time_format = \"%d/%m/%Y %H:%M\"",
     ),
     "POINT, latitude first": (placed(lambda x, y: f"POINT({y} {x})"), "", "set swapped = true"),
+    "POINT without header": (
+        placed(lambda x, y: f"POINT({x} {y})").partition(b"\n")[2], "",
+        'set format = "csv" and, under [cities.small.feed.columns], vehicle = "0", time = "1", lon = "2", lat = "2"',
+    ),
     "right, and swapped = true": (PLAIN.encode(), "[cities.small.feed]\nswapped = true\n", "remove swapped = true"),
     "Web Mercator": (READ["Web Mercator"][0], "", "line 2: lon '102"),
     "Web Mercator, the key": (READ["Web Mercator"][0], "", 'look like metres of Web Mercator: set crs = "EPSG:3857"'),

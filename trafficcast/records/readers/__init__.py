@@ -15,8 +15,11 @@ from urllib.parse import unquote
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers import cabspotting, gtfs_realtime, porto, table, tdrive, tlc
+from trafficcast.records.readers.delimited import _csv_dialect
+from trafficcast.records.readers.time_columns import _ISO
 from trafficcast.records.records import Batch
 from trafficcast.records.sources import Source, find_sources
+from trafficcast.records.time_formats import likely_formats
 
 _HEADS = 4096, 65536  # bytes: the first number is quick and mostly enough, the second is for long lines
 
@@ -238,6 +241,21 @@ def _not_recognised(source: Source, head: bytes, city: City, wanted: str | None 
     return (
         f"{source.path} is {f'not {wanted}' if wanted else 'of no known format'}: {_first_line(head)}; known are "
         f"{', '.join(_FORMATS)}, and --format, or `format` in [cities.{city.name or 'NAME'}.feed], names one"
+        f"{_proposed_positions(head, city)}"
+    )
+
+
+def _proposed_positions(head: bytes, city: City) -> str:
+    """Return what to write about rows without a header that have a time and a place in one column, if they have."""
+    row = [] if b"\0" in head else _csv_dialect(head).names
+    times = [i for i, cell in enumerate(row) if _ISO.match(cell) or likely_formats([cell])]
+    places = [i for i, cell in enumerate(row) if cell.lstrip().upper().startswith(("POINT", "SRID="))]
+    others = [i for i in range(len(row)) if i not in (*times, *places)]
+    if not (times and places and others):
+        return ""
+    return (
+        f'. It seems to have no header: set format = "csv" and, under [cities.{city.name or "NAME"}.feed.columns], '
+        f'vehicle = "{others[0]}", time = "{times[0]}", lon = "{places[0]}", lat = "{places[0]}"'
     )
 
 
