@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -50,10 +51,14 @@ class _Dialect:
     lines: tuple[int, ...] = ()
     decimal: str = "."
 
+    @cached_property
+    def width(self) -> int:
+        """Return the number of columns up to the last one with a name."""
+        return max((i + 1 for i, name in enumerate(self.names) if name), default=0)
+
     def fits(self, row: list[str]) -> bool:
         """Say whether a row has a field for each name, and only empty ones beyond them."""
-        named = max((i + 1 for i, name in enumerate(self.names) if name), default=0)
-        return len(row) >= named and not "".join(row[named:]).strip()
+        return len(row) >= self.width and not "".join(row[self.width :]).strip()
 
     def notes(self) -> list[str]:
         """Return what is unusual about the file, for the user."""
