@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipelines.cli.options import CORES, Chosen, EndOption, FormatOption, StartOption, WorkersOption, for_city
+from pipelines.cli.printing import print_json, print_object, print_rows
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.progress import log
 
@@ -26,6 +27,9 @@ def ingest(
     every: Annotated[
         float, typer.Option(min=1.0, help="Seconds between two looks into the folder with --watch.")
     ] = 60.0,
+    check: Annotated[
+        bool, typer.Option("--check", help="Store nothing; show how the first rows of PATH would be read.")
+    ] = False,
     workers: WorkersOption = CORES,
     dask: Annotated[
         str | None, typer.Option(help="A Dask scheduler's address (tcp://...) whose workers read and count instead.")
@@ -36,11 +40,17 @@ def ingest(
     Without PATH, and with --watch, a folder is an inbox: each new file is ingested once it is whole, and a file that
     cannot be read moves to the folder quarantine/, with the reason beside it.
     """
+    from trafficcast.ingestion.first_look import first_look
     from trafficcast.ingestion.inbox import take_inbox
     from trafficcast.ingestion.inbox import watch as run_watch
     from trafficcast.ingestion.ingest import ingest as run
 
     city, stores = chosen.city, chosen.stores
+    if check:
+        if location is None or watch:
+            raise InputError("--check goes with the PATH of records")
+        _print_look(chosen, first_look(location, city, record_format))
+        return
     if location is not None and not watch:
         report = run(location, stores, record_format, start, end, workers, dask)
         chosen.print(report, f"Quality of {city.name}")
@@ -56,6 +66,23 @@ def ingest(
     chosen.print(look, f"Inbox of {city.name}", {**look, "report": None})
     if look["report"] is not None and not chosen.as_json:
         chosen.print(look["report"], f"Quality of {city.name}")
+
+
+def _print_look(chosen: Chosen, look: dict[str, Any]) -> None:
+    """Print how the first rows of files would be read."""
+    if chosen.as_json:
+        print_json(look)
+        return
+    for one in look["read"]:
+        if one["rows"]:
+            degrees = [
+                {key: f"{v:.6f}" if isinstance(v, float) else v for key, v in row.items()} for row in one["rows"]
+            ]
+            print_rows(degrees, f"{Path(one['file']).name} as {one['format']}")
+        facts = {key: one[key] for key in ("rows_looked_at", "rows_dropped", "in_box")}
+        print_object({"read as": "\n".join(one["notes"]), **facts}, one["file"])
+    rest = {"files": look["files"], "passed_over": look["passed_over"]}
+    print_object(rest, f"Nothing was stored for {chosen.city.name}")
 
 
 @for_city

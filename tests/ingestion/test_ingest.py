@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.cities import stores_in
 from trafficcast.config.city import City
-from trafficcast.errors import InputError
+from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.day_store import DayStore
@@ -365,7 +365,7 @@ def test_a_folder_named_like_a_file_is_a_folder(records: Path, data: Path) -> No
 
 def test_records_of_which_none_is_left_to_count_are_refused(records: Path, data: Path) -> None:
     write(records, "a", line(0, 0, 5), "0 0 0 1213084659")
-    with pytest.raises(InputError, match="no record of .* is left to count.*coordinates 1, timestamp 1"):
+    with pytest.raises(JobError, match="no record of .* is left to count.*coordinates 1, timestamp 1: line 2: lat '0'"):
         run(records, data)
     assert state(data) == {}
 

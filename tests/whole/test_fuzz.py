@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from google.transit.gtfs_realtime_pb2 import FeedMessage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,15 @@ def lines(header: str, row: str) -> bytes:
     return (header + "".join(row.format(i=i) for i in range(N))).encode()
 
 
+def message() -> bytes:
+    found = FeedMessage()
+    found.header.gtfs_realtime_version, found.header.timestamp = "2.0", 1_400_000_000
+    for i in range(N):
+        vehicle = found.entity.add(id=str(i)).vehicle
+        vehicle.vehicle.id, vehicle.position.longitude, vehicle.position.latitude = f"t{i}", -122.4, 37.7
+    return bytes(found.SerializeToString())
+
+
 # A name and the bytes of a good file.
 GOOD = {
     "cabspotting": ("new_a.txt", lines("", "37.7513{i} -122.3948{i} 1 121308468{i}\n")),
@@ -69,6 +79,7 @@ GOOD = {
             "2014-02-02 13:30:4{i},2014-02-02 13:39:00,14{i},7\n",
         ),
     ),
+    "gtfs-realtime": ("a.pb", message()),
     "csv": (
         "a.csv",
         lines("vehicle;time;lon;lat;occupied\n", "t{i};2014-02-02T13:30:4{i}+01:00;-122.4{i};37.7{i};0\n"),
@@ -236,6 +247,10 @@ FORMS = {
     "GBK": (
         "车,time,lon,lat\n川A,1400000000,-122.4,37.7\n".encode("gbk"),
         Feed(encoding="gbk", columns={"vehicle": "车"}),
+    ),
+    "an array of JSON": (
+        b'{"data": [\n' + lines("", '{{"id": "t{i}", "ts": 140000000{i}, "lon": -122.4, "lat": 37.7}},\n')[:-2] + b"]}",
+        Feed(),
     ),
     "nested JSON": (
         lines("", '{{"v": {{"id": "t{i}"}}, "ts": 140000000{i}, "p": {{"lon": -122.4, "lat": 37.7}}}}\n'), Feed(),

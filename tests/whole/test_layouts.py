@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import random
@@ -104,6 +105,20 @@ GERMAN_KEYS = '[cities.small.feed.columns]\nvehicle = "Fahrzeug"\ntime = "Zeit"\
 COMMA = str.maketrans(".", ",")
 POSITIONS = '[cities.small.feed.columns]\nvehicle = "0"\ntime = "1"\nlon = "2"\nlat = "{}"\n'
 
+OBJECTS = [{"vehicle": v, "time": t.isoformat(), "lon": x, "lat": y} for v, t, x, y in POINTS]
+
+
+def nested(vehicle: str, time: datetime, lon: float, lat: float) -> dict[str, Any]:
+    """A vehicle as GTFS Realtime has it."""
+    position = {"latitude": lat, "longitude": lon, "bearing": 5.0}
+    return {
+        "trip": {"tripId": "7"},
+        "position": position,
+        "timestamp": str(int(time.timestamp())),
+        "vehicle": {"id": vehicle},
+    }
+
+
 # What a file holds, and the configuration that it needs.
 READ: dict[str, tuple[bytes, str]] = {
     "plain": (PLAIN.encode(), ""),
@@ -190,6 +205,27 @@ READ: dict[str, tuple[bytes, str]] = {
     ),
     "a struct of usual names": (
         parquet(geometry=pa.array([{"x": x, "y": y} for x, y in zip(LON, LAT, strict=True)])), "",
+    ),
+    # JSON
+    "an array": (json.dumps(OBJECTS).encode(), ""),
+    "an array over many lines": (json.dumps(OBJECTS, indent=1).encode(), ""),
+    "an array in a document": (json.dumps({"ttl": 60, "data": {"cabs": OBJECTS}}, indent=1).encode("utf-16"), ""),
+    "nested keys": ("".join(json.dumps(nested(*point)) + "\n" for point in POINTS).encode(), ""),
+    "nested keys, named": (
+        "".join(json.dumps({"d": {"car": v, "at": t.isoformat(), "p": [x, y]}}) + "\n" for v, t, x, y in POINTS)
+        .encode(),
+        '[cities.small.feed.columns]\nvehicle = "d.car"\ntime = "d.at"\nlon = "d.p"\nlat = "d.p"\n',
+    ),
+    "GeoJSON": (
+        json.dumps({"type": "FeatureCollection", "features": [
+            {"type": "Feature", "properties": {"vehicle": v, "time": t.isoformat()},
+             "geometry": {"type": "Point", "coordinates": [x, y]}} for v, t, x, y in POINTS
+        ]}).encode(), "",
+    ),
+    "GTFS Realtime in JSON": (
+        json.dumps({"header": {"gtfsRealtimeVersion": "2.0", "timestamp": "1711011600"}, "entity": [
+            {"id": str(i), "vehicle": nested(v, t, x, y)} for i, (v, t, x, y) in enumerate(POINTS)
+        ]}, indent=2).encode(), "",
     ),
     # Coordinates
     "microdegrees": (csv("{v},{t:%FT%T%z},{xm},{ym}"), "[cities.small.feed]\nscale = 1e-6\n"),
@@ -278,6 +314,10 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         "as in '04/03/2024 10:00': set time_format = \"%m/%d/%Y %H:%M\" or time_format = \"%d/%m/%Y %H:%M\"",
     ),
     "POINT, latitude first": (placed(lambda x, y: f"POINT({y} {x})"), "", "set swapped = true"),
+    "POINT without header": (
+        placed(lambda x, y: f"POINT({x} {y})").partition(b"\n")[2], "",
+        'set format = "csv" and, under [cities.small.feed.columns], vehicle = "0", time = "1", lon = "2", lat = "2"',
+    ),
     "right, and swapped = true": (PLAIN.encode(), "[cities.small.feed]\nswapped = true\n", "remove swapped = true"),
     "Web Mercator": (READ["Web Mercator"][0], "", "line 2: lon '102"),
     "Web Mercator, the key": (READ["Web Mercator"][0], "", 'look like metres of Web Mercator: set crs = "EPSG:3857"'),
@@ -297,6 +337,32 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "seconds of a simulation": (csv("{v},{t.minute}.0,{x},{y}"), "", "seconds since the start of a simulation"),
     "Excel's day numbers": (
         csv("{v},45356.416667,{x},{y}"), "", "day numbers (45356.4 is 2024-03-05 10:00): set time_format = \"excel\"",
+    ),
+    # The first records show that a column was guessed wrongly
+    "ids of rows": (
+        rows(lambda v, t, x, y: f"{v}{t:%H%M}9,{v},{t.isoformat()},{x},{y}", "id,user_id,time,lon,lat").encode(), "",
+        "column 'id' looks like the number of the row; name the right one under [cities.small.feed.columns]",
+    ),
+    "numbers of rows": (
+        "\n".join(["vehicle,car,time,lon,lat", *(f"{i},{row}" for i, row in enumerate(BODY.splitlines()))]).encode(),
+        "", "column 'vehicle' looks like the number of the row",
+    ),
+    "dates alone": (timed("%Y-%m-%d"), "", "are all at midnight: column 'timestamp' has no time of day"),
+    "hours alone": (
+        rows(lambda v, t, x, y: f"{v},{t:%Y-%m-%dT%H}:00:00,{x},{y}", "vehicle,timestamp,lon,lat").encode(), "",
+        "column 'timestamp' lacks a part of the time",
+    ),
+    "clocks 1,024 weeks back": (
+        PLAIN.replace("cab1,2024-03-21T10:0", "cab1,2004-08-05T10:0").encode(), "",
+        "10 of the first records of", 
+    ),
+    "clocks 1,024 weeks back, the advice": (
+        PLAIN.replace("cab1,2024-03-21T10:0", "cab1,2004-08-05T10:0").encode(), "",
+        "GPS clocks that count weeks anew): the first is of 2004-08-05T",
+    ),
+    "no known word of occupied": (
+        rows(lambda v, t, x, y: f"{v},{t.isoformat()},{x},{y},free", "vehicle,timestamp,lon,lat,hired").encode(),
+        "[cities.small.feed]\ntrips = true\n", "no value of column 'hired' says whether a vehicle is occupied",
     ),
     "the year 1900": (csv("{v},1900-03-05 10:00:00,{x},{y}"), "", "line 2: time '1900-03-05 10:00:00'"),
 }  # fmt: skip
@@ -402,3 +468,144 @@ def test_a_city_across_the_antimeridian(trafficcast: Callable[..., Any], config:
     ran = trafficcast("ingest", tmp_path / "records.csv", "--json")
     assert ran.code == 0, ran.err
     assert flows(ran.json) == (300, 5, FLOW, FLOW)
+
+
+PATHS = {
+    "a vehicle, as Spark writes it": ("vehicle_id={vehicle}/part.parquet", "", "lon,lat,timestamp"),
+    "a vehicle, as the feed says": (
+        "tracks/{vehicle}/gps.csv", '[cities.small.feed]\npath = "{vehicle}/gps.csv"\n', "",
+    ),
+    "a vehicle and a date": (
+        "{vehicle}_20240321.csv",
+        '[cities.small.feed]\npath = "{vehicle}_{date}.csv"\ntime_format = "%Y%m%d %H:%M:%S"\n', "",
+    ),
+    "a vehicle and a date, as Spark writes them": ("date=2024-03-21/vehicle={vehicle}/part.csv", "", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_vehicle_or_a_date_may_be_in_the_path(
+    kind: str, trafficcast: Callable[..., Any], config: Path, tmp_path: Path
+) -> None:
+    path, feed, parquet_columns = PATHS[kind]
+    config.write_text(config.read_text() + feed)
+    for vehicle in {point[0] for point in POINTS}:
+        own = [point for point in POINTS if point[0] == vehicle]
+        file = tmp_path / "gps" / path.format(vehicle=vehicle)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if parquet_columns:
+            pq.write_table(
+                pa.table({"timestamp": [p[1] for p in own], "lon": [p[2] for p in own], "lat": [p[3] for p in own]}),
+                file,
+            )
+        else:
+            form = "%H:%M:%S" if "date" in kind else "%Y-%m-%d %H:%M:%S"
+            lines = [f"{t.astimezone(ROMAN):{form}},{x},{y}" for _, t, x, y in own]
+            file.write_text("\n".join(["time,lon,lat", *lines]))
+    ran = trafficcast("ingest", tmp_path / "gps", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json) == (300, 5, FLOW, FLOW)
+
+
+def test_two_vehicles_whose_files_are_alike_are_two(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    for vehicle in ("a", "b"):
+        (tmp_path / "gps" / f"vehicle={vehicle}").mkdir(parents=True)
+        (tmp_path / "gps" / f"vehicle={vehicle}" / "part.csv").write_text(
+            "time,lon,lat\n2024-03-21 10:00:00,9.2,45.5\n"
+        )
+    ran = trafficcast("ingest", tmp_path / "gps", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json)[:2] == (2, 2)
+
+
+def test_positions_of_gtfs_realtime(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    """A message a minute, as an agency gives them; positions are of single precision."""
+    realtime = pytest.importorskip("google.transit.gtfs_realtime_pb2")
+    (tmp_path / "gps").mkdir()
+    for moment in sorted({point[1] for point in POINTS}):
+        message = realtime.FeedMessage()
+        message.header.gtfs_realtime_version = "2.0"
+        message.header.timestamp = int(moment.timestamp())
+        message.entity.add(id="alert").alert.header_text.translation.add(text="Works")
+        for i, (vehicle, _, lon, lat) in enumerate(point for point in POINTS if point[1] == moment):
+            entity = message.entity.add(id=str(i))
+            entity.vehicle.vehicle.id = vehicle
+            entity.vehicle.position.longitude, entity.vehicle.position.latitude = lon, lat
+            if vehicle != "cab0":
+                entity.vehicle.timestamp = int(moment.timestamp())
+        (tmp_path / "gps" / f"{moment:%H%M}.pb").write_bytes(message.SerializeToString())
+    ran = trafficcast("ingest", tmp_path / "gps", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json) == (300, 5, FLOW, FLOW)
+    message = realtime.FeedMessage()
+    message.header.gtfs_realtime_version = "2.0"
+    message.entity.add(id="1").trip_update.trip.trip_id = "7"
+    (tmp_path / "trips.pb").write_bytes(message.SerializeToString())
+    ran = trafficcast("ingest", tmp_path / "trips.pb")
+    assert ran.code == 2
+    assert "has no positions of vehicles" in ran.err
+
+
+def test_a_dry_run_shows_how_the_first_rows_would_be_read(
+    trafficcast: Callable[..., Any], config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "records.csv").write_bytes(b"a title\n" + timed("%d.%m.%Y %H:%M"))
+    ran = trafficcast("ingest", tmp_path / "records.csv", "--check", "--json")
+    assert ran.code == 0, ran.err
+    [look] = ran.json["read"]
+    assert look["rows"][0] == {
+        "vehicle": "cab0", "time": "2024-03-21T10:00:00+01:00", "longitude": LON[0], "latitude": LAT[0],
+        "occupied": "unknown",
+    }  # fmt: skip
+    assert len(look["rows"]) == 10 and look["format"] == "csv" and look["in_box"] == 1
+    assert look["notes"] == [
+        "vehicle is column 'vehicle'", "time is column 'timestamp'", "lon is column 'lon'", "lat is column 'lat'",
+        "its header is line 2", "times are written as %d.%m.%Y %H:%M", "times without an offset are in Europe/Rome",
+    ]  # fmt: skip
+    shown = trafficcast("ingest", tmp_path / "records.csv", "--check")
+    assert "2024-03-21T10:00:00+01:00" in shown.out and "its header is line 2" in shown.out
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "records.csv").write_bytes(READ["Web Mercator"][0])
+    ran = trafficcast("ingest", tmp_path / "records.csv", "--check")
+    assert ran.code == 1 and "EPSG:3857" in ran.err
+    assert trafficcast("ingest", "--check").code == 2
+
+
+def test_a_line_of_nul_bytes_costs_itself_only(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "gps").mkdir()
+    middle = len(PLAIN) // 2 + PLAIN[len(PLAIN) // 2 :].index("\n") + 1
+    for name, at in (("early.csv", len("vehicle,timestamp,lon,lat\n")), ("late.csv", middle)):
+        (tmp_path / "gps" / name).write_text(PLAIN[:at] + "\0" * 500 + "\n" + PLAIN[at:])
+    ran = trafficcast("ingest", tmp_path / "gps", "--json")
+    assert ran.code == 0, ran.err
+    assert flows(ran.json) == (300, 5, FLOW, FLOW)
+    assert ran.json["rows_dropped"]["unparsable"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (zipped({"[Content_Types].xml": b"<x/>", "xl/worksheets/sheet1.xml": b"<x/>"}), "save its sheet as CSV"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive: unpack it first"),
+        (b"SQLite format 3\0", "a SQLite database"),
+    ],
+)
+def test_what_people_take_for_records_is_named(
+    content: bytes, told: str, trafficcast: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "records").write_bytes(content)
+    ran = trafficcast("ingest", tmp_path / "records")
+    assert ran.code == 2 and told in ran.err
+
+
+def test_wrong_clocks_may_be_dropped(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "records.csv").write_text(PLAIN.replace("cab1,2024-03-21T10:0", "cab1,2004-08-05T10:0"))
+    ran = trafficcast("ingest", tmp_path / "records.csv", "--start", "2024-03-21", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["rows_dropped"]["timestamp"] == 10
+
+
+def test_a_closed_archive_in_an_archive_is_named(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "week.zip").write_bytes(zipped({**HALVES, "more.7z": b"7z\xbc\xaf\x27\x1c\0\4" * 9}))
+    ran = trafficcast("ingest", tmp_path / "week.zip")
+    assert ran.code == 2 and "week.zip/more.7z: it is a 7z archive: unpack it first" in ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,14 @@ def _known_encoding(name: str) -> str:
     return name
 
 
+def _known_path(template: str) -> str:
+    """Refuse the end of a path that names no column, or one twice."""
+    names = re.findall(r"{(\w*)}", template)
+    if not names or not all(map(str.isidentifier, names)) or len({*names}) < len(names):
+        raise ValueError(f"'{template}' is no end of a path with names of columns such as '{{vehicle}}/{{date}}.csv'")
+    return template
+
+
 def _known_crs(name: str) -> str:
     """Refuse a name that is no reference system; those of Chinese maps in any spelling."""
     plain = name.lower().replace("-", "")
@@ -66,6 +75,8 @@ class Feed(_Table):
         Format of the files; None to recognise it from their content.
     columns
         Names of the columns of tables and of the keys of JSON lines.
+    path
+        The end of the files' paths, in which names in braces stand for columns, such as {vehicle}/{date}.csv.
     encoding
         Encoding of the files' text, such as gbk; None for UTF-8, or that of a byte order mark.
     time_format
@@ -96,6 +107,7 @@ class Feed(_Table):
 
     format: str | None = None
     columns: _ColumnNames = _ColumnNames()
+    path: Annotated[str, AfterValidator(_known_path)] | None = None
     encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
     time_format: Annotated[str, AfterValidator(check_format)] | None = None
     timezone: _TimeZone | None = None

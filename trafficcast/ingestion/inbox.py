@@ -120,10 +120,12 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
             look.waiting.append(now.name)
             continue
         try:
-            records, _ = find_records(str(file), stores.city)
+            records, passed_over = find_records(str(file), stores.city)
         except InputError as error:
             _quarantine(inbox, file, error, look)
             continue
+        for line in passed_over if records else ():
+            log.warning("passed over: %s", line)
         if records:
             found += records
             owner.update((source, file) for source, _ in records)

@@ -193,6 +193,8 @@ class Batch:
         Number of dropped rows by reason.
     notes
         Notes for the user.
+    columns
+        Names of the columns that the fields were read from, by field, where the format is a table.
     """
 
     records: Records
@@ -200,3 +202,4 @@ class Batch:
     vehicles: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
+    columns: dict[str, str] = field(default_factory=dict)

@@ -35,6 +35,8 @@ def _why_refused(rows: Sequence[_Row], dropped: Counter[str], city: City) -> str
     fields = [field for field in (rows[0][1] if rows else {}) if field.endswith(of_reason)]
     if not fields:
         return ""
+    if reason == "coordinates":
+        rows = [row for row in rows if _is_off_the_globe(row[1])] or rows
     shown = "; ".join(
         f"line {number}: " + ", ".join(f"{field} {_short(row.get(field, ''))!r}" for field in fields)
         for number, row in rows[:_SHOWN]
@@ -90,6 +92,11 @@ def _pairs(values: Sequence[dict[str, str]]) -> Iterator[tuple[float, float]]:
             yield float(lon.replace(",", ".")), float(lat.replace(",", "."))
         except ValueError:
             continue
+
+
+def _is_off_the_globe(row: dict[str, str]) -> bool:
+    """Say whether a row has numbers that are no longitude and latitude, or both 0."""
+    return any(abs(lon) > 180 or abs(lat) > 90 or (lon, lat) == (0, 0) for lon, lat in _pairs([row]))
 
 
 def _likely_systems(city: City) -> Iterator[str]:

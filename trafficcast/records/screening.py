@@ -19,6 +19,8 @@ from trafficcast.records.refusals import _why_refused
 from trafficcast.records.sources import Source
 
 # Coordinates count as swapped where at most this share of the ends lies in the box, and swapped at least that share.
+_FIRST, _FEWEST, _FEW = 5_000, 30, 0.2  # records that are looked at for wrong clocks, and the share of these
+_YEAR_US = 366 * DAY_US
 _MOST_INSIDE, _LEAST_SWAPPED = 0.01, 0.5
 
 
@@ -72,6 +74,8 @@ class Screening:
         Number of ends outside the box of the records that were not dropped.
     fair
         Number of records that were not dropped, or only because they lie outside the period.
+    early
+        Number of records among the first that lie years before all others, their first time, and that of the others.
     """
 
     screen: Screen
@@ -84,6 +88,7 @@ class Screening:
     inside_swapped: int = 0
     outside: int = 0
     fair: int = 0
+    early: tuple[int, int, int] | None = None
 
     def apply(self, batch: Batch) -> Records:
         """Drop implausible records of a batch, each for the first reason that applies to either of its ends.
@@ -124,6 +129,8 @@ class Screening:
             short = arrays["dropoff_time"] - records.time <= screen.city.feed.max_trip_hours * HOUR_US
         keep = on_globe & in_time & short & (records.time >= screen.retained_from)
         self.fair += len(records)
+        if self.rows == batch.rows:
+            self._look_for_wrong_clocks(records.time[keep][:_FIRST])
         if not keep.all():
             latest = int(time.time()) * SECOND_US + DAY_US
             plausible = on_globe & short & (records.time >= EARLIEST_US) & (records.time < latest)
@@ -136,6 +143,16 @@ class Screening:
             records, ends_outside = records.take(keep), ends_outside[keep]
         self.outside += int(ends_outside.sum(dtype=np.int64))
         return records
+
+    def _look_for_wrong_clocks(self, times: np.ndarray) -> None:
+        """Note where a few of the first times lie more than a year before all others."""
+        times = np.sort(times)
+        gaps = np.diff(times)
+        if len(times) < _FEWEST or gaps.max() < _YEAR_US:
+            return
+        before = int(gaps.argmax()) + 1
+        if before < _FEW * len(times):
+            self.early = int(before), int(times[0]), int(times[before])
 
     def check_source(self) -> None:
         """Check that the source gave records, and that their longitudes and latitudes are not swapped.
@@ -160,6 +177,14 @@ class Screening:
                 f"{self.ends:,} positions lie in the box of '{city.name}', swapped {self.inside_swapped:,}; "
                 f"mend the file, or set swapped = true under {table}"
             )
+        if self.early is not None:
+            n, first, others = self.early
+            when = [city.isoformat(np.datetime64(us, "us")) for us in (first, others)]
+            weeks = " (1,024 weeks before: GPS clocks that count weeks anew)" if _is_rollover(others - first) else ""
+            raise JobError(
+                f"{n:,} of the first records of {path} lie years before all others{weeks}: the first is of {when[0]}, "
+                f"the others begin at {when[1]}; mend the file, or drop them by --start {when[1][:10]}"
+            )
         if self.rows and not self.fair and self.dropped.total():
             reasons = ", ".join(f"{reason} {n:,}" for reason, n in self.dropped.most_common() if n)
             try:
@@ -167,6 +192,11 @@ class Screening:
             except InputError:
                 why = ""
             raise JobError(f"no record of {path} is left to count; dropped were: {reasons}{why and ': '}{why}")
+
+
+def _is_rollover(us: int) -> bool:
+    """Say whether two times lie 1,024 weeks apart, within some days."""
+    return abs(us - 1024 * 7 * DAY_US) < 30 * DAY_US
 
 
 @njit(cache=True, nogil=True)

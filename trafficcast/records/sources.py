@@ -173,6 +173,8 @@ class Source:
         Position in the archive.
     encoding
         Encoding of its text; empty for UTF-8 and for that of its byte order mark.
+    in_path
+        Names and values of the columns that its path has, as in `vehicle=cab0/a.parquet`.
     """
 
     name: str
@@ -183,6 +185,7 @@ class Source:
     archive: Source | None = field(default=None, repr=False)
     member: _Member | None = field(default=None, repr=False)
     encoding: str = field(default="", repr=False)
+    in_path: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     _spool: _Spool = field(default_factory=_Spool, repr=False, compare=False)
 
     @property
@@ -309,7 +312,11 @@ class Source:
     def _as_utf8(self) -> io.BufferedReader:
         """Open the decompressed bytes, text as UTF-8; a small buffer, so that a head costs little."""
         stream = self._decompressed()
-        head = stream.peek(_LONGEST_MARK)
+        try:
+            head = stream.peek(_LONGEST_MARK)
+        except InputError:
+            stream.close()
+            raise
         encoding = self.encoding or _marked_encoding(head)
         if not encoding or head.startswith(PARQUET):
             return stream

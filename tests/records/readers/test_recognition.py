@@ -197,7 +197,9 @@ def test_read_recognises_what_is_not_named(tmp_path: Path, starred: object) -> N
 
 
 def test_every_format_is_named_and_the_particular_go_before_the_general() -> None:
-    assert list(readers._FORMATS) == ["cabspotting", "tdrive", "porto", "tlc", "csv", "parquet", "jsonl"]
+    assert list(readers._FORMATS) == [
+        *("cabspotting", "tdrive", "porto", "tlc", "gtfs-realtime", "csv", "parquet", "jsonl"),
+    ]
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the Cabspotting records are not beside the project")

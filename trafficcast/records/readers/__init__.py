@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.records.readers import cabspotting, porto, table, tdrive, tlc
+from trafficcast.records.readers import cabspotting, gtfs_realtime, porto, table, tdrive, tlc
+from trafficcast.records.readers.delimited import _csv_dialect
+from trafficcast.records.readers.time_columns import _ISO
 from trafficcast.records.records import Batch
 from trafficcast.records.sources import Source, find_sources
+from trafficcast.records.time_formats import likely_formats
 
 _HEADS = 4096, 65536  # bytes: the first number is quick and mostly enough, the second is for long lines
 
@@ -39,10 +44,23 @@ _FORMATS = {
     "tdrive": _Format(tdrive.recognise, tdrive.read, tdrive._first_rows),
     "porto": _Format(porto.recognise, porto.read),
     "tlc": _Format(tlc.recognise, tlc.read, tlc._first_rows),
+    "gtfs-realtime": _Format(gtfs_realtime.recognise, gtfs_realtime.read),
     "csv": _Format(table._recognise_csv, table._read_csv, table._first_rows_of_csv),
     "parquet": _Format(table._recognise_parquet, table._read_parquet, table._first_rows_of_parquet),
     "jsonl": _Format(table._recognise_jsonl, table._read_jsonl, table._first_rows_of_jsonl),
 }
+# What people take for records, by the first bytes, and what to do.
+_OTHERS = {
+    b"PK\x03\x04": "a workbook or document (Excel, OpenDocument): save its sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "a workbook of an old Excel: save its sheet as CSV",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it first",
+    b"Rar!": "a RAR archive: unpack it first",
+    b"SQLite format 3": "a SQLite database (GeoPackage too): export its table as CSV or Parquet",
+    b"\x89HDF": "an HDF5 or NetCDF file: export its table as CSV or Parquet",
+    b"ARROW1": "an Arrow file: write it as Parquet",
+    b"Obj\x01": "an Avro file: write it as Parquet",
+}
+_CLOSED_ARCHIVES = b"7z\xbc\xaf\x27\x1c", b"Rar!"  # which may hold records that nobody would miss
 _TABLES = ("csv", "parquet", "jsonl")
 
 
@@ -75,10 +93,12 @@ def find_records(
     wanted = _check_known(format_name or city.feed.format)
     found, passed_over, refusal = [], [], None
     sources = find_sources(location)
-    for source in (_as_encoded(source, city) for source in sources):
+    for source in (_as_fed(source, city) for source in sources):
         head = source.head(_HEADS[0])
         if _is_blank(head):
             passed_over.append(f"{source.path} is empty")
+        elif head.startswith(_CLOSED_ARCHIVES):
+            raise InputError(f"cannot read {source.path}: {_first_line(head)}")
         elif name := wanted if wanted and len(sources) == 1 else _recognise(source, head, city, wanted):
             found.append((source, name))
         else:
@@ -109,7 +129,7 @@ def recognise(source: Source, city: City) -> str:
     InputError
         The source cannot be read, or no format recognises it.
     """
-    source = _as_encoded(source, city)
+    source = _as_fed(source, city)
     head = source.head(_HEADS[0])
     name = _check_known(city.feed.format) or _recognise(source, head, city)
     if name is None:
@@ -139,7 +159,7 @@ def read(source: Source, city: City, format_name: str | None = None) -> Iterator
     InputError
         The format is unknown, or the source cannot be read.
     """
-    name, source = _check_known(format_name), _as_encoded(source, city)
+    name, source = _check_known(format_name), _as_fed(source, city)
     if _is_blank(source.head(_HEADS[0])):
         return iter(())
     return _FORMATS[name or recognise(source, city)].read(source, city)
@@ -167,13 +187,29 @@ def first_rows(source: Source, city: City, format_name: str | None = None) -> li
     InputError
         The source cannot be read.
     """
-    source = _as_encoded(source, city)
+    source = _as_fed(source, city)
     return _FORMATS[format_name or recognise(source, city)].first_rows(source, city)
 
 
-def _as_encoded(source: Source, city: City) -> Source:
-    """Return a source that is read in the encoding of the city's feed."""
-    return replace(source, encoding=city.feed.encoding or "")
+def _as_fed(source: Source, city: City) -> Source:
+    """Return a source with what the city's feed says of it: its encoding, and the columns that its path has.
+
+    The parts of the path that have columns belong to its name: files of two vehicles may be alike.
+    """
+    in_path = [pair for part in source.path.split("/")[:-1] if (pair := part.partition("="))[1] and pair[0]]
+    pairs = [(name, unquote(value)) for name, _, value in in_path]
+    name = (
+        "/".join(["=".join(pair) for pair in pairs] + [source.name])
+        if pairs and "=" not in source.name
+        else source.name
+    )
+    if city.feed.path:
+        pieces = re.split(r"{(\w+)}", city.feed.path)
+        pattern = "".join(f"(?P<{piece}>[^/]+?)" if i % 2 else re.escape(piece) for i, piece in enumerate(pieces))
+        found = re.search(f"(?:^|/)({pattern})$", source.path)
+        if found:
+            name, pairs = found[1], [*pairs, *found.groupdict().items()]
+    return replace(source, encoding=city.feed.encoding or "", in_path=tuple(pairs), name=name)
 
 
 def _check_known(name: str | None) -> str | None:
@@ -205,13 +241,29 @@ def _not_recognised(source: Source, head: bytes, city: City, wanted: str | None 
     return (
         f"{source.path} is {f'not {wanted}' if wanted else 'of no known format'}: {_first_line(head)}; known are "
         f"{', '.join(_FORMATS)}, and --format, or `format` in [cities.{city.name or 'NAME'}.feed], names one"
+        f"{_proposed_positions(head, city)}"
+    )
+
+
+def _proposed_positions(head: bytes, city: City) -> str:
+    """Return what to write about rows without a header that have a time and a place in one column, if they have."""
+    row = [] if b"\0" in head else _csv_dialect(head).names
+    times = [i for i, cell in enumerate(row) if _ISO.match(cell) or likely_formats([cell])]
+    places = [i for i, cell in enumerate(row) if cell.lstrip().upper().startswith(("POINT", "SRID="))]
+    others = [i for i in range(len(row)) if i not in (*times, *places)]
+    if not (times and places and others):
+        return ""
+    return (
+        f'. It seems to have no header: set format = "csv" and, under [cities.{city.name or "NAME"}.feed.columns], '
+        f'vehicle = "{others[0]}", time = "{times[0]}", lon = "{places[0]}", lat = "{places[0]}"'
     )
 
 
 def _first_line(head: bytes) -> str:
     """Return a description of a file's first bytes that is safe to print."""
     if b"\0" in head:
-        return f"it is binary and begins {head[:16]!r}"
+        known = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "")
+        return f"it is {known or f'binary and begins {head[:16]!r}'}"
     line = head.removeprefix(codecs.BOM_UTF8).lstrip().splitlines()[0]
     text = line.decode("utf-8", "backslashreplace")
     return f"its first line is {text[:80]!r}{'...' if len(text) > 80 else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.encodings import encoding_of_names
 from trafficcast.records.records import Points, Records, Trips, ZoneTrips
+from trafficcast.records.sources import Source
 
 _KINDS: dict[type[Records], tuple[str, ...]] = {
     Points: ("vehicle", "time", "lon", "lat"),
@@ -64,13 +66,17 @@ for _end, _starts in (
 
 @dataclass(frozen=True)
 class _Layout:
-    """The kind of a table's records, and the position of each field's column.
+    """The kind of a table's records, the position of each field's column, and what the path and the header have.
+
+    These are the values of fields from the path, and the names of all columns.
 
     Longitude and latitude may be one column.
     """
 
     kind: type[Records]
     columns: dict[str, int]
+    in_path: dict[str, str] = dataclasses.field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def places(self) -> list[tuple[str, str]]:
         """Return the longitudes and latitudes that are one column."""
@@ -78,11 +84,13 @@ class _Layout:
         return [(lon, lat) for lon, lat in pairs if self.columns[lon] == self.columns[lat]]
 
 
-def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
-    """Find the columns that the city's feed names, and the others by usual names.
+def _find_columns(names: Sequence[str], city: City, source: Source) -> _Layout:
+    """Find the columns that the city's feed names, and the others by usual names, also in the path of the file.
 
     Raises InputError, with what to write in the configuration, where columns are missing or several fit one field.
     """
+    path, in_path = source.path, [pair for pair in source.in_path if pair[0] not in names]
+    names = [*names, *(name for name, _ in in_path)]
     named = _named(city)
     found = {field: _columns_of_name(names, name) for field, name in named.items()}
     for field, positions in found.items():
@@ -112,7 +120,9 @@ def _find_columns(names: Sequence[str], city: City, path: str) -> _Layout:
                 f"{path} has several columns that could be its {field}: {_listed(several)}; name the one meant under "
                 f'{_table(city)}, such as {field} = "{several[0]}", or rename those that have one name'
             )
-    return _Layout(kind, {field: found[field][0] for field in fields})
+    columns, own = {field: found[field][0] for field in fields}, len(names) - len(in_path)
+    values = {field: in_path[i - own][1] for field, i in columns.items() if i >= own}
+    return _Layout(kind, {field: i for field, i in columns.items() if i < own}, values, tuple(names))
 
 
 def _named(city: City) -> dict[str, str]:

@@ -19,13 +19,14 @@ _MIDNIGHT = r"[ T]0{1,2}:00(:00(\.0+)?)?$"  # which exports write behind a date
 
 def _with_dates_that_count(layout: _Layout, samples: Mapping[str, Sequence[str]], named: Mapping[str, str]) -> _Layout:
     """Return a layout without the dates that the feed does not name and whose times are more than a clock's."""
-    columns = dict(layout.columns)
+    columns, in_path = dict(layout.columns), dict(layout.in_path)
     for time, date in _DATES.items():
-        if date in columns and date not in named:
+        if (date in columns or date in in_path) and date not in named:
             clocks = [text for text in samples[time] if _CLOCK.fullmatch(text)]
             if 2 * len(clocks) <= len(samples[time]):
-                del columns[date]
-    return replace(layout, columns=columns)
+                columns.pop(date, None)
+                in_path.pop(date, None)
+    return replace(layout, columns=columns, in_path=in_path)
 
 
 def _combined(

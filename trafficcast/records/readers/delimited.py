@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -50,15 +51,25 @@ class _Dialect:
     lines: tuple[int, ...] = ()
     decimal: str = "."
 
+    @cached_property
+    def width(self) -> int:
+        """Return the number of columns up to the last one with a name."""
+        return max((i + 1 for i, name in enumerate(self.names) if name), default=0)
+
     def fits(self, row: list[str]) -> bool:
         """Say whether a row has a field for each name, and only empty ones beyond them."""
-        named = max((i + 1 for i, name in enumerate(self.names) if name), default=0)
-        return len(row) >= named and not "".join(row[named:]).strip()
+        return len(row) >= self.width and not "".join(row[self.width :]).strip()
 
     def notes(self) -> list[str]:
         """Return what is unusual about the file, for the user."""
         above = [f"its header is line {self.line}"] if self.line > 1 else []
         return above + (["its decimals are written with a comma"] if self.decimal == "," else [])
+
+
+def _is_binary(head: bytes) -> bool:
+    """Say whether bytes are no text; a line of NUL bytes among others is damage, as after a power failure."""
+    lines = [line for line in head.splitlines() if line]
+    return b"\0" in head and sum(b"\0" in line for line in lines) > len(lines) / 5
 
 
 def _csv_dialect(head: bytes, named: Collection[str] = ()) -> _Dialect:
@@ -153,7 +164,11 @@ def _csv_tables(
     hexadecimal = typed is not None and pa.int64() in typed.values()  # Arrow would read hexadecimal numbers
     failures = 0
     for block in map(_as_utf8, _text_blocks(source, dialect.start, quotes=True)):
-        found = None
+        found, damaged = None, 0
+        if b"\0" in block:
+            lines = [line for line in _NEWLINE.split(block) if line]
+            whole = [line for line in lines if b"\0" not in line]
+            block, damaged = b"\n".join([*whole, b""]), len(lines) - len(whole)
         if typed is not None and failures < _TRIES and not (hexadecimal and (b"0x" in block or b"0X" in block)):
             found = _parse(block, dialect, typed)
             failures = 0 if found else failures + 1
@@ -163,7 +178,7 @@ def _csv_tables(
             with reading(source.path):
                 table, more = _read(mended, dialect, plain)
             found = table, bad + more
-        table, bad = found
+        table, bad = found[0], found[1] + damaged
         if dialect.decimal == "," and types is not None:
             table = _with_points(table, {str(i) for name, i in columns.items() if types[name] == pa.float64()})
         yield table.select([str(i) for i in columns.values()]).rename_columns(list(columns)), bad

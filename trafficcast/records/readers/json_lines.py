@@ -1,19 +1,29 @@
-"""Read files of one JSON object a line: values by their keys, block by block, however odd single lines are."""
+"""Read files of JSON objects: values by their keys, block by block, however odd single lines are.
+
+A file has one object a line, or is a document whose first array of objects counts, element by element.
+"""
 
 from __future__ import annotations
 
 import codecs
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from trafficcast.records.readers.delimited import _NEWLINE, _text_blocks
+from trafficcast.errors import InputError
+from trafficcast.records.readers.delimited import _BLOCK_BYTES, _LINE_BYTES, _NEWLINE, _text_blocks
 from trafficcast.records.readers.nested_columns import _leaf, _nested_schema, _value
 from trafficcast.records.sources import Source
+
+_ARRAY = re.compile(rb"\[\s*\{")
+_SEPARATORS = re.compile(r"[\s,]*")
+_CHUNK = 1 << 20  # letters
 
 
 def _json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataType]) -> Iterator[tuple[pa.Table, int]]:
@@ -24,12 +34,69 @@ def _json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataT
     """
     of_keys = {key: types[name] for name, key in keys.items()}
     schema = _nested_schema(of_keys)
-    for block in _text_blocks(source):
+    for block in _blocks(source):
         lines = _json_rows(block)
         if not lines:
             continue
         table, bad = _parse_json(block, len(lines), schema) or _parse_objects(lines, of_keys)
         yield pa.table([_leaf(table, key) for key in keys.values()], [*keys]), bad
+
+
+def _blocks(source: Source) -> Iterator[bytes]:
+    """Yield the objects of a file, one a line, in blocks."""
+    begin = _begin_of_array(source.head())
+    if begin is None:
+        yield from _text_blocks(source)
+        return
+    lines: list[str] = []
+    size = 0
+    for line in _elements(source, begin):
+        lines.append(line)
+        size += len(line)
+        if size > _BLOCK_BYTES:
+            yield "\n".join(lines).encode("utf-8", "backslashreplace")
+            lines, size = [], 0
+    yield "\n".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _begin_of_array(head: bytes) -> int | None:
+    """Return where the elements of a document's array begin, bytes; None where a file has one object a line."""
+    lines = _json_rows(head)
+    if not lines or not lines[0].lstrip().startswith((b"{", b"[")):
+        return None
+    found = _ARRAY.search(head)
+    whole = _json_object(lines[0])
+    return found.end() - 1 if found and (whole is None or len(lines) == 1) else None
+
+
+def _elements(source: Source, begin: int) -> Iterator[str]:
+    """Yield the elements of an array that begins at a byte, each as one line; raise InputError where it has no end."""
+    decoder, text, at = json.JSONDecoder(), "", 0
+    with source.open() as raw, io.TextIOWrapper(raw, "utf-8", "backslashreplace") as stream:
+        stream.buffer.read(begin)
+        more = stream.read(_CHUNK)
+        while True:
+            text, at = text[at:] + more, 0
+            while (found := _SEPARATORS.match(text, at)) and (at := found.end()) < len(text):
+                if text[at] == "]":
+                    return
+                try:
+                    _, end = decoder.raw_decode(text, at)
+                except (ValueError, RecursionError):
+                    break
+                yield text[at:end].replace("\n", " ").replace("\r", " ")
+                at = end
+            more = stream.read(_CHUNK)
+            if not more or len(text) - at > _LINE_BYTES:
+                raise InputError(f"cannot read {source.path}: its array of JSON objects is damaged or has no end")
+
+
+def _first_objects(source: Source, rows: int) -> list[bytes]:
+    """Return the lines of a file's first objects."""
+    begin = _begin_of_array(source.head())
+    if begin is None:
+        return _json_rows(source.head())[:rows]
+    return [line.encode("utf-8", "backslashreplace") for line in islice(_elements(source, begin), rows)]
 
 
 def _parse_json(block: bytes, rows: int, schema: pa.Schema | None) -> tuple[pa.Table, int] | None:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.cell_values import _texts, _times, _vehicle_codes
-from trafficcast.records.readers.delimited import _HEAD_BYTES, _csv_dialect, _csv_tables
+from trafficcast.records.readers.delimited import _HEAD_BYTES, _csv_dialect, _csv_tables, _is_binary
 from trafficcast.records.readers.table import _csv_error, _refuse_without_record
 from trafficcast.records.records import SECOND_US, Batch, Points, Trips
 from trafficcast.records.sources import Source
@@ -50,7 +50,7 @@ def recognise(source: Source, head: bytes) -> bool:
     bool
         True where the header has the columns of Porto's file.
     """
-    return b"\0" not in head and set(_COLUMNS.values()) <= set(_csv_dialect(head).names)
+    return not _is_binary(head) and set(_COLUMNS.values()) <= set(_csv_dialect(head).names)
 
 
 def read(source: Source, city: City) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ in which that fails, perhaps for a single value, is read again as text, which `c
 from __future__ import annotations
 
 import codecs
+import json
 import re
 import shutil
 import tempfile
@@ -48,9 +49,17 @@ from trafficcast.records.readers.delimited import (
     _csv_dialect,
     _csv_tables,
     _Dialect,
+    _is_binary,
     _without_header,
 )
-from trafficcast.records.readers.json_lines import _json_object, _json_rows, _json_tables
+from trafficcast.records.readers.first_records import _check_first_records
+from trafficcast.records.readers.json_lines import (
+    _begin_of_array,
+    _first_objects,
+    _json_object,
+    _json_rows,
+    _json_tables,
+)
 from trafficcast.records.readers.nested_columns import _leaf, _leaves, _names_of_values, _value
 from trafficcast.records.readers.time_columns import _mostly_numbers, _time_forms
 from trafficcast.records.records import Batch
@@ -67,10 +76,10 @@ _SHOWN = 100  # characters of a bad row
 
 def _recognise_csv(source: Source, head: bytes) -> bool:
     """Say whether a text has a header of usual names, or rows of three or more fields with two numbers."""
-    if b"\0" in head or head.startswith(PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
+    if _is_binary(head) or head.startswith(PARQUET) or head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
         return False
     dialect = _csv_dialect(head)
-    if _has_usual_columns(dialect.names):
+    if _has_usual_columns([*dialect.names, *dict(source.in_path)]):
         return True
     alike = [row for row in dialect.sample if dialect.fits(row) and sum(map(_is_number, row)) >= 2]
     return len(dialect.names) >= 3 and len(alike) > len(dialect.sample) // 2
@@ -93,7 +102,7 @@ def _csv_layout(source: Source, city: City) -> tuple[_Dialect, _Layout]:
     if _positions_are_named(city, dialect.names):
         dialect = _without_header(dialect)
     try:
-        return dialect, _find_columns(dialect.names, city, source.path)
+        return dialect, _find_columns(dialect.names, city, source)
     except InputError as error:
         if not any(map(_is_number, dialect.names)):
             raise
@@ -115,7 +124,7 @@ def _first_rows_of_parquet(source: Source, city: City) -> list[_Row]:
     """Return some rows of a Parquet file."""
     with _parquet(source) as file:
         leaves = [*_leaves(file.schema_arrow)]
-        layout = _find_columns([leaf.name for leaf in leaves], city, source.path)
+        layout = _find_columns([leaf.name for leaf in leaves], city, source)
         names = {field: leaves[i].name for field, i in layout.columns.items()}
         part = next(_parts(file, names.values()), None)
         if part is None:
@@ -130,10 +139,10 @@ def _first_rows_of_parquet(source: Source, city: City) -> list[_Row]:
 
 def _first_rows_of_jsonl(source: Source, city: City) -> list[_Row]:
     """Return some lines of a file of JSON objects."""
-    rows = [(i + 1, _json_object(line)) for i, line in enumerate(_json_rows(_text_head(source))[:_SAMPLE_ROWS])]
+    rows = [(i + 1, _json_object(line)) for i, line in enumerate(_first_objects(source, _SAMPLE_ROWS))]
     objects = [(n, found) for n, found in rows if found is not None]
     names = list(dict.fromkeys(name for _, found in objects for name in _names_of_values(found)))
-    layout = _find_columns(names, city, source.path)
+    layout = _find_columns(names, city, source)
     keys = {field: names[i] for field, i in layout.columns.items()}
     return [(n, {field: str(_value(found, key)) for field, key in keys.items()}) for n, found in objects]
 
@@ -141,7 +150,7 @@ def _first_rows_of_jsonl(source: Source, city: City) -> list[_Row]:
 def _text_head(source: Source) -> bytes:
     """Return the first bytes of a text; raise InputError where they are binary."""
     head = source.head(_HEAD_BYTES)
-    if b"\0" in head:
+    if _is_binary(head):
         raise InputError(
             f"{source.path} is no text: it is binary, or UTF-16 without a byte order mark, for which set "
             f'encoding = "utf-16-le" under [cities.NAME.feed]'
@@ -157,33 +166,56 @@ def _read_csv_columns(
     Raises InputError where it cannot be read or no row is a record.
     """
     samples = {field: [row[i] for row in dialect.sample if i < len(row)] for field, i in layout.columns.items()}
+    samples |= _values_in_path(layout, len(dialect.sample))
     layout = _with_dates_that_count(layout, samples, _named(city))
-    samples = {field: samples[field] for field in layout.columns}
+    samples = {field: samples[field] for field in (*layout.columns, *layout.in_path)}
     types = {field: _type_of_text(field, texts) for field, texts in samples.items()} | _types_of_places(layout)
     if any(_have_commas(texts) for field, texts in samples.items() if types[field] == pa.float64()):
         dialect = replace(dialect, decimal=",")
 
-    def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.ChunkedArray], int]]:
-        for table, bad in _csv_tables(source, dialect, {field: layout.columns[field] for field in fields}, types):
-            yield dict(zip(fields, table.columns, strict=True)), bad
+    def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.Array], int]]:
+        own = {field: i for field, i in layout.columns.items() if field in fields} or dict(
+            [[*layout.columns.items()][0]]
+        )
+        for table, bad in _csv_tables(source, dialect, own, types):
+            yield dict(zip(own, table.columns, strict=True)) | _columns_in_path(layout, len(table)), bad
 
     forms = _time_forms(source.path, city, samples, tables, month_first)
     types |= _types_of_times(layout, forms)
-    batches = _batches(layout, city, tables(layout.columns), forms, dialect.notes())
+    batches = _batches(layout, city, source.path, tables([*layout.columns]), forms, dialect.notes())
     yield from _refuse_without_record(batches, partial(_csv_error, source, dialect))
 
 
 def _batches(
     layout: _Layout,
     city: City,
+    path: str,
     tables: Iterator[tuple[Mapping[str, pa.Array], int]],
     forms: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> Iterator[Batch]:
-    """Yield the batches of a file's columns, which come in parts with the number of bad rows of each."""
-    zone = _time_zone(city)
+    """Yield the batches of a file's columns, which come in parts with the number of bad rows of each.
+
+    Raises InputError where the first records show that a column was guessed wrongly.
+    """
+    zone, first = _time_zone(city), True
     for columns, bad in tables:
-        yield _to_batch(layout.kind, _combined(columns, layout.places()), zone, forms, bad, notes)
+        batch = _to_batch(layout.kind, _combined(columns, layout.places()), zone, forms, bad, notes)
+        if first and layout.names:
+            batch = replace(batch, columns={field: layout.names[i] for field, i in layout.columns.items()})
+            batch = replace(batch, notes=(*batch.notes, *_check_first_records(path, batch, layout, city)))
+        first = False
+        yield batch
+
+
+def _values_in_path(layout: _Layout, rows: int) -> dict[str, list[str]]:
+    """Return the values that the path has, as many times as there are rows."""
+    return {field: [value] * rows for field, value in layout.in_path.items()}
+
+
+def _columns_in_path(layout: _Layout, rows: int) -> dict[str, pa.Array]:
+    """Return the values that the path has as columns."""
+    return {field: pa.repeat(pa.scalar(value, pa.string()), rows) for field, value in layout.in_path.items()}
 
 
 def _types_of_places(layout: _Layout) -> dict[str, pa.DataType]:
@@ -194,7 +226,8 @@ def _types_of_places(layout: _Layout) -> dict[str, pa.DataType]:
 def _types_of_times(layout: _Layout, forms: Mapping[str, str]) -> dict[str, pa.DataType]:
     """Return the types of columns that have to be text: times of a format, and dates and the clocks beside them."""
     of_format = {field for field, form in forms.items() if "%" in form}
-    beside = {name for pair in _DATES.items() if pair[1] in layout.columns for name in pair}
+    dated = {*layout.columns, *layout.in_path}
+    beside = {name for pair in _DATES.items() if pair[1] in dated for name in pair}
     return dict.fromkeys(of_format | beside, pa.string())
 
 
@@ -272,24 +305,27 @@ def _read_parquet(source: Source, city: City, month_first: bool = False) -> Iter
     """
     with _parquet(source) as file:
         leaves = [*_leaves(file.schema_arrow)]
-        layout = _find_columns([leaf.name for leaf in leaves], city, source.path)
+        layout = _find_columns([leaf.name for leaf in leaves], city, source)
         columns = {field: leaves[i] for field, i in layout.columns.items()}
         samples = {field: _some_values(file, column) for field, column in columns.items() if field in _TIME_FIELDS}
+        samples |= _values_in_path(layout, _SAMPLE_ROWS)
         layout = _with_dates_that_count(layout, samples, _named(city))
-        samples = {field: samples[field] for field in samples if field in layout.columns}
+        samples = {field: samples[field] for field in samples if field in layout.columns or field in layout.in_path}
         for field in layout.columns:
             _check_type(source, field, columns[field], layout)
 
         def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.Array], int]]:
-            for part in _parts(file, [columns[field].name for field in fields]):
-                yield {field: _leaf(part, columns[field].name) for field in fields}, 0
+            own = [field for field in layout.columns if field in fields] or [*layout.columns][:1]
+            for part in _parts(file, [columns[field].name for field in own]):
+                found = {field: _leaf(part, columns[field].name) for field in own}
+                yield found | _columns_in_path(layout, len(part)), 0
 
         def error() -> InputError:
             first = {field: _shown(column.slice(0, 1)) for field, column in next(tables(layout.columns))[0].items()}
             return _no_record(source, 1, str(first))
 
         forms = _time_forms(source.path, city, samples, tables, month_first)
-        batches = _batches(layout, city, tables(layout.columns), forms)
+        batches = _batches(layout, city, source.path, tables(layout.columns), forms)
         yield from _refuse_without_record(batches, error)
 
 
@@ -326,7 +362,7 @@ def _check_type(source: Source, field: str, column: pa.Field, layout: _Layout) -
     kind = _cell_type(column)
     may_be = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or _is_text(kind) or pt.is_null(kind)
     if field in _TIME_FIELDS:
-        is_clock = pt.is_time(kind) and _DATES.get(field) in layout.columns
+        is_clock = pt.is_time(kind) and _DATES.get(field) in {*layout.columns, *layout.in_path}
         may_be = may_be or pt.is_timestamp(kind) or pt.is_date(kind) or is_clock
     if any(field in pair for pair in layout.places()):
         may_be = _is_text(kind) or pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
@@ -348,39 +384,53 @@ def _cell_type(column: pa.Field) -> pa.DataType:
 
 
 def _recognise_jsonl(source: Source, head: bytes) -> bool:
-    """Say whether the first line is a JSON object of three or more plain values, two of them numbers."""
-    lines = _json_rows(head)
-    values = [*((_json_object(lines[0]) if lines else None) or {}).values()]
+    """Say whether the first object has three or more plain values, also inside of others, two of them numbers."""
+    begin = _begin_of_array(head)
+    first: Any = None
+    if begin is not None:
+        try:
+            first, _ = json.JSONDecoder().raw_decode(head[begin:].decode("utf-8", "backslashreplace"))
+        except (ValueError, RecursionError):
+            return False
+    elif lines := _json_rows(head):
+        first = _json_object(lines[0])
+    names = [*_names_of_values(first or {}), *dict(source.in_path)]
+    found = [_value(first, name) for name in names]
+    values = [part for value in found for part in (value if isinstance(value, list) else [value])]
     plain = [str(value) for value in values if isinstance(value, str | int | float)]
-    return len(plain) >= 3 and sum(map(_is_number, plain)) >= 2
+    return _has_usual_columns(names) or (len(plain) >= 3 and sum(map(_is_number, plain)) >= 2)
 
 
 def _read_jsonl(source: Source, city: City) -> Iterator[Batch]:
-    """Read a file of one JSON object a line.
+    """Read a file of JSON objects, one a line or in an array.
 
     Raises InputError where it cannot be read, keys are not found, or no line is a record.
     """
-    lines = _json_rows(_text_head(source))
-    objects = [found for line in lines[:_SAMPLE_ROWS] if (found := _json_object(line)) is not None]
+    _text_head(source)
+    lines = _first_objects(source, _SAMPLE_ROWS)
+    objects = [found for line in lines if (found := _json_object(line)) is not None]
     names = list(dict.fromkeys(name for found in objects for name in _names_of_values(found)))
     if not names:
         raise InputError(f"{source.path} has no JSON lines: none of its first lines is an object such as {{...}}")
-    layout = _find_columns(names, city, source.path)
+    layout = _find_columns(names, city, source)
     keys = {field: names[i] for field, i in layout.columns.items()}
     samples = {
         field: [value for found in objects if (value := _value(found, key)) is not None] for field, key in keys.items()
     }
     types = {field: _type_of_json(field, values) for field, values in samples.items()}
+    samples |= _values_in_path(layout, len(objects))
     layout = _with_dates_that_count(layout, {field: [*map(str, v)] for field, v in samples.items()}, _named(city))
     keys = {field: keys[field] for field in layout.columns}
 
-    def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.ChunkedArray], int]]:
-        for table, bad in _json_tables(source, {field: keys[field] for field in fields}, types):
-            yield dict(zip(fields, table.columns, strict=True)), bad
+    def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.Array], int]]:
+        own = {field: key for field, key in keys.items() if field in fields} or dict([[*keys.items()][0]])
+        for table, bad in _json_tables(source, own, types):
+            yield dict(zip(own, table.columns, strict=True)) | _columns_in_path(layout, len(table)), bad
 
-    forms = _time_forms(source.path, city, {field: samples[field] for field in keys}, tables)
+    samples = {field: samples[field] for field in (*layout.columns, *layout.in_path)}
+    forms = _time_forms(source.path, city, samples, tables)
     types |= _types_of_times(layout, forms)
-    batches = _batches(layout, city, tables(keys), forms)
+    batches = _batches(layout, city, source.path, tables(keys), forms)
     text = lines[0].decode("utf-8", "backslashreplace")
     yield from _refuse_without_record(batches, lambda: _no_record(source, 1, text))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.columns import _has_usual_columns, _plain_name
-from trafficcast.records.readers.delimited import _csv_dialect
+from trafficcast.records.readers.delimited import _csv_dialect, _is_binary
 from trafficcast.records.readers.table import (
     _first_rows_of_csv,
     _first_rows_of_parquet,
@@ -45,7 +45,7 @@ def recognise(source: Source, head: bytes) -> bool:
     try:
         if _recognise_parquet(source, head):
             names = _parquet_names(source)
-        elif b"\0" not in head:
+        elif not _is_binary(head):
             names = _csv_dialect(head).names
     except InputError:  # damaged Parquet, which its reader reports
         return False
