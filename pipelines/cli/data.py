@@ -80,7 +80,8 @@ def _print_look(chosen: Chosen, look: dict[str, Any]) -> None:
             ]
             print_rows(degrees, f"{Path(one['file']).name} as {one['format']}")
         facts = {key: one[key] for key in ("rows_looked_at", "rows_dropped", "in_box")}
-        print_object({"read as": "\n".join(one["notes"]), **facts}, one["file"])
+        print_rows([{"read_as": note} for note in one["notes"]], "What was guessed from what")
+        print_object(facts, one["file"])
     rest = {"files": look["files"], "passed_over": look["passed_over"]}
     print_object(rest, f"Nothing was stored for {chosen.city.name}")
 
