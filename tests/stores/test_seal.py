@@ -47,6 +47,13 @@ def test_a_published_model_is_sealed_and_as_old_as_its_card(registry: Registry) 
     registry.check("v-1")
 
 
+def test_a_card_with_numbers_that_are_not_finite_is_sealed_as_it_will_be_read(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "small", small_city())
+    card = {"version": "v-1", "metrics": {"rmse": float("nan"), "shares": (1, float("inf"))}}
+    registry.add("v-1", lambda folder: (folder / "card.json").write_text(json.dumps(card)))
+    assert registry.card("v-1")["metrics"] == {"rmse": None, "shares": [1, None]}
+
+
 def test_every_flipped_bit_of_a_card_is_noticed(registry: Registry) -> None:
     file = registry.root / "v-1" / "card.json"
     content, card = file.read_bytes(), registry.card("v-1")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trafficcast.errors import InputError
-from trafficcast.files import write_json
+from trafficcast.files import json_text, write_json
 
 CARD = "card.json"
 _CHANGED = "it is not as it was sealed"
@@ -29,6 +29,7 @@ def _seal(folder: Path) -> None:
     times, card = file.stat(), _read_card(folder)
     others = [other for other in sorted(folder.iterdir()) if other != file and not other.name.startswith(".")]
     card["files"] = {other.name: _digest(other.read_bytes()) for other in others}
+    card = json.loads(json_text(card))  # as it will be read: numbers that are not finite are null then
     write_json(file, card | {"sha256": _digest_of_card(card)})
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 

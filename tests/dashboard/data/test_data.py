@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.page import clock
 from trafficcast.config.settings import load_config
 from trafficcast.files import write_json
-from trafficcast.ingestion.quality_report import quality_report
+from trafficcast.ingestion.quality_report import quality_report, stored_slots
 
 SECONDS = 60
 
@@ -76,7 +76,8 @@ def test_a_damaged_day_is_told_and_the_others_shown(place: Any) -> None:
 def test_the_quality_report(place: Any) -> None:
     store = place.add_records([10.1, 10.35, 99.0], [45.4, 45.25, 45.1])
     file = place.stores.folder / "quality.json"
-    write_json(file, quality_report(place.city, store, store.load()))
+    slots = stored_slots(place.city, store, "points")
+    write_json(file, quality_report(place.city, store, store.load(), slots))
     app = run(place.file, section="Quality report")
     assert len(app.dataframe) >= 2 and "trafficcast quality --city testville" in words(app)
     app = run(place.file, section="Where records lie")

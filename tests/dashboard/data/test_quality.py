@@ -20,7 +20,7 @@ from dashboard.data.quality import (
 )
 from trafficcast.errors import InputError
 from trafficcast.files import write_json
-from trafficcast.ingestion.quality_report import quality_report
+from trafficcast.ingestion.quality_report import quality_report, stored_slots
 
 GAP = {"start": "2024-05-07T02:00:00+02:00", "end": "2024-05-07T03:00:00+02:00", "partial": 1, "missing": 1}
 
@@ -28,7 +28,8 @@ GAP = {"start": "2024-05-07T02:00:00+02:00", "end": "2024-05-07T03:00:00+02:00",
 def test_the_report_of_an_ingest_is_read(place: Any) -> None:
     store = place.add_records([10.1, 10.35, 99.0], [45.4, 45.25, 45.1])
     file = place.stores.folder / "quality.json"
-    write_json(file, quality_report(place.city, store, store.load()))
+    slots = stored_slots(place.city, store, "points")
+    write_json(file, quality_report(place.city, store, store.load(), slots))
     quality = _read_quality(file)
     assert quality is not None and quality.points_kept == 3 and quality.share_outside == pytest.approx(1 / 3)
     counted = _counter_table(quality).set_index("counter")["number"]
