@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +12,16 @@ from numba import njit
 from trafficcast.config.city import OUTSIDE, City
 from trafficcast.errors import JobError
 from trafficcast.geography.cells import cell_of
-from trafficcast.records.records import Batch, Records
+from trafficcast.records.records import DROP_REASONS, Batch, Records
 from trafficcast.records.sources import Source
 
 ENDS = (("time", "lon", "lat"), ("dropoff_time", "dropoff_lon", "dropoff_lat"))
 # Coordinates count as swapped where at most this share of the ends lies in the box, and swapped at least that share.
 _MOST_INSIDE, _LEAST_SWAPPED = 0.01, 0.5
+
+
+class AllDropped(JobError):
+    """All rows of a source were dropped."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,16 @@ class Screen:
         Latest time, microseconds since 1970 UTC, exclusive.
     retained_from
         Time before which records are too late to be stored, microseconds since 1970 UTC.
+    plausible
+        Earliest time, inclusive, and latest time, exclusive, of records that are right, though outside the period that
+        is asked for.
     """
 
     city: City
     earliest: int
     latest: int
     retained_from: int = 0
+    plausible: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -67,6 +76,10 @@ class Screening:
         Number of ends that would lie in the box if longitude and latitude were swapped.
     outside
         Number of ends outside the box of the records that were not dropped.
+    kept
+        Number of records that were not dropped.
+    not_asked
+        Number of records that were dropped because they are too late or outside the period that is asked for.
     """
 
     screen: Screen
@@ -78,6 +91,8 @@ class Screening:
     inside: int = 0
     inside_swapped: int = 0
     outside: int = 0
+    kept: int = 0
+    not_asked: int = 0
 
     def apply(self, batch: Batch) -> Records:
         """Drop implausible records of a batch, each for the first reason that applies to either of its ends.
@@ -120,9 +135,25 @@ class Screening:
             self.dropped["coordinates"] += int(np.count_nonzero(~on_globe))
             self.dropped["timestamp"] += int(np.count_nonzero(out_of_time))
             self.dropped["too_late"] += int(np.count_nonzero(on_globe & ~out_of_time & ~keep))
+            plausible = on_globe & ~keep
+            for time in (time for time, _, _ in ENDS if time in arrays):
+                plausible &= (arrays[time] >= screen.plausible[0]) & (arrays[time] < screen.plausible[1])
+            self.not_asked += int(np.count_nonzero(plausible))
             records, ends_outside = records.take(keep), ends_outside[keep]
         self.outside += int(ends_outside.sum(dtype=np.int64))
+        self.kept += len(records)
         return records
+
+    def check_some_kept(self) -> None:
+        """Check that a record of the source is left, or was not asked for.
+
+        Raises
+        ------
+        AllDropped
+            All rows were dropped, none of them only for the period that was asked for.
+        """
+        if not self.kept and not self.not_asked and any(self.dropped.values()):
+            raise AllDropped(f"no record of {self.source.path} is left to count; dropped were: {reasons(self.dropped)}")
 
     def check_not_swapped(self) -> None:
         """Check that longitude and latitude of the source are not swapped.
@@ -139,6 +170,22 @@ class Screening:
                 f"{self.ends:,} positions lie in the box of '{city.name}', swapped {self.inside_swapped:,}; "
                 f"mend the file, or set swapped = true under [cities.{city.name}.feed]"
             )
+
+
+def reasons(dropped: Mapping[str, int]) -> str:
+    """Write numbers of dropped rows for people.
+
+    Parameters
+    ----------
+    dropped
+        Number of dropped rows by reason.
+
+    Returns
+    -------
+    str
+        The reasons with their numbers, or "none".
+    """
+    return ", ".join(f"{reason} {dropped[reason]:,}" for reason in DROP_REASONS if dropped.get(reason)) or "none"
 
 
 def _swapped(records: Records) -> Records:
