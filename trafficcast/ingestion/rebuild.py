@@ -165,6 +165,9 @@ def _is_right(table: str, row: Row) -> None:
         flow = _as_slot((row[0], row[1], row[5], row[6], row[2]))[1].flow
         if flow.sum(axis=1).tolist() != [row[3], row[4]]:
             raise ValueError("a slot's flows do not have their sums")
+    elif table == "observed":
+        np.datetime64(row[0], "D")
+        np.frombuffer(row[1], "<i8")
     elif table == "unpublished":
         np.datetime64(row[0], "D")
     elif not all(isinstance(value, str | int | float) for value in row):
