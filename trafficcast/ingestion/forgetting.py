@@ -9,7 +9,7 @@ from trafficcast.errors import InputError
 from trafficcast.geography.zones import Zones
 from trafficcast.ingestion.ingest import _change, _Executor, _merge
 from trafficcast.ingestion.record_store import RecordStore, SourceFacts, State
-from trafficcast.ingestion.way_of_reading import way_as_text
+from trafficcast.ingestion.way_of_reading import _way_as_text
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
 
@@ -108,7 +108,7 @@ def _entry(source: SourceFacts) -> dict[str, Any]:
     return {
         "name": source.name,
         "sha256": source.digest.removeprefix(f"{source.name}:")[:_DIGITS],
-        "read_as": way_as_text(source.way or {"format": source.format}) if source.number else way_as_text({}),
+        "read_as": _way_as_text(source.way or {"format": source.format}) if source.number else _way_as_text({}),
         "ingested": source.taken or None,
         "rows_read": source.rows,
         "records_counted": source.kept,

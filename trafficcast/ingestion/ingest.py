@@ -29,7 +29,7 @@ from trafficcast.ingestion.quality_report import SlotSeries, quality_report, slo
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State
 from trafficcast.ingestion.threads import _BadSource, _Found, _joined, _Threads, _threads
 from trafficcast.ingestion.vehicles import _VehicleTable
-from trafficcast.ingestion.way_of_reading import _Period, _way_of_reading, way_as_text
+from trafficcast.ingestion.way_of_reading import _Period, _way_of_reading, _way_as_text
 from trafficcast.progress import log, track
 from trafficcast.records.readers import find_records
 from trafficcast.records.records import DAY_US, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
@@ -185,7 +185,8 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
         store.clean(state)
         return {}
     broken = broken_days(stores)
-    days = sorted({*store.unpublished(), *broken, *_judged_otherwise(stores, store, series)})
+    changed = set(store.unpublished())
+    days = sorted({*changed, *broken, *_judged_otherwise(stores, store, series)})
     for day in track(days, "writing flows", len(days)):
         slots = city.slots_of_day(day)
         slots = slots[(slots >= series.number[0]) & (slots <= series.number[-1])]
@@ -195,7 +196,7 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
         aside = flows.set_aside(day)
         if aside is not None:
             log.warning("the flows of %s could not be read: their file now lies at %s", day, aside)
-        if aside is not None or not flows.file(day).exists() and day in broken:
+        if aside is not None or not flows.file(day).exists() and day not in changed:
             log.info("the flows of %s were counted again from the records", day)
         dataset = _slots_dataset(city, slots, stored, observed, kind, zones if kind is ZoneTrips else None)
         flows.write(dataset, whole_days=True)
@@ -335,7 +336,7 @@ def _to_ingest(
         assert one.before is not None
         log.info(
             "%s was read otherwise before (%s): it is read anew (%s), in place of what it gave then",
-            one.source.name, way_as_text(one.before.way), way_as_text(one.way),
+            one.source.name, _way_as_text(one.before.way), _way_as_text(one.way),
         )  # fmt: skip
     if len(otherwise) > _MOST_NAMED:
         log.info("and so are %d more files", len(otherwise) - _MOST_NAMED)

@@ -33,19 +33,8 @@ def _way_of_reading(city: City, record_format: str | None, period: _Period = _EV
     return way
 
 
-def way_as_text(way: dict[str, Any]) -> str:
-    """Write a way of reading for people.
-
-    Parameters
-    ----------
-    way
-        Plain values by their keys.
-
-    Returns
-    -------
-    str
-        One line; "as an earlier version read it" where nothing is known.
-    """
+def _way_as_text(way: dict[str, Any]) -> str:
+    """Write a way of reading for people; "as an earlier version read it" where nothing is known."""
     if not way:
         return "as an earlier version read it"
     words = {"start": "--start", "end": "--end"}
