@@ -22,6 +22,7 @@ from trafficcast.config.feed import Feed
 from trafficcast.errors import InputError
 from trafficcast.ingestion.forgetting import files_taken, forget
 from trafficcast.ingestion.ingest import ingest
+from trafficcast.ingestion.rebuild import rebuild_records
 from trafficcast.ingestion.record_store import RecordStore
 
 SLOW = settings(
@@ -195,6 +196,19 @@ def test_a_file_read_otherwise_that_is_empty_then_leaves_every_store_as_it_was(
     with pytest.raises(InputError, match="read in this way, have no record"):
         ingest(str(two_files / "1.csv"), stores, start="2020-01-01")
     assert everything(two_files / "data") == before
+
+
+def test_files_take_their_places_again_after_records_of_them_were_lost(two_files: Path) -> None:
+    data = two_files / "data"
+    stores, before = stores_in(data, CITY), everything(data)
+    next(data.rglob("*.parquet")).unlink()
+    _, lost, all_known = rebuild_records(stores)
+    assert len(lost) == 1 and not all_known and everything(data) != before
+    for name in ("1.csv", "2.csv"):
+        run(two_files / name, data)
+    assert everything(data) == before
+    forget(stores, ["1.csv"])
+    assert_as_read_at_once(two_files, data, {"2.csv": CITY})
 
 
 def as_an_earlier_version_left_it(data: Path) -> None:

@@ -78,7 +78,7 @@ def test_other_keys_belong_to_the_way_of_reading_too(
     config.write_text(config.read_text() + f"[cities.small.feed]\n{key}\n")
     assert trafficcast("ingest", file).code == 0
     whole = flows(tmp_path / "data")
-    other = points(tmp_path / "other" / "b.csv", seconds=30)
+    other = points(tmp_path / "other" / "b.csv", day="2024-03-06")
     other.write_text(other.read_text().replace("lon,lat", "lat,lon"))
     assert trafficcast("ingest", other).code == 0 and flows(tmp_path / "data") != whole
     assert trafficcast("records", "forget", "b.csv").code == 0 and flows(tmp_path / "data") == whole
@@ -144,6 +144,8 @@ def test_an_inbox_is_read_anew_when_the_configuration_reads_it_otherwise(
     assert look.json["taken"] == ["1.csv"] and "looked at again" in look.err
     read_as = {one["name"]: one["read_as"] for one in trafficcast("records", "list", "--json").json["files"]}
     assert read_as == {"0.csv": "csv, timezone Europe/Rome", "1.csv": "csv, timezone UTC"}
+    assert trafficcast("ingest", "--json").json["taken"] == []
+    assert trafficcast("records", "forget", "0.csv").code == 0
     assert trafficcast("ingest", "--json").json["taken"] == []
     # A configuration that is wrong now moves no file that was good, and takes no record back.
     config.write_text(text + '[cities.small.feed]\ninbox = "inbox"\nswapped = true\n')

@@ -29,7 +29,7 @@ from trafficcast.ingestion.quality_report import SlotSeries, quality_report, slo
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State
 from trafficcast.ingestion.threads import _BadSource, _Found, _joined, _Threads, _threads
 from trafficcast.ingestion.vehicles import _VehicleTable
-from trafficcast.ingestion.way_of_reading import _Period, _way_of_reading, _way_as_text
+from trafficcast.ingestion.way_of_reading import _Period, _way_as_text, _way_of_reading
 from trafficcast.progress import log, track
 from trafficcast.records.readers import find_records
 from trafficcast.records.records import DAY_US, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
