@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from trafficcast.errors import InputError
@@ -65,16 +66,19 @@ def forget(stores: CityStores, names: list[str], dry_run: bool = False, workers:
     result: dict[str, Any] = {"forgotten": [_entry(source) for source in chosen], "report": None}
     if dry_run:
         return result
-
-    def take_back(executor: _Executor, store: RecordStore, state: State, zones: Zones | None) -> None:
-        numbers = frozenset(source.number for source in _chosen(stores, store.sources(), names))
-        if state.retained_from:
-            log.warning("records that are no longer kept cannot be taken back: their flows stay")
-        forgotten = [source for source in store.sources() if source.number in numbers]
-        _merge(executor, stores.city, store, state, zones, {}, numbers, forgotten)
-
-    result["report"] = _change(stores, take_back, workers) or None
+    result["report"] = _change(stores, partial(_take_back, stores, names), workers) or None
     return result
+
+
+def _take_back(
+    stores: CityStores, names: list[str], executor: _Executor, store: RecordStore, state: State, zones: Zones | None
+) -> None:
+    """Take the records of the files with these names back."""
+    if state.retained_from:
+        log.warning("records that are no longer kept cannot be taken back: their flows stay")
+    forgotten = _chosen(stores, store.sources(), names)
+    removed = frozenset(source.number for source in forgotten)
+    _merge(executor, stores.city, store, state, zones, {}, removed, forgotten)
 
 
 def _chosen(stores: CityStores, sources: list[SourceFacts], names: list[str]) -> list[SourceFacts]:
