@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import cities, data, forecasting, machine, models, service, serving, simulation, training
+from pipelines.cli import cities, data, forecasting, machine, models, records, service, serving, simulation, training
 from pipelines.cli.logs import log_to_stderr
 from pipelines.service.logs import printable
 from trafficcast import __version__
@@ -35,6 +35,9 @@ app = typer.Typer(
 _cities = typer.Typer(no_args_is_help=True, help="List the configuration's cities, add one.")
 _cities.command("list")(cities.list_cities)
 _cities.command("add")(cities.add)
+_records = typer.Typer(no_args_is_help=True, help="List the files that were ingested, forget some of them.")
+_records.command("list")(records.list_records)
+_records.command("forget")(records.forget)
 _models = typer.Typer(no_args_is_help=True, help="List, show and promote trained models.")
 _models.command("list")(models.list_models)
 _models.command("show")(models.show)
@@ -42,6 +45,7 @@ _models.command("promote")(models.promote)
 _models.command("rollback")(models.rollback)
 _models.command("seal")(models.seal)
 app.add_typer(_cities, name="city", rich_help_panel="Data")
+app.add_typer(_records, name="records", rich_help_panel="Data")
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)

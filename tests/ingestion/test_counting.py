@@ -14,6 +14,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.ingestion.rows import sorted_and_deduplicated
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.geography.cells import haversine_m
@@ -28,7 +29,6 @@ from trafficcast.ingestion.counting import (
     _slots_dataset,
     merge,
 )
-from trafficcast.ingestion.deduplication import _sort_and_deduplicate
 from trafficcast.records.records import DAY_US, HOUR_US, Points, Trips, ZoneTrips
 from trafficcast.stores.flows import flows_dataset
 
@@ -99,9 +99,9 @@ def counted(pings: list[Ping], city: City = CITY) -> tuple[Counted, int]:
     """Sort, deduplicate and count, an hour at a time, as an ingest does. Returns the number of repeats as well."""
     counts, repeats = [], 0
     for hour in sorted({p.time // HOUR_US for p in pings}):
-        points, dropped = _sort_and_deduplicate(as_points([p for p in pings if p.time // HOUR_US == hour]))
+        points, dropped = sorted_and_deduplicated(as_points([p for p in pings if p.time // HOUR_US == hour]))
         counts.append(_count_points(city, points))
-        repeats += len(dropped)
+        repeats += dropped
     return Counted(city, _merge_all(city, counts)), repeats
 
 
@@ -563,7 +563,7 @@ def assert_same(one: Count, other: Count) -> None:
 def test_any_cuts_of_time_merged_as_any_tree_are_one_count(
     city: City, pings: list[Ping], cuts: list[int], draw: random.Random
 ) -> None:
-    points, _ = _sort_and_deduplicate(as_points(pings))
+    points, _ = sorted_and_deduplicated(as_points(pings))
     edges = [EVENING - DAY_US, *sorted({EVENING + cut * MINUTE // 2 for cut in cuts}), EVENING + DAY_US]
     counts = [
         _count_points(city, points.take((points.time >= start) & (points.time < end))) for start, end in pairwise(edges)
@@ -577,8 +577,8 @@ def test_any_cuts_of_time_merged_as_any_tree_are_one_count(
 @HYPOTHESIS
 @given(FLEETS, FLEETS)
 def test_a_difference_added_to_what_was_is_what_is(before: list[Ping], more: list[Ping]) -> None:
-    old = _count_points(CITY, _sort_and_deduplicate(as_points(before))[0])
-    new = _count_points(CITY, _sort_and_deduplicate(as_points(before + more))[0])
+    old = _count_points(CITY, sorted_and_deduplicated(as_points(before))[0])
+    new = _count_points(CITY, sorted_and_deduplicated(as_points(before + more))[0])
     change = _difference(new, old)
     for number, slot in new.slots.items():
         found = old.slots[number].plus(change.slots[number]) if number in old.slots else change.slots[number]

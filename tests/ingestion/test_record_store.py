@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.ingestion.rows import rows_of
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion.counting import Count, _count_points, _Slot
@@ -40,7 +41,7 @@ def added(store: RecordStore, state: State, hour: int, records: Points, digest: 
     state.kind = "points"
     state.rules = {"rows": 4}
     file = _hour_file(hour, state.generation)
-    _write_hour_file(store.root / file, records, state.vehicles.names)
+    _write_hour_file(store.root / file, rows_of(records), state.vehicles.names)
     state.hours[hour] = (file, len(records))
     count = _count_points(CITY, records)
     state.vehicles.update(count)
@@ -71,7 +72,7 @@ def same(one: Records, other: Records) -> bool:
 def test_an_empty_store(store: RecordStore) -> None:
     state = store.load()
     assert (state.kind, state.hours, state.generation, state.vehicles.names) == (None, {}, 0, [])
-    assert not store.exists() and store.ingested(["x"]) == set() and store.inbox_files() == set()
+    assert not store.exists() and store.known(["x"]) == {} and store.inbox_files() == (set(), None)
     assert not store.root.exists()
 
 
@@ -82,7 +83,7 @@ def test_what_is_committed_is_loaded_bit_for_bit(filled: RecordStore) -> None:
     assert same(filled.read_hour(state, HOUR), FIRST)
     assert same(state.vehicles.last_points(np.array([0, 1], np.int32)), FIRST.take(np.array([1, 2])))
     assert len(filled.read_hour(state, HOUR + 1)) == 0
-    assert filled.ingested(["x", "y"]) == {"x"}
+    assert set(filled.known(["x", "y"])) == {"x"}
     (facts,) = filled.sources()
     assert (facts.rows, facts.dropped, facts.notes) == (9, {"unparsable": 2}, ["a note"])
     assert filled.unpublished() == [DAY]
@@ -116,8 +117,8 @@ def test_a_commit_anew_replaces_the_slots(filled: RecordStore) -> None:
 
 def test_cleaning_keeps_only_what_is_current(filled: RecordStore) -> None:
     state = filled.load()
-    _write_hour_file(filled.root / _hour_file(HOUR, 7), FIRST, state.vehicles.names)
-    _write_hour_file(filled.root / _hour_file(HOUR + 48, 7), FIRST, state.vehicles.names)
+    _write_hour_file(filled.root / _hour_file(HOUR, 7), rows_of(FIRST), state.vehicles.names)
+    _write_hour_file(filled.root / _hour_file(HOUR + 48, 7), rows_of(FIRST), state.vehicles.names)
     (filled.root / ".staging-killed").mkdir()
     (filled.root / ".staging-killed" / "0.lon").write_bytes(b"x")
     filled.clean(state)
@@ -139,9 +140,12 @@ def test_pruning_keeps_each_vehicles_last_point(filled: RecordStore) -> None:
 
 
 def test_files_of_an_inbox_are_remembered(filled: RecordStore) -> None:
-    filled.add_inbox_files([_InboxFile("a.csv", 5, 7)])
-    filled.add_inbox_files([_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)])
-    assert filled.inbox_files() == {_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)}
+    way = {"format": "csv"}
+    filled.add_inbox_files([_InboxFile("a.csv", 5, 7)], way)
+    filled.add_inbox_files([_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)], way)
+    assert filled.inbox_files() == ({_InboxFile("a.csv", 6, 8), _InboxFile("b.csv", 1, 2)}, way)
+    filled.add_inbox_files([_InboxFile("b.csv", 1, 2)], {"format": "tdrive"})
+    assert filled.inbox_files() == ({_InboxFile("b.csv", 1, 2)}, {"format": "tdrive"})
 
 
 def test_a_damaged_database_is_named(filled: RecordStore) -> None:
@@ -180,13 +184,13 @@ def test_a_damaged_hour_is_named(filled: RecordStore, damage: str) -> None:
 def test_trips_come_back_bit_for_bit(tmp_path: Path, kind: type[Records]) -> None:
     columns = (np.array([1, -5, 2**40], dtype) / dtype(1) for dtype in kind.DTYPES.values())
     records = kind(*(c.astype(d) for c, d in zip(columns, kind.DTYPES.values(), strict=True)))
-    _write_hour_file(tmp_path / "hour.parquet", records, [])
+    _write_hour_file(tmp_path / "hour.parquet", rows_of(records), [])
     names, found = _read_hour_file(tmp_path / "hour.parquet", kind)
-    assert names == [] and same(found, records)
+    assert names == [] and same(found.records, records)
 
 
 def test_codes_of_another_table_bring_the_order_back() -> None:
-    found = _with_codes(FIRST, np.array([7, 3], np.int32))
+    found = _with_codes(rows_of(FIRST), np.array([7, 3], np.int32)).records
     assert isinstance(found, Points)
     assert found.vehicle.tolist() == [3, 7, 7] and found.time.tolist() == FIRST.time[[2, 0, 1]].tolist()
 

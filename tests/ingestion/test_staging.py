@@ -40,7 +40,8 @@ def test_every_hour_comes_back(
                 expected.setdefault(time // HOUR_US, []).append((time, number, source))
         assert staged.hours() == sorted(expected)
         for hour, rows in expected.items():
-            records, sources = staged.read(hour)
+            rows_read = staged.read(hour, Points)
+            records, sources = rows_read.records, rows_read.source
             assert isinstance(records, Points)
             assert list(zip(records.time.tolist(), records.lon.tolist(), sources.tolist(), strict=True)) == rows
             assert {name: array.dtype.type for name, array in records.arrays().items()} == Points.DTYPES
@@ -52,8 +53,8 @@ def test_a_discarded_source_is_forgotten(tmp_path: Path) -> None:
         staged.add(points([5, 6]), 0)
         staged.add(points([7]), 1)
         staged.discard(0)
-        records, sources = staged.read(staged.hours()[0])
-        assert records.time.tolist() == [7] and sources.tolist() == [1]
+        rows = staged.read(staged.hours()[0], Points)
+        assert rows.records.time.tolist() == [7] and rows.source.tolist() == [1]
 
 
 def test_other_kinds_and_nothing(tmp_path: Path) -> None:
@@ -64,5 +65,5 @@ def test_other_kinds_and_nothing(tmp_path: Path) -> None:
         trips = ZoneTrips(*(np.array([value]) for value in (HOUR_US, 4, 2 * HOUR_US, 7)))
         staged.add(trips, 0)
         assert staged.hours() == [1]
-        records, _ = staged.read(1)
+        records = staged.read(1, ZoneTrips).records
         assert isinstance(records, ZoneTrips) and records.dropoff_zone.tolist() == [7]

@@ -23,11 +23,12 @@ from trafficcast import __version__
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion import staging
+from trafficcast.ingestion.deduplication import _Rows
 from trafficcast.ingestion.hour_files import _read_hour_file
 from trafficcast.ingestion.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of, _with_codes
 from trafficcast.ingestion.staging import _Segment, _Staging
-from trafficcast.ingestion.threads import _BadSource, _Found, _source_facts
+from trafficcast.ingestion.threads import _BadSource, _Found, _New, _source_facts
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.progress import track
 from trafficcast.records.readers import read
@@ -58,22 +59,22 @@ class _Cluster:
     zone_ids: np.ndarray | None
     client: Any
     folder: Path
-    # By hour and by the number of a source: that number, its segments that have the hour, its vehicles' codes.
-    _parts: dict[int, dict[int, tuple[int, list[_Segment], Any]]] = field(default_factory=lambda: defaultdict(dict))
+    # By hour and by the number of a source: its segments that have the hour, its vehicles' codes.
+    _parts: dict[int, dict[int, tuple[list[_Segment], Any]]] = field(default_factory=lambda: defaultdict(dict))
 
     def digests(self, found: _Found) -> Iterable[str]:
         """Return each source's digest."""
         return self.client.gather(self.client.map(_digest, [source for source, _ in found], pure=False))
 
-    def stage(self, found: _Found, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
+    def stage(self, new: _New, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
         """Stage the records of sources; return the facts on each good source by its number."""
         facts = {}
         futures = [
-            self.client.submit(_stage_source, source, name, self.city, screen, self.folder, pure=False)
-            for source, name in found
+            self.client.submit(_stage_source, source, name, number, self.city, screen, self.folder, pure=False)
+            for number, (source, name) in new.items()
         ]
-        for number, future in enumerate(track(futures, "reading", len(futures))):
-            staged, source = future.result(), found[number][0]
+        for (number, (source, _)), future in zip(new.items(), track(futures, "reading", len(futures)), strict=True):
+            staged = future.result()
             future.release()
             if isinstance(staged, _Staged) and staged.kind is not None and staged.kind != self.state.kind:
                 try:
@@ -87,7 +88,7 @@ class _Cluster:
             codes = self._shared(self.state.vehicles.codes(staged.names))
             for segment in staged.segments:
                 for hour in segment.hours.tolist():
-                    self._parts[hour].setdefault(number, (number, [], codes))[1].append(segment)
+                    self._parts[hour].setdefault(number, ([], codes))[0].append(segment)
             facts[number] = staged.facts
         return facts
 
@@ -95,13 +96,16 @@ class _Cluster:
         """Return the hours that have staged records."""
         return sorted(self._parts)
 
-    def merge(self, hours: list[int], generation: int) -> Iterator[_MergedHours]:
-        """Merge the staged records of hours into the stored ones; yield runs of consecutive hours."""
+    def merge(self, hours: list[int], generation: int, removed: frozenset[int]) -> Iterator[_MergedHours]:
+        """Merge the staged rows of hours into the stored ones, and take out the rows of the removed sources.
+
+        Yield runs of consecutive hours.
+        """
         names = self._shared(self.state.vehicles.names)
         runs = _consecutive_hours(hours, self.state.hours)
         unfinished: deque[Any] = deque()
         for run in track(runs, "counting", len(runs)):
-            merged = [self._merge_hour(hour, generation, names) for hour in run]
+            merged = [self._merge_hour(hour, generation, names, removed) for hour in run]
             unfinished.append(_join_neighbours(merged, partial(self.client.submit, _join_hours, self.city, pure=False)))
             if len(unfinished) > _RUNS_AHEAD:
                 yield unfinished.popleft().result()
@@ -112,12 +116,12 @@ class _Cluster:
         """Return a value for many tasks as a task's result, since scattered data die with the worker that has them."""
         return self.client.submit(_same, value, pure=False)
 
-    def _merge_hour(self, hour: int, generation: int, names: Any) -> Any:
+    def _merge_hour(self, hour: int, generation: int, names: Any, removed: frozenset[int]) -> Any:
         """Submit the merge of one hour."""
         kind = _KINDS[self.state.kind or "points"]
-        old, parts = self.state.hours.get(hour, ("", 0))[0], list(self._parts[hour].values())
+        old, parts = self.state.hours.get(hour, ("", 0))[0], list(self._parts.get(hour, {}).values())
         where = self.city, self.zone_ids, self.store.root, hour, generation
-        return self.client.submit(_merge_parts, *where, kind, names, old, parts, pure=False)
+        return self.client.submit(_merge_parts, *where, kind, names, old, removed, parts, pure=False)
 
 
 @contextmanager
@@ -147,7 +151,9 @@ def _cluster(
             raise JobError(f"the Dask cluster at {address} broke down: {error}; run the same command again") from None
 
 
-def _stage_source(source: Source, name: str, city: City, screen: Screen, folder: Path) -> _Staged | Exception:
+def _stage_source(
+    source: Source, name: str, number: int, city: City, screen: Screen, folder: Path
+) -> _Staged | Exception:
     """Read and stage a source, on a worker; return the error where the source is bad."""
     screening, vehicles, kind = Screening(screen, source), _VehicleTable(), None
     own = Path(tempfile.mkdtemp(dir=folder))
@@ -157,9 +163,9 @@ def _stage_source(source: Source, name: str, city: City, screen: Screen, folder:
             for batch in read(source, city, name):
                 records = screening.apply(batch)
                 kind = _kind_of(records, source, city, kind)
-                staged.add(vehicles.recode(records, batch.vehicles), 0)
+                staged.add(vehicles.recode(records, batch.vehicles), number)
             screening.check_source()
-            return _Staged(kind, vehicles.names, staged.segments(), _source_facts(screening, name))
+            return _Staged(kind, vehicles.names, staged.segments(), _source_facts(screening, name, number))
     except (InputError, JobError) as error:
         return error
 
@@ -173,26 +179,28 @@ def _merge_parts(
     kind: type[Any],
     names: list[str],
     old_file: str,
-    parts: list[tuple[int, list[_Segment], np.ndarray]],
+    removed: frozenset[int],
+    parts: list[tuple[list[_Segment], np.ndarray]],
 ) -> _MergedHours:
     """Merge an hour, on a worker.
 
-    Each of `parts` is the number of a source, its segments and its vehicles' codes.
+    Each of `parts` is the segments of a source and its vehicles' codes.
     """
 
-    def read_staged() -> tuple[Any, np.ndarray]:
-        new, source = [], []
-        for number, segments, codes in parts:
-            records, _ = staging._read_staged_hour(segments, hour, kind)
-            new.append(replace(records, vehicle=codes[records.vehicle]) if isinstance(records, Points) else records)
-            source.append(np.full(len(records), number, np.int32))
-        return kind.concatenate(new), np.concatenate(source)
+    def read_staged() -> _Rows:
+        new = []
+        for segments, codes in parts:
+            rows = staging._read_staged_hour(segments, hour, kind)
+            if isinstance(rows.records, Points):
+                rows = replace(rows, records=replace(rows.records, vehicle=codes[rows.records.vehicle]))
+            new.append(rows)
+        return _Rows.concatenate(kind, new)
 
-    old = kind.concatenate([])
+    old = _Rows.concatenate(kind, [])
     if old_file:
         old_names, old = _read_hour_file(root / old_file, kind)
         old = _with_codes(old, _VehicleTable(names).codes(old_names))
-    return _merge_hour(city, zone_ids, root, hour, generation, names, old, read_staged)
+    return _merge_hour(city, zone_ids, root, hour, generation, names, old, removed, read_staged)
 
 
 def _same(value: Any) -> Any:

@@ -53,6 +53,10 @@ class _Slot:
         """Return the sum of both; a vehicle in both is counted twice."""
         return _Slot(self.flow + other.flow, self.vehicles + other.vehicles, self.minutes + other.minutes)
 
+    def differs(self) -> bool:
+        """Say whether adding this slot changes anything; where it is all that is stored, whether it has a record."""
+        return bool(self.vehicles or self.minutes.any() or self.flow.any())
+
     @classmethod
     def empty(cls, cells: int, slot_minutes: int) -> _Slot:
         """Return a slot without a record."""

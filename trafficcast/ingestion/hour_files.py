@@ -1,6 +1,7 @@
-"""The file of an hour's records: Parquet, with the fields of their kind and the vehicles by name.
+"""The file of an hour's records: Parquet, with the fields of their kind, the vehicles by name, and the source.
 
-The records are sorted and deduplicated, so that they can be counted as they are read.
+The rows are sorted by the record, then by the number of the source that gave it. A record that several sources gave has
+a row for each. An earlier version kept each record once and no source: such rows have the source 0.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import pyarrow.parquet as pq
 
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.files import sync_folder
+from trafficcast.ingestion.deduplication import _Rows
 from trafficcast.records.records import Records
 
+_SOURCE = "source"
 
-def _write_hour_file(file: Path, records: Records, names: list[str]) -> None:
-    """Write records, whose vehicles index `names`, to a new file and sync it: the database will refer to it."""
+
+def _write_hour_file(file: Path, rows: _Rows, names: list[str]) -> None:
+    """Write rows, whose vehicles index `names`, to a new file and sync it: the database will refer to it."""
     columns: dict[str, Any] = {}
-    for name, array in records.arrays().items():
+    for name, array in rows.records.arrays().items():
         if name == "vehicle":
             first = np.diff(array, prepend=-1) != 0  # the vehicles come in the order of their codes
             present = [names[code] for code in array[first]]
@@ -31,13 +35,14 @@ def _write_hour_file(file: Path, records: Records, names: list[str]) -> None:
             columns[name] = pa.array(array).cast(pa.timestamp("us", "UTC"))
         else:
             columns[name] = array
+    columns[_SOURCE] = rows.source
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
         pa.table(columns),
         file,
         compression="zstd",
-        use_dictionary=["vehicle"],
-        column_encoding=_encodings(records),
+        use_dictionary=["vehicle", _SOURCE],
+        column_encoding=_encodings(rows.records),
         write_page_checksum=True,
     )
     with open(file, "rb") as written:
@@ -54,8 +59,8 @@ def _encodings(records: Records) -> dict[str, str]:
     }
 
 
-def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], Records]:
-    """Return the vehicles' names and the records, whose vehicles index them; raise DamagedFile for a damaged file."""
+def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], _Rows]:
+    """Return the vehicles' names and the rows, whose vehicles index them; raise DamagedFile for a damaged file."""
     names: list[str] = []
     arrays = {}
     try:
@@ -71,6 +76,18 @@ def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], Records
             elif name.endswith("time"):
                 column = column.cast(pa.int64())
             arrays[name] = column.to_numpy().astype(dtype, copy=False)
+        source = table[_SOURCE].to_numpy() if _SOURCE in table.column_names else np.zeros(len(table))
     except (OSError, KeyError, UnicodeError, pa.ArrowException, InputError) as error:
         raise DamagedFile(file, error, file.parents[2].name) from None
-    return names, kind(**arrays)
+    return names, _Rows(kind(**arrays), source.astype(np.int32, copy=False))
+
+
+def _sources_of_file(file: Path) -> set[int]:
+    """Return the numbers of the sources that gave a file's rows; raise DamagedFile for a damaged file."""
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            if _SOURCE not in opened.schema_arrow.names:
+                return {0}
+            return set(opened.read([_SOURCE])[_SOURCE].unique().to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedFile(file, error, file.parents[2].name) from None

@@ -28,6 +28,7 @@ from trafficcast.ingestion.ingest import (
 )
 from trafficcast.ingestion.record_store import RecordStore, _InboxFile
 from trafficcast.ingestion.threads import _Found
+from trafficcast.ingestion.way_of_reading import _way_of_reading
 from trafficcast.progress import log
 from trafficcast.records.readers import find_records
 from trafficcast.records.sources import UNFINISHED, Source
@@ -103,7 +104,11 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
         raise InputError(f"there is no folder {inbox} to take new files from")
     store = RecordStore(stores.records)
     _check_is_whole(store)
-    seen = store.inbox_files()
+    taken, read_as = store.inbox_files()
+    way = _way_of_reading(stores.city, None)
+    seen = taken if read_as in (None, way) else set()
+    if taken and not seen:
+        log.info("%s: the configuration reads its files otherwise now: they are looked at again", inbox)
     look = _Look([], {}, [])
     found: _Found = []
     owner: dict[Source, Path] = {}
@@ -122,7 +127,7 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
         try:
             records, passed_over = find_records(str(file), stores.city)
         except InputError as error:
-            _quarantine(inbox, file, error, look)
+            _refuse(inbox, file, error, look, now in taken)
             continue
         for line in passed_over if records else ():
             log.warning("passed over: %s", line)
@@ -140,8 +145,8 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
             log.warning("%s: %s", inbox, nothing)
         finally:
             for file, why in bad.items():
-                _quarantine(inbox, file, why, look)
-        store.add_inbox_files([now for now in looked_at if now.name not in look.quarantined])
+                _refuse(inbox, file, why, look, _identity(inbox, file, new[file]) in taken)
+        store.add_inbox_files([now for now in looked_at if now.name not in look.quarantined], way)
         look.taken = sorted({str(file.relative_to(inbox)) for file in owner.values()} - set(look.quarantined))
     elif store.exists() and broken_days(stores):
         mend_flows(stores)
@@ -207,6 +212,14 @@ def _is_open(file: Path) -> bool:
         except OSError as error:
             return error.errno == errno.EAGAIN
     return False
+
+
+def _refuse(inbox: Path, file: Path, error: Exception, look: _Look, was_taken: bool) -> None:
+    """Put a bad file into quarantine; one that was good before the configuration changed stays."""
+    if was_taken:
+        log.error("%s: %s; its records stay as they were read before", file, error)
+    else:
+        _quarantine(inbox, file, error, look)
 
 
 def _quarantine(inbox: Path, file: Path, error: Exception, look: _Look) -> None:

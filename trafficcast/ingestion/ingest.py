@@ -11,15 +11,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trafficcast.config.city import City
-from trafficcast.errors import DamagedFile, InputError
+from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.files import remove_temporaries, write_json, writer_lock
 from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, read_zones
 from trafficcast.ingestion.cluster import _Cluster, _cluster
@@ -29,14 +29,16 @@ from trafficcast.ingestion.quality_report import SlotSeries, quality_report, slo
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State
 from trafficcast.ingestion.threads import _BadSource, _Found, _joined, _Threads, _threads
 from trafficcast.ingestion.vehicles import _VehicleTable
+from trafficcast.ingestion.way_of_reading import _Period, _way_as_text, _way_of_reading
 from trafficcast.progress import log, track
 from trafficcast.records.readers import find_records
-from trafficcast.records.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
-from trafficcast.records.screening import Screen
+from trafficcast.records.records import DAY_US, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
+from trafficcast.records.screening import AllDropped, Screen, reasons
 from trafficcast.records.sources import Source
 from trafficcast.stores.city_stores import CityStores
 
 _Executor = _Threads | _Cluster
+_MOST_NAMED = 3  # files of a message
 
 
 class _NothingToCount(InputError):
@@ -54,7 +56,8 @@ def ingest(
 ) -> dict[str, Any]:
     """Add records to a city's stores and count what they change of its flows.
 
-    A source whose very bytes were ingested before is passed over, so a repeated call changes nothing.
+    A source whose very bytes were ingested before is passed over, so a repeated call changes nothing. If it was read
+    otherwise then, its records now take the place of those that it gave before.
 
     Parameters
     ----------
@@ -83,7 +86,8 @@ def ingest(
     InputError
         A source cannot be read, or no record is left to count; every store is as it was.
     JobError
-        Longitudes and latitudes are swapped; every store is as it was.
+        Longitudes and latitudes of a source are swapped, or all its rows are dropped and it is not the only one; every
+        store is as it was.
 
     Examples
     --------
@@ -110,8 +114,28 @@ def _ingest_sources(
     on_bad: _BadSource | None = None,
 ) -> dict[str, Any]:
     """Ingest sources that were found; one that cannot be read is left out and handed to `on_bad`, if given."""
+    period = start, end
     earliest = EARLIEST_US if start is None else _microseconds(start)
     latest = int(time.time()) * SECOND_US + DAY_US if end is None else _microseconds(end)
+    screen = Screen(stores.city, earliest, latest)
+
+    def add(executor: _Executor, store: RecordStore, state: State, zones: Zones | None) -> None:
+        retained = replace(screen, retained_from=state.retained_from)
+        _add_new(executor, store, state, zones, found, retained, period, on_bad)
+        _prune(stores.city, store, state)
+        if not state.hours:
+            raise _NothingToCount("there are no records to count")
+
+    return _change(stores, add, workers, dask)
+
+
+def _change(
+    stores: CityStores,
+    change: Callable[[_Executor, RecordStore, State, Zones | None], None],
+    workers: int,
+    dask: str | None = None,
+) -> dict[str, Any]:
+    """Change the stored records, publish the flows that this changes, and return the quality report."""
     city, store = stores.city, RecordStore(stores.records)
     with writer_lock(stores.folder):
         remove_temporaries(stores.folder)
@@ -133,27 +157,31 @@ def _ingest_sources(
         )
         try:
             with at_work as executor:
-                screen = Screen(city, earliest, latest, state.retained_from)
-                _add_new(executor, city, store, state, zones, found, screen, on_bad)
+                change(executor, store, state, zones)
         except BaseException:
             store.clean(store.load())  # of hours that were written and never committed
             raise
-        _prune(city, store, state)
-        if not state.hours:
-            raise _NothingToCount("there are no records to count")
         return _publish(stores, store, state, zones)
 
 
 def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones | None) -> dict[str, Any]:
     """Write the days of the flow store that changed, are missing or damaged, and the quality report, which is returned.
 
-    A day has also changed where other slots of it are observed now, because of records of other days. What is replaced
-    is removed.
+    A day has also changed where other slots of it are observed now, because of records of other days. A day whose last
+    record was taken back has no flows, and the report is empty where no record is left. What is replaced is removed.
     """
     city, flows = stores.city, stores.flows
     series = stored_slots(city, store, state.kind)
+    with_records = set(_local_days(city, series.number[series.records > 0]))
+    for day in set(store.unpublished()) - with_records:
+        flows.remove(day)
+        store.forget_flow_file(day)
+    if not len(series):
+        (stores.folder / "quality.json").unlink(missing_ok=True)
+        store.clean(state)
+        return {}
     broken = broken_days(stores)
-    changed = store.unpublished()
+    changed = set(store.unpublished())
     days = sorted({*changed, *broken, *_judged_otherwise(stores, store, series)})
     for day in track(days, "writing flows", len(days)):
         slots = city.slots_of_day(day)
@@ -166,7 +194,8 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
             log.warning("the flows of %s could not be read: their file now lies at %s", day, aside)
         if aside is not None or day in broken and day not in changed:
             log.info("the flows of %s were counted again from the records", day)
-        flows.write(_slots_dataset(city, slots, stored, observed, kind, zones if kind is ZoneTrips else None))
+        dataset = _slots_dataset(city, slots, stored, observed, kind, zones if kind is ZoneTrips else None)
+        flows.write(dataset, whole_days=True)
         store.note_flow_file(day, flows.file(day), slots[observed])
     report = quality_report(city, store, state, series)
     write_json(stores.folder / "quality.json", report)
@@ -249,51 +278,96 @@ def _check_is_whole(store: RecordStore) -> None:
 
 def _add_new(
     executor: _Executor,
-    city: City,
     store: RecordStore,
     state: State,
     zones: Zones | None,
     found: _Found,
     screen: Screen,
+    period: _Period,
     on_bad: _BadSource | None,
 ) -> None:
-    """Add the records of those sources that were not ingested before."""
-    new = _not_yet_ingested(executor, store, found)
-    sources = _stage(executor, new, screen, on_bad) if new else {}
+    """Add the records of those sources that were not ingested before, or were read otherwise then."""
+    new = _to_ingest(executor, screen.city, store, state, found, period)
+    sources = _stage(executor, new, screen, state, on_bad) if new else {}
     if not sources:
         return
-    hours = executor.hours()
-    if not hours and not state.hours:
+    if not executor.hours() and not state.hours:
         raise _NothingToCount(_nothing_left(found, sources))
-    _merge(executor, city, store, state, zones, hours, sources)
+    removed = frozenset(number for number in sources if new[number].before is not None)
+    _merge(executor, screen.city, store, state, zones, sources, removed)
 
 
-def _not_yet_ingested(executor: _Executor, store: RecordStore, found: _Found) -> dict[str, tuple[Source, str]]:
-    """The sources that were not ingested before, each once, by their digests."""
+@dataclass(frozen=True)
+class _ToIngest:
+    """A source that is to be ingested, its format, its identity, and what is known of it if it was read otherwise."""
+
+    source: Source
+    format: str
+    digest: str
+    way: dict[str, Any]
+    before: SourceFacts | None
+
+
+def _to_ingest(
+    executor: _Executor, city: City, store: RecordStore, state: State, found: _Found, period: _Period
+) -> dict[int, _ToIngest]:
+    """Return the sources that are to be ingested, each once, by their numbers.
+
+    A source that was read otherwise before keeps its number.
+    """
     new: dict[str, tuple[Source, str]] = {}
     for digest, entry in zip(executor.digests(found), found, strict=True):
         new.setdefault(digest, entry)
-    for digest in store.ingested(list(new)):
-        del new[digest]
-    if len(new) < len(found):
-        log.info("%d of %d files were ingested before and are passed over", len(found) - len(new), len(found))
-    return new
+    known = store.known(list(new))
+    numbered: dict[int, _ToIngest] = {}
+    for digest, (source, name) in new.items():
+        before, way = known.get(digest), _way_of_reading(city, name, period)
+        if before is None:
+            state.last_source += 1
+            numbered[state.last_source] = _ToIngest(source, name, digest, way, None)
+        elif before.number and before.way != way:
+            numbered[before.number] = _ToIngest(source, name, digest, way, before)
+    otherwise = [one for one in numbered.values() if one.before is not None]
+    for one in otherwise[:_MOST_NAMED]:
+        assert one.before is not None
+        log.info(
+            "%s was read otherwise before (%s): it is read anew (%s), in place of what it gave then",
+            one.source.name, _way_as_text(one.before.way), _way_as_text(one.way),
+        )  # fmt: skip
+    if len(otherwise) > _MOST_NAMED:
+        log.info("and so are %d more files", len(otherwise) - _MOST_NAMED)
+    if len(numbered) < len(found):
+        log.info("%d of %d files were ingested before and are passed over", len(found) - len(numbered), len(found))
+    if any(facts.number == 0 for facts in known.values()):
+        log.info(
+            "an earlier version ingested some of them and did not note how it read them: to read them otherwise, move "
+            "%s away and ingest all files again", store.root.parent,
+        )  # fmt: skip
+    return numbered
 
 
 def _stage(
-    executor: _Executor, new: dict[str, tuple[Source, str]], screen: Screen, on_bad: _BadSource | None
+    executor: _Executor, new: dict[int, _ToIngest], screen: Screen, state: State, on_bad: _BadSource | None
 ) -> dict[int, SourceFacts]:
     """Stage the records of new sources and return the facts of each source, by its number."""
+    empty: list[AllDropped] = []
 
     def stop(source: Source, error: Exception) -> None:
-        raise error
+        if not isinstance(error, AllDropped):
+            raise error
+        empty.append(error)
 
-    facts = executor.stage(list(new.values()), screen, on_bad or stop)
-    digests = list(new)
+    found = {number: (one.source, one.format) for number, one in new.items()}
+    facts = executor.stage(found, screen, on_bad or stop)
+    if empty and not facts and not state.hours:
+        raise _NothingToCount("; ".join(map(str, empty[:_MOST_NAMED])))
+    if empty:
+        raise JobError(f"{'; '.join(map(str, empty))}; no file was ingested: leave out what has no records, or mend it")
+    now = f"{np.datetime64(int(time.time()), 's')}Z"
     for number, source in facts.items():
         for note in source.notes:
             log.info("%s: %s", source.name, note)
-        facts[number] = replace(source, digest=digests[number])
+        facts[number] = replace(source, digest=new[number].digest, way=new[number].way, taken=now)
     return facts
 
 
@@ -303,19 +377,46 @@ def _merge(
     store: RecordStore,
     state: State,
     zones: Zones | None,
-    hours: list[int],
     sources: dict[int, SourceFacts],
+    removed: frozenset[int],
+    forgotten: Iterable[SourceFacts] = (),
 ) -> None:
-    """Merge the staged records into the stored ones and commit the resulting state."""
+    """Take the rows of the removed sources out of the stored ones, merge the staged rows into them, and commit.
+
+    `sources` are the facts on the sources whose rows are staged.
+    """
     state.generation += 1
     state.rules = _rules(city, state, zones)
-    known = store.slot_facts()[:, 0]
-    delta, repeats = _merge_hours(city, store, state, executor.merge(hours, state.generation))
-    for number, n in repeats.items():
-        sources[number].dropped["duplicate"] = n
-    # The days that were first and last until now may have to be continued to their ends.
-    days = _local_days(city, {*delta.slots, *known[[0, -1]].tolist()} if len(known) else delta.slots)
-    store.commit(state, delta, list(sources.values()), days)
+    hours = sorted({*executor.hours(), *store.hours_of(state, removed)})
+    delta, repeats = _merge_hours(city, store, state, executor.merge(hours, state.generation, removed))
+    if sources and not state.hours:
+        raise _NothingToCount("the files, read in this way, have no record, and no other file gave any")
+    changed = dict(sources)
+    if removed:  # what repeated a record that was taken back does so no more
+        changed |= {one.number: one for one in store.sources() if one.number in repeats.keys() - removed - {0}}
+    for number in changed.keys() & repeats.keys():
+        if n := repeats[number]:
+            dropped = changed[number].dropped
+            dropped["duplicate"] = dropped.get("duplicate", 0) + n
+    days = _changed_days(city, store.slot_facts(), delta)
+    if not state.hours and not state.retained_from:
+        state.kind = None  # the records that come next may be of another kind
+    store.commit(state, delta, list(changed.values()), days, forgotten=forgotten)
+
+
+def _changed_days(city: City, facts: np.ndarray, delta: Count) -> list[np.datetime64]:
+    """Return the local days whose flows change: also those that were first and last, or are so now.
+
+    These may have to be continued to their ends, or to begin later and end earlier. `facts` are those of the stored
+    slots.
+    """
+    records = dict(facts[:, [0, 3]].tolist())
+    ends = list(records)[:1] + list(records)[-1:]
+    for number, slot in delta.slots.items():
+        records[number] = records.get(number, 0) + int(slot.minutes.sum())
+    left = [number for number, n in records.items() if n]
+    ends += [min(left), max(left)] if left else []
+    return _local_days(city, {*delta.slots, *ends})
 
 
 def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> None:
@@ -415,9 +516,8 @@ def _nothing_left(found: _Found, sources: dict[int, SourceFacts]) -> str:
     dropped: Counter[str] = Counter()
     for source in sources.values():
         dropped.update(source.dropped)
-    reasons = ", ".join(f"{reason} {dropped[reason]:,}" for reason in DROP_REASONS if dropped[reason]) or "none"
     paths = found[0][0].path if len(found) == 1 else f"{found[0][0].path} and {len(found) - 1} more files"
-    return f"no record of {paths} is left to count; dropped were: {reasons}"
+    return f"no record of {paths} is left to count; dropped were: {reasons(dropped)}"
 
 
 def _microseconds(moment: np.datetime64) -> int:

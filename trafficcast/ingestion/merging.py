@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from trafficcast.ingestion.counting import (
     _vehicle_ends,
     merge,
 )
-from trafficcast.ingestion.deduplication import _sort_and_deduplicate
+from trafficcast.ingestion.deduplication import _deduplicate, _Rows, _same_records, _sort
 from trafficcast.ingestion.hour_files import _write_hour_file
 from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
@@ -40,15 +40,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _MergedHours:
-    """Counts of consecutive hours, before and after new records were merged into them.
+    """Counts of consecutive hours, before and after new records were merged into them and others were taken out.
 
     No other stored hour lies between `first` and `last`. `files` are the files written for the hours, each with its
-    number of records; an hour that got nothing but repeats has none. `repeats` counts the repeated rows of each source.
+    number of rows, or None where no row is left; an hour whose rows did not change has none. `repeats` is by how much
+    the number of repeated rows of each source grows.
     """
 
     first: int
     last: int
-    files: dict[int, tuple[str, int]]
+    files: dict[int, tuple[str, int] | None]
     before: Count
     after: Count
     repeats: Counter[int]
@@ -61,26 +62,30 @@ def _merge_hour(
     hour: int,
     generation: int,
     names: list[str],
-    old: Records,
-    read_staged: Callable[[], tuple[Records, np.ndarray]],
+    old: _Rows,
+    removed: frozenset[int],
+    read_staged: Callable[[], _Rows],
 ) -> _MergedHours:
-    """Merge the new records of an hour into its stored ones, which are sorted and deduplicated.
+    """Take the rows of the removed sources out of an hour's stored ones, which are sorted, and merge new ones into it.
 
-    `read_staged` returns the new records and the source of each. The vehicles of all records index `names`. No file is
-    written where all new records are repeats.
+    `read_staged` returns the new rows. The vehicles of all rows index `names`. No file is written where no row changes.
     """
-    new, source = read_staged()
-    records, repeats = _sort_and_deduplicate(type(new).concatenate([old, new]) if len(old) else new)
-    repeated = Counter(source[repeats[repeats >= len(old)] - len(old)].tolist())
-    del new, source  # as large as the records that are written next
-    before = count(city, old, zone_ids)
-    if len(records) == len(old) and all(
-        np.array_equal(a, b) for a, b in zip(records.arrays().values(), old.arrays().values(), strict=True)
-    ):
-        return _MergedHours(hour, hour, {}, before, before, repeated)
+    new, stay = read_staged(), old.without(removed)
+    rows, repeats = _sort(_Rows.concatenate(type(new.records), [stay, new]) if len(stay) else new)
+    del new, stay  # as large as the rows that are written next
+    records, of_earlier = _deduplicate(rows)
+    old_records, of_earlier_before = _deduplicate(old)
+    repeats.update(of_earlier)
+    repeats.subtract({source: n for source, n in of_earlier_before.items() if source not in removed})
+    before = after = count(city, old_records, zone_ids)
+    if len(rows) == len(old) and np.array_equal(rows.source, old.source) and _same_records(rows.records, old.records):
+        return _MergedHours(hour, hour, {}, before, after, repeats)
     file = _hour_file(hour, generation)
-    _write_hour_file(root / file, records, names)
-    return _MergedHours(hour, hour, {hour: (file, len(records))}, before, count(city, records, zone_ids), repeated)
+    if len(rows):
+        _write_hour_file(root / file, rows, names)
+    if len(records) != len(old_records) or not _same_records(records, old_records):
+        after = count(city, records, zone_ids)
+    return _MergedHours(hour, hour, {hour: (file, len(rows)) if len(rows) else None}, before, after, repeats)
 
 
 def count(city: City, records: Records, zone_ids: np.ndarray | None) -> Count:
@@ -131,13 +136,15 @@ def _consecutive_hours(hours: list[int], stored: Iterable[int]) -> list[list[int
 
 def _join_hours(city: City, early: _MergedHours, late: _MergedHours) -> _MergedHours:
     """Join two runs of consecutive hours."""
+    repeats = early.repeats.copy()
+    repeats.update(late.repeats)
     return _MergedHours(
         early.first,
         late.last,
         {**early.files, **late.files},
         merge(city, early.before, late.before),
         merge(city, early.after, late.after),
-        early.repeats + late.repeats,
+        repeats,
     )
 
 
@@ -154,26 +161,34 @@ def _merge_hours(
 ) -> tuple[Count, Counter[int]]:
     """Update a state with runs of merged hours, in the order of time.
 
-    Returns the change of the stored slots, and the number of repeats of each source.
+    Returns the change of the stored slots, and by how much the number of repeats of each source grows. The last points
+    of the change name the vehicles of which a record changed.
     """
     delta = Count()
     repeats: Counter[int] = Counter()
     for run in merged:
         repeats.update(run.repeats)
-        state.hours.update(run.files)
         if not run.files:
             continue
-        codes = run.after.first.vehicle
+        for hour, file in run.files.items():
+            if file is None:
+                del state.hours[hour]
+            else:
+                state.hours[hour] = file
+        ends = _first_of_each(run.after.last, run.before.last)
         state.vehicles.extend()
-        earlier = _count_of_ends(_last_before(store, state, codes, run.first))
-        later = _count_of_ends(_first_after(store, state, codes, run.last))
-        after = _merge_all(city, [earlier, run.after, later])
-        change = _difference(after, _merge_all(city, [earlier, run.before, later]))
-        state.vehicles.update(run.after)
+        earlier = _last_before(store, state, ends.vehicle, run.first)
+        later = _first_after(store, state, ends.vehicle, run.last)
+        around = _count_of_ends(earlier), _count_of_ends(later)
+        after = _merge_all(city, [around[0], run.after, around[1]])
+        change = _difference(after, _merge_all(city, [around[0], run.before, around[1]]))
+        span = run.first * HOUR_US, (run.last + 1) * HOUR_US
+        state.vehicles.replace_within(*span, ends.vehicle, earlier, run.after, later)
         state.totals = state.totals + change.totals
-        last = _first_of_each(run.after.last, delta.last)
+        last = _first_of_each(ends, delta.last)
         delta = Count(_add_slots(delta.slots, change.slots), delta.totals + change.totals, last=last)
-    return delta, repeats
+    changed = {number: slot for number, slot in delta.slots.items() if slot.differs()}
+    return replace(delta, slots=changed), repeats
 
 
 def _last_before(store: RecordStore, state: State, codes: np.ndarray, hour: int) -> Points:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from trafficcast.errors import DamagedFile
 from trafficcast.files import set_aside, writer_lock
 from trafficcast.ingestion.counting import Count, _first_of_each
+from trafficcast.ingestion.hour_files import _sources_of_file
 from trafficcast.ingestion.ingest import _check_is_whole, _count_anew, _local_days, _publish, _rules, _zones
 from trafficcast.ingestion.record_store import _KINDS, _TABLES, RecordStore, SourceFacts, State, _as_points, _as_slot
 from trafficcast.ingestion.vehicles import _VehicleTable
@@ -75,7 +76,8 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
     """Make the database of a record store anew, count its records again, and publish the flows.
 
     Files of records that cannot be read are set aside. What only the database knows is taken from it as far as it can
-    be read. Where records were lost, files that were ingested before count as new, so that they can be ingested again.
+    be read. Where records were lost, it is no longer known how the files were read, so that each that is ingested again
+    takes the place of what is left of it.
 
     Parameters
     ----------
@@ -99,6 +101,7 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
         state.hours = {hour: file for hour, file in state.hours.items() if hour * HOUR_US >= old.retained_from}
         _take_pruned(state, old)
         aside = set_aside(store.file) if store.exists() else None
+        state.last_source = max([state.last_source, *(source.number for source in old.sources)])
         zones = _zones(city, state)
         state.rules = _rules(city, state, zones)
         # One thread: the vehicles get their codes in the order of the files.
@@ -107,9 +110,9 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
         delta = Count(slots, delta.totals, last=_first_of_each(delta.last, state.pruned))
         if old.totals is not None and old.retained_from:
             state.totals = old.totals
-        sources = [] if lost else old.sources
+        sources = [replace(one, way={}) for one in old.sources if one.number] if lost else old.sources
         store.commit(state, delta, sources, _local_days(city, slots), replace_slots=True)
-        store.restore(state.pruned, [] if lost else old.inbox)
+        store.restore(state.pruned, [] if lost else old.inbox, old.inbox_way)
         if state.hours:
             _publish(stores, store, state, zones)
     return aside, lost, old.knows_sources and not lost
@@ -146,6 +149,7 @@ class _Old:
             numbers = whole.execute("SELECT count(*) FROM (SELECT facts FROM sources ORDER BY rowid)").fetchone()
             self.knows_sources = 0 < numbers[0] == len(self.sources)
         self.retained_from = int(facts.get("retained_from", 0))
+        self.inbox_way = facts.get("inbox_way")
         self.totals = np.array(facts["totals"], np.int64) if "totals" in facts else None
 
 
@@ -184,6 +188,7 @@ def _state_of_files(store: RecordStore, wanted: set[str]) -> tuple[State, list[P
         _, file = max(files, key=lambda one: (str(one[1].relative_to(store.root)) in wanted, one[0]))
         try:
             state.kind = state.kind or _kind_of_file(file)
+            state.last_source = max(state.last_source, *_sources_of_file(file))
             store.read_file(replace(state, vehicles=_VehicleTable()), str(file.relative_to(store.root)))
         except (DamagedFile, OSError, ValueError):
             lost.append(set_aside(file))
@@ -196,7 +201,7 @@ def _kind_of_file(file: Path) -> str:
     """Return the kind of records that a file has columns for."""
     with closing(pq.ParquetFile(file)) as opened:
         columns = set(opened.schema_arrow.names)
-    return next(name for name, kind in _KINDS.items() if columns == set(kind.DTYPES))
+    return next(name for name, kind in _KINDS.items() if columns - {"source"} == set(kind.DTYPES))
 
 
 def _take_pruned(state: State, old: _Old) -> None:

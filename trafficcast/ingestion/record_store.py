@@ -1,6 +1,6 @@
 """The record store: the records as Parquet files by day and hour, and a small database that defines their state.
 
-    data/<city>/records/2008-05-17/14.3.parquet     the records of an hour (UTC), sorted and deduplicated
+    data/<city>/records/2008-05-17/14.3.parquet     the records of an hour (UTC), sorted, with the source of each
     data/<city>/records/state.sqlite                which files are current; their counts, slot by slot; each
                                                     vehicle's last point; each source and the numbers of its rows
 
@@ -14,7 +14,7 @@ import json
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,8 @@ import numpy as np
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.ingestion.counting import TOTALS, Count, _first_of_each, _Slot, _vehicle_ends
-from trafficcast.ingestion.hour_files import _read_hour_file
+from trafficcast.ingestion.deduplication import _deduplicate, _Rows
+from trafficcast.ingestion.hour_files import _read_hour_file, _sources_of_file
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
@@ -76,11 +77,13 @@ class State:
     totals
         Totals in the order of `counting.TOTALS`, (total).
     hours
-        File and number of records of each hour since 1970.
+        File and number of rows of each hour since 1970; a record that several sources gave has a row for each.
     vehicles
         The vehicle table.
     pruned
         The last point of each vehicle among the records that are no longer stored.
+    last_source
+        The highest number that a source was ever given.
     """
 
     kind: str | None = None
@@ -91,11 +94,12 @@ class State:
     hours: dict[int, tuple[str, int]] = field(default_factory=dict)
     vehicles: _VehicleTable = field(default_factory=_VehicleTable)
     pruned: Points = field(default_factory=lambda: Points.concatenate([]))
+    last_source: int = 0
 
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """The numbers of one source's rows.
+    """What is known of one source: how it was read, and the numbers of its rows.
 
     Attributes
     ----------
@@ -113,6 +117,14 @@ class SourceFacts:
         Number of stored records outside the box.
     notes
         Notes of the reader for the user.
+    number
+        Number of the source, which its stored rows have; 0 for a source that an earlier version ingested.
+    records
+        Number of its records that were not dropped, repeats included; None if an earlier version ingested it.
+    way
+        All that decided which records it gave (see `way_of_reading`); empty where that is not known.
+    taken
+        When it was ingested, ISO 8601 in UTC; "" if an earlier version ingested it.
     """
 
     name: str
@@ -122,6 +134,23 @@ class SourceFacts:
     dropped: dict[str, int]
     outside: int
     notes: list[str]
+    number: int = 0
+    records: int | None = None
+    way: dict[str, Any] = field(default_factory=dict)
+    taken: str = ""
+
+    @property
+    def kept(self) -> int:
+        """Return the number of records that are counted for this source.
+
+        Returns
+        -------
+        int
+            The records that were neither dropped nor given by an earlier source.
+        """
+        if self.records is None:
+            return self.rows - sum(self.dropped.values())
+        return self.records - self.dropped.get("duplicate", 0)
 
 
 class _InboxFile(NamedTuple):
@@ -186,13 +215,14 @@ class RecordStore:
             return state
         with self._database() as database, decoding():
             facts = {name: json.loads(value) for name, value in database.execute("SELECT name, value FROM facts")}
-            if not facts:
+            if "kind" not in facts:
                 return state
             hours = {hour: (file, n) for hour, file, n in database.execute("SELECT hour, file, records FROM hours")}
             vehicles = database.execute("SELECT * FROM vehicles ORDER BY code").fetchall()
             pruned = database.execute("SELECT code, time, lon, lat, occupied FROM pruned ORDER BY code").fetchall()
             state = State(facts["kind"], facts["rules"], facts["generation"], facts["retained_from"])
             state.totals = np.array(facts["totals"], np.int64)
+            state.last_source = facts.get("last_source", 0)
             state.hours = hours
             state.pruned = _as_points(pruned)
             columns = list(zip(*vehicles, strict=True)) or [()] * 7
@@ -212,6 +242,7 @@ class RecordStore:
         sources: list[SourceFacts],
         days: list[np.datetime64],
         replace_slots: bool = False,
+        forgotten: Iterable[SourceFacts] = (),
     ) -> None:
         """Make a state the current one, in one transaction.
 
@@ -222,11 +253,13 @@ class RecordStore:
         delta
             Count to add to the stored slots; its last points name the vehicles that changed.
         sources
-            New sources.
+            The sources that are new, or whose facts have changed.
         days
             Local days whose flows have to be published.
         replace_slots
             Whether the slots of `delta` replace the stored ones instead of being added to them.
+        forgotten
+            The sources that are no longer known.
         """
         facts = {
             "kind": state.kind,
@@ -234,6 +267,7 @@ class RecordStore:
             "generation": state.generation,
             "retained_from": state.retained_from,
             "totals": state.totals.tolist(),
+            "last_source": state.last_source,
         }
         changed = np.unique(delta.last.vehicle)
         names = [state.vehicles.names[code] for code in changed]
@@ -245,18 +279,27 @@ class RecordStore:
                 database.execute("DELETE FROM slots")
             found = (database.execute(f"{_SELECT_SLOTS} WHERE slot = ?", (n,)).fetchone() for n in delta.slots)
             stored = dict(_as_slot(row) for row in found if row)
-            slots = (_slot_row(n, stored[n].plus(slot) if n in stored else slot) for n, slot in delta.slots.items())
-            database.executemany("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", slots)
+            for n, slot in delta.slots.items():
+                whole = stored[n].plus(slot) if n in stored else slot
+                if whole.differs():
+                    row = _slot_row(n, whole)
+                    database.execute("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+                else:  # its last record was taken back
+                    database.execute("DELETE FROM slots WHERE slot = ?", (n,))
+            database.execute("DELETE FROM hours")
             hours = [(hour, *file) for hour, file in state.hours.items()]
-            database.executemany("INSERT OR REPLACE INTO hours VALUES (?, ?, ?)", hours)
+            database.executemany("INSERT INTO hours VALUES (?, ?, ?)", hours)
             database.executemany("INSERT OR REPLACE INTO vehicles VALUES (?, ?, ?, ?, ?, ?, ?)", vehicles)
             described = [(source.digest, json.dumps(vars(source))) for source in sources]
-            database.executemany("INSERT INTO sources VALUES (?, ?)", described)
+            database.executemany("DELETE FROM sources WHERE digest = ?", [(source.digest,) for source in forgotten])
+            database.executemany(
+                "INSERT INTO sources VALUES (?, ?) ON CONFLICT (digest) DO UPDATE SET facts = excluded.facts", described
+            )
             database.executemany("INSERT OR IGNORE INTO unpublished VALUES (?)", [(str(day),) for day in days])
             rows = [(name, json.dumps(value)) for name, value in facts.items()]
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
-    def ingested(self, digests: list[str]) -> set[str]:
+    def known(self, digests: list[str]) -> dict[str, SourceFacts]:
         """Return which sources were ingested before.
 
         Parameters
@@ -266,14 +309,14 @@ class RecordStore:
 
         Returns
         -------
-        set[str]
-            Those digests whose source was ingested.
+        dict[str, SourceFacts]
+            The facts on those that were ingested, by their digests.
         """
         if not self.exists():
-            return set()
-        with self._database() as database:
-            rows = (database.execute("SELECT digest FROM sources WHERE digest = ?", (d,)).fetchone() for d in digests)
-            return {row[0] for row in rows if row}
+            return {}
+        with self._database() as database, decoding():
+            rows = (database.execute("SELECT * FROM sources WHERE digest = ?", (d,)).fetchone() for d in digests)
+            return {row[0]: SourceFacts(**json.loads(row[1])) for row in rows if row}
 
     def sources(self) -> list[SourceFacts]:
         """Return the facts on every source.
@@ -281,8 +324,10 @@ class RecordStore:
         Returns
         -------
         list[SourceFacts]
-            The facts in the order of ingestion.
+            The facts in the order of ingestion; none where nothing was ever ingested.
         """
+        if not self.exists():
+            return []
         with self._database() as database, decoding():
             return [
                 SourceFacts(**json.loads(row[0]))
@@ -384,6 +429,18 @@ class RecordStore:
             rows = database.execute("SELECT day, slots FROM observed")
             return {day: np.frombuffer(slots, "<i8") for day, slots in rows}
 
+    def forget_flow_file(self, day: np.datetime64) -> None:
+        """Note that a local day has no flow file any more.
+
+        Parameters
+        ----------
+        day
+            The local day.
+        """
+        with self._database() as database:
+            for table in ("flows", "observed", "unpublished"):
+                database.execute(f"DELETE FROM {table} WHERE day = ?", (str(day),))
+
     def note_flow_file(self, day: np.datetime64, file: Path, observed: np.ndarray) -> None:
         """Note what the flow file of a local day is like, and that the day is published.
 
@@ -404,31 +461,39 @@ class RecordStore:
             database.execute("INSERT OR REPLACE INTO observed VALUES (?, ?)", (str(day), slots))
             database.execute("DELETE FROM unpublished WHERE day = ?", (str(day),))
 
-    def inbox_files(self) -> set[_InboxFile]:
-        """Return the files of the inbox that were ingested.
+    def inbox_files(self) -> tuple[set[_InboxFile], dict[str, Any] | None]:
+        """Return the files of the inbox that were ingested, and how they were read.
 
         Returns
         -------
-        set[_InboxFile]
-            The files.
+        tuple[set[_InboxFile], dict[str, Any] | None]
+            The files, and their way of reading (see `way_of_reading`); None where it is not known.
         """
         if not self.exists():
-            return set()
-        with self._database() as database:
-            return {_InboxFile(*row) for row in database.execute("SELECT name, size, changed FROM inbox")}
+            return set(), None
+        with self._database() as database, decoding():
+            files = {_InboxFile(*row) for row in database.execute("SELECT name, size, changed FROM inbox")}
+            way = database.execute("SELECT value FROM facts WHERE name = 'inbox_way'").fetchone()
+            return files, None if way is None else json.loads(way[0])
 
-    def add_inbox_files(self, files: list[_InboxFile]) -> None:
-        """Note that files of the inbox were ingested.
+    def add_inbox_files(self, files: list[_InboxFile], way: dict[str, Any]) -> None:
+        """Note that files of the inbox were ingested; those that were read otherwise are no longer known.
 
         Parameters
         ----------
         files
             The files.
+        way
+            How they were read.
         """
+        _, before = self.inbox_files()
         with self._database() as database:
+            if before is not None and before != way:
+                database.execute("DELETE FROM inbox")
+            database.execute("INSERT OR REPLACE INTO facts VALUES ('inbox_way', ?)", (json.dumps(way),))
             database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?)", files)
 
-    def restore(self, pruned: Points, inbox: list[tuple[Any, ...]]) -> None:
+    def restore(self, pruned: Points, inbox: list[tuple[Any, ...]], inbox_way: dict[str, Any] | None) -> None:
         """Write what a commit does not write into a database that was made anew.
 
         Parameters
@@ -437,8 +502,12 @@ class RecordStore:
             The last point of each vehicle among the records that are no longer stored.
         inbox
             The files of the inbox that were ingested.
+        inbox_way
+            How they were read; None where it is not known.
         """
         with self._database() as database:
+            if inbox_way is not None:
+                database.execute("INSERT OR REPLACE INTO facts VALUES ('inbox_way', ?)", (json.dumps(inbox_way),))
             database.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?)", _rows(pruned))
             database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?)", inbox)
 
@@ -484,6 +553,55 @@ class RecordStore:
             return _KINDS[state.kind or "points"].concatenate([])
         return self.read_file(state, state.hours[hour][0])
 
+    def read_rows(self, state: State, hour: int) -> _Rows:
+        """Read the rows of an hour.
+
+        Parameters
+        ----------
+        state
+            The state of the store.
+        hour
+            Number of the hour since 1970.
+
+        Returns
+        -------
+        _Rows
+            The records of each source, sorted; their vehicles are codes of the state's vehicle table.
+
+        Raises
+        ------
+        InputError
+            The file of the hour is damaged.
+        """
+        if hour not in state.hours:
+            return _Rows.concatenate(_KINDS[state.kind or "points"], [])
+        names, rows = _read_hour_file(self.root / state.hours[hour][0], _KINDS[state.kind or "points"])
+        return _with_codes(rows, state.vehicles.codes(names))
+
+    def hours_of(self, state: State, sources: frozenset[int]) -> list[int]:
+        """Find the hours of which some sources gave records.
+
+        Parameters
+        ----------
+        state
+            The state of the store.
+        sources
+            Numbers of the sources.
+
+        Returns
+        -------
+        list[int]
+            Numbers of the hours since 1970, rising.
+
+        Raises
+        ------
+        InputError
+            The file of an hour is damaged.
+        """
+        if not sources:
+            return []
+        return [hour for hour, (file, _) in sorted(state.hours.items()) if sources & _sources_of_file(self.root / file)]
+
     def read_file(self, state: State, file: str) -> Records:
         """Read the records of one of the store's files.
 
@@ -504,8 +622,8 @@ class RecordStore:
         InputError
             The file is damaged.
         """
-        names, records = _read_hour_file(self.root / file, _KINDS[state.kind or "points"])
-        return _with_codes(records, state.vehicles.codes(names))
+        names, rows = _read_hour_file(self.root / file, _KINDS[state.kind or "points"])
+        return _deduplicate(_with_codes(rows, state.vehicles.codes(names)))[0]
 
     def prune(self, state: State, before: int) -> None:
         """Remove old records, all but the last one of each vehicle.
@@ -557,14 +675,13 @@ def _kind_of(records: Records, source: Source, city: City, kind: str | None) -> 
     return found
 
 
-def _with_codes(records: Records, codes: np.ndarray) -> Records:
-    """Return sorted records with vehicle i as codes[i], again in the order of (vehicle, time)."""
-    if not isinstance(records, Points) or not len(records):
-        return records
-    recoded = replace(records, vehicle=codes[records.vehicle])
-    if (np.diff(recoded.vehicle) >= 0).all():
-        return recoded
-    return recoded.take(np.argsort(recoded.vehicle, kind="stable"))
+def _with_codes(rows: _Rows, codes: np.ndarray) -> _Rows:
+    """Return sorted rows with vehicle i as codes[i], again in the order of (vehicle, time, source)."""
+    if not isinstance(rows.records, Points) or not len(rows):
+        return rows
+    vehicle = codes[rows.records.vehicle]
+    recoded = _Rows(replace(rows.records, vehicle=vehicle), rows.source)
+    return recoded if (np.diff(vehicle) >= 0).all() else recoded.take(np.argsort(vehicle, kind="stable"))
 
 
 def _slot_row(number: int, slot: _Slot) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trafficcast.ingestion.deduplication import _Rows
 from trafficcast.records.records import HOUR_US, Records
 
 _SEGMENT_RECORDS = 400_000
@@ -58,8 +59,8 @@ class _Segment:
         return (int(self.starts[i]), int(self.starts[i + 1])) if found else (0, 0)
 
 
-def _read_staged_hour(segments: Sequence[_Segment], hour: int, kind: type[Records]) -> tuple[Records, np.ndarray]:
-    """Return an hour's records in the order of the segments, and the source of each."""
+def _read_staged_hour(segments: Sequence[_Segment], hour: int, kind: type[Records]) -> _Rows:
+    """Return an hour's rows in the order of the segments."""
     counts = [segment.count(hour) for segment in segments]
     ends = np.cumsum(counts).tolist()
     columns: dict[str, np.ndarray] = {}
@@ -69,7 +70,7 @@ def _read_staged_hour(segments: Sequence[_Segment], hour: int, kind: type[Record
             if n:
                 segment.read(hour, name, columns[name][end - n : end])
     source = columns.pop(_SOURCE)
-    return kind(**columns), source
+    return _Rows(kind(**columns), source)
 
 
 @dataclass
@@ -79,7 +80,6 @@ class _Staging:
     folder: Path
     thread: ThreadPoolExecutor
     bytes_in_memory: int = _BYTES_IN_MEMORY
-    _kind: type[Records] = Records
     _pool: list[_Part] = field(default_factory=list)
     _pooled: int = 0
     _segments: list[Future[_Segment]] = field(default_factory=list)
@@ -88,7 +88,6 @@ class _Staging:
     def add(self, records: Records, source: int) -> None:
         """Add records of a source."""
         if len(records):
-            self._kind = type(records)
             self._pool.append((records, source))
             self._pooled += len(records)
         if self._pooled >= _SEGMENT_RECORDS:
@@ -107,13 +106,10 @@ class _Staging:
         """Return the hours since 1970 that have records, rising."""
         return sorted({int(hour) for segment in self.segments() for hour in segment.hours})
 
-    def read(self, hour: int) -> tuple[Records, np.ndarray]:
-        """Return an hour's records in the order of their arrival, and the source of each."""
-        records, source = _read_staged_hour([segment.result() for segment in self._segments], hour, self._kind)
-        if self._discarded:
-            keep = ~np.isin(source, list(self._discarded))
-            records, source = records.take(keep), source[keep]
-        return records, source
+    def read(self, hour: int, kind: type[Records]) -> _Rows:
+        """Return an hour's rows in the order of their arrival."""
+        rows = _read_staged_hour([segment.result() for segment in self._segments], hour, kind)
+        return rows.without(frozenset(self._discarded))
 
     def _close_pool(self) -> None:
         """Start to make a segment of the pooled records, where there are any."""
@@ -121,7 +117,8 @@ class _Staging:
             if len(self._segments) > 1:
                 self._segments[-2].result()  # no more than two at once
             number = len(self._segments)
-            in_memory = (number + 1) * self._pooled * sum(np.dtype(d).itemsize for d in self._kind.DTYPES.values())
+            record_bytes = sum(np.dtype(d).itemsize for d in self._pool[0][0].DTYPES.values())
+            in_memory = (number + 1) * self._pooled * record_bytes
             folder = self.folder / str(number) if in_memory > self.bytes_in_memory else None
             self._segments.append(self.thread.submit(_segment, self._pool, folder))
             self._pool, self._pooled = [], 0

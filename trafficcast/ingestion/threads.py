@@ -14,7 +14,7 @@ import pyarrow as pa
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
-from trafficcast.ingestion.record_store import RecordStore, SourceFacts, State, _kind_of
+from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of
 from trafficcast.ingestion.staging import _Staging, _staging
 from trafficcast.parallel import parallel_map, prefetch
 from trafficcast.progress import track
@@ -26,6 +26,7 @@ from trafficcast.records.sources import Source
 _SMALL_SOURCE_BYTES = 8 * 2**20  # read whole, several at a time; a larger one is read in batches
 _BadSource = Callable[[Source, Exception], None]
 _Found = list[tuple[Source, str]]  # sources, each with its format
+_New = dict[int, tuple[Source, str]]  # sources by their numbers, each with its format
 
 
 @dataclass
@@ -43,11 +44,11 @@ class _Threads:
         """Return each source's digest."""
         return parallel_map(lambda item: item[0].digest(), found, self.workers)
 
-    def stage(self, found: _Found, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
+    def stage(self, new: _New, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
         """Stage the records of sources; return the facts on each good source by its number."""
         facts = {}
-        reading = track(parallel_map(self._read, found, self.workers), "reading", len(found))
-        for number, ((source, name), batches) in enumerate(zip(found, reading, strict=True)):
+        reading = track(parallel_map(self._read, new.values(), self.workers), "reading", len(new))
+        for (number, (source, name)), batches in zip(new.items(), reading, strict=True):
             screening = Screening(screen, source)
             try:
                 if isinstance(batches, Exception):
@@ -61,7 +62,7 @@ class _Threads:
                 self.staged.discard(number)
                 on_bad(source, error)
             else:
-                facts[number] = _source_facts(screening, name)
+                facts[number] = _source_facts(screening, name, number)
         pa.default_memory_pool().release_unused()
         return facts
 
@@ -69,13 +70,17 @@ class _Threads:
         """Return the hours that have staged records."""
         return self.staged.hours()
 
-    def merge(self, hours: list[int], generation: int) -> Iterator[_MergedHours]:
-        """Merge the staged records of hours into the stored ones; yield runs of consecutive hours."""
+    def merge(self, hours: list[int], generation: int, removed: frozenset[int]) -> Iterator[_MergedHours]:
+        """Merge the staged rows of hours into the stored ones, and take out the rows of the removed sources.
+
+        Yield runs of consecutive hours.
+        """
+        kind = _KINDS[self.state.kind or "points"]
 
         def work(hour: int) -> _MergedHours:
-            old, new = self.store.read_hour(self.state, hour), partial(self.staged.read, hour)
-            names = self.state.vehicles.names
-            return _merge_hour(self.city, self.zone_ids, self.store.root, hour, generation, names, old, new)
+            old, new = self.store.read_rows(self.state, hour), partial(self.staged.read, hour, kind)
+            where = self.city, self.zone_ids, self.store.root, hour, generation
+            return _merge_hour(*where, self.state.vehicles.names, old, removed, new)
 
         return _joined(self.city, self.state, work, hours, self.workers)
 
@@ -108,7 +113,9 @@ def _joined(
         yield _join_neighbours(list(islice(done, len(run))), partial(_join_hours, city))
 
 
-def _source_facts(screening: Screening, format_name: str) -> SourceFacts:
+def _source_facts(screening: Screening, format_name: str, number: int) -> SourceFacts:
     """Return the facts on a source, except for its digest and its repeats, which are not known yet."""
-    dropped, source = dict(screening.dropped), screening.source
-    return SourceFacts(source.name, "", format_name, screening.rows, dropped, screening.outside, screening.notes)
+    return SourceFacts(
+        screening.source.name, "", format_name, screening.rows, dict(screening.dropped), screening.outside,
+        screening.notes, number, screening.kept,
+    )  # fmt: skip

@@ -59,6 +59,29 @@ class _VehicleTable:
         self.last_position[last.vehicle] = np.column_stack([last.lon, last.lat])
         self.last_occupied[last.vehicle] = last.occupied
 
+    def replace_within(
+        self, start: int, end: int, codes: np.ndarray, earlier: Points, within: Count, later: Points
+    ) -> None:
+        """Update the table where the records of some vehicles (codes) from `start` to before `end` were replaced.
+
+        `within` is the count of the new ones, `earlier` and `later` are each vehicle's last point before and first
+        point after them. A vehicle may have none of the three.
+        """
+        self.extend()
+        for time, affected, none, ends in (
+            (self.first_time, codes[self.first_time[codes] >= start], _INT64.max, (later, within.first)),
+            (self.last_time, codes[self.last_time[codes] < end], _INT64.min, (earlier, within.last)),
+        ):
+            is_affected = np.zeros(len(time), np.bool_)
+            is_affected[affected] = True
+            time[affected] = none
+            for points in ends:
+                own = points.take(is_affected[points.vehicle])
+                time[own.vehicle] = own.time
+                if time is self.last_time:
+                    self.last_position[own.vehicle] = np.column_stack([own.lon, own.lat])
+                    self.last_occupied[own.vehicle] = own.occupied
+
     def extend(self) -> None:
         """Extend the arrays to all names.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,7 @@ from trafficcast.errors import InputError, JobError
 from trafficcast.geography.cells import cell_of
 from trafficcast.records.coordinates import ENDS, _to_degrees
 from trafficcast.records.readers import first_rows
-from trafficcast.records.records import DAY_US, EARLIEST_US, HOUR_US, SECOND_US, Batch, Records
+from trafficcast.records.records import DAY_US, DROP_REASONS, EARLIEST_US, HOUR_US, SECOND_US, Batch, Records
 from trafficcast.records.refusals import _why_refused
 from trafficcast.records.sources import Source
 
@@ -22,6 +23,10 @@ from trafficcast.records.sources import Source
 _FIRST, _FEWEST, _FEW = 5_000, 30, 0.2  # records that are looked at for wrong clocks, and the share of these
 _YEAR_US = 366 * DAY_US
 _MOST_INSIDE, _LEAST_SWAPPED = 0.01, 0.5
+
+
+class AllDropped(JobError):
+    """All rows of a source were dropped."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Screening:
         Number of records that were not dropped, or only because they lie outside the period.
     early
         Number of records among the first that lie years before all others, their first time, and that of the others.
+    kept
+        Number of records that were not dropped.
     """
 
     screen: Screen
@@ -89,6 +96,7 @@ class Screening:
     outside: int = 0
     fair: int = 0
     early: tuple[int, int, int] | None = None
+    kept: int = 0
 
     def apply(self, batch: Batch) -> Records:
         """Drop implausible records of a batch, each for the first reason that applies to either of its ends.
@@ -142,6 +150,7 @@ class Screening:
             self.dropped["too_late"] += int(np.count_nonzero(on_globe & in_time & short & ~keep))
             records, ends_outside = records.take(keep), ends_outside[keep]
         self.outside += int(ends_outside.sum(dtype=np.int64))
+        self.kept += len(records)
         return records
 
     def _look_for_wrong_clocks(self, times: np.ndarray) -> None:
@@ -186,17 +195,34 @@ class Screening:
                 f"the others begin at {when[1]}; mend the file, or drop them by --start {when[1][:10]}"
             )
         if self.rows and not self.fair and self.dropped.total():
-            reasons = ", ".join(f"{reason} {n:,}" for reason, n in self.dropped.most_common() if n)
             try:
                 why = _why_refused(first_rows(self.source, city), self.dropped, city)
             except InputError:
                 why = ""
-            raise JobError(f"no record of {path} is left to count; dropped were: {reasons}{why and ': '}{why}")
+            raise AllDropped(
+                f"no record of {path} is left to count; dropped were: {reasons(self.dropped)}{why and ': '}{why}"
+            )
 
 
 def _is_rollover(us: int) -> bool:
     """Say whether two times lie 1,024 weeks apart, within some days."""
     return abs(us - 1024 * 7 * DAY_US) < 30 * DAY_US
+
+
+def reasons(dropped: Mapping[str, int]) -> str:
+    """Write numbers of dropped rows for people.
+
+    Parameters
+    ----------
+    dropped
+        Number of dropped rows by reason.
+
+    Returns
+    -------
+    str
+        The reasons with their numbers, or "none".
+    """
+    return ", ".join(f"{reason} {dropped[reason]:,}" for reason in DROP_REASONS if dropped.get(reason)) or "none"
 
 
 @njit(cache=True, nogil=True)

@@ -163,7 +163,7 @@ class DayStore:
             times += [dataset[self.dimension].values for dataset in self._load([day], None, damaged)]
         return np.unique(np.concatenate(times)), damaged
 
-    def write(self, dataset: xr.Dataset) -> None:
+    def write(self, dataset: xr.Dataset, whole_days: bool = False) -> None:
         """Add a dataset; where the store already holds values of the same time, the new ones replace them.
 
         A day whose content does not change keeps its file.
@@ -172,6 +172,8 @@ class DayStore:
         ----------
         dataset
             The dataset, along the store's dimension.
+        whole_days
+            Whether the dataset has all that its days shall hold, so that their other values are removed.
 
         Raises
         ------
@@ -184,9 +186,21 @@ class DayStore:
             for day in np.unique(local_days):
                 part = dataset.isel({self.dimension: local_days == day})
                 old = self._load([day])[0] if self.file(day).exists() else None
-                new = part if old is None else self._merge(old, part)
+                new = part if old is None or whole_days else self._merge(old, part)
                 if old is None or not new.identical(old):
                     self._write_day(day, new)
+
+    def remove(self, day: np.datetime64) -> None:
+        """Remove a local day, where the store has it.
+
+        Parameters
+        ----------
+        day
+            The local day.
+        """
+        if self.root.is_dir():
+            with writer_lock(self.root):
+                self.file(day).unlink(missing_ok=True)
 
     def set_aside(self, day: np.datetime64) -> Path | None:
         """Set the file of a local day aside if it cannot be read.
