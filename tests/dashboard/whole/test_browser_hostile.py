@@ -141,8 +141,14 @@ def add_models(place: Any) -> None:
     root = place.config.paths.models / "testville"
     scores = {"rmse": 2.0, "mae": 1.0, "by_lead": {"rmse": [1.0, 2.0, 3.0, 4.0]}}
     for version in (VERSION, "vmrnn-c-1"):
-        card = dict.fromkeys(("created", "code_version", "data_hash", "command", "scale"), TEXT)
-        card |= {"version": version, "architecture": {"name": TEXT}, "training": {TEXT: TEXT}, "transfer": {TEXT: TEXT}}
+        card = dict.fromkeys(("created", "code_version", "data_hash", "command"), TEXT)
+        card |= {
+            "version": version,
+            "scale": 40.0,
+            "architecture": {"name": TEXT},
+            "training": {TEXT: TEXT},
+            "transfer": {TEXT: TEXT},
+        }
         card |= {"split": dict.fromkeys(("start", "train_end", "valid_end", "test_end"), TEXT)}
         card |= {"grid": {"slot_minutes": 30, "rows": TEXT, "cols": TEXT}}
         card |= {"metrics": {part: {version: scores, TEXT: scores} for part in ("test", "validation")}}
