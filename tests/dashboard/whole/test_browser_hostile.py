@@ -137,7 +137,7 @@ def cell_area(name: str, row: int, col: int) -> dict[str, Any]:
 
 
 def add_models(place: Any) -> None:
-    """A champion and a challenger with hostile cards, champions that are no versions, a folder that is no model."""
+    """A champion and a challenger with hostile cards, a folder that is no model."""
     root = place.config.paths.models / "testville"
     scores = {"rmse": 2.0, "mae": 1.0, "by_lead": {"rmse": [1.0, 2.0, 3.0, 4.0]}}
     for version in (VERSION, "vmrnn-c-1"):
@@ -162,7 +162,7 @@ def add_models(place: Any) -> None:
     (root / FILE / "card.json").write_text("{}")
     (root / "broken-1").mkdir()
     (root / "broken-1" / "card.json").write_text(TEXT)
-    (root / "champion").write_text(f"{VERSION}\n../../../../etc\n<b>{NAME}</b>\n**{NAME}**\n")
+    (root / "champion").write_text(f"{VERSION}\n")
     table = np.full((2, 48, 2, place.city.rows, place.city.cols), 0.1, np.float32)
     save_file({"table": table}, root / VERSION / "climatology.safetensors")
 
