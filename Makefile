@@ -13,10 +13,10 @@ demo: $(VENV)/installed
 	$(BIN)/trafficcast demo --port $(PORT) $(if $(filter 0,$(DASHBOARD)),--no-dashboard)
 
 test: $(VENV)/installed-test
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 coverage: $(VENV)/installed-test
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist worksteal --cov --cov-report=term:skip-covered
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 live: $(VENV)/installed-test
 	LIVE_HOUR=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests/dashboard/whole/test_live_hour.py
