@@ -153,7 +153,7 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
     city, flows = stores.city, stores.flows
     series = stored_slots(city, store, state.kind)
     broken = broken_days(stores)
-    changed = store.unpublished()
+    changed = set(store.unpublished())
     days = sorted({*changed, *broken, *_judged_otherwise(stores, store, series)})
     for day in track(days, "writing flows", len(days)):
         slots = city.slots_of_day(day)
@@ -321,8 +321,6 @@ def _merge(
 def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> None:
     """Count all stored records anew if the counting rules have changed since.
 
-    If only `min_coverage` has changed, publish all flows anew.
-
     Raises InputError where the grid has changed, or records that would have to be counted are no longer kept.
     """
     rules = _rules(city, state, zones)
@@ -339,9 +337,6 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
     why = ", ".join(f"{key} is now {rules[key]}" for key in changed)
     log.info("%s: every flow is made anew", why)
     days = _local_days(city, store.slot_facts()[:, 0])
-    if changed == ["min_coverage"]:
-        store.commit(state, Count(), [], days)
-        return
     if state.retained_from:
         raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
     state.totals = state.totals * 0
@@ -384,7 +379,6 @@ def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:
         "max_speed_kmh": city.max_speed_kmh,
         "trips": city.feed.trips,
         "zones": _fingerprint(zones) if zones is not None and state.kind == "zone-trips" else None,
-        "min_coverage": city.min_coverage,
     }
 
 
