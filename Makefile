@@ -7,16 +7,19 @@ BIN := $(VENV)/bin
 SOURCES = $(shell git ls-files 'trafficcast/*.py' 'pipelines/*.py' 'dashboard/*.py')
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: demo test coverage lint docs clean
+.PHONY: demo test coverage live lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/trafficcast demo --port $(PORT) $(if $(filter 0,$(DASHBOARD)),--no-dashboard)
 
 test: $(VENV)/installed-test
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 coverage: $(VENV)/installed-test
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist worksteal --cov --cov-report=term:skip-covered
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
+
+live: $(VENV)/installed-test
+	LIVE_HOUR=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests/dashboard/whole/test_live_hour.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

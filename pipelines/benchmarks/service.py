@@ -197,9 +197,9 @@ def _service(root: Path, name: str, days: int, flows: bool = True) -> CityServic
 
 
 def _records(city: City, slot: np.datetime64, seed: int) -> pd.DataFrame:
-    """Return a point a minute of every vehicle, anywhere in the box."""
+    """Return a point a minute of every vehicle, anywhere in the box, the last one after the slot's end."""
     random = np.random.default_rng(seed)
-    minutes = np.arange(city.slot_minutes)
+    minutes = np.arange(city.slot_minutes + 1)
     times = slot + minutes * np.timedelta64(1, "m") + np.timedelta64(20, "s")
     n = _VEHICLES * len(minutes)
     return pd.DataFrame(

@@ -26,7 +26,6 @@ from trafficcast.forecasting.verify import unverified, verify_due
 from trafficcast.progress import log
 from trafficcast.repair.repair import remove_forecasts_after
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.day_store import last_stored
 from trafficcast.stores.flows import UNKNOWN, reporting_vehicles
 from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast
 from trafficcast.stores.ledger import FAILED, LOST, Run
@@ -129,11 +128,8 @@ def _undo_forecasts_ahead(stores: CityStores, now: np.datetime64) -> int:
     They are baselines, as no slot of their histories was observed. Any other forecast ahead of now says that the clock
     stands behind now, and nothing is removed.
     """
-    newest = [last_stored(stores.forecasts(version)) for version in stores.registry.champions()]
-    if not any(time is not None and time > now for time in newest):
-        return 0
     latest = latest_forecast(stores)
-    if latest is None or latest[1]["state"].values[0] != BASELINE:
+    if latest is None or latest[1]["init_time"].values[0] <= now or latest[1]["state"].values[0] != BASELINE:
         return 0
     removed = remove_forecasts_after(stores, now)["forecasts"]
     log.warning("the clock stood ahead: %d forecasts from after now were removed, and are made anew in time", removed)

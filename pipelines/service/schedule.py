@@ -318,9 +318,10 @@ class _Service:
         if _champion(stores) is None or not self._is_inbox_ingested(service):
             return None
         now = _now()
-        undone = _undo_forecasts_ahead(stores, now)
-        # A crash or a full disk may have come between the forecast and its files.
-        if undone or name not in self.latest:
+        # A crash or a full disk may have come between the forecast and its files, or the clock may have stood ahead.
+        if name not in self.latest or self.latest[name] > now:
+            _undo_forecasts_ahead(stores, now)
+            self.latest.pop(name, None)
             latest = latest_forecast(stores)
             if latest is not None:
                 self._write_latest(service, latest[1])

@@ -128,7 +128,7 @@ class Place:
         """A model's card and the champion's pointer: what a page needs of it."""
         folder = self.config.paths.models / self.city.name / version
         folder.mkdir(parents=True)
-        (folder / "card.json").write_text(json.dumps({"version": version}), encoding="utf-8")
+        (folder / "card.json").write_text(json.dumps({"version": version, "scale": 1000.0}), encoding="utf-8")
         (folder.parent / "champion").write_text(version + "\n", encoding="utf-8")
 
     def add_records(self, lon: list[float], lat: list[float]) -> RecordStore:

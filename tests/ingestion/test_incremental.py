@@ -389,14 +389,15 @@ def test_changed_rules_cannot_be_applied_to_what_is_gone(tmp_path: Path) -> None
 
 def test_a_stray_record_of_long_ago_costs_nothing(tmp_path: Path) -> None:
     stray = Ping("a", int(np.datetime64("2001-01-01T12:00", "us").astype(np.int64)), 10.01, 45.01)
-    report = run(write(tmp_path / "1.csv", [stray, *(at(0, i % 4, i) for i in range(200))]), tmp_path / "data")
+    run(write(tmp_path / "1.csv", [stray]), tmp_path / "data")
+    report = run(write(tmp_path / "2.csv", [at(0, i % 4, i) for i in range(200)]), tmp_path / "data")
     assert len(list((tmp_path / "data").rglob("*.nc"))) == 2
     assert report["slots"]["missing"] > 100_000 and len(report["gaps"]) <= 3
     assert report["first_slot"].startswith("2001-01-01")
 
 
 ROWS, COLS = st.integers(-1, 3), st.integers(-1, 4)
-TRIPS = st.tuples(st.integers(0, 300), COLS, ROWS, st.integers(-30, 3000), COLS, ROWS)
+TRIPS = st.tuples(st.integers(0, 300), COLS, ROWS, st.integers(-30, 1440), COLS, ROWS)
 
 
 @pytest.mark.slow

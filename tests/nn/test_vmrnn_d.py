@@ -195,7 +195,7 @@ def test_trains_and_forecasts_on_coarse_and_fine_grids_of_one_city(
     monkeypatch.setitem(ARCHITECTURES, "vmrnn-d", partial(vmrnn_d, depths=(1, 1), embed=16))
     gps = config.parent / "gps"
     assert trafficcast("simulate", "--city", "cells-32", "--vehicles", 20, "--days", 1, "--out", gps).code == 0
-    ends = {"train": "09:00", "valid": "13:00", "test": "17:00"}  # two windows, one and one
+    ends = {"train": "14:00", "valid": "18:00", "test": "22:00"}  # two windows, one and one, after a thin night
     split = [f"--{name}-end=2024-04-08T{hour}" for name, hour in ends.items()]
     for side in sides:
         city = ["--city", f"cells-{side}"]

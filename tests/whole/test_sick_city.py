@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.cities import unsealed
 from tests.live import ask, drive, free_port, lines, services, wait_for
 from trafficcast.config.settings import load_config
+from trafficcast.files import write_json
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.published import latest_forecast
 
 pytestmark = pytest.mark.slow
 
+MODEL = "vmrnn-c-1"
 SICK, WELL = ("a-locked", "b-locked"), ("c-well", "d-well", "small")
 
 
@@ -36,11 +39,14 @@ def five(trained: Path) -> Path:
                 config.write(f"\n[cities.{name}]{table}")
                 shutil.copytree(trained / "data" / "small", trained / "data" / name)
                 shutil.copytree(trained / "models" / "small", trained / "models" / name)
-                card = trained / "models" / name / "vmrnn-c-1" / "card.json"
-                card.write_text(card.read_text().replace('"city": "small"', f'"city": "{name}"'))
             config.write(f'[cities.{name}.feed]\ninbox = "inbox-{name}"\n')
     with open(file, "a") as config:
         config.write(f"[service]\nport = {free_port()}\ningest_seconds = 1\nwait_minutes = 60\n")
+    settings = load_config(file)
+    for name in {*SICK, *WELL} - {"small"}:
+        registry = CityStores.of(settings, settings.city(name)).registry
+        write_json(registry.root / MODEL / "card.json", unsealed(registry, MODEL) | {"city": name})
+        registry.seal(MODEL)
     return trained
 
 

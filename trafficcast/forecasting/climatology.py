@@ -320,7 +320,7 @@ def _between_times(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     before = after - 1
     gap = (known[after] - known[before]) % len(counts)
     share = (slot - known[before]) % len(counts) / np.where(gap == 0, len(counts), gap)
-    share = np.where(slot == known[after], 1.0, share)[:, None, None, None]
+    share = share[:, None, None, None]
     return np.asarray(means[before] * (1 - share) + means[after] * share)
 
 

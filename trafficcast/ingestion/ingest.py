@@ -422,8 +422,6 @@ def _changed_days(city: City, facts: np.ndarray, delta: Count) -> list[np.dateti
 def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> None:
     """Count all stored records anew if the counting rules have changed since.
 
-    If only `min_coverage` has changed, publish all flows anew.
-
     Raises InputError where the grid has changed, or records that would have to be counted are no longer kept.
     """
     rules = _rules(city, state, zones)
@@ -440,9 +438,6 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
     why = ", ".join(f"{key} is now {rules[key]}" for key in changed)
     log.info("%s: every flow is made anew", why)
     days = _local_days(city, store.slot_facts()[:, 0])
-    if changed == ["min_coverage"]:
-        store.commit(state, Count(), [], days)
-        return
     if state.retained_from:
         raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
     state.totals = state.totals * 0
@@ -485,7 +480,6 @@ def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:
         "max_speed_kmh": city.max_speed_kmh,
         "trips": city.feed.trips,
         "zones": _fingerprint(zones) if zones is not None and state.kind == "zone-trips" else None,
-        "min_coverage": city.min_coverage,
     }
 
 

@@ -105,6 +105,7 @@ def add_city(
     grid = {"rows": suggestion.rows, "cols": suggestion.cols, "slot_minutes": suggestion.slot_minutes}
     holidays = _country_of(zone)
     city = _city(name=name, timezone=zone, holidays=holidays, feed=given, **box, **grid)
+    share_observed, least_observed = sample.observed(city)
     table = (
         f"# From {sample.count:,} {_kind(sample)}: the box holds {suggestion.share:.1%} of their places, a cell is "
         f"{suggestion.cell_m[0]} x {suggestion.cell_m[1]} m.\n{city_toml(city)}"
@@ -122,14 +123,14 @@ def add_city(
         "cell_metres": dict(zip(("north_south", "east_west"), suggestion.cell_m, strict=True)),
         "timezone": zone,
         "holidays": holidays,
-        "observed": round(sample.observed(city)[0], 4),
+        "observed": round(share_observed, 4),
         "why": {
             **_reasons(suggestion, rows is not None or cols is not None, slot_minutes is not None),
             "timezone": "as given"
             if timezone
             else f"the middle of the box lies in {' and '.join(zones)}; --timezone gives another",
         },
-        "notes": _notes(sample, suggestion, zones, city),
+        "notes": _notes(sample, suggestion, zones, city, share_observed, least_observed),
         "toml": table,
         "written": not dry_run,
         "config": str(config),
@@ -242,15 +243,16 @@ def _listed(numbers: tuple[int, ...]) -> str:
     return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
 
 
-def _notes(sample: _RecordSample, suggestion: _Suggestion, zones: list[str], city: City) -> list[str]:
-    """List what a person should check before the first ingest."""
+def _notes(
+    sample: _RecordSample, suggestion: _Suggestion, zones: list[str], city: City, share: float, hours: str
+) -> list[str]:
+    """List what a person should check before the first ingest; `share` and `hours` are those of observed slots."""
     notes = []
     if suggestion.flow < _LEAST_FLOW:
         notes.append(
             f"the cells are nearly empty, {suggestion.flow:.2f} vehicles a slot: a model learns more from fewer rows "
             "and cols, or from more vehicles"
         )
-    share, hours = sample.observed(city)
     if share < _FEW_OBSERVED:
         notes.append(
             f"about {share:.0%} of the slots would count as observed, as the feed is silent in the others"

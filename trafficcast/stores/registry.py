@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from trafficcast.config.city import City
 from trafficcast.errors import DamagedFile, InputError
-from trafficcast.files import write_text
+from trafficcast.files import replace, write_text
 from trafficcast.stores.seal import CARD, _check_files, _read_card, _read_sealed, _seal, damaged
 
 _T = TypeVar("_T")
@@ -297,6 +297,6 @@ class Registry:
             _seal(folder)
             if (self.root / version).exists():
                 raise InputError(f"{self.root / version} exists already, and a version is never overwritten")
-            folder.rename(self.root / version)
+            replace(folder, self.root / version)
         if self.champion() is None:
             self.promote(version)

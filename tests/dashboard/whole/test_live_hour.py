@@ -36,7 +36,12 @@ from trafficcast.stores.city_stores import CityStores
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "LIVE_HOUR" not in os.environ, reason="takes ten minutes of an otherwise idle machine: make live"
+    ),
+]
 
 CONFIG = """
 default_city = "small"
