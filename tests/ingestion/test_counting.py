@@ -637,7 +637,7 @@ TRIP = st.tuples(
 @given(st.lists(TRIP, min_size=1, max_size=30))
 def test_trips_leave_where_they_begin_and_enter_where_they_end(rides: list[tuple[int, ...]]) -> None:
     ends = [((NOON + a * MINUTE, *centre(b, c)), (NOON + d * MINUTE, *centre(e, f))) for a, b, c, d, e, f in rides]
-    columns = zip(*((*pickup, *dropoff) for pickup, dropoff in ends), strict=True)
+    columns = zip(*((*pickup, *dropoff, 0) for pickup, dropoff in ends), strict=True)
     trips = Trips(*(np.array(column, dtype) for column, dtype in zip(columns, Trips.DTYPES.values(), strict=True)))
     found = _count_trips(CITY, trips)
     flow: Counter[tuple[int, ...]] = Counter()
@@ -660,7 +660,9 @@ def test_trips_leave_where_they_begin_and_enter_where_they_end(rides: list[tuple
 
 
 def test_trips_between_zones_count_by_zone() -> None:
-    trips = ZoneTrips(*(np.array(a, np.int64) for a in ([NOON] * 3, [4, 4, 9], [NOON + 40 * MINUTE] * 3, [7, 264, 4])))
+    trips = ZoneTrips(
+        *(np.array(a, np.int64) for a in ([NOON] * 3, [4, 4, 9], [NOON + 40 * MINUTE] * 3, [7, 264, 4], [0] * 3))
+    )
     found = _count_zone_trips(CITY, trips, np.array([4, 7, 9]))
     first = NOON // CITY.slot_us
     assert found.slots[first].flow.tolist() == [[0, 0, 0], [2, 0, 1]]
@@ -682,7 +684,9 @@ def test_a_slot_has_the_number_of_its_records_and_vehicles() -> None:
         first: (3, 2),
         first + 1: (1, 1),
     }
-    trips = ZoneTrips(*(np.array(a, np.int64) for a in ([NOON] * 3, [4, 4, 9], [NOON + 40 * MINUTE] * 3, [7, 264, 4])))
+    trips = ZoneTrips(
+        *(np.array(a, np.int64) for a in ([NOON] * 3, [4, 4, 9], [NOON + 40 * MINUTE] * 3, [7, 264, 4], [0] * 3))
+    )
     ends = _count_zone_trips(CITY, trips, np.array([4, 7, 9])).slots  # trips name no vehicle
     assert {number: (int(slot.minutes.sum()), slot.vehicles) for number, slot in ends.items()} == {
         first: (3, 0),

@@ -75,7 +75,7 @@ TRIPS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(1, 
 @settings(derandomize=True, max_examples=300, deadline=None, database=None)
 @given(TRIPS)
 def test_a_trip_counts_as_often_as_in_the_file_that_has_it_most_often(drawn: list[tuple[int, int, int]]) -> None:
-    columns = np.array([(start, 7, end, 9) for start, end, _ in drawn], np.int64).reshape(-1, 4).T
+    columns = np.array([(start, 7, end, 9, 0) for start, end, _ in drawn], np.int64).reshape(-1, 5).T
     rows = _Rows(ZoneTrips(*columns), np.array([source for *_, source in drawn], np.int32))
     times = Counter(drawn)
     most: Counter[tuple[int, int]] = Counter()
@@ -92,12 +92,37 @@ def test_a_trip_counts_as_often_as_in_the_file_that_has_it_most_often(drawn: lis
 
 
 def test_trips_are_equal_only_when_all_they_have_is() -> None:
-    rows = [(9, 1.0, 2.0, 12, 3.0, 4.0), (5, 1.0, 2.0, 12, 3.0, 4.0), (9, 1.0, 2.0, 12, 3.0, 4.5)]
+    rows = [(9, 1.0, 2.0, 12, 3.0, 4.0, 0), (5, 1.0, 2.0, 12, 3.0, 4.0, 0), (9, 1.0, 2.0, 12, 3.0, 4.5, 0)]
     one = Trips(*(np.array(c, d) for c, d in zip(zip(*rows, strict=True), Trips.DTYPES.values(), strict=True)))
     both = _Rows.concatenate(Trips, [with_source(one, 1), with_source(one, 2)])
     found, repeats = _deduplicate(_sort(both)[0])
     assert list(zip(*(a.tolist() for a in found.arrays().values()), strict=True)) == sorted(rows)
     assert repeats == {2: 3}
+
+
+IDS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 3), st.integers(1, 3)), max_size=30)
+
+
+@settings(derandomize=True, max_examples=300, deadline=None, database=None)
+@given(IDS)
+def test_only_an_id_makes_a_trip_repeat_where_there_is_one(drawn: list[tuple[int, int, int, int]]) -> None:
+    columns = np.array([(start, 7, end, 9, trip) for start, end, trip, _ in drawn], np.int64).reshape(-1, 5).T
+    rows = _Rows(ZoneTrips(*columns), np.array([source for *_, source in drawn], np.int32))
+    of_id: dict[int, tuple[int, int]] = {}
+    without: Counter[tuple[int, int]] = Counter()
+    for (start, end, trip, _), n in Counter(drawn).items():
+        if trip:
+            of_id[trip] = min((start, end), of_id.get(trip, (start, end)))
+        else:
+            without[start, end] = max(n, without[start, end])
+    found, repeats = _sort(rows)
+    counted, of_other_sources = _deduplicate(found)
+    assert isinstance(counted, ZoneTrips)
+    assert Counter(zip(*(a.tolist() for a in (counted.time, counted.dropoff_time, counted.trip_id)), strict=True)) == {
+        **{(*ends, 0): n for ends, n in without.items()},
+        **{(*ends, trip): 1 for trip, ends in of_id.items()},
+    }
+    assert len(counted) == len(drawn) - repeats.total() - of_other_sources.total()
 
 
 def test_nothing() -> None:

@@ -62,8 +62,10 @@ def test_more_records_than_a_row_group_holds(tmp_path: Path) -> None:
 
 def test_trips_come_back_bit_for_bit(tmp_path: Path) -> None:
     time, place = np.array(MICROSECONDS, np.int64), np.array(FRACTIONS)
-    trips = Trips(time, place, place[::-1].copy(), time[::-1].copy(), place, place)
-    zone_trips = ZoneTrips(time, np.array([1, 264, -5, 2**62, 0]), time, np.array([7, 7, 7, 0, -(2**62)]))
+    trips = Trips(time, place, place[::-1].copy(), time[::-1].copy(), place, place, np.arange(len(time)) - 1)
+    zone_trips = ZoneTrips(
+        time, np.array([1, 264, -5, 2**62, 0]), time, np.array([7, 7, 7, 0, -(2**62)]), np.array([0, 0, -5, 7, 2**62])
+    )
     for records in (trips, zone_trips):
         _write_hour_file(tmp_path / "hour.parquet", rows_of(records), [])
         names, found = _read_hour_file(tmp_path / "hour.parquet", type(records))

@@ -62,7 +62,7 @@ def test_other_kinds_and_nothing(tmp_path: Path) -> None:
         assert staged.hours() == []
         staged.add(points([]), 0)
         assert staged.hours() == []
-        trips = ZoneTrips(*(np.array([value]) for value in (HOUR_US, 4, 2 * HOUR_US, 7)))
+        trips = ZoneTrips(*(np.array([value]) for value in (HOUR_US, 4, 2 * HOUR_US, 7, 0)))
         staged.add(trips, 0)
         assert staged.hours() == [1]
         records = staged.read(1, ZoneTrips).records

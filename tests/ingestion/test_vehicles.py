@@ -48,7 +48,7 @@ def test_points_get_the_tables_codes_and_trips_stay() -> None:
     assert rows_of(recoded) == [(2, 5, 10.1, 45.1, 0), (0, 6, 10.2, 45.2, 1)]
     assert recoded.vehicle.dtype == np.int32
     assert given.vehicle.tolist() == [0, 1]  # what was given is left as it was
-    trips = ZoneTrips(*(np.array([value]) for value in (1, 4, 2, 7)))
+    trips = ZoneTrips(*(np.array([value]) for value in (1, 4, 2, 7, 0)))
     assert vehicles.recode(trips, []) is trips
 
 

@@ -86,7 +86,7 @@ def test_the_flow_of_trips_is_their_number() -> None:
     time = START_US + np.sort(rng.integers(0, 86400, n)) * SECOND_US
     lon, lat = rng.uniform(9.10, 9.20, n), rng.uniform(45.40, 45.50, n)
     sample = _RecordSample()
-    sample.add(Trips(time, lon, lat, time, lon, lat), [])
+    sample.add(Trips(time, lon, lat, time, lon, lat, 0 * time), [])
     assert sample.flow(0.5) == sample.flow(1.0) == pytest.approx(100, rel=0.03)  # of 48 half hours, or 49
     found = _suggest(sample)
     assert found.flow == pytest.approx(100 / (found.rows * found.cols), rel=0.03)
@@ -157,7 +157,7 @@ def test_what_is_no_city_is_refused() -> None:
 def test_trips_between_zones_and_mixtures_are_refused() -> None:
     one = np.array([1])
     with pytest.raises(InputError, match="zones under"):
-        _RecordSample().add(ZoneTrips(START_US * one, one, START_US * one, one), [])
+        _RecordSample().add(ZoneTrips(START_US * one, one, START_US * one, one, 0 * one), [])
     sample = _sample(1000)
     with pytest.raises(InputError, match="both GPS points and trips"):
-        sample.add(Trips(START_US * one, one * 9.1, one * 45.4, START_US * one, one * 9.1, one * 45.4), [])
+        sample.add(Trips(START_US * one, one * 9.1, one * 45.4, START_US * one, one * 9.1, one * 45.4, 0 * one), [])

@@ -79,11 +79,11 @@ def test_what_is_outside_has_no_cell() -> None:
 
 def test_both_ends_of_trips_are_points_and_zones_have_none() -> None:
     column = np.array([1.0])
-    trips = Trips(np.array([5]), column, 2 * column, np.array([9]), 3 * column, 4 * column)
+    trips = Trips(np.array([5]), column, 2 * column, np.array([9]), 3 * column, 4 * column, np.array([0]))
     assert [array.tolist() for array in ends(trips)] == [[5, 9], [1, 3], [2, 4]]
     points = Points(np.array([0], np.int32), np.array([5]), column, 2 * column, np.array([-1], np.int8))
     assert [array.tolist() for array in ends(points)] == [[5], [1], [2]]
-    zones = ZoneTrips(np.array([5]), np.array([1]), np.array([9]), np.array([2]))
+    zones = ZoneTrips(np.array([5]), np.array([1]), np.array([9]), np.array([2]), np.array([0]))
     assert [len(array) for array in ends(zones)] == [0, 0, 0]
 
 

@@ -202,7 +202,7 @@ def test_trips(keep: Keep, data: Path, tmp_path: Path) -> None:
     n = 3000
     time = START_US + np.sort(rng.integers(0, 20 * 3600, n)) * SECOND_US
     places = rng.uniform((9.0, 45.0), (9.25, 45.2), (2, n, 2))
-    trips = Trips(time, *places[0].T, time + rng.integers(60, 3600, n) * SECOND_US, *places[1].T)
+    trips = Trips(time, *places[0].T, time + rng.integers(60, 3600, n) * SECOND_US, *places[1].T, 0 * time)
     ingested = keep(trips)
     report = quality(stores, html=tmp_path / "page.html")
     period = report["period"]
@@ -227,7 +227,7 @@ def test_trips_between_zones(keep: Keep, data: Path, tmp_path: Path) -> None:
     n = 600
     time = START_US + np.arange(n) * 60 * SECOND_US
     zone = np.where(np.arange(n) % 10 == 0, 77, 4)  # one in ten of no known zone
-    ingested = keep(ZoneTrips(time, zone, time + 30 * 60 * SECOND_US, np.full(n, 9)), city=city)
+    ingested = keep(ZoneTrips(time, zone, time + 30 * 60 * SECOND_US, np.full(n, 9), 0 * time), city=city)
     report = quality(stores, html=tmp_path / "page.html")
     assert report["kind"] == "zone-trips"
     assert report["period"]["points_outside"] == ingested["points_outside"] == n // 10

@@ -17,7 +17,7 @@ def converted(lon: float, lat: float, city: City = CITY, **feed: object) -> tupl
     city = city.model_copy(update={"feed": Feed(**feed)})  # type: ignore[arg-type]
     one = np.zeros(1, np.int64)
     points = _to_degrees(Points(one.astype(np.int32), one, np.array([lon]), np.array([lat]), one.astype(np.int8)), city)
-    trips = _to_degrees(Trips(one, np.array([lon]), np.array([lat]), one, np.array([lon]), np.array([lat])), city)
+    trips = _to_degrees(Trips(one, np.array([lon]), np.array([lat]), one, np.array([lon]), np.array([lat]), one), city)
     assert (points.lon, points.lat) == (trips.lon, trips.lat) == (trips.dropoff_lon, trips.dropoff_lat)
     return float(points.lon[0]), float(points.lat[0])
 

@@ -44,7 +44,7 @@ def points(*rows: tuple[int, float, float]) -> Batch:
 
 
 def trips(*rows: tuple[int, float, float, int, float, float]) -> Batch:
-    columns = zip(*rows, strict=True)
+    columns = zip(*((*row, 0) for row in rows), strict=True)
     return Batch(Trips(*(np.array(c, d) for c, d in zip(columns, Trips.DTYPES.values(), strict=True))), len(rows))
 
 
@@ -90,7 +90,7 @@ def test_trips_that_last_too_long_are_dropped(source: Source, hours: float, keep
     screening = Screening(Screen(CITY, EARLIEST_US, EARLIEST_US + 400 * DAY_US), source)
     kept = screening.apply(trips((NOON, 10.1, 45.1, end, 10.2, 45.2)))
     assert (len(kept), screening.dropped["too_long"]) == (keeps, 1 - keeps)
-    zones = ZoneTrips(*(np.array([value]) for value in (NOON, 4, end, 7)))
+    zones = ZoneTrips(*(np.array([value]) for value in (NOON, 4, end, 7, 0)))
     assert len(screening.apply(Batch(zones, 1))) == keeps
     patient = CITY.model_copy(update={"feed": Feed(max_trip_hours=24 * 365)})
     screening = Screening(Screen(patient, EARLIEST_US, EARLIEST_US + 400 * DAY_US), source)
@@ -98,7 +98,7 @@ def test_trips_that_last_too_long_are_dropped(source: Source, hours: float, keep
 
 
 def test_trips_between_zones_have_no_place(screening: Screening) -> None:
-    batch = Batch(ZoneTrips(*(np.array(a, np.int64) for a in ([NOON, 5], [1, 1], [NOON, NOON], [2, 2]))), 2)
+    batch = Batch(ZoneTrips(*(np.array(a, np.int64) for a in ([NOON, 5], [1, 1], [NOON, NOON], [2, 2], [0, 0]))), 2)
     assert len(screening.apply(batch)) == 1
     assert (screening.dropped["timestamp"], screening.outside) == (1, 0)
     screening.check_source()

@@ -33,6 +33,7 @@ class _ColumnNames(_Table):
     dropoff_lon: str | None = None
     dropoff_lat: str | None = None
     dropoff_zone: str | None = None
+    trip_id: str | None = None
 
 
 def _known_encoding(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numba import njit
 
-from trafficcast.records.records import Points, Records
+from trafficcast.records.records import Points, Records, Trips, ZoneTrips
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ def _same_records(one: Records, other: Records) -> bool:
 def _sort(rows: _Rows) -> tuple[_Rows, Counter[int]]:
     """Sort points by (vehicle, time, source) and trips by all fields, then the source; drop a source's repeats.
 
-    A source's points repeat when vehicle and time are equal; the one with the smallest (lon, lat, occupied) stays.
-    Equal trips of a source are different trips. Returns the rows, and the number of repeats by source.
+    A source's points repeat when vehicle and time are equal; the one with the smallest (lon, lat, occupied) stays. Its
+    trips repeat when their ids are equal; the smallest stays. Equal trips without ids are different trips. Returns the
+    rows, and the number of repeats by source.
     """
     if not len(rows):
         return rows, Counter()
@@ -63,25 +64,47 @@ def _sort(rows: _Rows) -> tuple[_Rows, Counter[int]]:
         arrays = (records.vehicle, records.time, records.lon, records.lat, records.occupied)
         chosen, repeats = _choose_rows(order, *arrays, rows.source)
         return rows.take(chosen), _by_source(rows.source[repeats])
-    return rows.take(np.lexsort((rows.source, *reversed(records.arrays().values())))), Counter()
+    rows = rows.take(np.lexsort((rows.source, *reversed(records.arrays().values()))))
+    repeats = _later_of_equal(_trip_ids(rows), rows.source)
+    dropped = _by_source(rows.source[repeats])
+    return rows.take(np.delete(np.arange(len(rows)), repeats)) if len(repeats) else rows, dropped
 
 
 def _deduplicate(rows: _Rows) -> tuple[Records, Counter[int]]:
     """Return the records to count of sorted rows, and how many rows of each source repeat those of earlier sources.
 
-    Of the points of a vehicle at one time the smallest (lon, lat, occupied) counts. A trip counts as often as in the
-    source that has it most often.
+    Of the points of a vehicle at one time the smallest (lon, lat, occupied) counts, and of the trips with an id the
+    smallest one. A trip without an id counts as often as in the source that has it most often.
     """
     records = rows.records
     if isinstance(records, Points):
         chosen, repeats = _choose_points(*records.arrays().values())
         return records.take(chosen) if len(repeats) else records, _by_source(rows.source[repeats])
+    repeat = np.zeros(len(rows), np.bool_)
+    repeat[_later_of_equal(_trip_ids(rows))] = True
     same = np.ones(len(rows), np.bool_)
     same[:1] = False
     for array in records.arrays().values():
         same[1:] &= array[1:] == array[:-1]
-    repeat = _repeated_trips(same, rows.source)
+    repeat |= _repeated_trips(same, rows.source)
     return records.take(~repeat) if repeat.any() else records, _by_source(rows.source[repeat])
+
+
+def _trip_ids(rows: _Rows) -> np.ndarray:
+    """Return the hashes of the ids of trips, (row); 0 where there is none."""
+    assert isinstance(rows.records, Trips | ZoneTrips)
+    return rows.records.trip_id
+
+
+def _later_of_equal(ids: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
+    """Return the positions of all rows but the first of each id, or of each id and source."""
+    with_id = np.flatnonzero(ids)
+    keys = [ids[with_id]] if source is None else [ids[with_id], source[with_id]]
+    order = np.lexsort(keys)
+    same = np.ones(max(len(order) - 1, 0), np.bool_)
+    for key in keys:
+        same &= key[order][1:] == key[order][:-1]
+    return with_id[order[1:][same]]
 
 
 def _by_source(source: np.ndarray) -> Counter[int]:

@@ -1,7 +1,7 @@
 """The file of an hour's records: Parquet, with the fields of their kind, the vehicles by name, and the source.
 
 The rows are sorted by the record, then by the number of the source that gave it. A record that several sources gave has
-a row for each. An earlier version kept each record once and no source: such rows have the source 0.
+a row for each. An earlier version kept each record once, without source and trip_id: such rows have a 0 as both.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from trafficcast.ingestion.deduplication import _Rows
 from trafficcast.records.records import Records
 
 _SOURCE = "source"
+_TRIP_ID = "trip_id"
 
 
 def _write_hour_file(file: Path, rows: _Rows, names: list[str]) -> None:
@@ -68,6 +69,9 @@ def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], _Rows]:
             file, read_dictionary=["vehicle"], partitioning=None, page_checksum_verification=True
         ).combine_chunks()
         for name, dtype in kind.DTYPES.items():
+            if name == _TRIP_ID and name not in table.column_names:
+                arrays[name] = np.zeros(len(table), dtype)
+                continue
             column = table[name].combine_chunks()
             if name == "vehicle":
                 names, column = column.dictionary.cast(pa.string()).to_pylist(), column.indices

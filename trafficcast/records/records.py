@@ -130,6 +130,8 @@ class Trips(Records):
         Longitude of the drop-off, degrees east, (record).
     dropoff_lat
         Latitude of the drop-off, degrees north, (record).
+    trip_id
+        Hash of the trip's id, (record); 0 for a trip without one.
     DTYPES
         Type of each field's array.
     """
@@ -140,6 +142,7 @@ class Trips(Records):
     dropoff_time: np.ndarray
     dropoff_lon: np.ndarray
     dropoff_lat: np.ndarray
+    trip_id: np.ndarray
 
     DTYPES = {
         "time": np.int64,
@@ -148,6 +151,7 @@ class Trips(Records):
         "dropoff_time": np.int64,
         "dropoff_lon": np.float64,
         "dropoff_lat": np.float64,
+        "trip_id": np.int64,
     }
 
 
@@ -165,6 +169,8 @@ class ZoneTrips(Records):
         Time of the drop-off, microseconds since 1970 UTC, (record).
     dropoff_zone
         Id of the zone of the drop-off, (record).
+    trip_id
+        Hash of the trip's id, (record); 0 for a trip without one.
     DTYPES
         Type of each field's array.
     """
@@ -173,8 +179,9 @@ class ZoneTrips(Records):
     zone: np.ndarray
     dropoff_time: np.ndarray
     dropoff_zone: np.ndarray
+    trip_id: np.ndarray
 
-    DTYPES = {"time": np.int64, "zone": np.int64, "dropoff_time": np.int64, "dropoff_zone": np.int64}
+    DTYPES = dict.fromkeys(("time", "zone", "dropoff_time", "dropoff_zone", "trip_id"), np.int64)
 
 
 @dataclass(frozen=True)

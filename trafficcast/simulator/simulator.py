@@ -252,8 +252,9 @@ def _write_trips(
         twice = np.repeat(np.arange(len(first)), 1 + repeated)
         if file_format == "porto":
             text = _porto_lines(reports, first[twice], last[twice])
-        else:
-            text = _tlc_lines(reports.take(first[twice]), reports.take(last[twice]), zone)
+        else:  # without ids equal rides count each
+            first, last = first[twice], last[twice]
+            text = _tlc_lines(reports.take(first), reports.take(last), zone)
             reports = replace(reports, seconds=_as_read(reports.seconds, zone))
         return text, reports, first, last, int(repeated.sum())
 
@@ -267,7 +268,7 @@ def _write_trips(
                 truth.add_points(reports.take(of_rides))
             else:
                 truth.add_trips(reports.take(first), reports.take(last))
-            yield _Step(len(first) + repeats, repeats, (taxi + 1) / len(taxis))
+            yield _Step(len(first) + (repeats if file_format == "porto" else 0), repeats, (taxi + 1) / len(taxis))
 
 
 def _name(taxis: _Taxis, taxi: int) -> str:

@@ -54,7 +54,7 @@ class _TrueFlows:
         )  # fmt: skip
 
     def add_trips(self, pickups: _Reports, dropoffs: _Reports) -> None:
-        """Count trips, each once: outflow where and when they begin, inflow where and when they end."""
+        """Count trips: outflow where and when they begin, inflow where and when they end."""
         city = self.city
         self._vehicles[:] = UNKNOWN
         for kind, ends in ((_OUTFLOW, pickups), (_INFLOW, dropoffs)):

@@ -58,12 +58,14 @@ def json_lines(*rows: dict[str, Any]) -> bytes:
 
 
 def rows_of(batches: list[Batch]) -> list[tuple[Any, ...]]:
-    """All records as tuples, of points with the vehicle's name."""
+    """All records as tuples, of points with the vehicle's name, of trips with their ids where there are any."""
     rows: list[tuple[Any, ...]] = []
     for batch in batches:
         arrays = {name: array.tolist() for name, array in batch.records.arrays().items()}
         if isinstance(batch.records, Points):
             arrays["vehicle"] = [batch.vehicles[code] for code in arrays["vehicle"]]
+        elif not any(arrays["trip_id"]):
+            del arrays["trip_id"]
         rows += zip(*arrays.values(), strict=True)
     return rows
 
@@ -739,3 +741,22 @@ def test_text_is_the_same_read_as_types_and_as_text(
             except InputError as error:
                 found.append(str(error))
     assert found[1:] == found[:1] * 2
+
+
+@pytest.mark.parametrize("name", ["trip_id", "Trip ID", "ride_id", "TRIP_ID"])
+def test_a_trip_has_one_id_in_every_format(name: str, tmp_path: Path) -> None:
+    ends = {"start_time": "2024-04-08T09:00Z", "start_lon": 9.5, "start_lat": 45.5}
+    ends |= {"end_time": "2024-04-08T09:10Z", "end_lon": 9.6, "end_lat": 45.6}
+    ids = [101, 102, None]
+    text = ",".join([*ends, name]) + "\n"
+    text += "".join(",".join(map(str, ends.values())) + f",{one}\n" for one in ("101", " 102 ", ""))
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "a.jsonl").write_bytes(json_lines(*({**ends, name: one} for one in ids)))
+    columns = {key: [value] * 3 for key, value in ends.items()}
+    pq.write_table(pa.table({**columns, name: pa.array(ids, pa.float64())}), tmp_path / "a.parquet")
+    found = [
+        [row[-1] for row in rows_of(list(read(find_sources(str(tmp_path / f"a.{form}"))[0], CITY, form)))]
+        for form in ("csv", "jsonl", "parquet")
+    ]
+    assert found[0] == found[1] == found[2]
+    assert len({*found[0]}) == 3 and found[0][2] == 0

@@ -111,8 +111,8 @@ def recognised(file: Path) -> str:
 
 def rows_of(batch: Batch) -> list[tuple[float, ...]]:
     records = batch.records
-    assert isinstance(records, Trips | ZoneTrips)
-    columns = [array / SECOND_US if "time" in name else array for name, array in records.arrays().items()]
+    assert isinstance(records, Trips | ZoneTrips) and not records.trip_id.any()
+    columns = [array / SECOND_US if "time" in name else array for name, array in records.arrays().items()][:-1]
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 

@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
+from pandas.util import hash_array
 
 from trafficcast.config.time_format import EXCEL
-from trafficcast.records.readers.columns import _OCCUPIED, _TIMES
+from trafficcast.records.readers.columns import _OCCUPIED, _TIMES, _TRIP_ID
 from trafficcast.records.records import Batch, Points, Records
 from trafficcast.records.time_formats import read_format
 from trafficcast.records.timestamps import (
@@ -71,12 +72,16 @@ def _to_batch(
             existing.append(exists)
         elif field == _OCCUPIED:
             values[field] = _occupancy(column)
+        elif field == _TRIP_ID:
+            values[field] = _hashed_ids(column)
         else:
             values[field], ok = _whole_numbers(column) if field.endswith("zone") else _numbers(column)
             masks.append(ok)
     n = len(next(iter(values.values())))
     if kind is Points:
         values.setdefault(_OCCUPIED, np.full(n, -1, np.int8))
+    else:
+        values.setdefault(_TRIP_ID, np.zeros(n, np.int64))
     records = kind(**{field.removeprefix("pickup_"): array for field, array in values.items()})
     dropped: Counter[str] = Counter(unparsable=unparsable)
     parsed, exists = _all_of(masks), _all_of(existing)
@@ -196,8 +201,15 @@ def _vehicle_codes(column: pa.Array) -> tuple[np.ndarray, list[str], _Mask]:
     return found, list(codes), None if named.all() else named
 
 
+def _hashed_ids(column: pa.Array) -> np.ndarray:
+    """Hash the ids of trips, text or numbers, to int64, in one way whatever the format; 0 where there is none."""
+    names = np.array(_names(_decoded(column)), object)
+    hashed = hash_array(names, categorize=False).view(np.int64)
+    return np.where(names == "", 0, np.where(hashed == 0, 1, hashed))
+
+
 def _names(values: pa.Array) -> list[str]:
-    """Return distinct values as vehicles' names, the empty string for a value that is none."""
+    """Return values as names, of vehicles or trips, the empty string for a value that is none."""
     if _is_text(values.type):
         return [(name or "").strip() for name in _texts(values).to_pylist()]
     names = values.to_pylist()

@@ -20,7 +20,7 @@ _KINDS: dict[type[Records], tuple[str, ...]] = {
     Trips: ("pickup_time", "pickup_lon", "pickup_lat", "dropoff_time", "dropoff_lon", "dropoff_lat"),
     ZoneTrips: ("pickup_time", "pickup_zone", "dropoff_time", "dropoff_zone"),
 }
-_OCCUPIED = "occupied"  # may be missing
+_OCCUPIED, _TRIP_ID = "occupied", "trip_id"  # may be missing
 # Each time with the date beside it, which may be missing: where there is one, the time may be a clock's.
 _DATES = {"time": "date", "pickup_time": "pickup_date", "dropoff_time": "dropoff_date"}
 _TIMES = tuple(_DATES)
@@ -55,6 +55,7 @@ _USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "lon": _LON,
     "lat": _LAT,
     _OCCUPIED: (("occupied", "occupancy", "hired", "busy", "passenger"),),
+    _TRIP_ID: (("tripid", "rideid", "journeyid", "tripidentifier"),),
 }
 for _end, _starts in (
     ("pickup", ("pickup", "tpeppickup", "lpeppickup", "trippickup", "start", "pu")),
@@ -161,7 +162,7 @@ def _plain_name(name: str) -> str:
 def _may_be_missing(kind: type[Records]) -> tuple[str, ...]:
     """Return the fields of a kind of records that a table need not have."""
     dates = tuple(date for time, date in _DATES.items() if time in _KINDS[kind])
-    return (*dates, _OCCUPIED) if kind is Points else dates
+    return (*dates, _OCCUPIED if kind is Points else _TRIP_ID)
 
 
 def _usual_columns(names: Sequence[str], field: str, taken: set[int]) -> list[int]:

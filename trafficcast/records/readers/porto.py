@@ -19,14 +19,20 @@ import pyarrow.compute as pc
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.records.readers.cell_values import _texts, _times, _vehicle_codes
+from trafficcast.records.readers.cell_values import _hashed_ids, _texts, _times, _vehicle_codes
 from trafficcast.records.readers.delimited import _HEAD_BYTES, _csv_dialect, _csv_tables, _is_binary
 from trafficcast.records.readers.table import _csv_error, _refuse_without_record
 from trafficcast.records.records import SECOND_US, Batch, Points, Trips
 from trafficcast.records.sources import Source
 
 _COLUMNS = {"vehicle": "TAXI_ID", "time": "TIMESTAMP", "polyline": "POLYLINE"}
-_TYPES = {"vehicle": pa.dictionary(pa.int32(), pa.string()), "time": pa.int64(), "polyline": pa.string()}
+_TRIP_ID = "TRIP_ID"  # may be missing
+_TYPES = {
+    "vehicle": pa.dictionary(pa.int32(), pa.string()),
+    "time": pa.int64(),
+    "polyline": pa.string(),
+    "trip_id": pa.string(),
+}
 _INTERVAL_US = 15 * SECOND_US
 _BATCH_BYTES = 5 * 2**20  # of polylines: about 250,000 points
 # Polylines that are read all at once, numbers as JSON writes them; other JSON is read line by line.
@@ -79,7 +85,8 @@ def read(source: Source, city: City) -> Iterator[Batch]:
     missing = [name for name in _COLUMNS.values() if name not in dialect.names]
     if missing:
         raise InputError(f"{source.path} is not Porto's file of rides: it has no column {' or '.join(missing)}")
-    columns = {field: dialect.names.index(name) for field, name in _COLUMNS.items()}
+    names = _COLUMNS | ({"trip_id": _TRIP_ID} if _TRIP_ID in dialect.names else {})
+    columns = {field: dialect.names.index(name) for field, name in names.items()}
     batches = _batches(_csv_tables(source, dialect, columns, _TYPES), city.feed.trips)
     yield from _refuse_without_record(batches, partial(_csv_error, source, dialect))
 
@@ -116,7 +123,10 @@ def _batch(table: pa.Table, trips: bool, bad: int) -> Batch:
         keep &= n > 0
         end = start + (n - 1) * _INTERVAL_US
         i, j = first[keep], (first + n - 1)[keep]
-        return Batch(Trips(start[keep], lon[i], lat[i], end[keep], lon[j], lat[j]), table.num_rows + bad, [], dropped)
+        has_ids = "trip_id" in table.column_names
+        ids = _hashed_ids(table["trip_id"].combine_chunks())[keep] if has_ids else np.zeros(len(i), np.int64)
+        rides = Trips(start[keep], lon[i], lat[i], end[keep], lon[j], lat[j], ids)
+        return Batch(rides, table.num_rows + bad, [], dropped)
     line = np.repeat(np.arange(len(n)), n)
     time = start[line] + (np.arange(len(line)) - first[line]) * _INTERVAL_US
     records = Points(vehicle[line], time, lon, lat, np.ones(len(line), np.int8))

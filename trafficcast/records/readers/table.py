@@ -36,6 +36,7 @@ from trafficcast.records.readers.columns import (
     _DATES,
     _OCCUPIED,
     _TIMES,
+    _TRIP_ID,
     _find_columns,
     _has_usual_columns,
     _Layout,
@@ -273,7 +274,7 @@ def _type_of_text(field: str, texts: Sequence[str]) -> pa.DataType:
         return pa.dictionary(pa.int32(), pa.string())
     if field == _OCCUPIED:
         return pa.int8() if all(text.strip() in ("0", "1") for text in texts) else pa.string()
-    if field in _DATES.values():
+    if field == _TRIP_ID or field in _DATES.values():
         return pa.string()
     if field not in _TIMES:
         return pa.float64()
@@ -444,4 +445,4 @@ def _type_of_json(field: str, values: Sequence[Any]) -> pa.DataType:
         return pa.bool_()
     if kinds == {int} and not field.endswith(("lon", "lat")):
         return pa.int64()
-    return pa.float64() if kinds and kinds <= {int, float} and field != "vehicle" else pa.string()
+    return pa.float64() if kinds and kinds <= {int, float} and field not in ("vehicle", _TRIP_ID) else pa.string()
