@@ -8,6 +8,7 @@ import json
 import math
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo

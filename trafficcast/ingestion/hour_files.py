@@ -63,7 +63,7 @@ def _encodings(records: Records) -> dict[str, str]:
 def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], _Rows]:
     """Return the vehicles' names and the rows, whose vehicles index them; raise DamagedFile for a damaged file."""
     names: list[str] = []
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     try:
         table = pq.read_table(
             file, read_dictionary=["vehicle"], partitioning=None, page_checksum_verification=True

@@ -86,8 +86,7 @@ def ingest(
     InputError
         A source cannot be read, or no record is left to count; every store is as it was.
     JobError
-        Longitudes and latitudes of a source are swapped, or all its rows are dropped and it is not the only one; every
-        store is as it was.
+        Longitudes and latitudes of a source are swapped, or all its rows are dropped; every store is as it was.
 
     Examples
     --------
@@ -359,10 +358,9 @@ def _stage(
 
     found = {number: (one.source, one.format) for number, one in new.items()}
     facts = executor.stage(found, screen, on_bad or stop)
-    if empty and not facts and not state.hours:
-        raise _NothingToCount("; ".join(map(str, empty[:_MOST_NAMED])))
     if empty:
-        raise JobError(f"{'; '.join(map(str, empty))}; no file was ingested: leave out what has no records, or mend it")
+        others = "; no file was ingested: leave out what has no records, or mend it" if len(new) > 1 else ""
+        raise JobError("; ".join(map(str, empty)) + others)
     now = f"{np.datetime64(int(time.time()), 's')}Z"
     for number, source in facts.items():
         for note in source.notes:
