@@ -142,9 +142,9 @@ class Place:
         store = RecordStore(self.config.paths.data / self.city.name / "records")
         state = store.load()
         with _threads(self.city, store, state, None, 1) as executor:
-            executor.stage(sources, Screen(self.city, 0, 2**62), pytest.fail)
+            executor.stage(dict(enumerate(sources, 1)), Screen(self.city, 0, 2**62), pytest.fail)
             state.generation = 1
-            delta, _ = _merge_hours(self.city, store, state, executor.merge(executor.hours(), 1))
+            delta, _ = _merge_hours(self.city, store, state, executor.merge(executor.hours(), 1, frozenset()))
         store.commit(state, delta, [], [])
         return store
 

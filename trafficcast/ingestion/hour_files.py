@@ -22,6 +22,7 @@ from trafficcast.records.records import Records
 
 _SOURCE = "source"
 _TRIP_ID = "trip_id"
+_MAY_BE_MISSING = {_SOURCE, _TRIP_ID}
 
 
 def _write_hour_file(file: Path, rows: _Rows, names: list[str]) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from trafficcast.errors import DamagedFile
 from trafficcast.files import set_aside, writer_lock
 from trafficcast.ingestion.counting import Count, _first_of_each
-from trafficcast.ingestion.hour_files import _sources_of_file
+from trafficcast.ingestion.hour_files import _MAY_BE_MISSING, _sources_of_file
 from trafficcast.ingestion.ingest import _check_is_whole, _count_anew, _local_days, _publish, _rules, _zones
 from trafficcast.ingestion.record_store import _KINDS, _TABLES, RecordStore, SourceFacts, State, _as_points, _as_slot
 from trafficcast.ingestion.vehicles import _VehicleTable
@@ -200,8 +200,8 @@ def _state_of_files(store: RecordStore, wanted: set[str]) -> tuple[State, list[P
 def _kind_of_file(file: Path) -> str:
     """Return the kind of records that a file has columns for."""
     with closing(pq.ParquetFile(file)) as opened:
-        columns = set(opened.schema_arrow.names)
-    return next(name for name, kind in _KINDS.items() if columns - {"source"} == set(kind.DTYPES))
+        columns = set(opened.schema_arrow.names) - _MAY_BE_MISSING
+    return next(name for name, kind in _KINDS.items() if columns == set(kind.DTYPES) - _MAY_BE_MISSING)
 
 
 def _take_pruned(state: State, old: _Old) -> None:
