@@ -151,7 +151,7 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
     is removed.
     """
     city, flows = stores.city, stores.flows
-    series = stored_slots(city, store, state.kind)
+    series = stored_slots(city, store, state.kind, zones)
     broken = broken_days(stores)
     changed = set(store.unpublished())
     days = sorted({*changed, *broken, *_judged_otherwise(stores, store, series)})
