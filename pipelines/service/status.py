@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
-from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.base import BaseTrigger
 from filelock import FileLock
 
+from pipelines.service.crontab import _crontab_trigger
 from trafficcast.alerts.book import AlertBook
 from trafficcast.config.city import DAY, City
 from trafficcast.config.settings import Config
@@ -245,11 +246,11 @@ def _next(config: Config, city: City, job: str, run: Run | None, now: np.datetim
     return None
 
 
-def _retraining_trigger(config: Config, zone: tzinfo) -> CronTrigger:
+def _retraining_trigger(config: Config, zone: tzinfo) -> BaseTrigger:
     """The times at which `retraining.schedule` starts a training. Raises InputError where it is no crontab."""
     schedule = config.retraining.schedule
     try:
-        return CronTrigger.from_crontab(schedule, zone)
+        return _crontab_trigger(schedule, zone)
     except ValueError as error:
         raise InputError(
             f"{config.file}: retraining.schedule: no schedule of five fields such as '0 3 * * sun': {error} "

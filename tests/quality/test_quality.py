@@ -24,7 +24,7 @@ from trafficcast.records import readers
 from trafficcast.records.readers import _Format
 from trafficcast.records.records import HOUR_US, SECOND_US, Batch, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
-from trafficcast.stores.flows import flows_dataset
+from trafficcast.stores.flows import flows_dataset, read_flows
 
 CITY = City(west=9.0, east=9.2, south=45.0, north=45.2, rows=8, cols=8, timezone="Europe/Rome", name="small")
 START = np.datetime64("2024-04-07T22:00", "us")  # local midnight
@@ -235,6 +235,23 @@ def test_trips_between_zones(keep: Keep, data: Path, tmp_path: Path) -> None:
     part = quality(stores, moment(1), moment(2))["period"]
     assert (part["points_kept"], part["points_outside"]) == (120, 6)
     assert "Where records lie" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_flows_of_the_report_are_those_of_the_store(keep: Keep, data: Path, tmp_path: Path) -> None:
+    """Ten trips in each half hour from a zone in the box to one of which a third lies in it, and to one outside."""
+    file = tmp_path / "zones.geojson"
+    shapes = [box(9.0, 45.0, 9.1, 45.2), box(9.15, 45.0, 9.3, 45.2), box(9.4, 45.0, 9.5, 45.2)]
+    geopandas.GeoDataFrame({"LocationID": [4, 9, 11]}, geometry=shapes, crs="EPSG:4326").to_file(file)
+    city = CITY.model_copy(update={"feed": CITY.feed.model_copy(update={"zones": file})})
+    stores = stores_in(data, city)
+    n = 400
+    time = START_US + np.arange(n) * 90 * SECOND_US
+    ingested = keep(ZoneTrips(time, np.full(n, 4), time, np.where(np.arange(n) % 20 < 10, 9, 11)), city=city)
+    flows = read_flows(stores)["flow"].values.sum(axis=(0, 2, 3)).tolist()
+    assert flows == [60, 400]  # of each ten three lie in the box
+    for report in (ingested, quality(stores)["period"]):
+        assert [report["inflow"], report["outflow"]] == flows
+        assert report["points_outside"] == 2 * n - sum(flows)
 
 
 def test_imported_grids(data: Path, tmp_path: Path) -> None:

@@ -30,14 +30,22 @@ def by_hand(naive: int, zone: ZoneInfo) -> tuple[int, bool]:
     return (utc.replace(tzinfo=None) - EPOCH) // MICROSECOND, exists
 
 
+def later_by_hand(naive: int, zone: ZoneInfo) -> int:
+    """Local microseconds -> how much later the local time occurs again, 0 where it does not."""
+    local = EPOCH + naive * MICROSECOND
+    first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return max(0, (second - first) // MICROSECOND) if by_hand(naive, zone)[1] else 0
+
+
 @pytest.mark.parametrize("name", ZONES)
 def test_every_quarter_of_an_hour_of_a_year_is_what_zoneinfo_says(name: str) -> None:
     zone = ZoneInfo(name)
     year = 2011 if name == "Pacific/Apia" else 2009 if name in ("America/St_Johns", "America/Sao_Paulo") else 2023
     start = (datetime(year, 1, 1) - EPOCH) // MICROSECOND
     naive = start + np.arange(365 * 96) * 900_000_000 + np.arange(365 * 96) % 7
-    utc, exists = local_to_utc(naive, zone)
+    utc, exists, again = local_to_utc(naive, zone)
     wanted = [by_hand(int(moment), zone) for moment in naive]
+    assert again.tolist() == [later_by_hand(int(moment), zone) for moment in naive]
     assert exists.tolist() == [there for _, there in wanted]
     assert utc[exists].tolist() == [moment for moment, there in wanted if there]
 
@@ -48,8 +56,9 @@ def test_every_quarter_of_an_hour_of_a_year_is_what_zoneinfo_says(name: str) -> 
 )
 def test_any_times_in_any_company_are_what_zoneinfo_says(name: str, naive: list[int]) -> None:
     zone = ZoneInfo(name)
-    utc, exists = local_to_utc(np.array(naive), zone)
-    for moment, found, there in zip(naive, utc.tolist(), exists.tolist(), strict=True):
+    utc, exists, again = (array.tolist() for array in local_to_utc(np.array(naive), zone))
+    assert again == [later_by_hand(moment, zone) for moment in naive]
+    for moment, found, there in zip(naive, utc, exists, strict=True):
         wanted, does = by_hand(moment, zone)
         assert there == does
         assert not there or found == wanted
@@ -57,7 +66,8 @@ def test_any_times_in_any_company_are_what_zoneinfo_says(name: str, naive: list[
 
 def test_times_beyond_the_calendar_do_not_fail() -> None:
     far = np.array([-(2**62), 0, 2**62])
-    utc, _ = local_to_utc(far, NEW_YORK)
+    utc, _, again = local_to_utc(far, NEW_YORK)
+    assert not again.any()
     assert utc[0] < 0 and utc[2] > 2**61
 
 
@@ -108,7 +118,7 @@ def test_what_is_far_away_stays_far_away() -> None:
 
 
 def parsed(*texts: str | None, zone: ZoneInfo = NEW_YORK) -> list[str | None]:
-    us, ok, skipped = parse_times(pa.array(texts, pa.string()), zone)
+    us, ok, skipped, _ = parse_times(pa.array(texts, pa.string()), zone)
     moments = us.astype("datetime64[us]").astype(str)
     return [str(m) if fine else "skipped" if gone else None for m, fine, gone in zip(moments, ok, skipped, strict=True)]
 
@@ -162,4 +172,4 @@ def test_the_fast_way_and_the_plain_way_agree(moments: list[datetime], name: str
 
 
 def test_no_rows() -> None:
-    assert [len(part) for part in parse_times(pa.array([], pa.string()), NEW_YORK)] == [0, 0, 0]
+    assert [len(part) for part in parse_times(pa.array([], pa.string()), NEW_YORK)] == [0, 0, 0, 0]

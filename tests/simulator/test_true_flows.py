@@ -41,8 +41,11 @@ def read_points(file_format: str, folder: Path, zone: ZoneInfo) -> list[Point]:
                 lat, lon, occupied, seconds = line.split(" ")
                 points.append((file.name, int(seconds), float(lon), float(lat), int(occupied)))
         elif file_format == "tdrive":
+            before, fold = "", 0
             for vehicle, time, lon, lat in csv.reader(file.read_text().splitlines()):
-                points.append((vehicle, unix_s(time, zone), float(lon), float(lat), -1))
+                fold = 1 if time < before else fold  # a taxi's clock was set back
+                points.append((vehicle, unix_s(time, zone, fold), float(lon), float(lat), -1))
+                before = time
         elif file_format == "parquet":
             for row in pq.read_table(file).to_pylist():
                 points.append((row["vehicle"], int(row["time"].timestamp()), row["lon"], row["lat"], row["occupied"]))
@@ -75,13 +78,15 @@ def read_trips(file_format: str, folder: Path, zone: ZoneInfo) -> list[Trip]:
                 )
                 for end in ("pickup", "dropoff")
             ]
-            trips.append((*ends[0], *ends[1]))
+            times = [row[f"tpep_{end}_datetime"] for end in ("pickup", "dropoff")]
+            if all(unix_s(time, zone) == unix_s(time, zone, 1) for time in times):  # nothing tells the others apart
+                trips.append((*ends[0], *ends[1]))
     return trips
 
 
-def unix_s(local: str, zone: ZoneInfo) -> int:
-    """The first occurrence, where there are two."""
-    return int(datetime.fromisoformat(local).replace(tzinfo=zone, fold=0).timestamp())
+def unix_s(local: str, zone: ZoneInfo, fold: int = 0) -> int:
+    """The first occurrence, where there are two, or with `fold` the second."""
+    return int(datetime.fromisoformat(local).replace(tzinfo=zone, fold=fold).timestamp())
 
 
 def km(lon1: float, lat1: float, lon2: float, lat2: float) -> float:
@@ -191,7 +196,9 @@ def test_the_truth_is_what_a_plain_count_of_the_files_gives(file_format: str, tr
 
 
 @pytest.mark.parametrize("file_format", ["tdrive", "tlc"])
-def test_a_local_time_that_occurs_twice_is_counted_as_the_first(file_format: str, tmp_path: Path) -> None:
+def test_of_local_times_that_occur_twice_those_of_taxis_are_told_apart_and_those_of_trips_left_out(
+    file_format: str, tmp_path: Path
+) -> None:
     simulate_and_check(CITY, file_format, tmp_path, vehicles=30, days=2, seed=1, start=CLOCKS_SET_BACK)
 
 

@@ -148,6 +148,21 @@ def test_a_change_of_the_clocks_is_no_outage() -> None:
     assert judge_observed(city, Evidence(numbers, minutes, None, True))[1].all()
 
 
+def test_no_record_in_the_hours_that_clocks_repeat_is_no_quiet_night() -> None:
+    """There records are dropped whose local times do not tell which of the two hours they are of."""
+    city = CITY.model_copy(update={"timezone": "Europe/Rome"})
+    minutes = daily(60, 4, night=0.0)
+    back = int((np.datetime64("2024-10-27T00:00") - np.datetime64("2024-10-01")) / np.timedelta64(30, "m"))
+    minutes[back - 2 : back + 6] = 0  # from 01:00 to 04:00 as clocks went until then
+    numbers = int(np.datetime64("2024-10-01", "D").astype(int)) * PER_DAY + np.arange(len(minutes))
+    judged, observed = judge_observed(city, Evidence(numbers, minutes, None, True))
+    missing = set(numbers[back - 2 : back + 6]) - set(judged[observed])
+    assert missing == set(numbers[back : back + 4])  # 02:00 to 03:00, twice
+    minutes[back + 1, 3] = 1
+    judged, observed = judge_observed(city, Evidence(numbers, minutes, None, True))
+    assert numbers[back + 1] in judged[observed]
+
+
 def test_a_stray_record_of_another_year_costs_nothing_and_is_not_observed() -> None:
     minutes, vehicles = fleet(10)
     stray = np.zeros((1, LENGTH), int)

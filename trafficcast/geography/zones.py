@@ -149,6 +149,29 @@ def spread(counts: np.ndarray, zones: Zones, rows: int, cols: int) -> np.ndarray
     return flow.reshape(slots, kinds, rows, cols)
 
 
+def counts_inside(counts: np.ndarray, zones: Zones) -> np.ndarray:
+    """Add up what `spread` gives to the cells of the box.
+
+    Parameters
+    ----------
+    counts
+        (slot, flow_kind, zone), vehicles per slot.
+    zones
+        The zones.
+
+    Returns
+    -------
+    np.ndarray
+        (slot, flow_kind) int64, vehicles per slot.
+    """
+    inside = np.zeros(counts.shape[:2], np.int64)
+    for i in range(len(zones.ids)):
+        shares = zones.shares[zones.starts[i] : zones.starts[i + 1]]
+        distinct, which = np.unique(counts[:, :, i], return_inverse=True)
+        inside += _largest_remainder(distinct, shares).sum(axis=1, dtype=np.int64)[which].reshape(inside.shape)
+    return inside
+
+
 def _largest_remainder(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Divide counts (n) by shares (cell) into whole parts (n, cell); the part of outside is left out."""
     outside = max(0.0, 1.0 - shares.sum())

@@ -47,11 +47,14 @@ def first_look(location: str, city: City, format_name: str | None = None, rows: 
     screen = Screen(city, EARLIEST_US, int(time.time()) * SECOND_US + DAY_US)
     looks = []
     for source, name in found[:_FILES]:
-        screening, shown, columns = Screening(screen, source), [], {}
+        screening = Screening(screen, source)
+        shown: list[dict[str, Any]] = []
+        columns: dict[str, str] = {}
         for batch in read(source, city, name):
             records = screening.apply(batch)
-            shown, columns = _rows(records.take(slice(rows)), batch.vehicles, city), batch.columns
-            break
+            shown, columns = _rows(records.take(slice(rows)), batch.vehicles, city), batch.columns or columns
+            if shown:  # in the first part all local times may occur twice, which is decided at the end
+                break
         screening.check_source()
         guessed = [f"{field} is column {column!r}" for field, column in columns.items()]
         zone = f"times without an offset are in {city.feed.timezone or city.timezone}"

@@ -170,7 +170,7 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
     record was taken back has no flows, and the report is empty where no record is left. What is replaced is removed.
     """
     city, flows = stores.city, stores.flows
-    series = stored_slots(city, store, state.kind)
+    series = stored_slots(city, store, state.kind, zones)
     with_records = set(_local_days(city, series.number[series.records > 0]))
     for day in set(store.unpublished()) - with_records:
         flows.remove(day)

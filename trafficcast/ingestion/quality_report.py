@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trafficcast.config.city import City
+from trafficcast.geography.zones import Zones, counts_inside
 from trafficcast.ingestion.counting import TOTALS
 from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.records.records import DROP_REASONS
@@ -106,7 +107,7 @@ class SlotSeries:
         return slot_starts(city, self.number)
 
 
-def stored_slots(city: City, store: RecordStore, kind: str | None) -> SlotSeries:
+def stored_slots(city: City, store: RecordStore, kind: str | None, zones: Zones | None = None) -> SlotSeries:
     """Read all slots of a record store, and judge which are observed.
 
     Parameters
@@ -117,6 +118,8 @@ def stored_slots(city: City, store: RecordStore, kind: str | None) -> SlotSeries
         Its record store.
     kind
         Kind of the stored records; the vehicles of other kinds than points are unknown.
+    zones
+        The city's zones, by which trips between zones are counted.
 
     Returns
     -------
@@ -124,6 +127,9 @@ def stored_slots(city: City, store: RecordStore, kind: str | None) -> SlotSeries
         All slots that have a record or are observed; none of them is observed before it begins.
     """
     facts = store.slot_facts()
+    if kind == "zone-trips" and zones is not None and len(facts):
+        slots = store.slots(*facts[[0, -1], 0].tolist()).values()
+        facts[:, 1:3] = counts_inside(np.stack([slot.flow for slot in slots]), zones)
     number, observed = judge_observed(city, store.evidence(city, kind))
     observed &= number * city.slot_us <= time.time_ns() // 1000
     columns = np.zeros((len(number), facts.shape[1]), np.int64)
@@ -163,12 +169,30 @@ def quality_report(city: City, store: RecordStore, state: State, slots: SlotSeri
         "files": len(sources),
         "rows_read": sum(source.rows for source in sources),
         "rows_dropped": {reason: dropped[reason] for reason in DROP_REASONS},
-        **counters(state.totals, state.vehicles.number_with_points()),
+        **counters(state.totals, state.vehicles.number_with_points(), ends_outside(state.kind, slots)),
         **slot_report(city, slots),
     }
 
 
-def counters(totals: np.ndarray, vehicles: int) -> dict[str, Any]:
+def ends_outside(kind: str | None, slots: SlotSeries) -> int | None:
+    """Return how many ends of trips between zones were spread to the outside of the box.
+
+    Parameters
+    ----------
+    kind
+        Kind of the records.
+    slots
+        Slots (see `stored_slots`).
+
+    Returns
+    -------
+    int | None
+        The number; None for other records, whose count has it.
+    """
+    return int((slots.records - slots.inflow - slots.outflow).sum()) if kind == "zone-trips" else None
+
+
+def counters(totals: np.ndarray, vehicles: int, outside: int | None = None) -> dict[str, Any]:
     """Name the totals of a count.
 
     Parameters
@@ -177,6 +201,8 @@ def counters(totals: np.ndarray, vehicles: int) -> dict[str, Any]:
         Totals in the order of `counting.TOTALS`, (total).
     vehicles
         Number of vehicles.
+    outside
+        Number of points outside the box; None is that of the totals.
 
     Returns
     -------
@@ -186,7 +212,7 @@ def counters(totals: np.ndarray, vehicles: int) -> dict[str, Any]:
     counts = dict(zip(TOTALS, totals.tolist(), strict=True))
     return {
         "points_kept": counts["points"],
-        "points_outside": counts["points_outside"],
+        "points_outside": counts["points_outside"] if outside is None else outside,
         "vehicles": vehicles,
         "pairs": counts["pairs"],
         "pairs_beyond_max_gap": counts["pairs_beyond_max_gap"],

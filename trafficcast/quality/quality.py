@@ -13,10 +13,17 @@ import numpy as np
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import write_text
-from trafficcast.geography.zones import read_zones
+from trafficcast.geography.zones import Zones, read_zones
 from trafficcast.ingestion.counting import TOTALS, Count, merge
 from trafficcast.ingestion.merging import count
-from trafficcast.ingestion.quality_report import SlotSeries, counters, quality_report, slot_report, stored_slots
+from trafficcast.ingestion.quality_report import (
+    SlotSeries,
+    counters,
+    ends_outside,
+    quality_report,
+    slot_report,
+    stored_slots,
+)
 from trafficcast.ingestion.record_store import RecordStore, State
 from trafficcast.parallel import parallel_map
 from trafficcast.progress import track
@@ -149,11 +156,14 @@ def _report_records(
 ) -> tuple[dict[str, Any], _Survey]:
     """Report on one state of a record store, and return the survey for the page."""
     everything = start is None and end is None
-    every = stored_slots(city, store, state.kind)
+    zones = None
+    if state.kind == "zone-trips" and city.feed.zones is not None:
+        zones = read_zones(city.feed.zones, city.feed.zone_id, city)
+    every = stored_slots(city, store, state.kind, zones)
     slots = _in_period(city, every, start, end)
-    survey = _survey(city, store, state, slots, everything)
+    survey = _survey(city, store, state, slots, zones, everything)
     checks = survey.checks
-    found: dict[str, Any] = counters(state.totals if everything else survey.totals, 0)
+    found: dict[str, Any] = counters(state.totals if everything else survey.totals, 0, ends_outside(state.kind, slots))
     if checks is None:
         found["vehicles"] = None
     else:
@@ -225,7 +235,9 @@ def _in_period(city: City, slots: SlotSeries, start: np.datetime64 | None, end: 
     return within
 
 
-def _survey(city: City, store: RecordStore, state: State, slots: SlotSeries, everything: bool) -> _Survey:
+def _survey(
+    city: City, store: RecordStore, state: State, slots: SlotSeries, zones: Zones | None, everything: bool
+) -> _Survey:
     """Read every record of the period once, an hour at a time; count transitions unless the period is everything."""
     survey = _Survey(outside=np.zeros(len(slots), np.int64))
     start, end = (int(edge) * city.slot_us for edge in (slots.number[0], slots.number[-1] + 1))
@@ -234,9 +246,7 @@ def _survey(city: City, store: RecordStore, state: State, slots: SlotSeries, eve
         vehicles = len(state.vehicles.names)
         window = _window_of({hour: state.hours[hour][1] for hour in hours}, sorted(state.hours), vehicles)
         survey.checks = _VehicleChecks(city, vehicles, window)
-    zone_ids = None
-    if not everything and city.feed.zones is not None:
-        zone_ids = read_zones(city.feed.zones, city.feed.zone_id, city).ids
+    zone_ids = None if zones is None else zones.ids
     counted = Count()
     for records in track(_hours(store, state, hours), "reading records", len(hours)):
         records = records.take((records.time >= start) & (records.time < end))

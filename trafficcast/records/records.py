@@ -18,7 +18,7 @@ SECOND_US = 1_000_000
 HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
 EARLIEST_US = 946_684_800 * SECOND_US  # 2000-01-01T00:00Z
-# unparsable: a field is missing, superfluous or not a finite number. clock: a local time that the clocks skip.
+# unparsable: a field is missing, superfluous or no finite number. clock: a local time that the clocks skip or repeat.
 # too_late: older than the records that are still stored.
 DROP_REASONS = ("unparsable", "clock", "coordinates", "timestamp", "too_long", "too_late", "duplicate")
 
@@ -202,6 +202,9 @@ class Batch:
         Notes for the user.
     columns
         Names of the columns that the fields were read from, by field, where the format is a table.
+    again
+        How many microseconds later each time occurs again, (record), by the field of times: local times that occur
+        twice are as the first time. Empty where none does, and for what a reader returns.
     """
 
     records: Records
@@ -210,3 +213,4 @@ class Batch:
     dropped: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
+    again: dict[str, np.ndarray] = field(default_factory=dict)

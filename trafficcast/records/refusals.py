@@ -118,6 +118,10 @@ def _look_of_times(values: Sequence[dict[str, str]], reason: str) -> str:
     """Say what values look like that are no times between 2000 and now."""
     if reason == "unparsable":
         return ""
+    if reason == "clock":
+        return (
+            "; these local times occur twice or never, as clocks are changed: write times in UTC or with their offset"
+        )
     texts = [text for row in values for text in row.values() if text]
     numbers = [float(text) for text in texts if re.fullmatch(r"-?\d+(\.\d*)?", text)]
     if len(numbers) < len(texts) or not numbers:

@@ -132,7 +132,7 @@ def to_microseconds(values: np.ndarray, unit: str) -> np.ndarray:
     return np.nan_to_num(us, nan=-far, posinf=far, neginf=-far).clip(-far, far).astype(np.int64)
 
 
-def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.ndarray]:
+def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Convert naive local times to UTC.
 
     A time that occurs twice, where clocks are set back, is its first occurrence.
@@ -146,19 +146,50 @@ def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.nda
 
     Returns
     -------
-    tuple[np.ndarray, np.ndarray]
-        Microseconds since 1970 UTC, and whether the local time exists, (row) each.
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Microseconds since 1970 UTC, whether the local time exists, and how many microseconds later it occurs again, 0
+        where it does not, (row) each.
     """
     naive_us = np.asarray(naive_us, np.int64)
     if not len(naive_us):
-        return naive_us, np.zeros(0, np.bool_)
-    years = (naive_us[[naive_us.argmin(), naive_us.argmax()]]).clip(EARLIEST_US - DAY_US, _LATEST_CHANGE_US)
-    first, last = years.astype("datetime64[us]").astype("datetime64[Y]").astype(int) + 1970
-    starts, offsets = _offsets(zone, int(first) - 1, int(last) + 1)
+        return naive_us, np.zeros(0, np.bool_), naive_us
+    starts, offsets = _offsets_between(zone, int(naive_us.min()), int(naive_us.max()))
     # Offset i holds for local times from begins[i] to before ends[i]; of two possible offsets the earlier one counts.
     begins, ends = starts + offsets, starts[1:] + offsets[:-1]
     i = np.searchsorted(ends, naive_us, side="right")
-    return naive_us - offsets[i], (naive_us >= begins[i]) | (i == 0)
+    next_begins, shifts = np.append(begins[1:], _FAR_US), np.append(offsets[:-1] - offsets[1:], 0)
+    again = np.where(naive_us >= next_begins[i], shifts[i], 0)
+    return naive_us - offsets[i], (naive_us >= begins[i]) | (i == 0), again
+
+
+def set_back(zone: tzinfo, first_us: int, last_us: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return when the clocks of a zone are set back.
+
+    Parameters
+    ----------
+    zone
+        The time zone.
+    first_us
+        A time, microseconds since 1970.
+    last_us
+        A later time.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        The times, microseconds since 1970 UTC, rising, those of the year before `first_us` and of the year after
+        `last_us` too; and by how many microseconds the clocks are set back, (time) each.
+    """
+    starts, offsets = _offsets_between(zone, first_us, last_us)
+    back = offsets[1:] < offsets[:-1]
+    return starts[1:][back], (offsets[:-1] - offsets[1:])[back]
+
+
+def _offsets_between(zone: tzinfo, first_us: int, last_us: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the offsets of a zone from a year before a time to a year after another, as `_offsets` does."""
+    years = np.clip([first_us, last_us], EARLIEST_US - DAY_US, _LATEST_CHANGE_US)
+    first, last = years.astype("datetime64[us]").astype("datetime64[Y]").astype(int) + 1970
+    return _offsets(zone, int(first) - 1, int(last) + 1)
 
 
 @lru_cache(64)
@@ -186,7 +217,9 @@ def _offsets(zone: tzinfo, first_year: int, last_year: int) -> tuple[np.ndarray,
     return np.array(starts, np.int64) * SECOND_US, np.array(offsets, np.int64) * SECOND_US
 
 
-def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def parse_times(
+    texts: pa.ChunkedArray | pa.Array, zone: tzinfo
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Read dates and times written as text.
 
     These are ISO 8601 with a blank or T, to the second or finer; a date is its midnight. A bare number is no time.
@@ -200,17 +233,18 @@ def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.nda
 
     Returns
     -------
-    tuple[np.ndarray, np.ndarray, np.ndarray]
-        Microseconds since 1970 UTC, whether the text is a time, and whether it is one that the clocks skip, (row)
-        each.
+    tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+        Microseconds since 1970 UTC, whether the text is a time, whether it is one that the clocks skip, and how many
+        microseconds later it occurs again (see `local_to_utc`), (row) each.
     """
     texts = pc.utf8_trim_whitespace(texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts)
     if pc.any(pc.match_substring_regex(texts, _FINER)).as_py():
         texts = pc.replace_substring_regex(texts, _FINER, r"\1")
     n = len(texts)
-    us, ok, skipped = np.zeros(n, np.int64), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    us, again = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    ok, skipped = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     if not n:
-        return us, ok, skipped
+        return us, ok, skipped, again
     rest = np.ones(n, np.bool_)
     for pattern, parse in _PARSERS:
         matches = pc.match_substring_regex(texts, pattern).fill_null(False)
@@ -224,18 +258,18 @@ def parse_times(texts: pa.ChunkedArray | pa.Array, zone: tzinfo) -> tuple[np.nda
         here = slice(None) if whole else matches.to_numpy(zero_copy_only=False)
         us[here], ok[here], rest[here] = found, True, False
         if pattern != _WITH_OFFSET:
-            us[here], exists = local_to_utc(found, zone)
+            us[here], exists, again[here] = local_to_utc(found, zone)
             ok[here], skipped[here] = exists, ~exists
         if whole:
-            return us, ok, skipped
+            return us, ok, skipped, again
     rows = np.flatnonzero(rest)
     moments = [_moment(text) for text in texts.take(pa.array(rows)).to_pylist()]
     naive = [i for i, moment in zip(rows, moments, strict=True) if moment is not None and moment.tzinfo is None]
     us[rows] = [0 if moment is None else _microseconds(moment) for moment in moments]
     ok[rows] = [moment is not None for moment in moments]
-    us[naive], ok[naive] = local_to_utc(us[naive], zone)
+    us[naive], ok[naive], again[naive] = local_to_utc(us[naive], zone)
     skipped[naive] = ~ok[naive]
-    return us, ok, skipped
+    return us, ok, skipped, again
 
 
 def _parse_naive(texts: pa.Array) -> np.ndarray:

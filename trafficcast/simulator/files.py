@@ -100,11 +100,11 @@ def _tlc_lines(pickups: _Reports, dropoffs: _Reports, zone: ZoneInfo) -> bytes:
     return _csv([*times, *positions])
 
 
-def _as_read(seconds: np.ndarray, zone: ZoneInfo) -> np.ndarray:
-    """Return the unix seconds as a reader of local times without an offset finds them: the first of two occurrences."""
+def _occurs_twice(seconds: np.ndarray, zone: ZoneInfo) -> np.ndarray:
+    """Say of unix seconds whether their local times occur twice, as clocks are set back."""
     local = _local(seconds, zone).tz_localize(None)
-    first = local.tz_localize(zone, ambiguous=np.ones(len(local), np.bool_))
-    return first.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
+    first, second = (local.tz_localize(zone, ambiguous=np.full(len(local), dst)) for dst in (True, False))
+    return np.asarray(first != second)
 
 
 def _local(seconds: np.ndarray, zone: ZoneInfo) -> pd.DatetimeIndex:

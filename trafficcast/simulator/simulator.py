@@ -30,7 +30,7 @@ from trafficcast.simulator.files import (
     _PORTO_INTERVAL_S,
     _TRIP_HEADERS,
     FILES_OF_TRIPS,
-    _as_read,
+    _occurs_twice,
     _porto_lines,
     _tlc_lines,
     _write_day,
@@ -194,9 +194,8 @@ def _write_taxis(
         reports, repeats = _with_repeats(taxis.reports_of(taxi), taxis.rngs[taxi])
         if len(reports):
             _write_taxi(file_format, folder, _name(taxis, taxi), reports, zone)
-        if file_format == "tdrive":  # its times have no offset and its readers cannot know the occupancy
-            unknown = np.zeros_like(reports.occupied)
-            reports = replace(reports, seconds=_as_read(reports.seconds, zone), occupied=unknown)
+        if file_format == "tdrive":  # its readers cannot know the occupancy
+            reports = replace(reports, occupied=np.zeros_like(reports.occupied))
         return reports, repeats
 
     for taxi, (reports, repeats) in enumerate(pool.map(write, range(len(taxis)))):
@@ -245,22 +244,27 @@ def _write_trips(
     city = taxis.city
     zone = _time_zone(city)
 
-    def write(taxi: int) -> tuple[bytes, _Reports, np.ndarray, np.ndarray, int]:
+    def write(taxi: int) -> tuple[bytes, _Reports, np.ndarray, np.ndarray, int, int]:
         reports = taxis.reports_of(taxi)
         first, last = _rides(reports)
+        rides = len(first)
         repeated = taxis.rngs[taxi].random(len(first)) < _DUPLICATE_SHARE
         twice = np.repeat(np.arange(len(first)), 1 + repeated)
         if file_format == "porto":
             text = _porto_lines(reports, first[twice], last[twice])
         else:  # without ids equal rides count each
-            first, last = first[twice], last[twice]
-            text = _tlc_lines(reports.take(first), reports.take(last), zone)
-            reports = replace(reports, seconds=_as_read(reports.seconds, zone))
-        return text, reports, first, last, int(repeated.sum())
+            every_first, every_last = first[twice], last[twice]
+            text = _tlc_lines(reports.take(every_first), reports.take(every_last), zone)
+            # Rides of all taxis in turn do not tell which of two occurrences of a local time is meant: none is read.
+            told = ~(
+                _occurs_twice(reports.seconds[every_first], zone) | _occurs_twice(reports.seconds[every_last], zone)
+            )
+            first, last = every_first[told], every_last[told]
+        return text, reports, first, last, rides, int(repeated.sum())
 
     with open(folder / FILES_OF_TRIPS[file_format], "wb") as file:
         file.write(_TRIP_HEADERS[file_format])
-        for taxi, (text, reports, first, last, repeats) in enumerate(pool.map(write, range(len(taxis)))):
+        for taxi, (text, reports, first, last, rides, repeats) in enumerate(pool.map(write, range(len(taxis)))):
             file.write(text)
             if file_format == "porto" and not city.feed.trips:
                 i = np.arange(len(reports))
@@ -268,7 +272,7 @@ def _write_trips(
                 truth.add_points(reports.take(of_rides))
             else:
                 truth.add_trips(reports.take(first), reports.take(last))
-            yield _Step(len(first) + (repeats if file_format == "porto" else 0), repeats, (taxi + 1) / len(taxis))
+            yield _Step(rides + repeats, repeats, (taxi + 1) / len(taxis))
 
 
 def _name(taxis: _Taxis, taxi: int) -> str:

@@ -19,7 +19,6 @@ from trafficcast.simulator.taxis import _DEGREE, _Reports
 from trafficcast.stores.flows import UNKNOWN, flows_dataset
 from trafficcast.stores.observed import Evidence, judge_observed
 
-_CLOCK_CHANGE_S = 3 * 3600  # a local time that occurs twice is read as the first: up to so much before the period
 _INFLOW, _OUTFLOW = range(len(FLOW_KINDS))
 
 
@@ -29,7 +28,7 @@ class _TrueFlows:
     def __init__(self, city: City, start: int, end: int, taxis: int) -> None:
         self.city = city
         self._slot_s = 60 * city.slot_minutes
-        self._first_slot = (start - _CLOCK_CHANGE_S) // self._slot_s
+        self._first_slot = start // self._slot_s
         slots = -(-end // self._slot_s) - self._first_slot
         self._flow = np.zeros((slots, len(FLOW_KINDS), city.rows * city.cols), np.int32)
         self._vehicles = np.zeros(slots, np.int32)

@@ -55,7 +55,8 @@ def judge_observed(city: City, evidence: Evidence) -> tuple[np.ndarray, np.ndarr
     (the first four weeks are judged by one another). Much less than that is not plausible: less than a share of it that
     also lies four standard deviations below, of the square roots. A minute is silent in a stretch with fewer records
     than plausible; a slot is observed where the feed was not silent in `min_coverage` of its minutes, and reported with
-    a plausible number of vehicles.
+    a plausible number of vehicles. Where clocks are set back, records whose local times do not tell which of two hours
+    they are of have been dropped: there no record is no quiet night, and the slot is not observed.
 
     Parameters
     ----------
@@ -144,18 +145,23 @@ def _judge_part(city: City, evidence: Evidence, part: np.ndarray) -> tuple[np.nd
         vehicles = np.zeros(len(numbers), np.int64)
         vehicles[at] = evidence.vehicles[part]
         observed &= vehicles >= calendar.least(vehicles, _VEHICLES, _SPREAD_OF_VEHICLES)
+    observed &= (records > 0) | ~calendar.twice
     known = observed | (records > 0)
     return numbers[known], observed[known]
 
 
 class _Calendar:
-    """Places of slots in (week, day of the week, slot of the day), local time; weeks begin on the first slot's day."""
+    """Places of slots in (week, day of the week, slot of the day), local time; weeks begin on the first slot's day.
+
+    `twice` says of which slots the local time occurs twice, as clocks are set back, (slot).
+    """
 
     def __init__(self, city: City, numbers: np.ndarray, records: np.ndarray) -> None:
         local = city.local((numbers * city.slot_us).astype("datetime64[us]")).tz_localize(None)
         day = local.normalize().to_numpy().astype("datetime64[D]").astype(np.int64)
         day -= day[0]
         slot = ((local.hour * 60 + local.minute) // city.slot_minutes).to_numpy()
+        self.twice = local.duplicated(keep=False)
         self._place = day // 7, day % 7, slot
         self._shape = int(day[-1]) // 7 + 1, 7, city.slots_per_day
         # A day without any record says nothing of what is usual.

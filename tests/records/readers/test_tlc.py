@@ -240,14 +240,18 @@ def test_clock_changes(tmp_path: Path, as_parquet: bool) -> None:
         rows = "".join(f"{began},{ended},1,2\n" for began, ended in zip(pickups, dropoffs, strict=True))
         header = "tpep_pickup_datetime,tpep_dropoff_datetime,PULocationID,DOLocationID\n"
         file = write(tmp_path, (header + rows.replace("T", " ")).encode())
-    [batch] = read_all(file)
+    batch, of_fall = read_all(file)
     zone = ZoneInfo("America/New_York")
     wanted = [
-        tuple(datetime.fromisoformat(time).replace(tzinfo=zone, fold=0).timestamp() for time in pair)
-        for pair in ((pickups[0], dropoffs[0]), (pickups[3], dropoffs[3]))
+        tuple(
+            datetime.fromisoformat(time).replace(tzinfo=zone, fold=fold).timestamp()
+            for fold, time in enumerate((pickups[i], dropoffs[i]))
+        )
+        for i in (3, 0)  # the trip that seems to end before it begins began before the clocks were set back
     ]
-    assert [(row[0], row[2]) for row in rows_of(batch)] == wanted
-    assert (batch.rows, +batch.dropped) == (4, {"clock": 2})
+    assert [(row[0], row[2]) for row in (*rows_of(batch), *rows_of(of_fall))] == wanted
+    assert (batch.rows, +batch.dropped) == (3, {"clock": 2})
+    assert (of_fall.rows, +of_fall.dropped) == (1, {})
 
 
 def test_the_feeds_clock_and_columns_go_before_the_usual(tmp_path: Path) -> None:

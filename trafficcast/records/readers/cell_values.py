@@ -61,15 +61,18 @@ def _to_batch(
     vehicles: list[str] = []
     masks: list[_Mask] = []
     existing: list[_Mask] = []
+    twice: dict[str, np.ndarray] = {}
     for field, chunks in columns.items():
         column = chunks.combine_chunks() if isinstance(chunks, pa.ChunkedArray) else chunks
         if field == "vehicle":
             values[field], vehicles, ok = _vehicle_codes(column)
             masks.append(ok)
         elif field in _TIMES:
-            values[field], ok, exists = _times(column, zone, forms.get(field))
+            values[field], ok, exists, again = _times(column, zone, forms.get(field))
             masks.append(ok)
             existing.append(exists)
+            if again is not None:
+                twice[field.removeprefix("pickup_")] = again
         elif field == _OCCUPIED:
             values[field] = _occupancy(column)
         elif field == _TRIP_ID:
@@ -90,8 +93,9 @@ def _to_batch(
         keep = parsed if exists is None else parsed & exists
         dropped.update(unparsable=n - int(np.count_nonzero(parsed)), clock=int(np.count_nonzero(parsed & ~keep)))
         records = records.take(keep)
+        twice = {name: again[keep] for name, again in twice.items()}
     of_times = dict.fromkeys(f"times are {_written(form)}" for form in forms.values() if form != "s")
-    return Batch(records, n + unparsable, vehicles, +dropped, (*notes, *of_times))
+    return Batch(records, n + unparsable, vehicles, +dropped, (*notes, *of_times), again=twice)
 
 
 def _written(form: str) -> str:
@@ -224,11 +228,15 @@ def _indices(column: pa.DictionaryArray, null: int = 0) -> np.ndarray:
     return (indices.fill_null(null) if indices.null_count else indices).to_numpy()
 
 
-def _times(column: pa.Array, zone: tzinfo, form: str | None = None) -> tuple[np.ndarray, _Mask, _Mask]:
+_Times = tuple[np.ndarray, _Mask, _Mask, np.ndarray | None]
+
+
+def _times(column: pa.Array, zone: tzinfo, form: str | None = None) -> _Times:
     """Convert times; return microseconds since 1970 UTC, which are times, and which of these the clocks do not skip.
 
-    These are timestamps of any unit, dates (their midnight) and text. The form of numbers, also as text, is a unit (s,
-    ms, us, ns), that of texts a format such as `%d.%m.%Y`. A time without zone or offset is local to `zone`.
+    The last value is how much later each occurs again (see `local_to_utc`), None where none does. These are timestamps
+    of any unit, dates (their midnight) and text. The form of numbers, also as text, is a unit (s, ms, us, ns), that of
+    texts a format such as `%d.%m.%Y`. A time without zone or offset is local to `zone`.
     """
     column = _decoded(column)
     if form == EXCEL and not (pt.is_timestamp(column.type) or pt.is_date(column.type)):
@@ -241,7 +249,7 @@ def _times(column: pa.Array, zone: tzinfo, form: str | None = None) -> tuple[np.
         return _times_of_text(_texts(column), zone, form)
     ok = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
     if pt.is_null(column.type):
-        return np.zeros(len(column), np.int64), ok, None
+        return np.zeros(len(column), np.int64), ok, None, None
     if pt.is_date(column.type):
         column = column.cast(pa.timestamp("s" if pt.is_date32(column.type) else "ms"))
     kind, unit = column.type, form
@@ -255,35 +263,35 @@ def _times(column: pa.Array, zone: tzinfo, form: str | None = None) -> tuple[np.
         ok = _all_of([ok, np.isfinite(values)])
     us = values if unit == "us" and not pt.is_floating(kind) else to_microseconds(values, unit or "s")
     if not pt.is_timestamp(kind) or kind.tz is not None:
-        return us, ok, None
-    us, exists = local_to_utc(us, zone)
-    return us, ok, None if exists.all() else exists
+        return us, ok, None, None
+    us, exists, again = local_to_utc(us, zone)
+    return us, ok, None if exists.all() else exists, again if again.any() else None
 
 
-def _times_of_excel(column: pa.Array, zone: tzinfo) -> tuple[np.ndarray, _Mask, _Mask]:
+def _times_of_excel(column: pa.Array, zone: tzinfo) -> _Times:
     """Convert Excel's numbers of days, whose last digit is finer than a millisecond, as `_times` does."""
     days, ok = _numbers(column)
     local = to_microseconds(np.rint((days - _EXCEL_DAYS) * _DAY_MS), "ms")
-    us, exists = local_to_utc(local, zone)
-    return us, ok, None if exists.all() else exists
+    us, exists, again = local_to_utc(local, zone)
+    return us, ok, None if exists.all() else exists, again if again.any() else None
 
 
-def _times_of_text(column: pa.Array, zone: tzinfo, form: str | None) -> tuple[np.ndarray, _Mask, _Mask]:
+def _times_of_text(column: pa.Array, zone: tzinfo, form: str | None) -> _Times:
     """Convert times written as text, as `_times` does; those that have not the format may be ISO 8601."""
     if form in UNIT_US:
         us, ok = _numbers_as_times(column, form)
-        return us, None if ok.all() else ok, None
-    us, ok = np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
-    skipped = np.zeros(len(column), np.bool_)
+        return us, None if ok.all() else ok, None, None
+    us, again = np.zeros(len(column), np.int64), np.zeros(len(column), np.int64)
+    ok, skipped = np.zeros(len(column), np.bool_), np.zeros(len(column), np.bool_)
     if form is not None:
         us, ok, has_offset = read_format(column, form)
         if not has_offset:
-            us[ok], exists = local_to_utc(us[ok], zone)
+            us[ok], exists, again[ok] = local_to_utc(us[ok], zone)
             skipped[ok] = ~exists
     if not ok.all():
-        us[~ok], exists, skipped[~ok] = parse_times(column.filter(pa.array(~ok)), zone)
+        us[~ok], exists, skipped[~ok], again[~ok] = parse_times(column.filter(pa.array(~ok)), zone)
         ok[~ok] = exists | skipped[~ok]
-    return us, None if ok.all() else ok, ~skipped if skipped.any() else None
+    return us, None if ok.all() else ok, ~skipped if skipped.any() else None, again if again.any() else None
 
 
 def _numbers_as_times(column: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray]:

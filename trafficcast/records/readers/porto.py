@@ -110,7 +110,7 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
 def _batch(table: pa.Table, trips: bool, bad: int) -> Batch:
     """Make the batch of a table's rides; `bad` more rows of the file are not in the table."""
     vehicle, vehicles, named = _vehicle_codes(table["vehicle"].combine_chunks())
-    start, timed, _ = _times(table["time"].combine_chunks(), UTC, "s")
+    start, timed, *_ = _times(table["time"].combine_chunks(), UTC, "s")
     points, n = _read_polylines(_texts(table["polyline"].combine_chunks()))
     keep = n >= 0
     for mask in (named, timed):

@@ -64,6 +64,7 @@ from trafficcast.records.readers.json_lines import (
 from trafficcast.records.readers.nested_columns import _leaf, _leaves, _names_of_values, _value
 from trafficcast.records.readers.time_columns import _mostly_numbers, _time_forms
 from trafficcast.records.records import Batch
+from trafficcast.records.repeated_hours import RepeatedHours
 from trafficcast.records.sources import PARQUET, SPOOL_BYTES, Source, reading
 
 _BATCH_ROWS = 250_000
@@ -200,13 +201,16 @@ def _batches(
     Raises InputError where the first records show that a column was guessed wrongly.
     """
     zone, first = _time_zone(city), True
+    hours = RepeatedHours(zone, city.max_gap_us)
     for columns, bad in tables:
         batch = _to_batch(layout.kind, _combined(columns, layout.places()), zone, forms, bad, notes)
         if first and layout.names:
             batch = replace(batch, columns={field: layout.names[i] for field, i in layout.columns.items()})
             batch = replace(batch, notes=(*batch.notes, *_check_first_records(path, batch, layout, city)))
         first = False
-        yield batch
+        yield hours.withhold(batch)
+    if (rest := hours.told_apart()) is not None:
+        yield rest
 
 
 def _values_in_path(layout: _Layout, rows: int) -> dict[str, list[str]]:
