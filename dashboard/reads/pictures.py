@@ -71,7 +71,7 @@ def _state(stores: CityStores) -> State:
 
 
 # The picture is drawn anew only once a day.
-@cached(stamp=lambda stores: max(_state(stores).hours, default=0) // 24, entries=4, spinner="Drawing the streets")
+@cached(stamp=lambda stores: max(stores.flows.days(), default=None), entries=4, spinner="Drawing the streets")
 def _picture(stores: CityStores) -> str | None:
     counts = point_counts(RecordStore(stores.records, read_only=True), _state(stores), stores.city)
     return png_uri(shade_levels(counts)) if counts.any() else None

@@ -25,6 +25,7 @@ from trafficcast.config.city import City
 from trafficcast.config.settings import Config, load_config
 from trafficcast.ingestion.merging import _merge_hours
 from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.ingestion.spans import _plan_merges
 from trafficcast.ingestion.threads import _threads
 from trafficcast.records.readers import find_records
 from trafficcast.records.screening import Screen
@@ -144,7 +145,8 @@ class Place:
         with _threads(self.city, store, state, None, 1) as executor:
             executor.stage(dict(enumerate(sources, 1)), Screen(self.city, 0, 2**62), pytest.fail)
             state.generation = 1
-            delta, _ = _merge_hours(self.city, store, state, executor.merge(executor.hours(), 1, frozenset()))
+            merges = _plan_merges({}, executor.hours(), [], dict)
+            delta, _ = _merge_hours(self.city, store, state, executor.merge(merges, 1, frozenset()))
         store.commit(state, delta, [], [])
         return store
 

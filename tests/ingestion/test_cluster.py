@@ -46,8 +46,8 @@ def state(data: Path) -> tuple[Any, Any, list[Any]]:
     store = RecordStore(data / CITY.name / "records")
     loaded = store.load()
     records = []
-    for hour in sorted(loaded.hours):
-        points = store.read_hour(loaded, hour)
+    for span in sorted(loaded.files):
+        points = store.read(loaded, span)
         names = [loaded.vehicles.names[code] for code in points.vehicle]
         records.append(sorted(zip(names, points.time.tolist(), points.lon.tolist(), points.lat.tolist(), strict=True)))
     report = json.loads((data / CITY.name / "quality.json").read_text())

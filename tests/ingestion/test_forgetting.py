@@ -68,7 +68,7 @@ def everything(data: Path) -> tuple[Any, ...]:
     return (
         None if flows is None else flows.to_dict(),
         sorted(file.name for file in stores.folder.glob("flows/*.nc")),
-        records_of(data) if state.hours else [],
+        records_of(data) if state.files else [],
         json.loads(report.read_text()) if report.exists() else None,
         store.slot_facts().tolist() if store.exists() else [],
         ends,

@@ -75,8 +75,8 @@ def records_of(data: Path, city: City = CITY) -> list[tuple[Any, ...]]:
     store = RecordStore(data / city.name / "records")
     state = store.load()
     found = []
-    for hour in state.hours:
-        records = store.read_hour(state, hour)
+    for span in state.files:
+        records = store.read(state, span)
         arrays = records.arrays()
         if "vehicle" in arrays:
             arrays["vehicle"] = np.array([state.vehicles.names[code] for code in arrays["vehicle"]])

@@ -431,19 +431,19 @@ def test_a_crash_before_the_records_are_committed_leaves_the_old_state(
     records: Path, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RecordStore(filled / "small" / "records")
-    hours, flows, quality = store.load().hours, flows_of(filled), quality_of(filled)
+    hours, flows, quality = store.load().files, flows_of(filled), quality_of(filled)
     write(records / "next", "b", line(1, 1, NOON), line(1, 2, NOON + 60))
     with monkeypatch.context() as patch:
         patch.setattr(RecordStore, "commit", crash)
         with pytest.raises(Crash):
             run(records / "next", filled)
-    assert store.load().hours == hours
+    assert store.load().files == hours
     assert flows_of(filled).identical(flows)
     assert quality_of(filled) == quality
     run(records / "next", filled)
     assert quality_of(filled) == run(records, tmp_path / "fresh")
     files = {str(file.relative_to(store.root)) for file in store.root.rglob("*") if file.is_file()}
-    assert files == {"state.sqlite", *(file for file, _ in store.load().hours.values())}
+    assert files == {"state.sqlite", *(file for file, _ in store.load().files.values())}
 
 
 @dataclass

@@ -12,15 +12,19 @@ from tests.ingestion.rows import rows_of
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion.counting import Count, _count_points, _Slot
-from trafficcast.ingestion.hour_files import _read_hour_file, _write_hour_file
-from trafficcast.ingestion.merging import _hour_file
+from trafficcast.ingestion.hour_files import _file_of, _read_hour_file, _write_hour_file
 from trafficcast.ingestion.record_store import RecordStore, SourceFacts, State, _InboxFile, _kind_of, _with_codes
+from trafficcast.ingestion.spans import _Span
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source, find_sources
 
 CITY = City(west=10.0, east=10.5, south=45.0, north=45.5, rows=4, cols=4, timezone="UTC", name="small")
 HOUR = int(np.datetime64("2008-06-04T12", "h").astype(int))
 DAY = np.datetime64("2008-06-04", "D")
+
+
+def an_hour(hour: int) -> _Span:
+    return _Span(hour, hour + 1)
 
 
 def points(*rows: tuple[int, float, float, float, int]) -> Points:
@@ -40,9 +44,9 @@ def added(store: RecordStore, state: State, hour: int, records: Points, digest: 
     state.generation += 1
     state.kind = "points"
     state.rules = {"rows": 4}
-    file = _hour_file(hour, state.generation)
+    file = _file_of(an_hour(hour), state.generation)
     _write_hour_file(store.root / file, rows_of(records), state.vehicles.names)
-    state.hours[hour] = (file, len(records))
+    state.files[an_hour(hour)] = (file, len(records))
     count = _count_points(CITY, records)
     state.vehicles.update(count)
     state.totals = state.totals + count.totals
@@ -71,7 +75,7 @@ def same(one: Records, other: Records) -> bool:
 
 def test_an_empty_store(store: RecordStore) -> None:
     state = store.load()
-    assert (state.kind, state.hours, state.generation, state.vehicles.names) == (None, {}, 0, [])
+    assert (state.kind, state.files, state.generation, state.vehicles.names) == (None, {}, 0, [])
     assert not store.exists() and store.known(["x"]) == {} and store.inbox_files() == (set(), None)
     assert not store.root.exists()
 
@@ -80,9 +84,9 @@ def test_what_is_committed_is_loaded_bit_for_bit(filled: RecordStore) -> None:
     state = filled.load()
     assert (state.kind, state.rules, state.generation) == ("points", {"rows": 4}, 1)
     assert state.vehicles.names == ["a", 'é,"1"'] and state.vehicles.number_with_points() == 2
-    assert same(filled.read_hour(state, HOUR), FIRST)
+    assert same(filled.read(state, an_hour(HOUR)), FIRST)
     assert same(state.vehicles.last_points(np.array([0, 1], np.int32)), FIRST.take(np.array([1, 2])))
-    assert len(filled.read_hour(state, HOUR + 1)) == 0
+    assert len(filled.read(state, an_hour(HOUR + 1))) == 0
     assert set(filled.known(["x", "y"])) == {"x"}
     (facts,) = filled.sources()
     assert (facts.rows, facts.dropped, facts.notes) == (9, {"unparsable": 2}, ["a note"])
@@ -117,8 +121,8 @@ def test_a_commit_anew_replaces_the_slots(filled: RecordStore) -> None:
 
 def test_cleaning_keeps_only_what_is_current(filled: RecordStore) -> None:
     state = filled.load()
-    _write_hour_file(filled.root / _hour_file(HOUR, 7), rows_of(FIRST), state.vehicles.names)
-    _write_hour_file(filled.root / _hour_file(HOUR + 48, 7), rows_of(FIRST), state.vehicles.names)
+    _write_hour_file(filled.root / _file_of(an_hour(HOUR), 7), rows_of(FIRST), state.vehicles.names)
+    _write_hour_file(filled.root / _file_of(an_hour(HOUR + 48), 7), rows_of(FIRST), state.vehicles.names)
     (filled.root / ".staging-killed").mkdir()
     (filled.root / ".staging-killed" / "0.lon").write_bytes(b"x")
     filled.clean(state)
@@ -133,7 +137,7 @@ def test_pruning_keeps_each_vehicles_last_point(filled: RecordStore) -> None:
     added(filled, state, HOUR + 1, later, "y")
     filled.prune(state, (HOUR + 1) * HOUR_US)
     for now in (state, filled.load()):
-        assert list(now.hours) == [HOUR + 1] and now.retained_from == (HOUR + 1) * HOUR_US
+        assert list(now.files) == [an_hour(HOUR + 1)] and now.retained_from == (HOUR + 1) * HOUR_US
         assert same(now.pruned, FIRST.take(np.array([1, 2])))
     filled.prune(state, (HOUR + 2) * HOUR_US)
     assert same(filled.load().pruned, Points.concatenate([later, FIRST.take(np.array([2]))]))
@@ -171,13 +175,13 @@ def test_a_failed_commit_changes_nothing(filled: RecordStore, monkeypatch: pytes
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "zeros"])
 def test_a_damaged_hour_is_named(filled: RecordStore, damage: str) -> None:
     state = filled.load()
-    file = filled.root / state.hours[HOUR][0]
+    file = filled.root / state.files[an_hour(HOUR)][0]
     data = file.read_bytes()
     file.unlink()
     if damage != "gone":
         file.write_bytes({"cut": data[:-10], "empty": b"", "zeros": bytes(len(data))}[damage])
     with pytest.raises(InputError, match=file.name):
-        filled.read_hour(state, HOUR)
+        filled.read(state, an_hour(HOUR))
 
 
 @pytest.mark.parametrize("kind", [Trips, ZoneTrips])

@@ -19,6 +19,7 @@ from trafficcast.errors import InputError
 from trafficcast.files import json_text
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore, State
+from trafficcast.ingestion.spans import _Span
 from trafficcast.quality.quality import quality, summary
 from trafficcast.records import readers
 from trafficcast.records.readers import _Format
@@ -246,7 +247,8 @@ def test_the_flows_of_the_report_are_those_of_the_store(keep: Keep, data: Path, 
     stores = stores_in(data, city)
     n = 400
     time = START_US + np.arange(n) * 90 * SECOND_US
-    ingested = keep(ZoneTrips(time, np.full(n, 4), time, np.where(np.arange(n) % 20 < 10, 9, 11)), city=city)
+    trips = ZoneTrips(time, np.full(n, 4), time, np.where(np.arange(n) % 20 < 10, 9, 11), 0 * time)
+    ingested = keep(trips, city=city)
     flows = read_flows(stores)["flow"].values.sum(axis=(0, 2, 3)).tolist()
     assert flows == [60, 400]  # of each ten three lie in the box
     for report in (ingested, quality(stores)["period"]):
@@ -315,16 +317,16 @@ def test_an_ingest_that_replaces_what_is_read_does_no_harm(
     keep: Keep, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(wander(4, 6), names_of(4))
-    read_hour, interrupted = RecordStore.read_hour, []
+    read, interrupted = RecordStore.read, []
 
-    def interrupting(self: RecordStore, state: State, hour: int) -> Records:
+    def interrupting(self: RecordStore, state: State, span: _Span) -> Records:
         if not interrupted:
             interrupted.append(True)
             keep(wander(9, 6, seed=6), names_of(9))
             self.clean(self.load())
-        return read_hour(self, state, hour)
+        return read(self, state, span)
 
-    monkeypatch.setattr(RecordStore, "read_hour", interrupting)
+    monkeypatch.setattr(RecordStore, "read", interrupting)
     report = quality(stores_in(data, CITY))
     assert report["period"]["vehicles"] == 9
     assert report["period"]["points_kept"] == report["ever"]["points_kept"] > 9 * 360

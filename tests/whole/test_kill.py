@@ -74,14 +74,14 @@ def contents(folder: Path) -> tuple[Any, Any, list[Any]]:
     city = load_config(folder / "config.toml").city()
     store = RecordStore(folder / "data" / "small" / "records")
     state = store.load()
-    records = [store.read_file(state, file) for file, _ in state.hours.values()]
+    records = [store.read(state, span) for span in state.files]
     rows = [
         (state.vehicles.names[vehicle], *rest)
         for hour in records
         for vehicle, *rest in zip(*(array.tolist() for array in hour.arrays().values()), strict=True)
     ]
     files = {str(file.relative_to(store.root)) for file in store.root.rglob("*") if file.is_file()}
-    assert files == {"state.sqlite", *(file for file, _ in state.hours.values())}
+    assert files == {"state.sqlite", *(file for file, _ in state.files.values())}
     assert not [path for path in (folder / "data").rglob("*") if path.name.endswith(".tmp")]
     report = json.loads((folder / "data" / "small" / "quality.json").read_text())
     return stores_in(folder / "data", city).flows.read(), report, sorted(rows)

@@ -95,7 +95,7 @@ def content(stores: CityStores) -> dict[str, Any]:
         "ledger": results,
         "alerts": AlertBook(stores.alerts).open("small", np.datetime64("2024-04-15", "us")),
         "slots": records.slot_facts().tolist(),
-        "hours": state.hours,
+        "hours": state.files,
         "totals": state.totals.tolist(),
         "champion": stores.registry.champions(),
         "report": (stores.folder / "quality.json").read_text(),

@@ -8,7 +8,7 @@ attempt writes files of its own, and none counts before the one transaction at t
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,8 +25,9 @@ from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion import staging
 from trafficcast.ingestion.deduplication import _Rows
 from trafficcast.ingestion.hour_files import _read_hour_file
-from trafficcast.ingestion.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
+from trafficcast.ingestion.merging import _join_hours, _join_neighbours, _merge_span, _MergedHours
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of, _with_codes
+from trafficcast.ingestion.spans import _Merge, _runs
 from trafficcast.ingestion.staging import _Segment, _Staging
 from trafficcast.ingestion.threads import _BadSource, _Found, _New, _source_facts
 from trafficcast.ingestion.vehicles import _VehicleTable
@@ -59,8 +60,9 @@ class _Cluster:
     zone_ids: np.ndarray | None
     client: Any
     folder: Path
-    # By hour and by the number of a source: its segments that have the hour, its vehicles' codes.
+    # By hour and by the number of a source: its segments, its vehicles' codes.
     _parts: dict[int, dict[int, tuple[list[_Segment], Any]]] = field(default_factory=lambda: defaultdict(dict))
+    _records: Counter[int] = field(default_factory=Counter)  # by hour
 
     def digests(self, found: _Found) -> Iterable[str]:
         """Return each source's digest."""
@@ -87,41 +89,50 @@ class _Cluster:
                 continue
             codes = self._shared(self.state.vehicles.codes(staged.names))
             for segment in staged.segments:
+                self._records.update(segment.records_of_hours())
                 for hour in segment.hours.tolist():
-                    self._parts[hour].setdefault(number, ([], codes))[0].append(segment)
+                    self._parts[hour][number] = staged.segments, codes
             facts[number] = staged.facts
         return facts
 
-    def hours(self) -> list[int]:
-        """Return the hours that have staged records."""
-        return sorted(self._parts)
+    def hours(self) -> Counter[int]:
+        """Return the number of staged records of each hour."""
+        return self._records
 
-    def merge(self, hours: list[int], generation: int, removed: frozenset[int]) -> Iterator[_MergedHours]:
-        """Merge the staged rows of hours into the stored ones, and take out the rows of the removed sources.
+    def merge(self, merges: list[_Merge], generation: int, removed: frozenset[int]) -> Iterator[_MergedHours]:
+        """Merge the staged rows into the stored ones, and take out the rows of the removed sources.
 
         Yield runs of consecutive hours.
         """
         names = self._shared(self.state.vehicles.names)
-        runs = _consecutive_hours(hours, self.state.hours)
+        runs = _runs(merges, self.state.files)
         unfinished: deque[Any] = deque()
         for run in track(runs, "counting", len(runs)):
-            merged = [self._merge_hour(hour, generation, names, removed) for hour in run]
+            merged = [self._merge(merge, generation, names, removed) for merge in run]
             unfinished.append(_join_neighbours(merged, partial(self.client.submit, _join_hours, self.city, pure=False)))
             if len(unfinished) > _RUNS_AHEAD:
                 yield unfinished.popleft().result()
         while unfinished:
             yield unfinished.popleft().result()
 
+    def _of(self, hour: int) -> Iterable[tuple[int, tuple[list[_Segment], Any]]]:
+        """Return the sources that have staged records of an hour."""
+        return self._parts.get(hour, {}).items()
+
     def _shared(self, value: Any) -> Any:
         """Return a value for many tasks as a task's result, since scattered data die with the worker that has them."""
         return self.client.submit(_same, value, pure=False)
 
-    def _merge_hour(self, hour: int, generation: int, names: Any, removed: frozenset[int]) -> Any:
-        """Submit the merge of one hour."""
+    def _merge(self, merge: _Merge, generation: int, names: Any, removed: frozenset[int]) -> Any:
+        """Submit one merge."""
         kind = _KINDS[self.state.kind or "points"]
-        old, parts = self.state.hours.get(hour, ("", 0))[0], list(self._parts.get(hour, {}).values())
-        where = self.city, self.zone_ids, self.store.root, hour, generation
-        return self.client.submit(_merge_parts, *where, kind, names, old, removed, parts, pure=False)
+        old = "" if merge.stored is None else self.state.files[merge.stored][0]
+        parts: dict[int, tuple[list[_Segment], Any]] = {}
+        for number, (segments, codes) in ((n, one) for hour in range(*merge.span) for n, one in self._of(hour)):
+            if number not in parts:
+                parts[number] = [segment for segment in segments if segment.count(merge.span)], codes
+        where = self.city, self.zone_ids, self.store.root, merge, generation
+        return self.client.submit(_merge_parts, *where, kind, names, old, removed, list(parts.values()), pure=False)
 
 
 @contextmanager
@@ -174,7 +185,7 @@ def _merge_parts(
     city: City,
     zone_ids: np.ndarray | None,
     root: Path,
-    hour: int,
+    merge: _Merge,
     generation: int,
     kind: type[Any],
     names: list[str],
@@ -182,7 +193,7 @@ def _merge_parts(
     removed: frozenset[int],
     parts: list[tuple[list[_Segment], np.ndarray]],
 ) -> _MergedHours:
-    """Merge an hour, on a worker.
+    """Merge, on a worker.
 
     Each of `parts` is the segments of a source and its vehicles' codes.
     """
@@ -190,7 +201,7 @@ def _merge_parts(
     def read_staged() -> _Rows:
         new = []
         for segments, codes in parts:
-            rows = staging._read_staged_hour(segments, hour, kind)
+            rows = staging._read_staged(segments, merge.span, kind)
             if isinstance(rows.records, Points):
                 rows = replace(rows, records=replace(rows.records, vehicle=codes[rows.records.vehicle]))
             new.append(rows)
@@ -200,7 +211,7 @@ def _merge_parts(
     if old_file:
         old_names, old = _read_hour_file(root / old_file, kind)
         old = _with_codes(old, _VehicleTable(names).codes(old_names))
-    return _merge_hour(city, zone_ids, root, hour, generation, names, old, removed, read_staged)
+    return _merge_span(city, zone_ids, root, merge, generation, names, old, removed, read_staged)
 
 
 def _same(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The file of an hour's records: Parquet, with the fields of their kind, the vehicles by name, and the source.
+"""The file of the records of some hours: Parquet, with the fields of their kind, the vehicles by name, and the source.
 
 The rows are sorted by the record, then by the number of the source that gave it. A record that several sources gave has
 a row for each. An earlier version kept each record once, without source and trip_id: such rows have a 0 as both.
@@ -7,6 +7,7 @@ a row for each. An earlier version kept each record once, without source and tri
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,26 @@ import pyarrow.parquet as pq
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.files import sync_folder
 from trafficcast.ingestion.deduplication import _Rows
-from trafficcast.records.records import Records
+from trafficcast.ingestion.spans import _Span
+from trafficcast.records.records import HOUR_US, Records
 
 _SOURCE = "source"
 _TRIP_ID = "trip_id"
 _MAY_BE_MISSING = {_SOURCE, _TRIP_ID}
+
+
+def _file_of(span: _Span, generation: int) -> str:
+    """Return the name of the file of a span of hours, relative to the root of the store."""
+    day, length = np.datetime64(span.first, "h").astype("datetime64[D]"), span.end - span.first
+    return f"{day}/{span.first % 24:02d}{f'+{length}' if length > 1 else ''}.{generation}.parquet"
+
+
+def _span_of_file(name: str) -> _Span:
+    """Return the span of hours of a file with a name that `_file_of` has made."""
+    day, clock = name.split("/")
+    hour, _, length = clock.split(".")[0].partition("+")
+    first = int(np.datetime64(day, "h").astype(np.int64)) + int(hour)
+    return _Span(first, first + int(length or 1))
 
 
 def _write_hour_file(file: Path, rows: _Rows, names: list[str]) -> None:
@@ -85,6 +101,17 @@ def _read_hour_file(file: Path, kind: type[Records]) -> tuple[list[str], _Rows]:
     except (OSError, KeyError, UnicodeError, pa.ArrowException, InputError) as error:
         raise DamagedFile(file, error, file.parents[2].name) from None
     return names, _Rows(kind(**arrays), source.astype(np.int32, copy=False))
+
+
+def _hours_of_file(file: Path) -> Counter[int]:
+    """Return the number of a file's rows of each hour since 1970; raise DamagedFile for a damaged file."""
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            time = opened.read(["time"])["time"].cast(pa.int64()).to_numpy()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DamagedFile(file, error, file.parents[2].name) from None
+    hours, counts = np.unique(time // HOUR_US, return_counts=True)
+    return Counter(dict(zip(hours.tolist(), counts.tolist(), strict=True)))
 
 
 def _sources_of_file(file: Path) -> set[int]:

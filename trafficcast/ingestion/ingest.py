@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from trafficcast.files import remove_temporaries, write_json, writer_lock
 from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, read_zones
 from trafficcast.ingestion.cluster import _Cluster, _cluster
 from trafficcast.ingestion.counting import Count, _slots_dataset
+from trafficcast.ingestion.deduplication import _deduplicate
 from trafficcast.ingestion.merging import _merge_hours, _MergedHours, count
 from trafficcast.ingestion.quality_report import SlotSeries, quality_report, slot_starts, stored_slots
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State
+from trafficcast.ingestion.spans import _Merge, _plan_merges
 from trafficcast.ingestion.threads import _BadSource, _Found, _joined, _Threads, _threads
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.ingestion.way_of_reading import _Period, _way_as_text, _way_of_reading
@@ -122,7 +125,7 @@ def _ingest_sources(
         retained = replace(screen, retained_from=state.retained_from)
         _add_new(executor, store, state, zones, found, retained, period, on_bad)
         _prune(stores.city, store, state)
-        if not state.hours:
+        if not state.files:
             raise _NothingToCount("there are no records to count")
 
     return _change(stores, add, workers, dask)
@@ -290,7 +293,7 @@ def _add_new(
     sources = _stage(executor, new, screen, state, on_bad) if new else {}
     if not sources:
         return
-    if not executor.hours() and not state.hours:
+    if not executor.hours() and not state.files:
         raise _NothingToCount(_nothing_left(found, sources))
     removed = frozenset(number for number in sources if new[number].before is not None)
     _merge(executor, screen.city, store, state, zones, sources, removed)
@@ -385,9 +388,10 @@ def _merge(
     """
     state.generation += 1
     state.rules = _rules(city, state, zones)
-    hours = sorted({*executor.hours(), *store.hours_of(state, removed)})
-    delta, repeats = _merge_hours(city, store, state, executor.merge(hours, state.generation, removed))
-    if sources and not state.hours:
+    stored = {span: n for span, (_, n) in state.files.items()}
+    merges = _plan_merges(stored, executor.hours(), store.files_of(state, removed), partial(store.hours_of, state))
+    delta, repeats = _merge_hours(city, store, state, executor.merge(merges, state.generation, removed))
+    if sources and not state.files:
         raise _NothingToCount("the files, read in this way, have no record, and no other file gave any")
     changed = dict(sources)
     if removed:  # what repeated a record that was taken back does so no more
@@ -397,7 +401,7 @@ def _merge(
             dropped = changed[number].dropped
             dropped["duplicate"] = dropped.get("duplicate", 0) + n
     days = _changed_days(city, store.slot_facts(), delta)
-    if not state.hours and not state.retained_from:
+    if not state.files and not state.retained_from:
         state.kind = None  # the records that come next may be of another kind
     store.commit(state, delta, list(changed.values()), days, forgotten=forgotten)
 
@@ -445,16 +449,17 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
 
 def _count_anew(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> Count:
     """Count the records of all hours of a state, whose totals and vehicles the caller has emptied."""
-    hours, state.hours = state.hours, {}
+    files, state.files = state.files, {}
     zone_ids = None if zones is None else zones.ids
 
-    def work(hour: int) -> _MergedHours:
-        file, _ = hours[hour]
-        records = store.read_file(state, file)
-        counted = count(city, records, zone_ids)
-        return _MergedHours(hour, hour, {hour: (file, len(records))}, Count(), counted, Counter())
+    def work(merge: _Merge) -> _MergedHours:
+        file, _ = files[merge.span]
+        rows = store.read_file(state, file)
+        counted = count(city, _deduplicate(rows)[0], zone_ids)
+        return _MergedHours(merge.span, {merge.span: (file, len(rows))}, Count(), counted, Counter())
 
-    delta, _ = _merge_hours(city, store, state, _joined(city, state, work, sorted(hours), workers))
+    merges = [_Merge(span, None) for span in sorted(files)]
+    delta, _ = _merge_hours(city, store, state, _joined(city, state, work, merges, workers))
     return delta
 
 
@@ -491,9 +496,10 @@ def _fingerprint(zones: Zones) -> str:
 
 def _prune(city: City, store: RecordStore, state: State) -> None:
     """Forget the records that are older than `retain_days`, compared with the newest record."""
-    if city.feed.retain_days is None or not state.hours:
+    if city.feed.retain_days is None or not state.files:
         return
-    before = (max(state.hours) + 1) * HOUR_US - city.feed.retain_days * DAY_US
+    newest = max(store.hours_of(state, max(state.files)))
+    before = (newest + 1) * HOUR_US - city.feed.retain_days * DAY_US
     if before > state.retained_from:
         store.prune(state, before)
 

@@ -30,11 +30,11 @@ from trafficcast.ingestion.counting import (
     merge,
 )
 from trafficcast.ingestion.deduplication import _deduplicate, _Rows, _same_records, _sort
-from trafficcast.ingestion.hour_files import _write_hour_file
+from trafficcast.ingestion.hour_files import _file_of, _write_hour_file
 from trafficcast.ingestion.record_store import RecordStore, State
+from trafficcast.ingestion.spans import _Merge, _Span
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 
-_HOURS_A_DAY = 24
 _T = TypeVar("_T")
 
 
@@ -42,34 +42,40 @@ _T = TypeVar("_T")
 class _MergedHours:
     """Counts of consecutive hours, before and after new records were merged into them and others were taken out.
 
-    No other stored hour lies between `first` and `last`. `files` are the files written for the hours, each with its
-    number of rows, or None where no row is left; an hour whose rows did not change has none. `repeats` is by how much
-    the number of repeated rows of each source grows.
+    No stored hour outside `span` lies within it. `files` are the files written, by their spans, each with its number of
+    rows, or None for a span that has no file any more; a span whose rows did not change is left out. `repeats` is by
+    how much the number of repeated rows of each source grows.
     """
 
-    first: int
-    last: int
-    files: dict[int, tuple[str, int] | None]
+    span: _Span
+    files: dict[_Span, tuple[str, int] | None]
     before: Count
     after: Count
     repeats: Counter[int]
 
 
-def _merge_hour(
+def _merge_span(
     city: City,
     zone_ids: np.ndarray | None,
     root: Path,
-    hour: int,
+    merge: _Merge,
     generation: int,
     names: list[str],
     old: _Rows,
     removed: frozenset[int],
     read_staged: Callable[[], _Rows],
 ) -> _MergedHours:
-    """Take the rows of the removed sources out of an hour's stored ones, which are sorted, and merge new ones into it.
+    """Take the rows of the removed sources out of the old ones of a file, which are sorted, and merge new ones into it.
 
-    `read_staged` returns the new rows. The vehicles of all rows index `names`. No file is written where no row changes.
+    `old` are all rows of the stored file. `read_staged` returns the new rows. The vehicles of all rows index `names`.
+    No file is written where no row changes.
     """
+    span = merge.span
+    files: dict[_Span, tuple[str, int] | None] = {}
+    if merge.stored is not None and merge.stored != span:  # the stored file is split
+        files[merge.stored] = None
+        hours = old.records.time // HOUR_US
+        old = old.take((hours >= span.first) & (hours < span.end))
     new, stay = read_staged(), old.without(removed)
     rows, repeats = _sort(_Rows.concatenate(type(new.records), [stay, new]) if len(stay) else new)
     del new, stay  # as large as the rows that are written next
@@ -78,14 +84,19 @@ def _merge_hour(
     repeats.update(of_earlier)
     repeats.subtract({source: n for source, n in of_earlier_before.items() if source not in removed})
     before = after = count(city, old_records, zone_ids)
-    if len(rows) == len(old) and np.array_equal(rows.source, old.source) and _same_records(rows.records, old.records):
-        return _MergedHours(hour, hour, {}, before, after, repeats)
-    file = _hour_file(hour, generation)
+    if (
+        not files
+        and len(rows) == len(old)
+        and np.array_equal(rows.source, old.source)
+        and _same_records(rows.records, old.records)
+    ):
+        return _MergedHours(span, {}, before, after, repeats)
+    file = _file_of(span, generation)
     if len(rows):
         _write_hour_file(root / file, rows, names)
     if len(records) != len(old_records) or not _same_records(records, old_records):
         after = count(city, records, zone_ids)
-    return _MergedHours(hour, hour, {hour: (file, len(rows)) if len(rows) else None}, before, after, repeats)
+    return _MergedHours(span, {**files, span: (file, len(rows)) if len(rows) else None}, before, after, repeats)
 
 
 def count(city: City, records: Records, zone_ids: np.ndarray | None) -> Count:
@@ -113,34 +124,12 @@ def count(city: City, records: Records, zone_ids: np.ndarray | None) -> Count:
     return _count_zone_trips(city, records, zone_ids)
 
 
-def _hour_file(hour: int, generation: int) -> str:
-    """Return the name of an hour's file, relative to the root of the store."""
-    return f"{np.datetime64(hour, 'h').astype('datetime64[D]')}/{hour % _HOURS_A_DAY:02d}.{generation}.parquet"
-
-
-def _consecutive_hours(hours: list[int], stored: Iterable[int]) -> list[list[int]]:
-    """Split rising hours into runs within a day that have no other stored hour between them."""
-    others = np.array(sorted(set(stored) - set(hours)), np.int64)
-    runs: list[list[int]] = []
-    for hour in hours:
-        last = runs[-1][-1] if runs else None
-        if (
-            last is None
-            or hour // _HOURS_A_DAY != last // _HOURS_A_DAY
-            or np.searchsorted(others, hour) != np.searchsorted(others, last)
-        ):
-            runs.append([])
-        runs[-1].append(hour)
-    return runs
-
-
 def _join_hours(city: City, early: _MergedHours, late: _MergedHours) -> _MergedHours:
     """Join two runs of consecutive hours."""
     repeats = early.repeats.copy()
     repeats.update(late.repeats)
     return _MergedHours(
-        early.first,
-        late.last,
+        _Span(early.span.first, late.span.end),
         {**early.files, **late.files},
         merge(city, early.before, late.before),
         merge(city, early.after, late.after),
@@ -170,20 +159,20 @@ def _merge_hours(
         repeats.update(run.repeats)
         if not run.files:
             continue
-        for hour, file in run.files.items():
+        for span, file in run.files.items():
             if file is None:
-                del state.hours[hour]
+                state.files.pop(span, None)
             else:
-                state.hours[hour] = file
+                state.files[span] = file
         ends = _first_of_each(run.after.last, run.before.last)
         state.vehicles.extend()
-        earlier = _last_before(store, state, ends.vehicle, run.first)
-        later = _first_after(store, state, ends.vehicle, run.last)
+        earlier = _last_before(store, state, ends.vehicle, run.span.first)
+        later = _first_after(store, state, ends.vehicle, run.span.end)
         around = _count_of_ends(earlier), _count_of_ends(later)
         after = _merge_all(city, [around[0], run.after, around[1]])
         change = _difference(after, _merge_all(city, [around[0], run.before, around[1]]))
-        span = run.first * HOUR_US, (run.last + 1) * HOUR_US
-        state.vehicles.replace_within(*span, ends.vehicle, earlier, run.after, later)
+        start, end = (hour * HOUR_US for hour in run.span)
+        state.vehicles.replace_within(start, end, ends.vehicle, earlier, run.after, later)
         state.totals = state.totals + change.totals
         last = _first_of_each(ends, delta.last)
         delta = Count(_add_slots(delta.slots, change.slots), delta.totals + change.totals, last=last)
@@ -197,30 +186,31 @@ def _last_before(store: RecordStore, state: State, codes: np.ndarray, hour: int)
     exists = table.first_time[codes] < start
     is_last = table.last_time[codes] < start
     known = table.last_points(codes[exists & is_last])
-    earlier = sorted((stored for stored in state.hours if stored < hour), reverse=True)
+    earlier = sorted((stored for stored in state.files if stored.first < hour), reverse=True)
     found, missing = _search(store, state, codes[exists & ~is_last], earlier, last=True)
     return _by_vehicle([known, *found, state.pruned.take(np.isin(state.pruned.vehicle, missing))])
 
 
 def _first_after(store: RecordStore, state: State, codes: np.ndarray, hour: int) -> Points:
-    """Return the first point after an hour of each of some vehicles (rising codes) that has one."""
-    wanted = codes[state.vehicles.last_time[codes] >= (hour + 1) * HOUR_US]
-    found, _ = _search(store, state, wanted, sorted(stored for stored in state.hours if stored > hour), last=False)
+    """Return the first point from an hour on of each of some vehicles (rising codes) that has one."""
+    wanted = codes[state.vehicles.last_time[codes] >= hour * HOUR_US]
+    later = sorted(stored for stored in state.files if stored.first >= hour)
+    found, _ = _search(store, state, wanted, later, last=False)
     return _by_vehicle(found)
 
 
 def _search(
-    store: RecordStore, state: State, wanted: np.ndarray, hours: list[int], last: bool
+    store: RecordStore, state: State, wanted: np.ndarray, spans: list[_Span], last: bool
 ) -> tuple[list[Points], np.ndarray]:
-    """Search hours in turn for a point of each of the wanted vehicles: the last or the first one of the hour.
+    """Search files in turn for a point of each of the wanted vehicles: the last or the first one of the file.
 
     Returns the points, and the vehicles without one.
     """
     found = []
-    for hour in hours:
+    for span in spans:
         if not len(wanted):
             break
-        points = store.read_hour(state, hour)
+        points = store.read(state, span)
         assert isinstance(points, Points)
         ends = _vehicle_ends(points)[last]
         found.append(ends.take(np.isin(ends.vehicle, wanted)))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from trafficcast.errors import DamagedFile
 from trafficcast.files import set_aside, writer_lock
 from trafficcast.ingestion.counting import Count, _first_of_each
-from trafficcast.ingestion.hour_files import _MAY_BE_MISSING, _sources_of_file
+from trafficcast.ingestion.hour_files import _MAY_BE_MISSING, _sources_of_file, _span_of_file
 from trafficcast.ingestion.ingest import _check_is_whole, _count_anew, _local_days, _publish, _rules, _zones
 from trafficcast.ingestion.record_store import _KINDS, _TABLES, RecordStore, SourceFacts, State, _as_points, _as_slot
 from trafficcast.ingestion.vehicles import _VehicleTable
@@ -45,9 +45,9 @@ def damaged_records(stores: CityStores) -> list[DamagedFile]:
     if not store.exists():
         return []
     damaged, state = [], store.load()
-    for hour in sorted(state.hours):
+    for span in sorted(state.files):
         try:
-            store.read_hour(state, hour)
+            store.read(state, span)
         except DamagedFile as error:
             damaged.append(error)
     return damaged
@@ -98,7 +98,7 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
         state, lost = _state_of_files(store, wanted)
         old = _Old(store.file)
         state.retained_from = old.retained_from
-        state.hours = {hour: file for hour, file in state.hours.items() if hour * HOUR_US >= old.retained_from}
+        state.files = {span: file for span, file in state.files.items() if span.end * HOUR_US > old.retained_from}
         _take_pruned(state, old)
         aside = set_aside(store.file) if store.exists() else None
         state.last_source = max([state.last_source, *(source.number for source in old.sources)])
@@ -113,7 +113,7 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
         sources = [replace(one, way={}) for one in old.sources if one.number] if lost else old.sources
         store.commit(state, delta, sources, _local_days(city, slots), replace_slots=True)
         store.restore(state.pruned, [] if lost else old.inbox, old.inbox_way)
-        if state.hours:
+        if state.files:
             _publish(stores, store, state, zones)
     return aside, lost, old.knows_sources and not lost
 
@@ -175,25 +175,26 @@ def _is_right(table: str, row: Row) -> None:
 
 
 def _state_of_files(store: RecordStore, wanted: set[str]) -> tuple[State, list[Path]]:
-    """Return a state of each hour's newest file that can be read, and the files that were set aside or are gone."""
+    """Return a state of the newest files that can be read, and the files that were set aside or are gone."""
     state, lost = State(), [store.root / name for name in sorted(wanted) if not (store.root / name).exists()]
-    by_hour: dict[int, list[tuple[int, Path]]] = {}
-    for file in store.root.glob("????-??-??/??.*.parquet"):
-        clock, generation, _ = file.name.split(".")
-        number = int(np.datetime64(file.parent.name, "h").astype(np.int64)) + int(clock)
-        by_hour.setdefault(number, []).append((int(generation), file))
-        state.generation = max(state.generation, int(generation))
-    for hour, files in sorted(by_hour.items()):
-        # The file that the database names, or else the newest one.
-        _, file = max(files, key=lambda one: (str(one[1].relative_to(store.root)) in wanted, one[0]))
-        try:
-            state.kind = state.kind or _kind_of_file(file)
-            state.last_source = max(state.last_source, *_sources_of_file(file))
-            store.read_file(replace(state, vehicles=_VehicleTable()), str(file.relative_to(store.root)))
-        except (DamagedFile, OSError, ValueError):
-            lost.append(set_aside(file))
+    files = []
+    for file in store.root.glob("????-??-??/*.parquet"):
+        name = str(file.relative_to(store.root))
+        span, generation = _span_of_file(name), int(file.name.split(".")[1])
+        # First the files that the database names, then those that others split, then the newest ones.
+        files.append((name not in wanted, span.first - span.end, -generation, name, span))
+        state.generation = max(state.generation, generation)
+    for *_, name, span in sorted(files):
+        if any(span.first < other.end and other.first < span.end for other in state.files):
             continue
-        state.hours[hour] = str(file.relative_to(store.root)), 0
+        try:
+            state.kind = state.kind or _kind_of_file(store.root / name)
+            state.last_source = max(state.last_source, *_sources_of_file(store.root / name))
+            store.read_file(replace(state, vehicles=_VehicleTable()), name)
+        except (DamagedFile, OSError, ValueError):
+            lost.append(set_aside(store.root / name))
+            continue
+        state.files[span] = name, 0
     return state, lost
 
 

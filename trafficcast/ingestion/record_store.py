@@ -14,6 +14,7 @@ import json
 import shutil
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,15 @@ from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.ingestion.counting import TOTALS, Count, _first_of_each, _Slot, _vehicle_ends
 from trafficcast.ingestion.deduplication import _deduplicate, _Rows
-from trafficcast.ingestion.hour_files import _read_hour_file, _sources_of_file
+from trafficcast.ingestion.hour_files import (
+    _file_of,
+    _hours_of_file,
+    _read_hour_file,
+    _sources_of_file,
+    _span_of_file,
+    _write_hour_file,
+)
+from trafficcast.ingestion.spans import _Span
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
@@ -76,8 +85,8 @@ class State:
         Time before which records are no longer stored, microseconds since 1970 UTC.
     totals
         Totals in the order of `counting.TOTALS`, (total).
-    hours
-        File and number of rows of each hour since 1970; a record that several sources gave has a row for each.
+    files
+        File and number of rows of each span of hours; a record that several sources gave has a row for each.
     vehicles
         The vehicle table.
     pruned
@@ -91,7 +100,7 @@ class State:
     generation: int = 0
     retained_from: int = 0
     totals: np.ndarray = field(default_factory=lambda: np.zeros(len(TOTALS), np.int64))
-    hours: dict[int, tuple[str, int]] = field(default_factory=dict)
+    files: dict[_Span, tuple[str, int]] = field(default_factory=dict)
     vehicles: _VehicleTable = field(default_factory=_VehicleTable)
     pruned: Points = field(default_factory=lambda: Points.concatenate([]))
     last_source: int = 0
@@ -217,13 +226,14 @@ class RecordStore:
             facts = {name: json.loads(value) for name, value in database.execute("SELECT name, value FROM facts")}
             if "kind" not in facts:
                 return state
-            hours = {hour: (file, n) for hour, file, n in database.execute("SELECT hour, file, records FROM hours")}
+            rows = database.execute("SELECT file, records FROM hours")
+            files = {_span_of_file(file): (file, n) for file, n in rows}
             vehicles = database.execute("SELECT * FROM vehicles ORDER BY code").fetchall()
             pruned = database.execute("SELECT code, time, lon, lat, occupied FROM pruned ORDER BY code").fetchall()
             state = State(facts["kind"], facts["rules"], facts["generation"], facts["retained_from"])
             state.totals = np.array(facts["totals"], np.int64)
             state.last_source = facts.get("last_source", 0)
-            state.hours = hours
+            state.files = files
             state.pruned = _as_points(pruned)
             columns = list(zip(*vehicles, strict=True)) or [()] * 7
             state.vehicles = _VehicleTable(
@@ -287,7 +297,7 @@ class RecordStore:
                 else:  # its last record was taken back
                     database.execute("DELETE FROM slots WHERE slot = ?", (n,))
             database.execute("DELETE FROM hours")
-            hours = [(hour, *file) for hour, file in state.hours.items()]
+            hours = [(span.first, *file) for span, file in state.files.items()]
             database.executemany("INSERT INTO hours VALUES (?, ?, ?)", hours)
             database.executemany("INSERT OR REPLACE INTO vehicles VALUES (?, ?, ?, ?, ?, ?, ?)", vehicles)
             described = [(source.digest, json.dumps(vars(source))) for source in sources]
@@ -521,7 +531,7 @@ class RecordStore:
         """
         for folder in self.root.glob(".staging-*"):
             shutil.rmtree(folder)
-        current = {self.root / file for file, _ in state.hours.values()}
+        current = {self.root / file for file, _ in state.files.values()}
         for file in self.root.glob("????-??-??/*.parquet"):
             if file not in current:
                 file.unlink()
@@ -529,39 +539,38 @@ class RecordStore:
             if not any(folder.iterdir()):
                 folder.rmdir()
 
-    def read_hour(self, state: State, hour: int) -> Records:
-        """Read the records of an hour.
+    def read(self, state: State, span: _Span) -> Records:
+        """Read the records of one of the store's files.
 
         Parameters
         ----------
         state
             The state of the store.
-        hour
-            Number of the hour since 1970.
+        span
+            The hours of the file.
 
         Returns
         -------
         Records
-            The records, sorted and deduplicated; their vehicles are codes of the state's vehicle table.
+            The records, sorted and deduplicated; their vehicles are codes of the state's vehicle table. There is none
+            where the store has no such file.
 
         Raises
         ------
         InputError
-            The file of the hour is damaged.
+            The file is damaged.
         """
-        if hour not in state.hours:
-            return _KINDS[state.kind or "points"].concatenate([])
-        return self.read_file(state, state.hours[hour][0])
+        return _deduplicate(self.read_rows(state, span))[0]
 
-    def read_rows(self, state: State, hour: int) -> _Rows:
-        """Read the rows of an hour.
+    def read_rows(self, state: State, span: _Span | None) -> _Rows:
+        """Read the rows of one of the store's files.
 
         Parameters
         ----------
         state
             The state of the store.
-        hour
-            Number of the hour since 1970.
+        span
+            The hours of the file.
 
         Returns
         -------
@@ -571,15 +580,14 @@ class RecordStore:
         Raises
         ------
         InputError
-            The file of the hour is damaged.
+            The file is damaged.
         """
-        if hour not in state.hours:
+        if span not in state.files:
             return _Rows.concatenate(_KINDS[state.kind or "points"], [])
-        names, rows = _read_hour_file(self.root / state.hours[hour][0], _KINDS[state.kind or "points"])
-        return _with_codes(rows, state.vehicles.codes(names))
+        return self.read_file(state, state.files[span][0])
 
-    def hours_of(self, state: State, sources: frozenset[int]) -> list[int]:
-        """Find the hours of which some sources gave records.
+    def files_of(self, state: State, sources: frozenset[int]) -> list[_Span]:
+        """Find the files to which some sources gave records.
 
         Parameters
         ----------
@@ -590,32 +598,54 @@ class RecordStore:
 
         Returns
         -------
-        list[int]
-            Numbers of the hours since 1970, rising.
+        list[_Span]
+            The hours of each file, rising.
 
         Raises
         ------
         InputError
-            The file of an hour is damaged.
+            A file is damaged.
         """
         if not sources:
             return []
-        return [hour for hour, (file, _) in sorted(state.hours.items()) if sources & _sources_of_file(self.root / file)]
+        return [span for span, (file, _) in sorted(state.files.items()) if sources & _sources_of_file(self.root / file)]
 
-    def read_file(self, state: State, file: str) -> Records:
-        """Read the records of one of the store's files.
+    def hours_of(self, state: State, span: _Span) -> Counter[int]:
+        """Count the rows of a file by hour.
 
         Parameters
         ----------
         state
             The state of the store.
-        file
-            Path of the file in the store.
+        span
+            The hours of the file.
 
         Returns
         -------
-        Records
-            The records, as `read_hour` returns them.
+        Counter[int]
+            The number of rows of each hour since 1970 that has any.
+
+        Raises
+        ------
+        InputError
+            The file is damaged.
+        """
+        return _hours_of_file(self.root / state.files[span][0])
+
+    def read_file(self, state: State, file: str) -> _Rows:
+        """Read the rows of a file, of whatever state.
+
+        Parameters
+        ----------
+        state
+            The state of the store, whose vehicle table has, or gets, the codes.
+        file
+            Name of the file, relative to the root of the store.
+
+        Returns
+        -------
+        _Rows
+            The rows, as `read_rows` returns them.
 
         Raises
         ------
@@ -623,7 +653,7 @@ class RecordStore:
             The file is damaged.
         """
         names, rows = _read_hour_file(self.root / file, _KINDS[state.kind or "points"])
-        return _deduplicate(_with_codes(rows, state.vehicles.codes(names)))[0]
+        return _with_codes(rows, state.vehicles.codes(names))
 
     def prune(self, state: State, before: int) -> None:
         """Remove old records, all but the last one of each vehicle.
@@ -635,17 +665,30 @@ class RecordStore:
         before
             Time before which records are removed, microseconds since 1970 UTC; a whole hour.
         """
-        old = sorted(hour for hour in state.hours if hour * HOUR_US < before)
-        last = state.pruned
-        for hour in old:
-            records = self.read_hour(state, hour)
+        kept, last = {}, state.pruned
+        generation = state.generation + 1  # an ingest may have written files of the present one
+        for span, file in sorted(state.files.items()):
+            if span.first * HOUR_US >= before:
+                kept[span] = file
+                continue
+            rows = self.read_rows(state, span)
+            is_old = rows.records.time < before
+            records = _deduplicate(rows.take(is_old))[0]
             if isinstance(records, Points):
                 last = _first_of_each(_vehicle_ends(records)[1], last)
+            if not is_old.all():
+                name, rows = _file_of(span, generation), rows.take(~is_old)
+                _write_hour_file(self.root / name, rows, state.vehicles.names)
+                kept[span] = name, len(rows)
+        facts = {"retained_from": before, "generation": generation}
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?)", _rows(last))
-            database.executemany("DELETE FROM hours WHERE hour = ?", [(hour,) for hour in old])
-            database.execute("INSERT OR REPLACE INTO facts VALUES ('retained_from', ?)", (json.dumps(before),))
-        state.hours = {hour: file for hour, file in state.hours.items() if hour * HOUR_US >= before}
+            database.execute("DELETE FROM hours")
+            hours = [(span.first, *file) for span, file in kept.items()]
+            database.executemany("INSERT INTO hours VALUES (?, ?, ?)", hours)
+            rows_of_facts = [(name, json.dumps(value)) for name, value in facts.items()]
+            database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows_of_facts)
+        state.files, state.generation = kept, generation
         state.retained_from, state.pruned = before, last
 
     def _database(self) -> AbstractContextManager[sqlite3.Connection]:

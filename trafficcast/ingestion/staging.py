@@ -8,6 +8,7 @@ files.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from trafficcast.ingestion.deduplication import _Rows
+from trafficcast.ingestion.spans import _Span
 from trafficcast.records.records import HOUR_US, Records
 
 _SEGMENT_RECORDS = 400_000
@@ -37,14 +39,18 @@ class _Segment:
     columns: dict[str, np.ndarray]
     files: dict[str, Path]
 
-    def count(self, hour: int) -> int:
-        """Return the number of records of an hour."""
-        start, end = self._span(hour)
+    def count(self, span: _Span) -> int:
+        """Return the number of records of a span of hours."""
+        start, end = self._positions(span)
         return end - start
 
-    def read(self, hour: int, name: str, out: np.ndarray) -> None:
-        """Copy an hour's part of a column to an array of its length and type."""
-        start, end = self._span(hour)
+    def records_of_hours(self) -> dict[int, int]:
+        """Return the number of records of each hour that has any."""
+        return dict(zip(self.hours.tolist(), np.diff(self.starts).tolist(), strict=True))
+
+    def read(self, span: _Span, name: str, out: np.ndarray) -> None:
+        """Copy a span's part of a column to an array of its length and type."""
+        start, end = self._positions(span)
         if self.columns:
             out[:] = self.columns[name][start:end]
         else:
@@ -52,23 +58,22 @@ class _Segment:
                 file.seek(start * out.itemsize)
                 file.readinto(out.data)
 
-    def _span(self, hour: int) -> tuple[int, int]:
-        """Return the first position of an hour and the one after its last."""
-        i = int(np.searchsorted(self.hours, hour))
-        found = i < len(self.hours) and self.hours[i] == hour
-        return (int(self.starts[i]), int(self.starts[i + 1])) if found else (0, 0)
+    def _positions(self, span: _Span) -> tuple[int, int]:
+        """Return the first position of a span and the one after its last."""
+        start, end = self.starts[np.searchsorted(self.hours, [span.first, span.end])].tolist()
+        return start, end
 
 
-def _read_staged_hour(segments: Sequence[_Segment], hour: int, kind: type[Records]) -> _Rows:
-    """Return an hour's rows in the order of the segments."""
-    counts = [segment.count(hour) for segment in segments]
+def _read_staged(segments: Sequence[_Segment], span: _Span, kind: type[Records]) -> _Rows:
+    """Return the rows of a span of hours in the order of the segments."""
+    counts = [segment.count(span) for segment in segments]
     ends = np.cumsum(counts).tolist()
     columns: dict[str, np.ndarray] = {}
     for name, dtype in {**kind.DTYPES, _SOURCE: np.int32}.items():
         columns[name] = np.empty(sum(counts), dtype)
         for segment, n, end in zip(segments, counts, ends, strict=True):
             if n:
-                segment.read(hour, name, columns[name][end - n : end])
+                segment.read(span, name, columns[name][end - n : end])
     source = columns.pop(_SOURCE)
     return _Rows(kind(**columns), source)
 
@@ -102,13 +107,16 @@ class _Staging:
         self._close_pool()
         return [segment.result() for segment in self._segments]
 
-    def hours(self) -> list[int]:
-        """Return the hours since 1970 that have records, rising."""
-        return sorted({int(hour) for segment in self.segments() for hour in segment.hours})
+    def hours(self) -> Counter[int]:
+        """Return the number of records of each hour since 1970 that has any."""
+        hours: Counter[int] = Counter()
+        for segment in self.segments():
+            hours.update(segment.records_of_hours())
+        return hours
 
-    def read(self, hour: int, kind: type[Records]) -> _Rows:
-        """Return an hour's rows in the order of their arrival."""
-        rows = _read_staged_hour([segment.result() for segment in self._segments], hour, kind)
+    def read(self, span: _Span, kind: type[Records]) -> _Rows:
+        """Return the rows of a span of hours in the order of their arrival."""
+        rows = _read_staged([segment.result() for segment in self._segments], span, kind)
         return rows.without(frozenset(self._discarded))
 
     def _close_pool(self) -> None:

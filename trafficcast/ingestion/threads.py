@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import pyarrow as pa
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingestion.merging import _consecutive_hours, _join_hours, _join_neighbours, _merge_hour, _MergedHours
+from trafficcast.ingestion.merging import _join_hours, _join_neighbours, _merge_span, _MergedHours
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of
+from trafficcast.ingestion.spans import _Merge, _runs
 from trafficcast.ingestion.staging import _Staging, _staging
 from trafficcast.parallel import parallel_map, prefetch
 from trafficcast.progress import track
@@ -66,23 +68,23 @@ class _Threads:
         pa.default_memory_pool().release_unused()
         return facts
 
-    def hours(self) -> list[int]:
-        """Return the hours that have staged records."""
+    def hours(self) -> Counter[int]:
+        """Return the number of staged records of each hour."""
         return self.staged.hours()
 
-    def merge(self, hours: list[int], generation: int, removed: frozenset[int]) -> Iterator[_MergedHours]:
-        """Merge the staged rows of hours into the stored ones, and take out the rows of the removed sources.
+    def merge(self, merges: list[_Merge], generation: int, removed: frozenset[int]) -> Iterator[_MergedHours]:
+        """Merge the staged rows into the stored ones, and take out the rows of the removed sources.
 
         Yield runs of consecutive hours.
         """
         kind = _KINDS[self.state.kind or "points"]
 
-        def work(hour: int) -> _MergedHours:
-            old, new = self.store.read_rows(self.state, hour), partial(self.staged.read, hour, kind)
-            where = self.city, self.zone_ids, self.store.root, hour, generation
-            return _merge_hour(*where, self.state.vehicles.names, old, removed, new)
+        def work(merge: _Merge) -> _MergedHours:
+            old, new = self.store.read_rows(self.state, merge.stored), partial(self.staged.read, merge.span, kind)
+            where = self.city, self.zone_ids, self.store.root, merge, generation
+            return _merge_span(*where, self.state.vehicles.names, old, removed, new)
 
-        return _joined(self.city, self.state, work, hours, self.workers)
+        return _joined(self.city, self.state, work, merges, self.workers)
 
     def _read(self, found: tuple[Source, str]) -> Iterator[Batch] | list[Batch] | Exception:
         """Read a small source whole; return its batches, or the error where it is bad. Larger ones are read later."""
@@ -105,11 +107,11 @@ def _threads(
 
 
 def _joined(
-    city: City, state: State, work: Callable[[int], _MergedHours], hours: list[int], workers: int
+    city: City, state: State, work: Callable[[_Merge], _MergedHours], merges: list[_Merge], workers: int
 ) -> Iterator[_MergedHours]:
-    """Yield runs of consecutive hours, each hour made by `work` in threads."""
-    done = track(parallel_map(work, hours, workers), "counting", len(hours))
-    for run in _consecutive_hours(hours, state.hours):
+    """Yield runs of consecutive hours, each merge done by `work` in threads."""
+    done = track(parallel_map(work, merges, workers), "counting", len(merges))
+    for run in _runs(merges, state.files):
         yield _join_neighbours(list(islice(done, len(run))), partial(_join_hours, city))
 
 

@@ -49,7 +49,7 @@ _SMALLEST_DEGREES = 0.02
 def point_counts(store: RecordStore, state: State, city: City, size: int = _SIZE) -> np.ndarray:
     """Count how many points of the last weeks fell on each pixel of the city's box.
 
-    Of many points enough are drawn: whole hours, the same in every call. One hour is in memory at a time.
+    Of many points enough are drawn: whole files, the same in every call. One file is in memory at a time.
 
     Parameters
     ----------
@@ -71,9 +71,10 @@ def point_counts(store: RecordStore, state: State, city: City, size: int = _SIZE
     counts = np.zeros((size, size), np.int64)
     if state.kind == "zone-trips":
         return counts
-    drawn, recent = 0, sorted(state.hours)[-_RECENT_HOURS:]
-    for hour in np.random.default_rng(0).permutation(recent).tolist():
-        _, lon, lat = ends(store.read_hour(state, hour))
+    drawn, spans = 0, sorted(state.files)
+    recent = [span for span in spans if span.end > spans[-1].end - _RECENT_HOURS]
+    for i in np.random.default_rng(0).permutation(len(recent)).tolist():
+        _, lon, lat = ends(store.read(state, recent[i]))
         _add_to_raster(counts, city, lon, lat)
         drawn += len(lon)
         if drawn >= _ENOUGH_POINTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -25,6 +26,7 @@ from trafficcast.ingestion.quality_report import (
     stored_slots,
 )
 from trafficcast.ingestion.record_store import RecordStore, State
+from trafficcast.ingestion.spans import _Span
 from trafficcast.parallel import parallel_map
 from trafficcast.progress import track
 from trafficcast.quality.point_density import _SIZE, PointDensity, _add_to_raster, _outside_box, _suggested_box, ends
@@ -94,7 +96,7 @@ def quality(
         city.check_period(start, end)
     store, flows = RecordStore(stores.records), stores.flows
     survey = _Survey()
-    if store.load().hours:
+    if store.load().files:
         report, survey = _of_records(city, store, start, end)
     elif flows.days():
         report = _of_grids(city, flows, start, end)
@@ -146,7 +148,7 @@ def _of_records(
         try:
             return _report_records(city, store, state, start, end)
         except InputError:
-            if store.load().hours == state.hours:
+            if store.load().files == state.files:
                 raise
     raise InputError(f"the records of '{city.name}' change faster than they are read: try again")
 
@@ -241,14 +243,15 @@ def _survey(
     """Read every record of the period once, an hour at a time; count transitions unless the period is everything."""
     survey = _Survey(outside=np.zeros(len(slots), np.int64))
     start, end = (int(edge) * city.slot_us for edge in (slots.number[0], slots.number[-1] + 1))
-    hours = sorted(hour for hour in state.hours if start < (hour + 1) * HOUR_US and hour * HOUR_US < end)
+    spans = sorted(span for span in state.files if start < span.end * HOUR_US and span.first * HOUR_US < end)
     if state.kind == "points":
-        vehicles = len(state.vehicles.names)
-        window = _window_of({hour: state.hours[hour][1] for hour in hours}, sorted(state.hours), vehicles)
+        vehicles, records_of = len(state.vehicles.names), _records_of_hours(store, state)
+        within = {hour: n for hour, n in records_of.items() if start < (hour + 1) * HOUR_US and hour * HOUR_US < end}
+        window = _window_of(within, sorted(records_of), vehicles)
         survey.checks = _VehicleChecks(city, vehicles, window)
     zone_ids = None if zones is None else zones.ids
     counted = Count()
-    for records in track(_hours(store, state, hours), "reading records", len(hours)):
+    for records in _hours(store, state, spans):
         records = records.take((records.time >= start) & (records.time < end))
         _add(city, slots, survey, records)
         if not everything:
@@ -258,9 +261,21 @@ def _survey(
     return survey
 
 
-def _hours(store: RecordStore, state: State, hours: list[int]) -> Iterator[Records]:
-    """Read the records of hours in order, the next hour while one is used."""
-    return parallel_map(lambda hour: store.read_hour(state, hour), hours, 1)
+def _records_of_hours(store: RecordStore, state: State) -> Counter[int]:
+    """Return the number of rows of each hour since 1970."""
+    records: Counter[int] = Counter()
+    for span, (_, n) in state.files.items():
+        records.update({span.first: n} if span.end - span.first == 1 else store.hours_of(state, span))
+    return records
+
+
+def _hours(store: RecordStore, state: State, spans: list[_Span]) -> Iterator[Records]:
+    """Read the records of hours in order, the next file while one is used."""
+    files = parallel_map(lambda span: store.read(state, span), spans, 1)
+    for records in track(files, "reading records", len(spans)):
+        hours = records.time // HOUR_US
+        for hour in np.unique(hours).tolist():
+            yield records.take(hours == hour)
 
 
 def _add(city: City, slots: SlotSeries, survey: _Survey, records: Records) -> None:
