@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.ingestion.rows import rows_of as with_source
 from tests.ingestion.rows import sorted_and_deduplicated
 from trafficcast.ingestion.deduplication import _deduplicate, _Rows, _sort
-from trafficcast.records.records import Points, Records, Trips, ZoneTrips
+from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 
 Row = tuple[int, int, float, float, int]  # vehicle, time, lon, lat, occupied
 LON, LAT = st.sampled_from([-1.0, 0.0, 1.5]), st.sampled_from([0.0, 2.0])
@@ -100,7 +100,9 @@ def test_trips_are_equal_only_when_all_they_have_is() -> None:
     assert repeats == {2: 3}
 
 
-IDS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 3), st.integers(1, 3)), max_size=30)
+IDS = st.lists(
+    st.tuples(st.sampled_from([0, 1, HOUR_US]), st.integers(0, 2), st.integers(0, 3), st.integers(1, 3)), max_size=30
+)
 
 
 @settings(derandomize=True, max_examples=300, deadline=None, database=None)
@@ -108,11 +110,12 @@ IDS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 3)
 def test_only_an_id_makes_a_trip_repeat_where_there_is_one(drawn: list[tuple[int, int, int, int]]) -> None:
     columns = np.array([(start, 7, end, 9, trip) for start, end, trip, _ in drawn], np.int64).reshape(-1, 5).T
     rows = _Rows(ZoneTrips(*columns), np.array([source for *_, source in drawn], np.int32))
-    of_id: dict[int, tuple[int, int]] = {}
+    of_id: dict[tuple[int, int], tuple[int, int]] = {}
     without: Counter[tuple[int, int]] = Counter()
     for (start, end, trip, _), n in Counter(drawn).items():
         if trip:
-            of_id[trip] = min((start, end), of_id.get(trip, (start, end)))
+            key = trip, start // HOUR_US
+            of_id[key] = min((start, end), of_id.get(key, (start, end)))
         else:
             without[start, end] = max(n, without[start, end])
     found, repeats = _sort(rows)
@@ -120,7 +123,7 @@ def test_only_an_id_makes_a_trip_repeat_where_there_is_one(drawn: list[tuple[int
     assert isinstance(counted, ZoneTrips)
     assert Counter(zip(*(a.tolist() for a in (counted.time, counted.dropoff_time, counted.trip_id)), strict=True)) == {
         **{(*ends, 0): n for ends, n in without.items()},
-        **{(*ends, trip): 1 for trip, ends in of_id.items()},
+        **{(*ends, trip): 1 for (trip, _), ends in of_id.items()},
     }
     assert len(counted) == len(drawn) - repeats.total() - of_other_sources.total()
 

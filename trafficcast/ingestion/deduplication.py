@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numba import njit
 
-from trafficcast.records.records import Points, Records, Trips, ZoneTrips
+from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _sort(rows: _Rows) -> tuple[_Rows, Counter[int]]:
     """Sort points by (vehicle, time, source) and trips by all fields, then the source; drop a source's repeats.
 
     A source's points repeat when vehicle and time are equal; the one with the smallest (lon, lat, occupied) stays. Its
-    trips repeat when their ids are equal; the smallest stays. Equal trips without ids are different trips. Returns the
+    trips repeat when their ids and hours are equal; the smallest stays. Equal trips without ids are different trips. Returns the
     rows, and the number of repeats by source.
     """
     if not len(rows):
@@ -65,7 +65,7 @@ def _sort(rows: _Rows) -> tuple[_Rows, Counter[int]]:
         chosen, repeats = _choose_rows(order, *arrays, rows.source)
         return rows.take(chosen), _by_source(rows.source[repeats])
     rows = rows.take(np.lexsort((rows.source, *reversed(records.arrays().values()))))
-    repeats = _later_of_equal(_trip_ids(rows), rows.source)
+    repeats = _repeated_ids(rows, rows.source)
     dropped = _by_source(rows.source[repeats])
     return rows.take(np.delete(np.arange(len(rows)), repeats)) if len(repeats) else rows, dropped
 
@@ -81,7 +81,7 @@ def _deduplicate(rows: _Rows) -> tuple[Records, Counter[int]]:
         chosen, repeats = _choose_points(*records.arrays().values())
         return records.take(chosen) if len(repeats) else records, _by_source(rows.source[repeats])
     repeat = np.zeros(len(rows), np.bool_)
-    repeat[_later_of_equal(_trip_ids(rows))] = True
+    repeat[_repeated_ids(rows)] = True
     same = np.ones(len(rows), np.bool_)
     same[:1] = False
     for array in records.arrays().values():
@@ -90,16 +90,14 @@ def _deduplicate(rows: _Rows) -> tuple[Records, Counter[int]]:
     return records.take(~repeat) if repeat.any() else records, _by_source(rows.source[repeat])
 
 
-def _trip_ids(rows: _Rows) -> np.ndarray:
-    """Return the hashes of the ids of trips, (row); 0 where there is none."""
+def _repeated_ids(rows: _Rows, *of_each: np.ndarray) -> np.ndarray:
+    """Return the positions of all trips but the first of each id and hour, and of each value of other arrays.
+
+    By the hour, since hours may be in one file or in several.
+    """
     assert isinstance(rows.records, Trips | ZoneTrips)
-    return rows.records.trip_id
-
-
-def _later_of_equal(ids: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
-    """Return the positions of all rows but the first of each id, or of each id and source."""
-    with_id = np.flatnonzero(ids)
-    keys = [ids[with_id]] if source is None else [ids[with_id], source[with_id]]
+    with_id = np.flatnonzero(rows.records.trip_id)
+    keys = [array[with_id] for array in (rows.records.trip_id, rows.records.time // HOUR_US, *of_each)]
     order = np.lexsort(keys)
     same = np.ones(max(len(order) - 1, 0), np.bool_)
     for key in keys:
