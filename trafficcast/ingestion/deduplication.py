@@ -53,8 +53,8 @@ def _sort(rows: _Rows) -> tuple[_Rows, Counter[int]]:
     """Sort points by (vehicle, time, source) and trips by all fields, then the source; drop a source's repeats.
 
     A source's points repeat when vehicle and time are equal; the one with the smallest (lon, lat, occupied) stays. Its
-    trips repeat when their ids and hours are equal; the smallest stays. Equal trips without ids are different trips. Returns the
-    rows, and the number of repeats by source.
+    trips repeat when their ids and hours are equal; the smallest stays. Equal trips without ids are different trips.
+    Returns the rows, and the number of repeats by source.
     """
     if not len(rows):
         return rows, Counter()
