@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.config.feed import Feed
 from trafficcast.errors import InputError
+from trafficcast.ingestion import spans
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.export import _every_slot
@@ -47,6 +49,14 @@ class Ping:
     def line(self) -> str:
         moment = np.datetime64(self.time, "us")
         return f"{self.vehicle},{moment}Z,{self.lon!r},{self.lat!r},{self.occupied}\n"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_files() -> Iterator[None]:
+    """Files of at most four records or one hour, so that they are split, and that vehicles go from one to another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spans, "_MOST_RECORDS", 4)
+        yield
 
 
 def at(row: float, col: float, minutes: float = 0, vehicle: str = "a", occupied: int = 0) -> Ping:
@@ -346,7 +356,7 @@ def test_pruned_hours_vanish_and_their_flows_stay(tmp_path: Path) -> None:
     report = run(write(tmp_path / "1.csv", pings), tmp_path / "data", RETAINING)
     run(write(tmp_path / "1.csv", pings), tmp_path / "all", KEEPING)
     assert flows_of(tmp_path / "data").identical(flows_of(tmp_path / "all"))
-    assert len(list((tmp_path / "data").rglob("*.parquet"))) == 48
+    assert sum(n for _, n in RecordStore(tmp_path / "data" / CITY.name / "records").load().files.values()) == 48
     assert report["transitions"] == 143
     late = [at(1, 1, 60 * i + 7) for i in range(24)]
     report = run(write(tmp_path / "late.csv", late), tmp_path / "data", RETAINING)
