@@ -246,7 +246,8 @@ def test_the_flows_of_the_report_are_those_of_the_store(keep: Keep, data: Path, 
     stores = stores_in(data, city)
     n = 400
     time = START_US + np.arange(n) * 90 * SECOND_US
-    ingested = keep(ZoneTrips(time, np.full(n, 4), time, np.where(np.arange(n) % 20 < 10, 9, 11)), city=city)
+    trips = ZoneTrips(time, np.full(n, 4), time, np.where(np.arange(n) % 20 < 10, 9, 11), 0 * time)
+    ingested = keep(trips, city=city)
     flows = read_flows(stores)["flow"].values.sum(axis=(0, 2, 3)).tolist()
     assert flows == [60, 400]  # of each ten three lie in the box
     for report in (ingested, quality(stores)["period"]):
