@@ -231,6 +231,14 @@ def test_damaged_archives(folder: Path, data: bytes) -> None:
 
 
 HEAD = "vehicle,time,lon,lat\n"
+
+
+def hired(*words: str) -> bytes:
+    """The records of a vehicle with these words for whether it is occupied."""
+    rows = (f"t,140000000{i},-122.4,37.7,{word}\n" for i, word in enumerate(words))
+    return ("vehicle,time,lon,lat,hired\n" + "".join(rows)).encode()
+
+
 # Texts of the forms that a table may have, each with the feed that it needs.
 FORMS = {
     "lines before the header": (lines(f"a title,\n\n# a comment\n{HEAD}", "t{i},140000000{i},-122.4,37.7\n"), Feed()),
@@ -267,15 +275,9 @@ FORMS = {
             for start, end in (("05", "1:20"), ("55", "1:02"), ("04", "1:30"), ("50", "2:05"))
         ), Feed(),
     ),
-    "words for occupied": (
-        (HEAD.replace("lat", "lat,hired") + "".join(f"t,140000000{i},-122.4,37.7,{word}\n"
-                                                    for i, word in enumerate(("Hired", "free", "重车", "空车", "", "1")))
-         ).encode(), Feed(trips=True),
-    ),
+    "words for occupied": (hired("Hired", "free", "重车", "空车", "", "1"), Feed(trips=True)),
     "values that mean occupied": (
-        (HEAD.replace("lat", "lat,hired") + "".join(f"t,140000000{i},-122.4,37.7,{word}\n"
-                                                    for i, word in enumerate(("POB", "STC", "pob", "x", "", "1")))
-         ).encode(), Feed(trips=True, occupied_values=("POB",)),
+        hired("POB", "STC", "pob", "x", "", "1"), Feed(trips=True, occupied_values=("POB",)),
     ),
 }  # fmt: skip
 
