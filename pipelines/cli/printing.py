@@ -57,6 +57,17 @@ def print_coverage(coverage: dict[str, Any], slot_minutes: int) -> None:
     _print_by_lead(coverage_rows(coverage, slot_minutes), "Prediction intervals; widths in vehicles per slot")
 
 
+def print_windows(periods: dict[str, Any]) -> None:
+    """Print how many slots of periods fell out, and the windows by weekday and hour (see `describe_period`)."""
+    from trafficcast.training.card import slots_that_fell_out, window_rows
+
+    header, *rows = window_rows(periods)
+    table = Table(*header, title=f"{slots_that_fell_out(periods)}\nWindows by local time: {' / '.join(periods)}")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
 def _print_by_lead(rows: list[list[str]], title: str) -> None:
     """Print a table whose second column is the lead time; the rows over all lead times are bold."""
     header, *rows = rows
