@@ -95,7 +95,7 @@ def test_a_city_without_anything_is_ready_for_nothing_and_overdue_with_nothing(s
     jobs = found.pop("jobs")
     assert found == {
         "champion": None,
-        "data": {"newest_slot": None, "age_minutes": None},
+        "data": {"newest_slot": None, "age_minutes": None, "judged_otherwise": ""},
         "forecast": None,
         "overdue": None,
         "skill": None,
@@ -121,7 +121,11 @@ def test_data_and_forecast_with_their_ages(settings: Config) -> None:
     forecast(settings, NEWEST, Provenance("climatology", BASELINE, "why", hindcast=True), late=12)
     found = status_of(settings)
     assert found["champion"] == "vmrnn-b-1"
-    assert found["data"] == {"newest_slot": "2024-04-08T11:00:00+02:00", "age_minutes": 20.0}  # since its end
+    assert found["data"] == {
+        "newest_slot": "2024-04-08T11:00:00+02:00",
+        "age_minutes": 20.0,  # since its end
+        "judged_otherwise": "",
+    }
     assert found["forecast"] == {
         "init_time": "2024-04-08T12:00:00+02:00",
         "forecaster": "climatology",
