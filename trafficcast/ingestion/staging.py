@@ -8,6 +8,7 @@ files.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -105,6 +106,23 @@ class _Staging:
     def hours(self) -> list[int]:
         """Return the hours since 1970 that have records, rising."""
         return sorted({int(hour) for segment in self.segments() for hour in segment.hours})
+
+    def crowded(self, most: int) -> dict[int, int]:
+        """Return the sources that have more than so many records in an hour, and that hour."""
+        hours: Counter[int] = Counter()
+        for segment in self.segments():
+            hours.update(dict(zip(segment.hours.tolist(), np.diff(segment.starts).tolist(), strict=True)))
+        found: dict[int, int] = {}
+        for hour in (hour for hour, n in hours.items() if n > most):
+            of_source: Counter[int] = Counter()
+            for segment in self.segments():
+                source = np.empty(segment.count(hour), np.int32)
+                if len(source):
+                    segment.read(hour, _SOURCE, source)
+                numbers, n = np.unique(source, return_counts=True)
+                of_source.update(dict(zip(numbers.tolist(), n.tolist(), strict=True)))
+            found |= {number: hour for number, n in of_source.items() if n > most and number not in self._discarded}
+        return found
 
     def read(self, hour: int, kind: type[Records]) -> _Rows:
         """Return an hour's rows in the order of their arrival."""

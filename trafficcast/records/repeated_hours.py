@@ -56,6 +56,17 @@ class RepeatedHours:
     _parts: list[_Part] = field(default_factory=list)
     _vehicles: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def withheld(self) -> int:
+        """Return the number of records in memory.
+
+        Returns
+        -------
+        int
+            Those whose times occur twice, and those around them.
+        """
+        return sum(len(part.records) for part in self._parts)
+
     def withhold(self, batch: Batch) -> Batch:
         """Take those records out of a batch whose times occur twice.
 
