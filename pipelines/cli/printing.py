@@ -106,6 +106,20 @@ def print_status(status: dict[str, Any]) -> None:
         print_object(values | jobs | {"alerts": alerts}, name)
 
 
+def print_checks(found: dict[str, Any]) -> None:
+    """Print what a check of the cities found: a line for each city, and one for each file that is not whole."""
+    for name, city in found.items():
+        checked = ", ".join(f"{n:,} of {kind}" for kind, n in city["checked"].items())
+        numbers = [f"{len(city[key])} {key}" for key in ("rebuildable", "rebuilt", "lost") if city.get(key)]
+        numbers += ["could not be checked"] if city["error"] else []
+        print(f"{name}: {', '.join(numbers) or 'all is whole'}{f' (files read: {checked})' if checked else ''}")
+        for key in ("rebuildable", "rebuilt", "lost"):
+            for one in city.get(key, []):
+                print(printable(f"- {key}: {one['wrong']}: {one['done']}"))
+        if city["error"]:
+            print(printable(f"- {city['error']}"))
+
+
 def _job_line(run: dict[str, Any]) -> str:
     """Write the last and the next run of a job in a line."""
     following = f", next {run['next']}" if run["next"] else ""

@@ -33,6 +33,7 @@ from trafficcast.progress import log
 from trafficcast.records.readers import find_records
 from trafficcast.records.sources import UNFINISHED, Source
 from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import judged_otherwise
 
 _QUARANTINE = "quarantine"
 _QUIET_SECONDS = 5.0  # a file that changed since is taken to be still written
@@ -148,7 +149,7 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
                 _refuse(inbox, file, why, look, _identity(inbox, file, new[file]) in taken)
         store.add_inbox_files([now for now in looked_at if now.name not in look.quarantined], way)
         look.taken = sorted({str(file.relative_to(inbox)) for file in owner.values()} - set(look.quarantined))
-    elif store.exists() and broken_days(stores):
+    elif store.exists() and (broken_days(stores) or judged_otherwise(stores)):
         mend_flows(stores)
     if look.taken or look.quarantined:
         log.info("%s: %d files taken, %d to quarantine", inbox, len(look.taken), len(look.quarantined))

@@ -114,6 +114,21 @@ class _Staging:
             hours.update(segment.records_of_hours())
         return hours
 
+    def crowded(self, most: int) -> dict[int, int]:
+        """Return the sources that have more than so many records in an hour, and that hour."""
+        found: dict[int, int] = {}
+        for hour in (hour for hour, n in self.hours().items() if n > most):
+            span = _Span(hour, hour + 1)
+            of_source: Counter[int] = Counter()
+            for segment in self.segments():
+                source = np.empty(segment.count(span), np.int32)
+                if len(source):
+                    segment.read(span, _SOURCE, source)
+                numbers, n = np.unique(source, return_counts=True)
+                of_source.update(dict(zip(numbers.tolist(), n.tolist(), strict=True)))
+            found |= {number: hour for number, n in of_source.items() if n > most and number not in self._discarded}
+        return found
+
     def read(self, span: _Span, kind: type[Records]) -> _Rows:
         """Return the rows of a span of hours in the order of their arrival."""
         rows = _read_staged([segment.result() for segment in self._segments], span, kind)

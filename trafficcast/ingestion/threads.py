@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ from trafficcast.records.screening import Screen, Screening
 from trafficcast.records.sources import Source
 
 _SMALL_SOURCE_BYTES = 8 * 2**20  # read whole, several at a time; a larger one is read in batches
+_SMALL_SOURCE_RECORDS = 1_000_000  # a packed one may have many more
+_HOUR_RECORDS = 8_000_000  # of a source; an hour is merged in memory, 85 bytes a record
+_NEW_VEHICLES = 2_000_000  # of a source; all names of a city are in memory
 _BadSource = Callable[[Source, Exception], None]
 _Found = list[tuple[Source, str]]  # sources, each with its format
 _New = dict[int, tuple[Source, str]]  # sources by their numbers, each with its format
@@ -48,10 +51,10 @@ class _Threads:
 
     def stage(self, new: _New, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
         """Stage the records of sources; return the facts on each good source by its number."""
-        facts = {}
+        facts: dict[int, SourceFacts] = {}
         reading = track(parallel_map(self._read, new.values(), self.workers), "reading", len(new))
         for (number, (source, name)), batches in zip(new.items(), reading, strict=True):
-            screening = Screening(screen, source)
+            screening, vehicles = Screening(screen, source), len(self.state.vehicles.names)
             try:
                 if isinstance(batches, Exception):
                     raise batches
@@ -59,12 +62,24 @@ class _Threads:
                     records = screening.apply(batch)
                     self.state.kind = _kind_of(records, source, self.city, self.state.kind)
                     self.staged.add(self.state.vehicles.recode(records, batch.vehicles), number)
+                    if len(self.state.vehicles.names) - vehicles > _NEW_VEHICLES:
+                        raise InputError(
+                            f"{source.path} names more than {_NEW_VEHICLES:,} vehicles: check which column names them"
+                        )
                 screening.check_source()
             except (InputError, JobError) as error:
                 self.staged.discard(number)
+                self.state.vehicles.forget(vehicles)
                 on_bad(source, error)
             else:
                 facts[number] = _source_facts(screening, name, number)
+        for number, hour in self.staged.crowded(_HOUR_RECORDS).items():
+            self.staged.discard(number)
+            del facts[number]
+            source, moment = new[number][0], np.datetime64(hour, "h")
+            on_bad(
+                source, InputError(f"{source.path} has more than {_HOUR_RECORDS:,} records in the hour of {moment} h")
+            )
         pa.default_memory_pool().release_unused()
         return facts
 
@@ -91,10 +106,17 @@ class _Threads:
         source, name = found
         if source.size is None or source.size > _SMALL_SOURCE_BYTES:
             return prefetch(read(source, self.city, name))
+        first: list[Batch] = []
         try:
-            return list(read(source, self.city, name))
+            batches = iter(read(source, self.city, name))
+            while sum(batch.rows for batch in first) < _SMALL_SOURCE_RECORDS:
+                batch = next(batches, None)
+                if batch is None:
+                    return first
+                first.append(batch)
         except (InputError, JobError) as error:
             return error
+        return prefetch(chain(first, batches))
 
 
 @contextmanager

@@ -40,6 +40,12 @@ class _VehicleTable:
                 self.names.append(name)
         return codes
 
+    def forget(self, first: int) -> None:
+        """Take back the codes from `first` on, which no vehicle with a point has."""
+        for name in self.names[first:]:
+            del self._codes[name]
+        del self.names[first:]
+
     def recode(self, records: _R, names: list[str]) -> _R:
         """Return records, whose vehicles index `names`, with the codes of this table."""
         return replace(records, vehicle=self.codes(names)[records.vehicle]) if isinstance(records, Points) else records

@@ -15,6 +15,9 @@ _BLOCK = 512  # bytes of a tar archive's header
 _OFFICE = {"[Content_Types].xml", "mimetype"}  # a workbook or a document, whose parts nobody means
 _TAR = -1  # in place of a zip archive's method: a tar archive's bytes are those of its files
 _ARCHIVE_HEAD_BYTES = _BLOCK
+_DIRECTORY_BYTES = 1 << 24  # the largest part that is read at once: the directory of some 100,000 files
+_DECODER_BYTES = 1 << 27  # of an LZMA decoder
+_STEP_BYTES = 1 << 12  # which some packings make 80 MB of
 
 
 @dataclass(frozen=True, order=True)
@@ -49,6 +52,7 @@ def _members(stream: Any) -> Iterator[tuple[str, _Member]]:
     """
     head = stream.read(_BLOCK)
     stream.seek(0)
+    stream = _InParts(stream)
     yield from _of_tar(stream) if _is_tar(head) else _of_zip(stream)
 
 
@@ -63,11 +67,18 @@ def _open_member(stream: Any, member: _Member) -> Any:
     if header is None or len(header) < 30 or not header.startswith(_ZIP[0]):
         raise zipfile.BadZipFile("the archive has changed or is damaged")
     lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    stream.seek(member.offset + 30 + lengths)  # past the name and the extra field
+    start = member.offset + 30 + lengths  # past the name and the extra field
+    stream.seek(start)
+    if member.method == zipfile.ZIP_LZMA:
+        properties = stream.read(9)
+        if int.from_bytes(properties[5:9], "little") > _DECODER_BYTES:
+            raise OSError(f"it needs more than {_DECODER_BYTES >> 20} MB of memory to be unpacked")
+        stream.seek(start)
     info = zipfile.ZipInfo()
     info.compress_type, info.CRC = member.method, member.crc
     info.compress_size, info.file_size = member.compressed, member.size
-    return zipfile.ZipExtFile(cast(Any, stream), "r", info)
+    opened = zipfile.ZipExtFile(cast(Any, stream), "r", info)
+    return _InSteps(opened) if member.method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2) else opened
 
 
 def _is_tar(head: bytes) -> bool:
@@ -101,6 +112,52 @@ def _of_tar(stream: Any) -> Iterator[tuple[str, _Member]]:
         stream.seek(opened.offset)
         if stream.read(_BLOCK).strip(b"\0"):  # tarfile takes damage for the end
             raise OSError("the archive is damaged")
+
+
+class _InSteps(io.RawIOBase):
+    """A file of a zip archive whose packing, given much, would unpack all of it at once."""
+
+    def __init__(self, opened: zipfile.ZipExtFile) -> None:
+        self._opened = opened
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._opened.read1(min(len(buffer), _STEP_BYTES))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._opened.close()
+        super().close()
+
+
+class _InParts(io.RawIOBase):
+    """A stream that is read in parts of bounded size, whatever an archive says of its directory or a name."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        most = _DIRECTORY_BYTES
+        data = bytes(self._stream.read(most + 1)) if size is None or size < 0 else b""
+        if len(data) > most or (size or 0) > most:
+            raise OSError(f"its list of files, or a name in it, takes more than {most >> 20} MB")
+        return data or bytes(self._stream.read(size))
 
 
 class _Slice(io.RawIOBase):

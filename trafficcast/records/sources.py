@@ -8,6 +8,7 @@ the file.
 from __future__ import annotations
 
 import bz2
+import errno
 import glob
 import gzip
 import hashlib
@@ -24,6 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -33,6 +35,7 @@ from fsspec.implementations.local import LocalFileSystem
 from trafficcast.errors import InputError
 from trafficcast.records.archives import _ARCHIVE_HEAD_BYTES, _begins_archive, _Member, _members, _open_member
 from trafficcast.records.encodings import _LONGEST_MARK, _marked_encoding, _Recoded
+from trafficcast.records.xz import _Xz
 
 UNFINISHED = (".tmp", ".part", ".crdownload", ".filepart", "~")
 _COMPRESSED = re.compile(r"\.(gz|gzip|zst|zstd|bz2|xz|lz4)$", re.IGNORECASE)
@@ -42,13 +45,18 @@ _PACKINGS: dict[bytes, Callable[[Any], Any]] = {
     rb"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw, mode="rb"),
     rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": lambda raw: pa.CompressedInputStream(raw, "zstd"),
     rb"BZh[1-9](\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)": bz2.BZ2File,
-    rb"\xfd7zXZ\x00": lzma.LZMAFile,
+    rb"\xfd7zXZ\x00": _Xz,
     rb"\x04\x22\x4d\x18": lambda raw: pa.CompressedInputStream(raw, "lz4"),
 }
 _MAGIC_BYTES = 10
 _DEPTH = 4  # of archives in one another
 _BUFFER_BYTES = 1 << 20
-SPOOL_BYTES = 1 << 26  # a larger member of an archive goes to a temporary file
+_SPOOL_BYTES = 1 << 26  # a larger member of an archive goes to a temporary file
+# A file unpacks to so many bytes, or to so many times its own size, if that is more.
+_UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 32, 200
+_FREE_BYTES = 1 << 30  # of the disk, which temporary files leave
+_MOST_FILES = 100_000  # of an archive and those in it
+_NOT_ITS_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _READ_ERRORS = (
     OSError,
     EOFError,
@@ -63,7 +71,7 @@ _READ_ERRORS = (
 
 @contextmanager
 def reading(path: str, errors: type[Exception] | tuple[type[Exception], ...] = _READ_ERRORS) -> Iterator[None]:
-    """Turn the errors of reading or unpacking bytes into InputError.
+    """Turn the errors of reading or unpacking bytes into InputError, but not those of a full disk or memory.
 
     Parameters
     ----------
@@ -87,6 +95,8 @@ def reading(path: str, errors: type[Exception] | tuple[type[Exception], ...] = _
     except InputError:
         raise
     except errors as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_ITS_FAULT:
+            raise
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         why = " ".join(why.split())  # messages of Arrow have several lines
         raise InputError(f"cannot read {_without_secrets(path)}: {_without_secrets(why)}") from None
@@ -111,7 +121,7 @@ class _Spool:
             if self._file is None:
                 file = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the spool
                 try:
-                    shutil.copyfileobj(source, file, _BUFFER_BYTES)
+                    _copy_to_temporary(source, file)
                     file.flush()
                 except BaseException:
                     file.close()
@@ -149,6 +159,31 @@ class _SharedFile(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+def _copy_to_temporary(source: BinaryIO, file: Any) -> None:
+    """Copy a stream to a temporary file as long as the disk has room.
+
+    Parameters
+    ----------
+    source
+        The stream.
+    file
+        The file, open for writing.
+
+    Raises
+    ------
+    OSError
+        The disk is nearly full.
+    """
+    copied = 0
+    while data := source.read(_BUFFER_BYTES):
+        copied += len(data)
+        if copied > _SPOOL_BYTES and shutil.disk_usage(tempfile.gettempdir()).free < _FREE_BYTES:
+            raise OSError(
+                errno.ENOSPC, f"temporary files leave {_FREE_BYTES >> 30} GB of the disk free", tempfile.gettempdir()
+            )
+        file.write(data)
 
 
 @dataclass(frozen=True)
@@ -229,15 +264,22 @@ class Source:
         """
         if self.member is None or self.member.as_it_is:
             return self._raw()
-        spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115  # returned open
-        try:
-            with self._raw() as stream, reading(self.path):
-                shutil.copyfileobj(stream, spool, _BUFFER_BYTES)
-                spool.seek(0)
-        except InputError:
-            spool.close()
-            raise
-        return cast(BinaryIO, spool)
+        return self._as_temporary(self._raw())
+
+    def open_unpacked(self) -> BinaryIO:
+        """Open the decompressed bytes with random access.
+
+        Returns
+        -------
+        BinaryIO
+            A stream over a temporary file.
+
+        Raises
+        ------
+        InputError
+            The source cannot be opened or read.
+        """
+        return self._as_temporary(self._decompressed())
 
     def head(self, n: int = 65536) -> bytes:
         """Read the first decompressed bytes, of text as UTF-8.
@@ -276,6 +318,56 @@ class Source:
         with self._raw() as stream:
             return f"{self.name}:{hashlib.file_digest(cast(Any, stream), 'sha256').hexdigest()}"
 
+    def unpacks_to_too_much(self, n: int) -> bool:
+        """Say whether a number of unpacked bytes is more than a file of this size may have.
+
+        Parameters
+        ----------
+        n
+            Number of bytes.
+
+        Returns
+        -------
+        bool
+            True for more than 4 GB that are also more than 200 times the bytes of the file, or of the archive that it
+            is in; False where that size is unknown.
+        """
+        outermost = self
+        while outermost.archive is not None:
+            outermost = outermost.archive
+        return outermost.size is not None and n > max(_UNPACKED_BYTES, _UNPACKED_TIMES * outermost.size)
+
+    def refuse_unpacked(self, n: int) -> None:
+        """Refuse a source with too many unpacked bytes.
+
+        Parameters
+        ----------
+        n
+            Number of bytes that were, or would be, unpacked.
+
+        Raises
+        ------
+        InputError
+            They are too many.
+        """
+        if self.unpacks_to_too_much(n):
+            raise InputError(
+                f"cannot read {self.path}: it unpacks to more than {_UNPACKED_BYTES >> 30} GB and more than "
+                f"{_UNPACKED_TIMES} times its size; if it is meant so, unpack it first"
+            )
+
+    def _as_temporary(self, stream: BinaryIO) -> BinaryIO:
+        """Copy a stream, which is closed, to a temporary file, which is returned open at its begin."""
+        spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115  # returned open
+        try:
+            with stream, reading(self.path):
+                _copy_to_temporary(stream, spool)
+                spool.seek(0)
+        except BaseException:
+            spool.close()
+            raise
+        return cast(BinaryIO, spool)
+
     def _raw(self) -> io.BufferedReader:
         """Open the stored bytes; those of an archive's member unpacked."""
         if self.archive is not None and self.member is not None:
@@ -295,6 +387,7 @@ class Source:
         stream = archive._with_random_access()
         try:
             with reading(self.path):
+                self.refuse_unpacked(member.size)
                 return _Stream(self.path, _open_member(stream, member), stream)
         except InputError:
             stream.close()
@@ -330,7 +423,7 @@ class Source:
             if unpack is None:
                 return raw
             with reading(self.path):
-                return io.BufferedReader(_Stream(self.path, unpack(raw), raw))
+                return io.BufferedReader(_Stream(self.path, unpack(raw), raw, check=self.refuse_unpacked))
         except InputError:
             raw.close()
             raise
@@ -350,15 +443,25 @@ def _packing(head: bytes) -> Callable[[Any], Any] | None:
 
 
 class _Stream(io.RawIOBase):
-    """A stream over another one, whose errors become InputError; closing it closes those below it too."""
+    """A stream over another one, whose errors become InputError; closing it closes those below it too.
+
+    `check` is called with the number of bytes that were read, and raises an error for too many.
+    """
 
     def __init__(
-        self, path: str, inner: Any, *below: Any, errors: type[Exception] | tuple[type[Exception], ...] = _READ_ERRORS
+        self,
+        path: str,
+        inner: Any,
+        *below: Any,
+        errors: type[Exception] | tuple[type[Exception], ...] = _READ_ERRORS,
+        check: Callable[[int], None] = lambda n: None,
     ) -> None:
         self._path = path
         self._inner = inner
         self._below = below
         self._errors = errors
+        self._check = check
+        self._read = 0
 
     def readable(self) -> bool:
         return True
@@ -368,11 +471,10 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with reading(self._path, self._errors):
-            return int(self._inner.readinto(buffer))
-
-    def readall(self) -> bytes:
-        with reading(self._path, self._errors):
-            return bytes(self._inner.read())
+            n = int(self._inner.readinto(buffer))
+        self._read += n
+        self._check(self._read)
+        return n
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -417,7 +519,7 @@ def find_sources(location: str) -> list[Source]:
         files = _find_remote(location)
     else:
         files = _find_local(location)
-    sources = [source for file in files for source in _opened(file)]
+    sources = [source for file in files for source in _opened_of(file)]
     if not sources:
         raise InputError(f"there is nothing at {_without_secrets(location)}")
     return sources
@@ -481,6 +583,14 @@ def _remote_name(name: str) -> str:
     return (name.partition("?")[0] if is_url else name).rpartition("/")[2]
 
 
+def _opened_of(file: Source) -> Iterator[Source]:
+    """Yield a file, or the files in it; raise InputError where they are too many."""
+    for n, source in enumerate(_opened(file)):
+        if n == _MOST_FILES:
+            raise InputError(f"cannot read {file.path}: it holds more than {_MOST_FILES:,} files; unpack it first")
+        yield source
+
+
 def _opened(file: Source, depth: int = 0) -> Iterator[Source]:
     """Yield a file, or the files in it where it is an archive; raise InputError where that is damaged."""
     if not (file.name.lower().endswith(".zip") or file._is_archive()):
@@ -489,7 +599,9 @@ def _opened(file: Source, depth: int = 0) -> Iterator[Source]:
     if depth == _DEPTH:
         raise InputError(f"cannot read {file.path}: it is an archive in {_DEPTH} others; unpack it first")
     with reading(file.path), file._with_random_access() as stream:
-        found = sorted((name.removeprefix("./"), member) for name, member in _members(stream))
+        members = islice(_members(stream), _MOST_FILES + 1)
+        found = sorted((name.removeprefix("./"), member) for name, member in members)
+    file.refuse_unpacked(sum(member.size for _, member in found))
     if not found:
         yield file
     for name, member in found:

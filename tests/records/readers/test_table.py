@@ -22,7 +22,7 @@ from trafficcast.config.city import City
 from trafficcast.config.feed import Feed, _ColumnNames
 from trafficcast.errors import InputError
 from trafficcast.records.readers import cell_values as cells
-from trafficcast.records.readers import delimited, read, recognise, table
+from trafficcast.records.readers import delimited, parquet_pages, read, recognise
 from trafficcast.records.records import Batch, Points, Trips, ZoneTrips
 from trafficcast.records.sources import Source, find_sources
 
@@ -413,7 +413,7 @@ def test_the_unit_of_numbers_is_that_of_most_rows_of_the_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
     monkeypatch.setattr(delimited, "_BLOCK_BYTES", 300)
-    monkeypatch.setattr(table, "_BATCH_ROWS", 20)
+    monkeypatch.setattr(parquet_pages, "_BATCH_ROWS", 20)
     numbers = [5] * 60 + [(START + i) * FACTORS[unit] for i in range(100)]
     wanted = [(START + i) * 10**6 for i in range(100)]
     lines = "".join(f"a,{number},9.5,45.5\n" for number in numbers).encode()
@@ -611,7 +611,7 @@ def test_columns_of_parquet_are_found_and_told_like_those_of_text(tmp_path: Path
 
 
 def test_parquet_in_batches_and_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "_BATCH_ROWS", 7)
+    monkeypatch.setattr(parquet_pages, "_BATCH_ROWS", 7)
     names = [f"cab {i % 13}" for i in range(100)]
     for vehicles in (names, pa.array(names).dictionary_encode(), list(range(100))):
         batches = list(read(parquet(tmp_path, points(100, vehicle=vehicles), row_group_size=30), CITY))

@@ -17,6 +17,7 @@ from pyarrow import csv
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
+from trafficcast.records.readers.delimited import _text_blocks
 from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import Source
 from trafficcast.records.timestamps import NAMES, UNIT_US, epoch_unit, floor_time, to_microseconds
@@ -48,7 +49,7 @@ def recognise(source: Source, head: bytes) -> bool:
 
 
 def read(source: Source, city: City) -> Iterator[Batch]:
-    """Read one cab's file as one batch.
+    """Read one cab's file, of the usual size in one batch; its first part tells the unit of all times.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def read(source: Source, city: City) -> Iterator[Batch]:
     Yields
     ------
     Batch
-        The records of the file.
+        Records in parts of the file.
 
     Raises
     ------
@@ -70,21 +71,24 @@ def read(source: Source, city: City) -> Iterator[Batch]:
     name = _FILE_NAME.fullmatch(source.stem)
     if name is None:
         raise InputError(f"{source.path}: a Cabspotting file is named new_<cab>.txt, new_<cab>.txt.gz or .zst")
-    with source.open() as stream:
-        text = stream.read().removeprefix(codecs.BOM_UTF8)
-    if not text.strip():
-        return
-    try:
-        (lat, lon, occupied, time), rows, unit = _parse_table(text)
-    except pa.ArrowInvalid:
-        (lat, lon, occupied, time), rows, unit = _parse_lines(text)
-    if not len(time):
+    unit, read, found = "", 0, 0
+    for block in _text_blocks(source):
+        text = block.removeprefix(codecs.BOM_UTF8)
+        if not text.strip():
+            continue
+        try:
+            (lat, lon, occupied, time), rows, of_block = _parse_table(text, unit)
+        except pa.ArrowInvalid:
+            (lat, lon, occupied, time), rows, of_block = _parse_lines(text, unit)
+        unit = of_block if len(time) else unit
+        read, found = read + rows, found + len(time)
+        points = Points(np.zeros(len(time), np.int32), time, lon, lat, (occupied != 0).astype(np.int8))
+        notes = (f"times are in {NAMES[unit]}",) if unit not in ("", "s") else ()
+        yield Batch(points, rows, [name[1]], Counter(unparsable=rows - len(time)), notes)
+    if read and not found:
         raise InputError(
             f"{source.path} is not a Cabspotting file: no row reads 'latitude longitude occupied unix_seconds'"
         )
-    points = Points(np.zeros(len(time), np.int32), time, lon, lat, (occupied != 0).astype(np.int8))
-    notes = () if unit == "s" else (f"times are in {NAMES[unit]}",)
-    yield Batch(points, rows, [name[1]], Counter(unparsable=rows - len(time)), notes)
 
 
 def _first_rows(source: Source, city: City) -> list[tuple[int, dict[str, str]]]:
@@ -93,8 +97,11 @@ def _first_rows(source: Source, city: City) -> list[tuple[int, dict[str, str]]]:
     return [(number, dict(zip(_COLUMNS, line.split(), strict=False))) for number, line in rows if line.strip()]
 
 
-def _parse_table(text: bytes) -> tuple[_Columns, int, str]:
-    """Read a text by Arrow; raise ArrowInvalid unless every row has three numbers and a whole one."""
+def _parse_table(text: bytes, unit: str) -> tuple[_Columns, int, str]:
+    """Read a text by Arrow; raise ArrowInvalid unless every row has three numbers and a whole one.
+
+    The unit of times is found where it is empty.
+    """
     if b"x" in text or b"X" in text:
         raise pa.ArrowInvalid("hexadecimal times, which Arrow would read")
     table = csv.read_csv(
@@ -106,17 +113,17 @@ def _parse_table(text: bytes) -> tuple[_Columns, int, str]:
     columns = [column.to_numpy() for column in table.columns]
     finite = np.isfinite(columns[0]) & np.isfinite(columns[1]) & np.isfinite(columns[2])
     lat, lon, occupied, time = columns if finite.all() else [column[finite] for column in columns]
-    unit = epoch_unit(time)
+    unit = unit or epoch_unit(time)
     return (lat, lon, occupied, to_microseconds(time, unit)), table.num_rows, unit
 
 
-def _parse_lines(text: bytes) -> tuple[_Columns, int, str]:
+def _parse_lines(text: bytes, unit: str) -> tuple[_Columns, int, str]:
     """Read a text row by row, where rows have to be dropped; blank lines are no rows."""
     lines = [line for line in text.splitlines() if line.strip()]
     rows = [row for line in lines if (row := _numbers(line))]
     lat, lon, occupied = (np.array([float(row[i]) for row in rows], np.float64) for i in range(3))
     times = [Fraction(Decimal(row[3].decode())) for row in rows]  # exact, unlike products of Decimals
-    unit = epoch_unit(_floor(times))
+    unit = unit or epoch_unit(_floor(times))
     return (lat, lon, occupied, _floor([time * UNIT_US[unit] for time in times])), len(lines), unit
 
 

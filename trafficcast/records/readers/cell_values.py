@@ -40,6 +40,7 @@ _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _WHOLE, _FRACTIONAL = r"^-?[0-9]{1,18}$", r"^(?P<whole>[0-9]{1,18})\.(?P<digits>[0-9]{0,6})[0-9]*$"
 _EXCEL_DAYS, _DAY_MS = 25_569, 86_400_000  # days from 1899-12-30 to 1970, milliseconds of a day
 _EXACT = 2.0**53  # beyond it float64 skips whole numbers
+_NAME_LETTERS = 200  # of a vehicle, at most; all names stay in memory
 
 
 def _to_batch(
@@ -205,7 +206,8 @@ def _vehicle_codes(column: pa.Array) -> tuple[np.ndarray, list[str], _Mask]:
     if not pt.is_dictionary(column.type):
         column = (_texts(column) if _is_text(column.type) else column).dictionary_encode()
     codes: dict[str, int] = {}
-    of_value = [codes.setdefault(name, len(codes)) if name else -1 for name in _names(column.dictionary)]
+    names = _names(column.dictionary)
+    of_value = [codes.setdefault(name, len(codes)) if 0 < len(name) <= _NAME_LETTERS else -1 for name in names]
     if len(codes) == len(of_value) and not column.indices.null_count:  # the usual case: each value is another name
         return _indices(column), list(codes), None
     found = np.array([*of_value, -1], np.int32)[_indices(column, len(of_value))]

@@ -22,7 +22,7 @@ from trafficcast.records.readers.columns import _columns_of_name, _has_usual_col
 from trafficcast.records.sources import Source, reading
 
 _BLOCK_BYTES = 1 << 23
-_LINE_BYTES = 1 << 26  # longer lines are refused
+_LINE_BYTES = 1 << 24  # longer lines are refused
 _HEAD_BYTES = 1 << 16
 _SAMPLE_ROWS = 100
 _HEADER_ROWS = 25  # within these a header is looked for
@@ -277,6 +277,9 @@ def _text_blocks(source: Source, start: int = 0, quotes: bool = False) -> Iterat
         rest = b""
         while more := stream.read(_BLOCK_BYTES):
             block = rest + more
+            if not quotes and len(more) < _BLOCK_BYTES and len(block) <= _LINE_BYTES:  # the end of the text
+                yield block
+                return
             cut = last = _last_break(block, len(block))
             if quotes and block.count(b'"', 0, last) % 2:
                 cut = _break_outside_quotes(block, last)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.cell_values import _to_batch
+from trafficcast.records.readers.delimited import _LINE_BYTES
 from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import Source, reading
 
@@ -63,7 +64,10 @@ def read(source: Source, city: City) -> Iterator[Batch]:
 
     message = FeedMessage()
     with reading(source.path, DecodeError), source.open() as stream:
-        message.ParseFromString(stream.read())
+        data = stream.read(_LINE_BYTES + 1)
+        if len(data) > _LINE_BYTES:
+            raise InputError(f"{source.path} has more than {_LINE_BYTES >> 20} MB, which no message of positions has")
+        message.ParseFromString(data)
     rows = [
         (
             entity.vehicle.vehicle.id or entity.vehicle.vehicle.label or entity.id,

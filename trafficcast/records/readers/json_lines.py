@@ -87,7 +87,12 @@ def _elements(source: Source, begin: int) -> Iterator[str]:
                 yield text[at:end].replace("\n", " ").replace("\r", " ")
                 at = end
             more = stream.read(_CHUNK)
-            if not more or len(text) - at > _LINE_BYTES:
+            if len(text) - at > _LINE_BYTES:
+                raise InputError(
+                    f"cannot read {source.path}: its array of JSON objects is damaged, or has an object of more than "
+                    f"{_LINE_BYTES >> 20} MB"
+                )
+            if not more:
                 raise InputError(f"cannot read {source.path}: its array of JSON objects is damaged or has no end")
 
 
@@ -96,7 +101,12 @@ def _first_objects(source: Source, rows: int) -> list[bytes]:
     begin = _begin_of_array(source.head())
     if begin is None:
         return _json_rows(source.head())[:rows]
-    return [line.encode("utf-8", "backslashreplace") for line in islice(_elements(source, begin), rows)]
+    lines: list[bytes] = []
+    for line in islice(_elements(source, begin), rows):
+        lines.append(line.encode("utf-8", "backslashreplace"))
+        if sum(map(len, lines)) > _CHUNK:
+            break
+    return lines
 
 
 def _parse_json(block: bytes, rows: int, schema: pa.Schema | None) -> tuple[pa.Table, int] | None:
@@ -117,9 +127,15 @@ def _parse_json(block: bytes, rows: int, schema: pa.Schema | None) -> tuple[pa.T
 
 def _parse_objects(lines: list[bytes], keys: Iterable[str]) -> tuple[pa.Table, int]:
     """Read a block line by line, to text."""
-    objects = [found for line in lines if (found := _json_object(line)) is not None]
-    columns = {key: pa.array([_as_text(_value(found, key)) for found in objects], pa.string()) for key in keys}
-    return pa.table(columns), len(lines) - len(objects)
+    values: dict[str, list[str | None]] = {key: [] for key in keys}
+    bad = 0
+    for line in lines:
+        found = _json_object(line)
+        bad += found is None
+        if found is not None:
+            for key, texts in values.items():
+                texts.append(_as_text(_value(found, key)))
+    return pa.table({key: pa.array(texts, pa.string()) for key, texts in values.items()}), bad
 
 
 def _json_rows(text: bytes) -> list[bytes]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import codecs
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
@@ -26,6 +26,7 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.cell_values import (
     _decoded,
+    _indices,
     _is_number,
     _is_text,
     _shown,
@@ -45,6 +46,7 @@ from trafficcast.records.readers.columns import (
 from trafficcast.records.readers.combined_columns import _combined, _with_dates_that_count
 from trafficcast.records.readers.delimited import (
     _HEAD_BYTES,
+    _LINE_BYTES,
     _NEWLINE,
     _SAMPLE_ROWS,
     _csv_dialect,
@@ -62,18 +64,20 @@ from trafficcast.records.readers.json_lines import (
     _json_tables,
 )
 from trafficcast.records.readers.nested_columns import _leaf, _leaves, _names_of_values, _value
+from trafficcast.records.readers.parquet_pages import _BATCH_BYTES, _batch_rows
 from trafficcast.records.readers.time_columns import _mostly_numbers, _time_forms
 from trafficcast.records.records import Batch
 from trafficcast.records.repeated_hours import RepeatedHours
-from trafficcast.records.sources import PARQUET, SPOOL_BYTES, Source, reading
+from trafficcast.records.sources import PARQUET, Source, reading
 
-_BATCH_ROWS = 250_000
 _WITH_OFFSET = re.compile(r".*\d(Z|[+-]\d\d:?\d\d)\s*")
 _WITH_COMMA = re.compile(r"\s*[+-]?\d{1,3},\d+\s*")
 _NANOSECONDS = re.compile(r".*\.\d{7,9}\s*(Z|[+-]\d\d:?\d\d)?\s*")
 _Row = tuple[int, dict[str, str]]  # the number of a line or row, and its values by field as the file has them
 _TIME_FIELDS = {*_DATES, *_DATES.values()}
 _SHOWN = 100  # characters of a bad row
+_BUFFER_BYTES = 1 << 20
+_WITHHELD_RECORDS = 8_000_000  # by RepeatedHours
 
 
 def _recognise_csv(source: Source, head: bytes) -> bool:
@@ -125,10 +129,10 @@ def _rows_of_sample(dialect: _Dialect, layout: _Layout) -> list[_Row]:
 def _first_rows_of_parquet(source: Source, city: City) -> list[_Row]:
     """Return some rows of a Parquet file."""
     with _parquet(source) as file:
-        leaves = [*_leaves(file.schema_arrow)]
+        leaves = file.leaves()
         layout = _find_columns([leaf.name for leaf in leaves], city, source)
         names = {field: leaves[i].name for field, i in layout.columns.items()}
-        part = next(_parts(file, names.values()), None)
+        part = next(file.parts(names.values()), None)
         if part is None:
             return []
         part = part.slice(0, _SAMPLE_ROWS)
@@ -210,6 +214,11 @@ def _batches(
             batch = replace(batch, notes=(*batch.notes, *_check_first_records(path, batch, fields, layout, city)))
         first = False
         yield hours.withhold(batch)
+        if hours.withheld > _WITHHELD_RECORDS:
+            raise InputError(
+                f"{path} has more than {_WITHHELD_RECORDS:,} records within hours of the time when clocks are set "
+                "back, which have to be told apart in memory: split it, or write times in UTC"
+            )
     if (rest := hours.told_apart()) is not None:
         yield rest
 
@@ -310,10 +319,11 @@ def _read_parquet(source: Source, city: City, month_first: bool = False) -> Iter
     Raises InputError where it cannot be read, columns are not found or have an unsuitable type, or no row is a record.
     """
     with _parquet(source) as file:
-        leaves = [*_leaves(file.schema_arrow)]
+        leaves = file.leaves()
         layout = _find_columns([leaf.name for leaf in leaves], city, source)
         columns = {field: leaves[i] for field, i in layout.columns.items()}
-        samples = {field: _some_values(file, column) for field, column in columns.items() if field in _TIME_FIELDS}
+        times = {field: column for field, column in columns.items() if field in _TIME_FIELDS}
+        samples = {field: _some_values(file, column) for field, column in times.items()}
         samples |= _values_in_path(layout, _SAMPLE_ROWS)
         layout = _with_dates_that_count(layout, samples, _named(city))
         samples = {field: samples[field] for field in samples if field in layout.columns or field in layout.in_path}
@@ -322,7 +332,7 @@ def _read_parquet(source: Source, city: City, month_first: bool = False) -> Iter
 
         def tables(fields: Iterable[str]) -> Iterator[tuple[Mapping[str, pa.Array], int]]:
             own = [field for field in layout.columns if field in fields] or [*layout.columns][:1]
-            for part in _parts(file, [columns[field].name for field in own]):
+            for part in file.parts([columns[field].name for field in own]):
                 found = {field: _leaf(part, columns[field].name) for field in own}
                 yield found | _columns_in_path(layout, len(part)), 0
 
@@ -338,29 +348,65 @@ def _read_parquet(source: Source, city: City, month_first: bool = False) -> Iter
 def _parquet_names(source: Source) -> list[str]:
     """Return the names of a Parquet file's columns; raise InputError where it cannot be read."""
     with _parquet(source) as file:
-        return [leaf.name for leaf in _leaves(file.schema_arrow)]
+        return [leaf.name for leaf in file.leaves()]
+
+
+class _Parquet:
+    """A Parquet file whose text is read with its dictionary; errors of Arrow are raised where it is damaged."""
+
+    def __init__(self, source: Source, raw: BinaryIO) -> None:
+        self._source, self._raw = source, raw
+        raw.seek(0)
+        metadata = pq.read_metadata(raw)
+        text = [field.name for field in metadata.schema.to_arrow_schema() if _is_text(field.type)]
+        raw.seek(0)
+        options: Any = {"read_dictionary": text, "pre_buffer": False, "buffer_size": _BUFFER_BYTES}
+        self._file = pq.ParquetFile(raw, metadata=metadata, **options)
+
+    def leaves(self) -> list[pa.Field]:
+        """Return the fields that hold values, under their dotted names."""
+        return [*_leaves(self._file.schema_arrow)]
+
+    def parts(self, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
+        """Yield columns in parts that fit in memory, also as text without a dictionary.
+
+        Raises InputError where they cannot.
+        """
+        names, path, unpacked = list(dict.fromkeys(columns)), self._source.path, 0
+        rows = _batch_rows(path, self._raw, self._file.metadata, names)
+        for part in self._file.iter_batches(rows, columns=names, use_threads=False):
+            sizes = np.sum([_value_bytes(_leaf(part, name)) for name in names], axis=0)
+            unpacked += int(sizes.sum())
+            self._source.refuse_unpacked(unpacked)
+            if len(part) and sizes.max() > _LINE_BYTES:
+                raise InputError(f"{path} has a row of more than {_LINE_BYTES >> 20} MB")
+            begin = 0
+            while begin < len(part):
+                n = max(1, int(np.searchsorted(np.cumsum(sizes[begin:]), _BATCH_BYTES, "right")))
+                yield part.slice(begin, n)
+                begin += n
 
 
 @contextmanager
-def _parquet(source: Source) -> Iterator[pq.ParquetFile]:
-    """Yield a Parquet file whose text is read with its dictionary."""
-    with reading(source.path), source.open_raw() as raw, tempfile.SpooledTemporaryFile(SPOOL_BYTES) as unpacked:
-        file: Any = raw
-        if raw.read(len(PARQUET)) != PARQUET:  # compressed as a whole
-            file = unpacked
-            with source.open() as stream:
-                shutil.copyfileobj(stream, file)
-        file.seek(0)
-        metadata = pq.read_metadata(file)
-        text = [field.name for field in metadata.schema.to_arrow_schema() if _is_text(field.type)]
-        file.seek(0)
-        yield pq.ParquetFile(file, metadata=metadata, read_dictionary=text, pre_buffer=False)
+def _parquet(source: Source) -> Iterator[_Parquet]:
+    """Yield a Parquet file."""
+    with reading(source.path), source.open_raw() as raw:
+        if raw.read(len(PARQUET)) == PARQUET:
+            yield _Parquet(source, raw)
+        else:  # compressed as a whole
+            with source.open_unpacked() as unpacked:
+                yield _Parquet(source, unpacked)
 
 
-def _parts(file: pq.ParquetFile, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
-    """Yield columns of a Parquet file in parts."""
-    parts = file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(columns)), use_threads=False)
-    return (part for part in parts if part.num_rows)
+def _value_bytes(column: pa.Array) -> np.ndarray:
+    """Return how many bytes each value of a column takes when it is written out, (row), about."""
+    values = column.dictionary if pt.is_dictionary(column.type) else column
+    if not _is_text(values.type):
+        return np.full(len(column), max(1, values.nbytes // max(1, len(values))))
+    if pt.is_string_view(values.type) or pt.is_binary_view(values.type):
+        values = values.cast(pa.large_binary())
+    lengths = pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64) + 8
+    return np.append(lengths, 0)[_indices(column, len(lengths))] if pt.is_dictionary(column.type) else lengths
 
 
 def _check_type(source: Source, field: str, column: pa.Field, layout: _Layout) -> None:
@@ -376,9 +422,9 @@ def _check_type(source: Source, field: str, column: pa.Field, layout: _Layout) -
         raise InputError(f"{source.path}: column '{column.name}' is of type {column.type}, which cannot be the {field}")
 
 
-def _some_values(file: pq.ParquetFile, column: pa.Field) -> list[str]:
+def _some_values(file: _Parquet, column: pa.Field) -> list[str]:
     """Return some values of a column as text; none of timestamps, which are times as they are."""
-    if pt.is_timestamp(column.type) or (part := next(_parts(file, [column.name]), None)) is None:
+    if pt.is_timestamp(column.type) or (part := next(file.parts([column.name]), None)) is None:
         return []
     values = _decoded(_leaf(part, column.name).slice(0, _SAMPLE_ROWS)).drop_null()
     return (_texts(values) if _is_text(values.type) else values.cast(pa.string())).to_pylist()
