@@ -91,7 +91,7 @@ def test_what_is_committed_is_loaded_bit_for_bit(filled: RecordStore) -> None:
     (facts,) = filled.sources()
     assert (facts.rows, facts.dropped, facts.notes) == (9, {"unparsable": 2}, ["a note"])
     assert filled.unpublished() == [DAY]
-    filled.note_flow_file(DAY, filled.file, np.array([2 * HOUR, 2 * HOUR + 1]))
+    filled.note_flow_files({DAY: np.array([2 * HOUR, 2 * HOUR + 1])}, lambda _: filled.file)
     assert filled.unpublished() == [] and [*filled.flow_files()] == [str(DAY)]
     assert {day: slots.tolist() for day, slots in filled.published_observed().items()} == {
         str(DAY): [2 * HOUR, 2 * HOUR + 1]

@@ -62,7 +62,7 @@ def fill_records(file: Path) -> None:
     count = Count(slots, first=last, last=last)
     state.vehicles.update(count)
     store.commit(state, count, [SourceFacts("a.csv", "0a", "csv", 9, {}, 0, ["a note"])], [DAY])
-    store.note_flow_file(DAY, file, np.arange(5))
+    store.note_flow_files({DAY: np.arange(5)}, lambda _: file)
     store.restore(last, [_InboxFile("a.csv", 9, 10**18)])
 
 

@@ -43,10 +43,10 @@ setattr(owner, name, deadly)
 main()
 """
 MOMENTS = {
-    "while hours are written": ("trafficcast.ingestion.merging", "module", "_write_hour_file", 20, False),
+    "while hours are written": ("trafficcast.ingestion.merging", "module", "_write_hour_file", 2, False),
     "before the commit": ("trafficcast.ingestion.record_store", "module.RecordStore", "commit", 1, False),
     "after the commit": ("trafficcast.ingestion.record_store", "module.RecordStore", "commit", 1, True),
-    "between two days": ("trafficcast.ingestion.record_store", "module.RecordStore", "note_flow_file", 2, False),
+    "between two days": ("trafficcast.stores.day_store", "module.DayStore", "write", 2, False),
     "while a day is written": ("trafficcast.files", "module.os", "replace", 1, False),
     "while the report is written": ("trafficcast.files", "module.os", "replace", 3, False),
     "before the report": ("trafficcast.ingestion.ingest", "module", "quality_report", 1, False),

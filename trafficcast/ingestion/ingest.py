@@ -185,6 +185,7 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
     broken = broken_days(stores)
     changed = set(store.unpublished())
     days = sorted({*changed, *broken, *_judged_otherwise(stores, store, series)})
+    published: dict[np.datetime64, np.ndarray] = {}
     for day in track(days, "writing flows", len(days)):
         slots = city.slots_of_day(day)
         slots = slots[(slots >= series.number[0]) & (slots <= series.number[-1])]
@@ -198,7 +199,8 @@ def _publish(stores: CityStores, store: RecordStore, state: State, zones: Zones 
             log.info("the flows of %s were counted again from the records", day)
         dataset = _slots_dataset(city, slots, stored, observed, kind, zones if kind is ZoneTrips else None)
         flows.write(dataset, whole_days=True)
-        store.note_flow_file(day, flows.file(day), slots[observed])
+        published[day] = slots[observed]
+    store.note_flow_files(published, flows.file)  # at once: each transaction waits for the disk
     report = quality_report(city, store, state, series)
     write_json(stores.folder / "quality.json", report)
     store.clean(state)

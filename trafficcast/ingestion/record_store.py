@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -464,25 +464,24 @@ class RecordStore:
             for table in ("flows", "observed", "unpublished"):
                 database.execute(f"DELETE FROM {table} WHERE day = ?", (str(day),))
 
-    def note_flow_file(self, day: np.datetime64, file: Path, observed: np.ndarray) -> None:
-        """Note what the flow file of a local day is like, and that the day is published.
+    def note_flow_files(self, observed: Mapping[np.datetime64, np.ndarray], file_of: Callable[[Any], Path]) -> None:
+        """Note what the flow files of local days are like, and that the days are published.
 
         Parameters
         ----------
-        day
-            The local day.
-        file
-            Its file.
         observed
-            Numbers of the day's observed slots since 1970, rising.
+            Numbers of each day's observed slots since 1970, rising.
+        file_of
+            Returns the file of a day.
         """
-        facts = file.stat()
         with self._database() as database:
-            row = str(day), facts.st_size, facts.st_mtime_ns
-            database.execute("INSERT OR REPLACE INTO flows VALUES (?, ?, ?)", row)
-            slots = observed.astype("<i8").tobytes()
-            database.execute("INSERT OR REPLACE INTO observed VALUES (?, ?)", (str(day), slots))
-            database.execute("DELETE FROM unpublished WHERE day = ?", (str(day),))
+            for day, slots in observed.items():
+                facts, name = file_of(day).stat(), str(day)
+                row = name, facts.st_size, facts.st_mtime_ns
+                database.execute("INSERT OR REPLACE INTO flows VALUES (?, ?, ?)", row)
+                row_of_slots = name, slots.astype("<i8").tobytes()
+                database.execute("INSERT OR REPLACE INTO observed VALUES (?, ?)", row_of_slots)
+                database.execute("DELETE FROM unpublished WHERE day = ?", (name,))
 
     def inbox_files(self) -> tuple[set[_InboxFile], dict[str, Any] | None]:
         """Return the files of the inbox that were ingested, and how they were read.
