@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,7 +214,7 @@ def as_an_earlier_version_left_it(data: Path) -> None:
     """Take from a store what an earlier version did not write: the sources of records, and how they were read."""
     for file in data.rglob("*.parquet"):
         pq.write_table(pq.read_table(file, partitioning=None).drop_columns(["source"]), file)
-    with sqlite3.connect(data / "small" / "records" / "state.sqlite") as database:
+    with open_database(data / "small" / "records" / "state.sqlite", "", "small") as database:
         database.execute("DELETE FROM facts WHERE name = 'last_source'")
         rows = database.execute("SELECT digest, facts FROM sources").fetchall()
         for digest, facts in rows:

@@ -236,7 +236,7 @@ def test_the_same_bytes_again_change_nothing_in_whatever_folder(records: Path, d
     file = write(records / "1", "a", line(0, 0, NOON), line(0, 1, NOON + 60), line(0, 2, MIDNIGHT))
     first = run(records, data)
     before, day_files = state(data), ages(data, "*.nc") | ages(data, "*.parquet")
-    assert len(day_files) == 3
+    assert len(day_files) == 2  # a day of flows, and the file of both hours
     again = write(records / "2", "a", *file.read_text().splitlines())
     assert run(records, data) == run(again, data) == run(file, data) == first
     assert state(data) == before
@@ -379,7 +379,7 @@ def test_a_grid_that_has_changed_leaves_every_store_as_it_was(records: Path, fil
 
 
 def test_a_damaged_store_is_named_and_stays_as_it_was(records: Path, filled: Path) -> None:
-    (damaged,) = (filled / "small" / "records" / "2008-06-05").glob("*.parquet")
+    damaged = max((filled / "small" / "records").rglob("*.parquet"))
     damaged.write_bytes(b"PAR1")
     before = state(filled)
     write(records / "next", "b", line(1, 1, NOON), line(1, 2, MIDNIGHT + 60))
