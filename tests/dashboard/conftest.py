@@ -145,7 +145,7 @@ class Place:
         with _threads(self.city, store, state, None, 1) as executor:
             executor.stage(dict(enumerate(sources, 1)), Screen(self.city, 0, 2**62), pytest.fail)
             state.generation = 1
-            merges = _plan_merges({}, executor.hours(), [], dict)
+            merges = _plan_merges({}, executor.hours(), [], dict, 0)
             delta, _ = _merge_hours(self.city, store, state, executor.merge(merges, 1, frozenset()))
         store.commit(state, delta, [], [])
         return store

@@ -26,7 +26,7 @@ def test_files_grow_with_records_and_never_overlap(ingests: list[dict[int, int]]
         every: Counter[int] = Counter()
         for new in ingests:
             every.update(new)
-            merges = _plan_merges({s: n.total() for s, n in stored.items()}, new, [], stored.__getitem__)
+            merges = _plan_merges({s: n.total() for s, n in stored.items()}, new, [], stored.__getitem__, -40)
             assert [merge for run in _runs(merges, stored) for merge in run] == merges
             after = dict(stored)
             for merge in merges:

@@ -391,7 +391,8 @@ def _merge(
     state.generation += 1
     state.rules = _rules(city, state, zones)
     stored = {span: n for span, (_, n) in state.files.items()}
-    merges = _plan_merges(stored, executor.hours(), store.files_of(state, removed), partial(store.hours_of, state))
+    changed_files, hours_of = store.files_of(state, removed), partial(store.hours_of, state)
+    merges = _plan_merges(stored, executor.hours(), changed_files, hours_of, state.retained_from // HOUR_US)
     delta, repeats = _merge_hours(city, store, state, executor.merge(merges, state.generation, removed))
     if sources and not state.files:
         raise _NothingToCount("the files, read in this way, have no record, and no other file gave any")

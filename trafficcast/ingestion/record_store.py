@@ -688,10 +688,12 @@ class RecordStore:
             records = _deduplicate(rows.take(is_old))[0]
             if isinstance(records, Points):
                 last = _first_of_each(_vehicle_ends(records)[1], last)
-            if not is_old.all():
-                name, rows = _file_of(span, generation), rows.take(~is_old)
-                _write_hour_file(self.root / name, rows, state.vehicles.names)
-                kept[span] = name, len(rows)
+            hours = rows.records.time // HOUR_US
+            for part in span.parts_from(before // HOUR_US):  # no removed record lies in the hours of a file
+                of_part = rows.take((hours >= part.first) & (hours < part.end))
+                if len(of_part):
+                    _write_hour_file(self.root / _file_of(part, generation), of_part, state.vehicles.names)
+                    kept[part] = _file_of(part, generation), len(of_part)
         facts = {"retained_from": before, "generation": generation}
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?)", _rows(last))

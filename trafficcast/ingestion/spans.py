@@ -26,6 +26,12 @@ class _Span(NamedTuple):
         middle = (self.first + self.end) // 2
         return _Span(self.first, middle), _Span(middle, self.end)
 
+    def parts_from(self, hour: int) -> list[_Span]:
+        """Return the longest parts that make up the hours from this one on."""
+        if hour <= self.first:
+            return [self]
+        return [] if hour >= self.end else [part for half in self.halves() for part in half.parts_from(hour)]
+
 
 @dataclass(frozen=True)
 class _Merge:
@@ -47,16 +53,18 @@ def _plan_merges(
     new: Mapping[int, int],
     changed: Iterable[_Span],
     hours_of: Callable[[_Span], Mapping[int, int]],
+    earliest: int,
 ) -> list[_Merge]:
     """Return what has to be merged, in the order of time.
 
     `stored` has the number of records of each stored file, `new` that of the new ones of each hour; the files of
-    `changed` are merged even where they get no new record. `hours_of` returns the records of each hour of a file.
+    `changed` are merged even where they get no new record. `hours_of` returns the records of each hour of a file. No
+    new file begins before the hour `earliest`, from which on records are kept.
     """
     spans = sorted(stored)
     added: dict[_Span, dict[int, int]] = {span: {} for span in changed}
     for hour, n in sorted(new.items()):
-        added.setdefault(_span_of(hour, spans), {})[hour] = n
+        added.setdefault(_span_of(hour, spans, earliest), {})[hour] = n
     merges: list[_Merge] = []
     for span, hours in sorted(added.items()):
         old = stored.get(span)
@@ -71,16 +79,16 @@ def _plan_merges(
     return merges
 
 
-def _span_of(hour: int, stored: list[_Span]) -> _Span:
-    """Return the stored span of an hour, or else the longest one with the hour that is free."""
-    at = bisect_left(stored, (hour + 1, 0)) - 1
+def _span_of(hour: int, stored: list[_Span], earliest: int) -> _Span:
+    """Return the stored span of an hour, or else the longest one with the hour that is free and not too early."""
+    at = bisect_left(stored, (hour + 1, hour + 1)) - 1
     if at >= 0 and hour < stored[at].end:
         return stored[at]
     length = _MOST_HOURS
     while True:
         first = hour // length * length
         following = stored[at + 1].first if at + 1 < len(stored) else first + length
-        if (at < 0 or stored[at].end <= first) and first + length <= following:
+        if first >= earliest and (at < 0 or stored[at].end <= first) and first + length <= following:
             return _Span(first, first + length)
         length //= 2
 
