@@ -23,6 +23,7 @@ from trafficcast.ingestion.forgetting import files_taken, forget
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.rebuild import rebuild_records
 from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.stores.sqlite import open_database
 
 SLOW = settings(
     derandomize=True, max_examples=16, deadline=None, database=None, suppress_health_check=list(HealthCheck)

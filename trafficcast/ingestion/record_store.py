@@ -698,8 +698,8 @@ class RecordStore:
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?)", _rows(last))
             database.execute("DELETE FROM hours")
-            hours = [(span.first, *file) for span, file in kept.items()]
-            database.executemany("INSERT INTO hours VALUES (?, ?, ?)", hours)
+            rows_of_hours = [(span.first, *file) for span, file in kept.items()]
+            database.executemany("INSERT INTO hours VALUES (?, ?, ?)", rows_of_hours)
             rows_of_facts = [(name, json.dumps(value)) for name, value in facts.items()]
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows_of_facts)
         state.files, state.generation = kept, generation
