@@ -54,6 +54,7 @@ def test_a_discarded_source_is_forgotten(tmp_path: Path) -> None:
         staged.add(points([5, 6]), 0)
         staged.add(points([7]), 1)
         staged.discard(0)
+        assert staged.hours() == {0: 3}
         rows = staged.read(_Span(0, 1), Points)
         assert rows.records.time.tolist() == [7] and rows.source.tolist() == [1]
 
