@@ -43,7 +43,7 @@ setattr(owner, name, deadly)
 main()
 """
 MOMENTS = {
-    "while hours are written": ("trafficcast.ingestion.merging", "module", "_write_hour_file", 2, False),
+    "while hours are written": ("trafficcast.ingestion.merging", "module", "_write_hour_file", 1, False),
     "before the commit": ("trafficcast.ingestion.record_store", "module.RecordStore", "commit", 1, False),
     "after the commit": ("trafficcast.ingestion.record_store", "module.RecordStore", "commit", 1, True),
     "between two days": ("trafficcast.stores.day_store", "module.DayStore", "write", 2, False),
