@@ -20,6 +20,7 @@ from trafficcast.ingestion import record_store
 from trafficcast.ingestion.counting import Count, _Slot
 from trafficcast.ingestion.rebuild import _check_database
 from trafficcast.ingestion.record_store import RecordStore, SourceFacts, State, _InboxFile
+from trafficcast.ingestion.spans import _Span
 from trafficcast.records.records import Points
 from trafficcast.stores import ledger as ledger_module
 from trafficcast.stores.ledger import Ledger
@@ -53,7 +54,10 @@ def read_alerts(file: Path) -> Any:
 
 
 def fill_records(file: Path) -> None:
-    store, state = RecordStore(file.parent), State("points", {"rows": 2}, 1, hours={5: ("x/05.1.parquet", 7)})
+    store, state = (
+        RecordStore(file.parent),
+        State("points", {"rows": 2}, 1, files={_Span(5, 6): ("1970-01-01/05.1.parquet", 7)}),
+    )
     state.vehicles.codes(["a", "b"])
     draw = np.random.default_rng(1)
     slots = {n: _Slot(draw.integers(0, 9, (2, 6), np.int32), 3, draw.integers(0, 9, 30, np.int32)) for n in range(5)}
@@ -63,17 +67,17 @@ def fill_records(file: Path) -> None:
     state.vehicles.update(count)
     store.commit(state, count, [SourceFacts("a.csv", "0a", "csv", 9, {}, 0, ["a note"])], [DAY])
     store.note_flow_files({DAY: np.arange(5)}, lambda _: file)
-    store.restore(last, [_InboxFile("a.csv", 9, 10**18)])
+    store.restore(last, [_InboxFile("a.csv", 9, 10**18)], {"format": "csv"})
 
 
 def read_records(file: Path) -> Any:
     store = RecordStore(file.parent, read_only=True)
     state = store.load()
-    parts = [state.kind, state.rules, state.generation, state.hours, state.totals.tolist(), state.vehicles.names]
+    parts = [state.kind, state.rules, state.generation, state.files, state.totals.tolist(), state.vehicles.names]
     parts += [state.vehicles.last_points(np.array([0, 1], np.int32)).arrays().values(), state.pruned.arrays().values()]
     parts += [store.slot_facts(), store.sources(), store.flow_files(), store.published_observed(), store.inbox_files()]
     parts += [vars(slot).values() for slot in store.slots(0, 9).values()]
-    parts += [store.unpublished(), store.ingested(["0a"])]
+    parts += [store.unpublished(), store.known(["0a"])]
     return repr([list(part) if isinstance(part, type({}.values())) else part for part in parts])
 
 
