@@ -103,6 +103,7 @@ def _card_facts(city: City, card: _Card) -> pd.DataFrame:
         "validation to": _time_text(city, _lookup(card, "split", "valid_end")),
         "test to": _time_text(city, _lookup(card, "split", "test_end")),
         **{f"{part} windows": _count(_lookup(card, "windows", part)) for part in ("training", "validation", "test")},
+        **{f"{part} slots not observed": _fallen_out(card, part) for part in ("training", "validation", "test")},
         **_with_prefix("training", _lookup(card, "training")),
         "scale, vehicles per slot": _text(_lookup(card, "scale")),
         **_with_prefix("started from", _lookup(card, "transfer")),
@@ -114,6 +115,12 @@ def _card_facts(city: City, card: _Card) -> pd.DataFrame:
         "command": _text(_lookup(card, "command")),
     }
     return pd.DataFrame([(what, value) for what, value in facts.items() if value], columns=["fact", "value"])
+
+
+def _fallen_out(card: _Card, part: str) -> str:
+    """How many slots of a part fell out, of how many; empty where the card does not say."""
+    slots, observed = (_number(_lookup(card, "periods", part, key)) for key in ("slots", "observed"))
+    return f"{_count(slots - observed)} of {_count(slots)}" if _count(slots - observed) else ""
 
 
 def _fact_comparison(city: City, cards: Mapping[str, _Card]) -> pd.DataFrame:

@@ -19,7 +19,15 @@ _PANELS = {
     "Data": (data.ingest, data.quality, data.export, data.import_taxibj, simulation.simulate),
     "Models": (training.train, training.backtest, training.retrain, training.experiment),
     "Forecasts": (forecasting.forecast, forecasting.replay, forecasting.verify),
-    "Service": (service.schedule, service.status, service.repair, service.prune, serving.dashboard, serving.api),
+    "Service": (
+        service.schedule,
+        service.status,
+        service.fsck,
+        service.repair,
+        service.prune,
+        serving.dashboard,
+        serving.api,
+    ),
     "Machine": (simulation.demo, machine.doctor, machine.benchmark),
 }
 

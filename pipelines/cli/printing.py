@@ -57,6 +57,17 @@ def print_coverage(coverage: dict[str, Any], slot_minutes: int) -> None:
     _print_by_lead(coverage_rows(coverage, slot_minutes), "Prediction intervals; widths in vehicles per slot")
 
 
+def print_windows(periods: dict[str, Any]) -> None:
+    """Print how many slots of periods fell out, and the windows by weekday and hour (see `describe_period`)."""
+    from trafficcast.training.card import slots_that_fell_out, window_rows
+
+    header, *rows = window_rows(periods)
+    table = Table(*header, title=f"{slots_that_fell_out(periods)}\nWindows by local time: {' / '.join(periods)}")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
 def _print_by_lead(rows: list[list[str]], title: str) -> None:
     """Print a table whose second column is the lead time; the rows over all lead times are bold."""
     header, *rows = rows
@@ -93,6 +104,20 @@ def print_status(status: dict[str, Any]) -> None:
         jobs = {f"job {job}": _job_line(run) for job, run in values.pop("jobs").items()}
         alerts = [f"since {alert['raised']}: {alert['message']}" for alert in values.pop("alerts") or []]
         print_object(values | jobs | {"alerts": alerts}, name)
+
+
+def print_checks(found: dict[str, Any]) -> None:
+    """Print what a check of the cities found: a line for each city, and one for each file that is not whole."""
+    for name, city in found.items():
+        checked = ", ".join(f"{n:,} of {kind}" for kind, n in city["checked"].items())
+        numbers = [f"{len(city[key])} {key}" for key in ("rebuildable", "rebuilt", "lost") if city.get(key)]
+        numbers += ["could not be checked"] if city["error"] else []
+        print(f"{name}: {', '.join(numbers) or 'all is whole'}{f' (files read: {checked})' if checked else ''}")
+        for key in ("rebuildable", "rebuilt", "lost"):
+            for one in city.get(key, []):
+                print(printable(f"- {key}: {one['wrong']}: {one['done']}"))
+        if city["error"]:
+            print(printable(f"- {city['error']}"))
 
 
 def _job_line(run: dict[str, Any]) -> str:

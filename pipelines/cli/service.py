@@ -10,7 +10,7 @@ import typer
 
 from pipelines.cli.logs import lines_handler, log_through
 from pipelines.cli.options import CONFIG, Chosen, CitiesOption, ConfigOption, DeviceOption, JsonOption, for_city
-from pipelines.cli.printing import print_json, print_object, print_status
+from pipelines.cli.printing import print_checks, print_json, print_object, print_status
 from trafficcast.errors import InputError
 
 
@@ -59,9 +59,39 @@ def status(city: CitiesOption = None, config: ConfigOption = CONFIG, as_json: Js
         print_status(found)
 
 
+def fsck(
+    city: CitiesOption = None,
+    mend: Annotated[bool, typer.Option("--repair", help="Mend what is damaged, as trafficcast repair does.")] = False,
+    device: DeviceOption = "auto",
+    config: ConfigOption = CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every store, model and database: what is whole, what can be rebuilt and how, and what is lost.
+
+    All files are read and compared with their checksums: records and their database, flows, forecasts, scores, the
+    latest files, the quality report, models with their seals, the list of champions, the ledger and the book of alerts.
+    Nothing is changed without --repair, and the service may run.
+
+    Exit codes, for cron: 0 all is whole; 1 something is damaged and can be rebuilt, or with --repair was; 3 something
+    is lost; 4 a city could not be checked. The worst of all cities counts, and 2 is a wrong call.
+    """
+    from pipelines.service.fsck import fsck as run
+    from trafficcast.config.settings import load_config
+    from trafficcast.stores.city_stores import CityStores
+
+    settings = load_config(config)
+    all_stores = [CityStores.of(settings, settings.city(name)) for name in city or sorted(settings.cities)]
+    found, code = run(settings, all_stores, np.datetime64("now", "us"), mend, device)
+    if as_json:
+        print_json(found)
+    else:
+        print_checks(found)
+    raise typer.Exit(code)
+
+
 def repair(
     city: CitiesOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --forecasts: only count them.")] = False,
     forecasts: Annotated[
         bool, typer.Option("--forecasts", help="Remove forecasts, with --after, and mend nothing.")
     ] = False,
@@ -74,9 +104,9 @@ def repair(
 ) -> None:
     """Mend damaged and missing files of the stores: make them again from the others, or set them aside.
 
-    It ends with 0 if all is whole afterwards, and with 1 if something was lost; with --dry-run, if there is something
-    to mend. With --forecasts --after TIME it removes the forecasts that a clock made which stood ahead, with their
-    scores and rows of the ledger. The service may run.
+    What that would be trafficcast fsck says, which changes nothing. It ends with 0 if all is whole afterwards, and with
+    1 if something was lost. With --forecasts --after TIME it removes the forecasts that a clock made which stood ahead,
+    with their scores and rows of the ledger. The service may run.
     """
     from pipelines.service.repair import repair as run
     from trafficcast.config.settings import load_config
@@ -85,6 +115,8 @@ def repair(
 
     if forecasts != (after is not None):
         raise InputError("--forecasts and --after TIME go together")
+    if dry_run and not forecasts:
+        raise InputError("--dry-run goes with --forecasts: what there is to mend says trafficcast fsck")
     settings = load_config(config)
     all_stores = [CityStores.of(settings, settings.city(name)) for name in city or sorted(settings.cities)]
     if after is not None:
@@ -99,7 +131,7 @@ def repair(
                 print_object(dict(numbers), f"{'To remove' if dry_run else 'Removed'} of {name}")
         return
     now = np.datetime64("now", "us")
-    found = {stores.city.name: run(settings, stores, now, dry_run, device) for stores in all_stores}
+    found = {stores.city.name: run(settings, stores, now, device) for stores in all_stores}
     if as_json:
         print_json(dict(found))
     else:
@@ -107,7 +139,7 @@ def repair(
             print(f"{name}: {'nothing to mend' if not outcomes else f'{len(outcomes)} files'}")
             for one in outcomes:
                 print(f"- {one['wrong']}: {one['done']}")
-    if any(one["lost"] is not False for outcomes in found.values() for one in outcomes):
+    if any(one["lost"] for outcomes in found.values() for one in outcomes):
         raise typer.Exit(1)
 
 

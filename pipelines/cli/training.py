@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.options import Chosen, DeviceOption, ModelOption, for_city
-from pipelines.cli.printing import out, print_coverage, print_json, print_scores
+from pipelines.cli.printing import out, print_coverage, print_json, print_scores, print_windows
 
 TrainEnd = Annotated[str | None, typer.Option(help="Training uses the slots before this time.")]
 
@@ -52,7 +52,8 @@ def train(
 ) -> None:
     """Train a network on the city's flows, and store it with its card in the registry.
 
-    Without the three ends the last 15 % of the slots are test and the 10 % before them validation, cut at midnights.
+    Without the three ends the last 15 % of the slots that windows hold are test and the 10 % before them validation,
+    cut at midnights.
     Other options that are not given have the values of the architecture's recipe.
     """
     from trafficcast.training.distributed import process_group, rank
@@ -72,6 +73,7 @@ def train(
     if chosen.as_json:
         print_json(card)
     else:
+        print_windows(card["periods"])
         print_scores(card["metrics"]["test"] or card["metrics"]["validation"], chosen.city.slot_minutes)
         out.print(f"Stored {card['version']} in the registry.")
 
@@ -130,6 +132,7 @@ def backtest(
         print_json(result)
         return
     out.print(f"{result['forecasts']} forecasts of {chosen.city.name} from {result['start']} to {result['end']}")
+    print_windows({"backtest": result})
     print_scores(result["scores"], chosen.city.slot_minutes)
     if result["intervals"]:
         print_coverage(result["intervals"], chosen.city.slot_minutes)

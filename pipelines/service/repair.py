@@ -24,9 +24,7 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.ledger import LOST
 
 
-def repair(
-    config: Config, stores: CityStores, now: np.datetime64, dry_run: bool = False, device: str = "auto"
-) -> list[dict[str, Any]]:
+def repair(config: Config, stores: CityStores, now: np.datetime64, device: str = "auto") -> list[dict[str, Any]]:
     """Mend all that is damaged or missing in a city's stores, as far as that is possible.
 
     Flow days are counted again from the records. Forecasts and scores are made again, forecasts of slots that are over
@@ -40,23 +38,19 @@ def repair(
         The city and its stores.
     now
         The present time, naive UTC.
-    dry_run
-        Whether only to say what would be done.
     device
         Where the networks run: auto, cpu, cuda or mps.
 
     Returns
     -------
     list[dict[str, Any]]
-        For each problem the file, what is wrong with it, what was or would be done, and whether something was lost
-        (None for what would be done).
+        For each problem the file, what is wrong with it, what was done, and whether something was lost.
     """
-    found = [_outcome(problem, dry_run) for problem in problems(stores, config.retention, now)]
-    if not dry_run:
-        for file, mended in _make_lost_again(config, stores, now, device):
-            found.append({"file": str(file), "wrong": "lost", "done": mended.sentence, "lost": mended.lost})
+    found = [_outcome(problem) for problem in problems(stores, config.retention, now)]
+    for file, mended in _make_lost_again(config, stores, now, device):
+        found.append({"file": str(file), "wrong": "lost", "done": mended.sentence, "lost": mended.lost})
     with suppress(DamagedFile):  # only where it was not mended
-        found += [_outcome(problem, dry_run) for problem in problems_of_latest(stores)]
+        found += [_outcome(problem) for problem in problems_of_latest(stores)]
     return found
 
 
@@ -70,11 +64,9 @@ def _repair(stores: CityStores, damage: DamagedFile) -> str:
     return f"{damage.file.name}: {mended.sentence}"
 
 
-def _outcome(problem: Problem, dry_run: bool) -> dict[str, Any]:
-    """Mend a problem, or only say what would mend it."""
+def _outcome(problem: Problem) -> dict[str, Any]:
+    """Mend a problem, and say what was done."""
     about = {"file": str(problem.file), "wrong": problem.wrong}
-    if dry_run:
-        return {**about, "done": problem.remedy, "lost": None}
     try:
         mended = problem.mend()
     except (InputError, JobError, OSError) as error:

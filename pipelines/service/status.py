@@ -27,7 +27,7 @@ from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.flows import last_observed
+from trafficcast.stores.flows import judged_otherwise, last_observed
 from trafficcast.stores.ledger import Run
 from trafficcast.stores.published import is_overdue, latest_forecast
 from trafficcast.stores.registry import Registry
@@ -157,6 +157,7 @@ def _city_status(config: Config, city: City, now: np.datetime64) -> dict[str, An
         "data": {
             "newest_slot": None if observed is None else city.isoformat(observed),
             "age_minutes": None if observed is None else _minutes(now - observed - city.slot),
+            "judged_otherwise": judged_otherwise(stores),
         },
         "forecast": None if latest is None else _forecast_status(city, latest[1], now),
         "overdue": is_overdue(city, config.service, init_time, now) if ready else None,

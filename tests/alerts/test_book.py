@@ -15,6 +15,7 @@ import pytest
 from trafficcast.alerts.book import Alert, AlertBook
 from trafficcast.alerts.findings import Finding
 from trafficcast.errors import InputError, JobError
+from trafficcast.stores.sqlite import open_database
 
 NOON = np.datetime64("2008-06-04T19:00", "us")
 MINUTE = np.timedelta64(1, "m")
@@ -261,7 +262,7 @@ def test_a_reader_names_a_damaged_book(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["raised = '1 o clock'", "cleared = 'NaT'", "\"limit\" = 'much'", "value = x'00'"])
 def test_values_of_another_type_are_damage(book: AlertBook, change: str) -> None:
     book.update("small", [finding()], NOON)
-    with closing(sqlite3.connect(book.file)) as database, database:
+    with open_database(book.file) as database:
         database.execute(f"UPDATE alerts SET {change}")
     with pytest.raises(InputError, match="cannot read"):
         read(book.file, NOON)

@@ -198,7 +198,7 @@ def test_while_the_book_cannot_be_written_all_are_told_once_and_the_book_later(
     with monkeypatch.context() as patch:
         patch.setattr(book_module, "_note", full)
         if not readable:
-            patch.setattr(book_module, "_OPEN", "SELECT * FROM nowhere")
+            patch.setattr(book_module, "_OPEN", "JOIN nowhere")
         for late in (21, 22, 23):
             with pytest.raises(JobError, match="disk is full|no such table"):
                 check(late)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -11,7 +15,14 @@ from hypothesis import strategies as st
 from tests.cities import small_city
 from trafficcast.config.city import HISTORY, HORIZON, City
 from trafficcast.errors import InputError
-from trafficcast.forecasting.windows import Split, _default_split, _gather, _history_before, window_starts
+from trafficcast.forecasting.windows import (
+    Split,
+    _default_split,
+    _gather,
+    _history_before,
+    describe_period,
+    window_starts,
+)
 from trafficcast.stores.flows import flows_dataset
 
 START = np.datetime64("2008-06-04T00:00", "us")
@@ -119,8 +130,8 @@ def test_gather_takes_whole_windows() -> None:
 # Splits
 
 
-def days(number: int, start: str = "2008-06-04T04:00") -> np.ndarray:
-    return np.datetime64(start, "us") + HALF_HOUR * np.arange(48 * number)
+def days(number: int, start: str = "2008-06-04T04:00") -> xr.Dataset:
+    return flows(np.ones(48 * number), start=np.datetime64(start, "us"))
 
 
 def test_the_last_15_percent_are_test_and_the_10_before_them_validation_at_local_midnights() -> None:
@@ -142,7 +153,7 @@ def test_the_cut_is_at_the_nearest_midnight(number: int, train: int | None, vali
             _default_split(city("America/New_York"), times)
         return
     split = _default_split(city("America/New_York"), times)
-    passed = [(edge - times[0]) / np.timedelta64(1, "D") for edge in (split.train_end, split.valid_end)]
+    passed = [(edge - split.start) / np.timedelta64(1, "D") for edge in (split.train_end, split.valid_end)]
     shares = [0.75 * number, 0.85 * number]
     assert passed == [train, valid]
     assert all(abs(edge - share) <= 1 for edge, share in zip(passed, shares, strict=True))
@@ -166,7 +177,42 @@ def test_a_split_where_the_clocks_skip_midnight() -> None:
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 48, 96])
 def test_too_little_data_is_refused(slots: int) -> None:
     with pytest.raises(InputError, match=f"{slots} slots.*too few to split"):
-        _default_split(city(), days(2, "2008-06-04T00:00")[:slots])
+        _default_split(city(), days(2, "2008-06-04T00:00").isel(time=slice(slots)))
+
+
+def test_only_slots_of_windows_count_so_that_each_part_has_its_share() -> None:
+    """A city that closes in winter: 100 days, of which the last 60 have a few hours and no window."""
+    observed = np.ones(48 * 100, bool)
+    observed[48 * 40 :] = np.arange(48 * 60) % 48 < 5
+    observed[48 * 10 : 48 * 12] = False
+    sparse = flows(observed)
+    split = _default_split(city(), sparse)
+    edges = [(edge - START) / np.timedelta64(1, "D") for edge in vars(split).values()]
+    assert edges == [0, 31, 34, 100]  # of 38 days 28.5, and 32.3
+    parts = [window_starts(sparse, city(), *edges) for edges in pairwise(vars(split).values())]
+    assert all(len(part) > 100 for part in parts)
+
+
+def test_without_any_window_all_slots_count() -> None:
+    assert _default_split(city(), flows(np.zeros(48 * 20))) == _default_split(city(), flows(np.ones(48 * 20)))
+
+
+def test_a_period_is_described_by_its_slots_and_the_local_hours_of_its_windows() -> None:
+    there = city("America/New_York")
+    observed = np.ones(48 * 8, bool)
+    observed[[3, 60, 61, 200]] = False
+    dataset = flows(observed, absent=[100])
+    start, end = START + HALF_HOUR * 2, START + HALF_HOUR * 300
+    found = window_starts(dataset, there, start, end)
+    described = describe_period(dataset, there, start, end, found)
+    assert (described["slots"], described["observed"]) == (298, 298 - 5)
+    wanted = np.zeros((7, 24), int)
+    for init_time in dataset["time"].values[found + HISTORY].astype("datetime64[s]").tolist():
+        local = init_time.replace(tzinfo=UTC).astimezone(ZoneInfo("America/New_York"))
+        wanted[local.weekday(), local.hour] += 1
+    assert described["windows_by_hour"] == wanted.tolist()
+    assert wanted.sum() == len(found) > 200
+    assert not np.any(describe_period(dataset, there, start, start + HALF_HOUR, found[:0])["windows_by_hour"])
 
 
 @pytest.mark.parametrize("edges", [(0, 0, 1, 2), (0, 1, 1, 2), (0, 2, 1, 3), (1, 0, 2, 3), (0, 1, 3, 2)])

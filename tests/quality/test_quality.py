@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -246,12 +247,25 @@ def test_the_flows_of_the_report_are_those_of_the_store(keep: Keep, data: Path, 
     stores = stores_in(data, city)
     n = 400
     time = START_US + np.arange(n) * 90 * SECOND_US
-    ingested = keep(ZoneTrips(time, np.full(n, 4), time, np.where(np.arange(n) % 20 < 10, 9, 11)), city=city)
+    trips = ZoneTrips(time, np.full(n, 4), time, np.where(np.arange(n) % 20 < 10, 9, 11), 0 * time)
+    ingested = keep(trips, city=city)
     flows = read_flows(stores)["flow"].values.sum(axis=(0, 2, 3)).tolist()
     assert flows == [60, 400]  # of each ten three lie in the box
     for report in (ingested, quality(stores)["period"]):
         assert [report["inflow"], report["outflow"]] == flows
         assert report["points_outside"] == 2 * n - sum(flows)
+
+
+def test_a_vehicle_whose_clock_is_ahead_is_named(keep: Keep, data: Path) -> None:
+    now = int(time.time()) * SECOND_US
+    times = np.concatenate([now - np.arange(60) * 60 * SECOND_US] * 3) + np.repeat([0, 0, 8 * HOUR_US], 60)
+    places = np.full(180, 9.1), np.tile(np.linspace(45.05, 45.15, 60), 3)
+    keep(
+        Points(np.repeat(np.arange(3, dtype=np.int32), 60), times, *places, np.full(180, -1, np.int8)), ["a", "b", "c"]
+    )
+    [suspect] = quality(stores_in(data, CITY))["period"]["suspects"]
+    assert (suspect["vehicle"], suspect["suspicion"]) == ("c", "clock ahead")
+    assert 470 <= suspect["evidence"]["minutes"] <= 480
 
 
 def test_imported_grids(data: Path, tmp_path: Path) -> None:

@@ -146,7 +146,10 @@ def test_the_numbers_are_there() -> None:
     evidence = {"hours": -8, "heard_in_silence": 17, "heard_once_corrected": 0, "ends_matched": 2, "ends": 4}
     moments = {"first": "2024-04-08T00:00:00+02:00", "last": "2024-04-09T00:00:00+02:00"}
     clock = {"vehicle": "taxi-7", "suspicion": "clock", "points": 4321, **moments, "evidence": evidence}
-    report = report_of(slots_of("o" * 60 + "p--o", "2024-04-08"), suspects=[clock], silence_ends=4, points_kept=1234567)
+    ahead = {**clock, "suspicion": "clock ahead", "evidence": {"minutes": 1480}}
+    report = report_of(
+        slots_of("o" * 60 + "p--o", "2024-04-08"), suspects=[clock, ahead], silence_ends=4, points_kept=1234567
+    )
     text = " ".join(shown(report).text.split())
     for wanted in (
         "1,234,567",
@@ -155,6 +158,7 @@ def test_the_numbers_are_there() -> None:
         "43,606",
         "8 h behind",
         "reported in 17 bins",
+        "1,480 minutes ahead of this machine's clock",
         "4,321",
         "Europe/Rome",
     ):

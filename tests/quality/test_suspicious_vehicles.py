@@ -38,7 +38,7 @@ def driving(code: int, seconds: np.ndarray) -> Points:
     return track(code, seconds, 2000 * np.sin(seconds / 200), 2000 * np.cos(seconds / 200))
 
 
-def suspicious(*tracks: Points, city: City = CITY) -> list[dict[str, Any]]:
+def suspicious(*tracks: Points, city: City = CITY, now_us: int = 2**62) -> list[dict[str, Any]]:
     points = Points.concatenate(tracks)
     points = points.take(np.lexsort((points.time, points.vehicle)))
     hour = points.time // HOUR_US
@@ -48,7 +48,7 @@ def suspicious(*tracks: Points, city: City = CITY) -> list[dict[str, Any]]:
     for one in sorted(records):
         checks.add(points.take(hour == one))
     assert checks.points.tolist() == np.bincount(points.vehicle).tolist()
-    return checks.suspicious(city, [f"taxi-{code}" for code in range(vehicles)])
+    return checks.suspicious(city, [f"taxi-{code}" for code in range(vehicles)], now_us)
 
 
 def fleet(vehicles: int, seed: int, outages: tuple[tuple[float, float], ...] = OUTAGES) -> list[np.ndarray]:
@@ -99,6 +99,16 @@ def test_a_clock_off_by_whole_hours_is_found_and_by_how_many(hours: int) -> None
     for evidence in told:
         assert evidence["heard_in_silence"] >= 3 and evidence["heard_once_corrected"] == 0
         assert 2 <= evidence["ends_matched"] <= evidence["ends"]
+
+
+def test_a_clock_that_has_given_a_time_yet_to_come_is_ahead() -> None:
+    """Three taxis that report until now, one of them 8 h ahead, and one by seconds."""
+    seconds = np.arange(0, 3600.0, 60)
+    now = START * HOUR_US + int(seconds[-1]) * SECOND_US
+    found = suspicious(*(driving(i, seconds + ahead) for i, ahead in enumerate((0, 8 * 3600, 40))), now_us=now)
+    assert [(one["vehicle"], one["suspicion"], one["evidence"]) for one in found] == [
+        ("taxi-1", "clock ahead", {"minutes": 480})
+    ]
 
 
 def test_several_wrong_clocks_at_once() -> None:

@@ -14,6 +14,7 @@ import pytest
 from trafficcast.errors import InputError, JobError
 from trafficcast.stores import ledger as ledger_module
 from trafficcast.stores.ledger import Ledger
+from trafficcast.stores.sqlite import open_database
 
 SLOT = np.datetime64("2008-06-04T12:00", "us")
 HALF_HOUR = np.timedelta64(30, "m")
@@ -94,7 +95,7 @@ def test_what_is_lost_is_to_be_made_again(ledger: Ledger) -> None:
 
 def test_another_result_takes_the_place_of_the_first(ledger: Ledger) -> None:
     ledger.record("forecast", "small", "v1", SLOT, "failed")
-    with closing(sqlite3.connect(ledger.file)) as database, database:
+    with open_database(ledger.file) as database:
         database.execute("UPDATE runs SET finished = '2008-06-04T12:30:00Z'")
     ledger.record("forecast", "small", "v1", SLOT, "done")
     ((*_, result, finished),) = rows(ledger)
@@ -162,9 +163,9 @@ def test_a_reader_that_may_not_write_leaves_out_a_row_that_it_cannot_read(
 ) -> None:
     for number in range(3):
         ledger.record("forecast", "small", "v1", SLOT + number * HALF_HOUR, "done")
-    with closing(sqlite3.connect(ledger.file)) as database, database:
+    with open_database(ledger.file) as database:
         database.execute("UPDATE runs SET slot = 'never' WHERE slot LIKE '%T12:30%'")
-    opened = ledger_module.open_database
+    opened = open_database
 
     def open_read_only(file: Path, tables: str = "", **more: Any) -> Any:
         return opened(file, read_only=True)

@@ -145,9 +145,9 @@ def test_the_command_says_which_file_is_damaged(folder: Path, trafficcast: Calla
         assert trafficcast("forecast", *city, "--json").code == 0
         shown = trafficcast("models", "show", *city)
         assert (shown.code, name in shown.err) == ((2, True) if name == "CARD.md" else (0, False)), about
-        found = trafficcast("repair", "--dry-run", *city, "--json")
-        assert found.code == 1
-        assert [one["wrong"].count(name) for one in found.json["small"] if "vmrnn-c-2" in one["file"]] == [1]
+        found = trafficcast("fsck", *city, "--json")
+        assert found.code == 3
+        assert [one["wrong"].count(name) for one in found.json["small"]["lost"] if "vmrnn-c-2" in one["file"]] == [1]
     again = json.loads(trafficcast("forecast", *city, "--json").out)
     assert again == json.loads(whole)
 

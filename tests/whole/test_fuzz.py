@@ -91,7 +91,7 @@ BITS = [
     b"\n", b"\r", b"\r\n\r\n", b"\t", b" ", b",", b";", b'"', b"'", b"[", b"]", b"]]", b"{", b"}", b"\\", b"\0",
     b"\xff", b"\xef\xbb\xbf", b"-", b"nan", b"inf", b"1e999", b"0x1F", b"9" * 25, b"null", b"true", b"NaN",
     b"\\ud800", "\u0661".encode(), "\u2028".encode(), b"0001-01-01 00:00:00", b"9999-12-31T23:59:59Z",
-    b"2014-03-09 02:30:00", b"PAR1",
+    b"2014-03-09 02:30:00", b"2014-11-02 01:30:00", b"PAR1",
 ]  # fmt: skip
 
 
@@ -128,6 +128,7 @@ def check_batch(batch: Batch) -> None:
     assert {len(array) for array in arrays.values()} == {len(batch.records)}
     assert all(np.isfinite(array).all() for array in arrays.values())
     assert all(n >= 0 for n in batch.dropped.values())
+    assert not batch.again  # every time is the true one
     assert set(batch.dropped) <= {"unparsable", "clock"}
     if isinstance(batch.records, Points):
         assert np.isin(batch.records.vehicle, range(len(batch.vehicles))).all()
@@ -230,6 +231,14 @@ def test_damaged_archives(folder: Path, data: bytes) -> None:
 
 
 HEAD = "vehicle,time,lon,lat\n"
+
+
+def hired(*words: str) -> bytes:
+    """The records of a vehicle with these words for whether it is occupied."""
+    rows = (f"t,140000000{i},-122.4,37.7,{word}\n" for i, word in enumerate(words))
+    return ("vehicle,time,lon,lat,hired\n" + "".join(rows)).encode()
+
+
 # Texts of the forms that a table may have, each with the feed that it needs.
 FORMS = {
     "lines before the header": (lines(f"a title,\n\n# a comment\n{HEAD}", "t{i},140000000{i},-122.4,37.7\n"), Feed()),
@@ -254,6 +263,21 @@ FORMS = {
     ),
     "nested JSON": (
         lines("", '{{"v": {{"id": "t{i}"}}, "ts": 140000000{i}, "p": {{"lon": -122.4, "lat": 37.7}}}}\n'), Feed(),
+    ),
+    "hours that occur twice": (
+        (HEAD + "".join(f"a,2014-11-02 0{hour}:{i}0:00,-122.4,37.7\n" for hour in "0112" for i in range(N))).encode(),
+        Feed(),
+    ),
+    "trips of hours that occur twice": (
+        b"start_time,start_lon,start_lat,end_time,end_lon,end_lat\n"
+        + b"".join(
+            f"2014-11-02 01:{start},-122.4,37.7,2014-11-02 0{end},-122.5,37.8\n".encode()
+            for start, end in (("05", "1:20"), ("55", "1:02"), ("04", "1:30"), ("50", "2:05"))
+        ), Feed(),
+    ),
+    "words for occupied": (hired("Hired", "free", "重车", "空车", "", "1"), Feed(trips=True)),
+    "values that mean occupied": (
+        hired("POB", "STC", "pob", "x", "", "1"), Feed(trips=True, occupied_values=("POB",)),
     ),
 }  # fmt: skip
 

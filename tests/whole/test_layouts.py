@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import random
+import shutil
 import struct
 import tarfile
 import time
@@ -361,7 +362,13 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         "GPS clocks that count weeks anew): the first is of 2004-08-05T",
     ),
     "no known word of occupied": (
-        rows(lambda v, t, x, y: f"{v},{t.isoformat()},{x},{y},free", "vehicle,timestamp,lon,lat,hired").encode(),
+        rows(lambda v, t, x, y: f"{v},{t.isoformat()},{x},{y},{'AB'[t.minute > 9]}", "vehicle,timestamp,lon,lat,hired"
+             ).encode(), "[cities.small.feed]\ntrips = true\n",
+        "column 'hired' has values that do not say whether a vehicle is occupied: 'A', 'B'; list those that mean so "
+        "under [cities.small.feed], such as occupied_values = [\"A\"], and all others mean that it is free",
+    ),
+    "no value of occupied": (
+        rows(lambda v, t, x, y: f"{v},{t.isoformat()},{x},{y},-1", "vehicle,timestamp,lon,lat,hired").encode(),
         "[cities.small.feed]\ntrips = true\n", "no value of column 'hired' says whether a vehicle is occupied",
     ),
     "the year 1900": (csv("{v},1900-03-05 10:00:00,{x},{y}"), "", "line 2: time '1900-03-05 10:00:00'"),
@@ -379,6 +386,29 @@ def test_it_is_refused_with_the_key_that_helps(
     assert ran.code in (1, 2), ran
     assert told in ran.err and "Traceback" not in ran.err
     assert not (tmp_path / "data" / "small" / "flows").exists()
+
+
+@pytest.mark.parametrize(
+    ("occupied", "free", "feed"),
+    [("HIRED", "For Hire", ""), ("重车", "空车", ""), ("POB", "STC", 'occupied_values = ["POB"]\n')],
+)
+def test_trips_by_the_words_for_occupied(
+    occupied: str, free: str, feed: str, trafficcast: Callable[..., Any], config: Path, tmp_path: Path
+) -> None:
+    config.write_text(config.read_text() + "[cities.small.feed]\ntrips = true\n" + feed)
+    reports = []
+    for words in (("1", "0"), (occupied, free)):
+        text = rows(lambda v, t, x, y, of=words: f"{v},{t.isoformat()},{x},{y},{of[t.minute // 10 % 2]}",
+                    "vehicle,timestamp,lon,lat,occupied")  # fmt: skip
+        if words == ("1", "0") and feed:
+            text = text.replace(",1\n", ",POB\n")  # as then 0 and all else mean free
+        (tmp_path / "records.csv").write_text(text)
+        ran = trafficcast("ingest", tmp_path / "records.csv", "--json")
+        assert ran.code == 0, ran.err
+        reports.append(ran.json)
+        shutil.rmtree(tmp_path / "data")
+    assert reports[0] == reports[1]
+    assert reports[0]["inflow"] == reports[0]["outflow"] + 5 > 10  # the first trip of each cab was under way
 
 
 def test_a_time_that_month_and_day_share_is_told_by_any_row_of_the_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,23 @@ def test_records_become_a_forecast_verified_and_scored(trained: Path, trafficcas
     assert card["metrics"]["test"]["vmrnn-c-1"]["rmse"] == pytest.approx(
         scores["scores"]["vmrnn-c-1"]["rmse"], rel=1e-5
     )
+
+    for part, windows in card["windows"].items():
+        period = card["periods"][part]
+        assert np.sum(period["windows_by_hour"]) == windows
+        assert period["slots"] >= period["observed"] >= windows
+    tested = card["periods"]["test"]
+    sunday = [0] * 24
+    sunday[:21] = [1] * 21  # 14 April; the targets of later windows lie beyond the day
+    assert scores["windows_by_hour"] == [[0] * 24] * 6 + [sunday]
+    assert (scores["slots"], scores["observed"]) == (24, 24)
+    text = (folder / "CARD.md").read_text()
+    fell_out = f"{tested['slots'] - tested['observed']} of {tested['slots']} (test)."
+    assert fell_out in text and "Windows by local time, training / validation / test:" in text
+    assert "|  | 00:00 | 03:00 | 06:00 | 09:00 | 12:00 | 15:00 | 18:00 | 21:00 |" in text
+    printed = trafficcast("backtest", "--start", "2024-04-14", "--end", "2024-04-15").out
+    assert "Slots that are not observed fell out: 0 of 24 (backtest)." in printed
+    assert re.search(r"Sun +│ +3 +│ +3 +│ +3 +│ +3 +│ +3 +│ +3 +│ +3 +│ +0 ", printed)
 
     made = trafficcast("forecast", "--init-time", "2024-04-14T10:00", "--json").json
     assert [slot["slot_start"][11:16] for slot in made["slots"]] == ["10:00", "11:00", "12:00", "13:00"]

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from trafficcast.alerts.findings import Finding
-from trafficcast.stores.sqlite import Row, check_database, open_database, salvage
+from trafficcast.stores.sqlite import Row, check_database, checked_rows, decoding, open_database, salvage
 
 _T = TypeVar("_T")
 _TABLES = """
@@ -27,25 +27,22 @@ CREATE TABLE IF NOT EXISTS alerts (
     city TEXT NOT NULL, rule TEXT NOT NULL, kind TEXT NOT NULL, severity TEXT NOT NULL, message TEXT NOT NULL,
     value REAL, "limit" REAL NOT NULL, place TEXT NOT NULL, lon REAL, lat REAL,
     raised TEXT NOT NULL, cleared TEXT,
+    checksum INTEGER AS (
+        checksum(city, rule, kind, severity, message, value, "limit", place, lon, lat, raised, cleared)
+    ) STORED,
     PRIMARY KEY (city, rule, place, raised)
 );
 CREATE TABLE IF NOT EXISTS notices (
     id TEXT PRIMARY KEY, city TEXT NOT NULL, rule TEXT NOT NULL, place TEXT NOT NULL, raised TEXT NOT NULL,
-    event TEXT NOT NULL, time TEXT NOT NULL, written INTEGER NOT NULL, delivered INTEGER NOT NULL
+    event TEXT NOT NULL, time TEXT NOT NULL, written INTEGER NOT NULL, delivered INTEGER NOT NULL,
+    checksum INTEGER AS (checksum(id, city, rule, place, raised, event, time, written, delivered)) STORED
 );
 CREATE INDEX IF NOT EXISTS unwritten ON notices (city) WHERE NOT written;
 CREATE INDEX IF NOT EXISTS undelivered ON notices (time) WHERE NOT delivered;
 """
 _COLUMNS = 'city, rule, kind, severity, message, value, "limit", place, lon, lat, raised, cleared'
-_OPEN = (
-    f"SELECT {_COLUMNS} FROM alerts WHERE city = :city AND raised <= :now AND (cleared IS NULL OR cleared > :now) "
-    "ORDER BY raised, rule, place"
-)
-_PAST = (
-    f"SELECT {_COLUMNS} FROM alerts WHERE city = :city AND cleared <= :now "
-    "ORDER BY raised DESC, rule, place LIMIT :most"
-)
-_NOTICES = f"SELECT id, event, time, {_COLUMNS} FROM notices JOIN alerts USING (city, rule, place, raised)"
+_OPEN = "WHERE city = :city AND raised <= :now AND (cleared IS NULL OR cleared > :now) ORDER BY raised, rule, place"
+_PAST = "WHERE city = :city AND cleared <= :now ORDER BY raised DESC, rule, place LIMIT :most"
 # For how long another program's transaction is waited for; a reader that draws a page cannot wait.
 _WRITER_WAIT_SECONDS, _READER_WAIT_SECONDS = 30.0, 0.2
 
@@ -162,7 +159,9 @@ class AlertBook:
             database.execute("BEGIN IMMEDIATE")
             for alert in unnoted:
                 _note(database, alert, not deliver or _notice_of(alert).id in posted)
-            was_open = [_alert(row) for row in database.execute(_OPEN, {"city": city, "now": _text(now)})]
+            was_open = [
+                _alert(row) for row in checked_rows(database, "alerts", _OPEN, {"city": city, "now": _text(now)})
+            ]
             raised, cleared = _changes(city, was_open, findings, now, undecided)
             for alert in raised + cleared:
                 _note(database, alert, not deliver)
@@ -183,7 +182,8 @@ class AlertBook:
         list[Alert]
             The alerts, the oldest first.
         """
-        return self._read(_OPEN, {"city": city, "now": _text(now)}, _alert)
+        values = {"city": city, "now": _text(now)}
+        return self._read(lambda database: [_alert(row) for row in checked_rows(database, "alerts", _OPEN, values)])
 
     def past(self, city: str, now: np.datetime64, most: int) -> list[Alert]:
         """Return the newest alerts that had been cleared at a time.
@@ -202,7 +202,8 @@ class AlertBook:
         list[Alert]
             The alerts, the newest first.
         """
-        return self._read(_PAST, {"city": city, "now": _text(now), "most": most}, _alert)
+        values = {"city": city, "now": _text(now), "most": most}
+        return self._read(lambda database: [_alert(row) for row in checked_rows(database, "alerts", _PAST, values)])
 
     @contextmanager
     def unwritten(self, city: str) -> Iterator[list[_Notice]]:
@@ -222,8 +223,7 @@ class AlertBook:
         """
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")
-            rows = database.execute(f"{_NOTICES} WHERE NOT written AND city = ? ORDER BY time, id", (city,))
-            notices = [_read_notice(row) for row in rows]
+            notices = _read_notices(database, "WHERE NOT written AND city = ? ORDER BY time, id", [city])
             yield notices
             _mark(database, "written", notices)
 
@@ -240,8 +240,8 @@ class AlertBook:
         list[_Notice]
             The notices, the oldest first.
         """
-        query = f"{_NOTICES} WHERE NOT delivered ORDER BY time, id LIMIT :most"
-        return self._read(query, {"most": most}, _read_notice)
+        clause = "WHERE NOT delivered ORDER BY time, id LIMIT ?"
+        return self._read(lambda database: _read_notices(database, clause, [most]))
 
     def delivered(self, notices: list[_Notice]) -> None:
         """Mark notices as delivered to the webhook.
@@ -296,7 +296,7 @@ class AlertBook:
         set[str]
             The names.
         """
-        return set(self._read("SELECT id FROM notices", {}, lambda row: str(row[0])))
+        return set(self._read(lambda database: [str(row[0]) for row in checked_rows(database, "notices")]))
 
     def check(self) -> None:
         """Read the whole book, to find damage."""
@@ -313,14 +313,14 @@ class AlertBook:
         """
         return salvage(self.file, _TABLES, _is_right)
 
-    def _read(self, query: str, values: dict[str, object], make: Callable[[tuple[Any, ...]], _T]) -> list[_T]:
-        """Make an object of each row of a query; there are no rows where there is no file, or no table in it yet."""
+    def _read(self, read: Callable[[sqlite3.Connection], list[_T]]) -> list[_T]:
+        """Return what is read of the database; nothing where there is no file, or no table in it yet."""
         if not self.file.exists() or not self.file.stat().st_size:
             return []
         with self._open() as database:
             if database.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
                 return []
-            return [make(row) for row in database.execute(query, values)]
+            return read(database)
 
     def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         """Open the database for one transaction."""
@@ -378,13 +378,11 @@ def _row(alert: Alert) -> tuple[Any, ...]:
 
 def _alert(row: tuple[Any, ...]) -> Alert:
     """Make an alert of a row, whose columns may hold values of any type: SQLite stores whatever is written."""
-    city, rule, kind, severity, message, value, limit, place, lon, lat, raised, cleared = row
-    try:
+    with decoding():
+        city, rule, kind, severity, message, value, limit, place, lon, lat, raised, cleared = row
         value, lon, lat = (None if number is None else float(number) for number in (value, lon, lat))
         finding = Finding(str(rule), str(kind), str(severity), str(message), value, float(limit), str(place), lon, lat)
         return Alert(city, finding, _time(raised), None if cleared is None else _time(cleared))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise sqlite3.DatabaseError(str(error)) from None
 
 
 def _is_right(table: str, row: Row) -> None:
@@ -413,9 +411,14 @@ def _notice_of(alert: Alert) -> _Notice:
     )
 
 
-def _read_notice(row: tuple[Any, ...]) -> _Notice:
-    name, event, time, *alert = row
-    return _Notice(name, event, _time(time), _alert(tuple(alert)))
+def _read_notices(database: sqlite3.Connection, clause: str, values: list[object]) -> list[_Notice]:
+    """Read the notices that a clause of SQL selects, with their alerts."""
+    notices = []
+    with decoding():
+        for name, *key, event, time, _, _ in list(checked_rows(database, "notices", clause, values)):
+            for row in checked_rows(database, "alerts", "WHERE (city, rule, place, raised) = (?, ?, ?, ?)", key):
+                notices.append(_Notice(name, event, _time(time), _alert(row)))
+    return notices
 
 
 def _text(time: np.datetime64) -> str:

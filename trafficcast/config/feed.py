@@ -94,6 +94,8 @@ class Feed(_Table):
     trips
         Whether to count passengers' trips, from the occupied flag of points or the ends of a Porto ride, instead of
         every move between cells.
+    occupied_values
+        The values that mean that a vehicle is occupied, where not the usual words do; all others then mean free.
     max_trip_hours
         Longest trip, hours; longer ones are dropped.
     zones
@@ -116,6 +118,7 @@ class Feed(_Table):
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     crs: Annotated[str, AfterValidator(_known_crs)] | None = None
     trips: bool = False
+    occupied_values: tuple[str, ...] = ()
     max_trip_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 24.0
     zones: Path | None = None
     zone_id: str = "LocationID"

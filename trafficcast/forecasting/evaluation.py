@@ -14,7 +14,7 @@ from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.metrics import scores
 from trafficcast.forecasting.model import load_model
-from trafficcast.forecasting.windows import _gather, window_starts
+from trafficcast.forecasting.windows import _gather, describe_period, window_starts
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
@@ -50,7 +50,8 @@ def backtest(
     dict[str, Any]
         Under "scores" each forecaster's RMSE and MAE, vehicles per slot, and the paper's metrics (see `scores`), all
         leads together and by lead; under "intervals" the coverage of the model's prediction intervals; beside them
-        "city", "champion" (the model scored), "start", "end", "forecasts" (how many), "scale" and "slot_minutes".
+        "city", "champion" (the model scored), "start", "end", "forecasts" (how many), "scale", "slot_minutes", and how
+        much of the period has windows (see `describe_period`).
 
     Raises
     ------
@@ -90,6 +91,7 @@ def backtest(
         "start": city.isoformat(start),
         "end": city.isoformat(end),
         "forecasts": len(starts),
+        **describe_period(flows, city, start, end, starts),
         "scale": model.scale,
         "slot_minutes": city.slot_minutes,
         "scores": scores,

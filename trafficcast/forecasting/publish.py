@@ -13,8 +13,9 @@ from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.model import Model, load_model
 from trafficcast.forecasting.windows import _history_before
+from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.flows import last_observed
+from trafficcast.stores.flows import judged_otherwise, last_observed
 from trafficcast.stores.forecasts import Provenance, check_forecast, forecast_dataset
 
 JOB = "forecast"
@@ -73,6 +74,8 @@ def forecast(
             f"{city.isoformat(init_time)} is no slot start: slots of {city.slot_minutes} minutes start at "
             f"{city.isoformat(city.slot_start(init_time))} and every {city.slot_minutes} minutes after"
         )
+    if otherwise := judged_otherwise(stores):
+        log.warning(otherwise)
     known = flows.read(init_time - HISTORY * city.slot, init_time)
     return _publish_forecast(stores, model, model.forecaster(chosen_device), known, init_time)
 

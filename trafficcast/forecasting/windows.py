@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -49,18 +50,25 @@ class Split:
             )
 
 
-def _default_split(city: City, time: np.ndarray) -> Split:
-    """Split slots: the last 15 % are test, the 10 % before them validation, cut at the nearest local midnights."""
+def _default_split(city: City, flows: xr.Dataset) -> Split:
+    """Split slots: the last 15 % are test, the 10 % before them validation, cut at the nearest local midnights.
+
+    Only slots that windows hold are counted, so that each part has its share of them however sparse the records are.
+    """
+    time = flows["time"].values
     end = time[-1] + city.slot
+    held = np.zeros(len(time), np.bool_)
+    held[window_starts(flows, city, time[0], end)[:, None] + np.arange(WINDOW_LENGTH)] = True
+    usable = time[held] if held.any() else time
     valid_end, train_end = (
-        _nearest_midnight(city, time[min(round(len(time) * share), len(time) - 1)])
+        _nearest_midnight(city, usable[min(round(len(usable) * share), len(usable) - 1)])
         for share in (1 - _TEST_SHARE, 1 - _TEST_SHARE - VALID_SHARE)
     )
     if train_end >= valid_end:
         train_end = _nearest_midnight(city, valid_end - np.timedelta64(1, "D"))
     if not time[0] < train_end < valid_end < end:
         raise InputError(
-            f"{len(time)} slots, {city.isoformat(time[0])} to {city.isoformat(end)}, are too few to split at "
+            f"{len(usable)} slots, {city.isoformat(time[0])} to {city.isoformat(end)}, are too few to split at "
             "midnights into training, validation and test: ingest more days"
         )
     return Split(time[0], train_end, valid_end, end)
@@ -68,21 +76,22 @@ def _default_split(city: City, time: np.ndarray) -> Split:
 
 def chosen_split(
     city: City,
-    time: np.ndarray,
+    flows: xr.Dataset,
     train_end: np.datetime64 | None,
     valid_end: np.datetime64 | None,
     test_end: np.datetime64 | None,
 ) -> Split:
     """Split slots at given ends, or by default.
 
-    Without any end the last 15 % of the slots are test and the 10 % before them validation, cut at local midnights.
+    Without any end the last 15 % of the slots that windows hold are test and the 10 % before them validation, cut at
+    local midnights.
 
     Parameters
     ----------
     city
         The city.
-    time
-        Starts of its slots (n), naive UTC, rising.
+    flows
+        Its flows.
     train_end
         End of training, naive UTC; None only where the other ends are None too.
     valid_end
@@ -101,9 +110,10 @@ def chosen_split(
         Only a part of the ends is given, or they are not in order, or there are too few slots.
     """
     if train_end is None and valid_end is None and test_end is None:
-        return _default_split(city, time)
+        return _default_split(city, flows)
     if train_end is None or valid_end is None:
         raise InputError("give --train-end and --valid-end together, or neither")
+    time = flows["time"].values
     return Split(time[0], train_end, valid_end, time[-1] + city.slot if test_end is None else test_end)
 
 
@@ -135,6 +145,41 @@ def window_starts(flows: xr.Dataset, city: City, start: np.datetime64, end: np.d
     whole = contiguous & np.lib.stride_tricks.sliding_window_view(observed, WINDOW_LENGTH).all(axis=1)
     first, last = time[HISTORY : len(time) - HORIZON + 1], time[WINDOW_LENGTH - 1 :]
     return np.flatnonzero(whole & (first >= start) & (last < end))
+
+
+def describe_period(
+    flows: xr.Dataset, city: City, start: np.datetime64, end: np.datetime64, starts: np.ndarray
+) -> dict[str, Any]:
+    """Describe how much of a period has windows.
+
+    Parameters
+    ----------
+    flows
+        The city's flows.
+    city
+        The city.
+    start
+        Start of the period, naive UTC, inclusive.
+    end
+        End of the period, naive UTC, exclusive.
+    starts
+        Positions (n) in `flows` of the windows' first slots (see `window_starts`).
+
+    Returns
+    -------
+    dict[str, Any]
+        The numbers of `slots` of the period and of those `observed`; and `windows_by_hour`, the number of windows by
+        the local weekday, Monday first, and hour of their init times, (7, 24).
+    """
+    time = flows["time"].values
+    within = (time >= start) & (time < end)
+    init_times = city.local(time[starts + HISTORY]) if len(starts) else city.local(time[:0])
+    by_hour = np.bincount(np.asarray(init_times.day_of_week * 24 + init_times.hour, np.int64), minlength=7 * 24)
+    return {
+        "slots": int((end - start) / city.slot),
+        "observed": int(np.count_nonzero(flows["observed"].values & within)),
+        "windows_by_hour": by_hour.reshape(7, 24).tolist(),
+    }
 
 
 def _gather(flows: np.ndarray, starts: np.ndarray, length: int = WINDOW_LENGTH) -> np.ndarray:

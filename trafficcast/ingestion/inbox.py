@@ -40,6 +40,7 @@ from trafficcast.progress import log
 from trafficcast.records.readers import find_records
 from trafficcast.records.sources import UNFINISHED, Source
 from trafficcast.stores.city_stores import CityStores
+from trafficcast.stores.flows import judged_otherwise
 
 _QUARANTINE = "quarantine"
 _ATTEMPTS = 3
@@ -161,7 +162,7 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
             if now in taken:
                 store.add_inbox_files([now], way)
             attempts.clear([now])
-    if not taking.ingested and store.exists() and broken_days(stores):
+    if not taking.ingested and store.exists() and (broken_days(stores) or judged_otherwise(stores)):
         mend_flows(stores)
     if look.taken or look.quarantined:
         log.info("%s: %d files taken, %d to quarantine", inbox, len(look.taken), len(look.quarantined))

@@ -166,6 +166,7 @@ def quality_report(city: City, store: RecordStore, state: State, slots: SlotSeri
     return {
         "city": city.name,
         "kind": state.kind,
+        "min_coverage": city.min_coverage,
         "files": len(sources),
         "rows_read": sum(source.rows for source in sources),
         "rows_dropped": {reason: dropped[reason] for reason in DROP_REASONS},

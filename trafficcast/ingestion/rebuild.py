@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +25,15 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.sqlite import Row, check_database, readable_rows
 
 
-def damaged_records(stores: CityStores) -> list[DamagedFile]:
+def damaged_records(stores: CityStores, on_read: Callable[[Path], None] = lambda file: None) -> list[DamagedFile]:
     """Read the whole record store, to find damage.
 
     Parameters
     ----------
     stores
         The city and its stores.
+    on_read
+        Called with each file when it has been read.
 
     Returns
     -------
@@ -44,12 +47,14 @@ def damaged_records(stores: CityStores) -> list[DamagedFile]:
         return [error]
     if not store.exists():
         return []
+    on_read(store.file)
     damaged, state = [], store.load()
     for hour in sorted(state.hours):
         try:
             store.read_hour(state, hour)
         except DamagedFile as error:
             damaged.append(error)
+        on_read(store.root / state.hours[hour][0])
     return damaged
 
 
@@ -136,7 +141,7 @@ class _Old:
                 elif table == "sources":
                     self.sources.append(SourceFacts(**json.loads(one[1])))
                 elif table == "slots":
-                    number, slot = _as_slot((one[0], one[1], one[5], one[6], one[2]))
+                    number, slot = _as_slot(one)
                     self.slots[number] = slot
                 elif table == "pruned":
                     self.pruned.append((names[one[0]], one))
@@ -162,7 +167,7 @@ def _is_right(table: str, row: Row) -> None:
     if table in ("facts", "sources"):
         json.loads(row[1])
     elif table == "slots":
-        flow = _as_slot((row[0], row[1], row[5], row[6], row[2]))[1].flow
+        flow = _as_slot(row)[1].flow
         if flow.sum(axis=1).tolist() != [row[3], row[4]]:
             raise ValueError("a slot's flows do not have their sums")
     elif table == "observed":

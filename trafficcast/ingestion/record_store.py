@@ -31,33 +31,50 @@ from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
 from trafficcast.stores.observed import Evidence
-from trafficcast.stores.sqlite import decoding, open_database
+from trafficcast.stores.sqlite import checked_rows, decoding, open_database
 
 _KINDS: dict[str, type[Records]] = {"points": Points, "trips": Trips, "zone-trips": ZoneTrips}
 _WAIT_SECONDS = 30.0
 _READER_WAIT_SECONDS = 0.2  # a commit takes some 50 ms
 _TABLES = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS sources (digest TEXT PRIMARY KEY, facts TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS hours (hour INTEGER PRIMARY KEY, file TEXT NOT NULL, records INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (
+    name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER AS (checksum(name, value)) STORED
+);
+CREATE TABLE IF NOT EXISTS sources (
+    digest TEXT PRIMARY KEY, facts TEXT NOT NULL, checksum INTEGER AS (checksum(digest, facts)) STORED
+);
+CREATE TABLE IF NOT EXISTS hours (
+    hour INTEGER PRIMARY KEY, file TEXT NOT NULL, records INTEGER NOT NULL,
+    checksum INTEGER AS (checksum(hour, file, records)) STORED
+);
 CREATE TABLE IF NOT EXISTS slots (
     slot INTEGER PRIMARY KEY, flow BLOB NOT NULL, minutes BLOB NOT NULL, inflow INTEGER NOT NULL,
-    outflow INTEGER NOT NULL, records INTEGER NOT NULL, vehicles INTEGER NOT NULL, covered INTEGER NOT NULL
+    outflow INTEGER NOT NULL, records INTEGER NOT NULL, vehicles INTEGER NOT NULL, covered INTEGER NOT NULL,
+    checksum INTEGER AS (checksum(slot, flow, minutes, inflow, outflow, records, vehicles, covered)) STORED
 );
 CREATE TABLE IF NOT EXISTS vehicles (
     code INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, first INTEGER NOT NULL,
-    last INTEGER NOT NULL, lon REAL NOT NULL, lat REAL NOT NULL, occupied INTEGER NOT NULL
+    last INTEGER NOT NULL, lon REAL NOT NULL, lat REAL NOT NULL, occupied INTEGER NOT NULL,
+    checksum INTEGER AS (checksum(code, name, first, last, lon, lat, occupied)) STORED
 );
 CREATE TABLE IF NOT EXISTS pruned (
-    code INTEGER PRIMARY KEY, time INTEGER NOT NULL, lon REAL NOT NULL, lat REAL NOT NULL, occupied INTEGER NOT NULL
+    code INTEGER PRIMARY KEY, time INTEGER NOT NULL, lon REAL NOT NULL, lat REAL NOT NULL, occupied INTEGER NOT NULL,
+    checksum INTEGER AS (checksum(code, time, lon, lat, occupied)) STORED
 );
-CREATE TABLE IF NOT EXISTS unpublished (day TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS flows (day TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS observed (day TEXT PRIMARY KEY, slots BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS inbox (name TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS unpublished (day TEXT PRIMARY KEY, checksum INTEGER AS (checksum(day)) STORED);
+CREATE TABLE IF NOT EXISTS flows (
+    day TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL,
+    checksum INTEGER AS (checksum(day, size, changed)) STORED
+);
+CREATE TABLE IF NOT EXISTS observed (
+    day TEXT PRIMARY KEY, slots BLOB NOT NULL, checksum INTEGER AS (checksum(day, slots)) STORED
+);
+CREATE TABLE IF NOT EXISTS inbox (
+    name TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL,
+    checksum INTEGER AS (checksum(name, size, changed)) STORED
+);
 """
 _COUNTS = b"\2"  # stands before the counts of minutes; an earlier version had a 0 or 1 for each minute
-_SELECT_SLOTS = "SELECT slot, flow, records, vehicles, minutes FROM slots"
 
 
 @dataclass
@@ -214,12 +231,12 @@ class RecordStore:
         if not self.exists():
             return state
         with self._database() as database, decoding():
-            facts = {name: json.loads(value) for name, value in database.execute("SELECT name, value FROM facts")}
+            facts = {name: json.loads(value) for name, value in checked_rows(database, "facts")}
             if "kind" not in facts:
                 return state
-            hours = {hour: (file, n) for hour, file, n in database.execute("SELECT hour, file, records FROM hours")}
-            vehicles = database.execute("SELECT * FROM vehicles ORDER BY code").fetchall()
-            pruned = database.execute("SELECT code, time, lon, lat, occupied FROM pruned ORDER BY code").fetchall()
+            hours = {hour: (file, n) for hour, file, n in checked_rows(database, "hours")}
+            vehicles = list(checked_rows(database, "vehicles", "ORDER BY code"))
+            pruned = list(checked_rows(database, "pruned", "ORDER BY code"))
             state = State(facts["kind"], facts["rules"], facts["generation"], facts["retained_from"])
             state.totals = np.array(facts["totals"], np.int64)
             state.last_source = facts.get("last_source", 0)
@@ -277,8 +294,9 @@ class RecordStore:
         with self._database() as database:
             if replace_slots:
                 database.execute("DELETE FROM slots")
-            found = (database.execute(f"{_SELECT_SLOTS} WHERE slot = ?", (n,)).fetchone() for n in delta.slots)
-            stored = dict(_as_slot(row) for row in found if row)
+            with decoding():
+                found = (row for n in delta.slots for row in checked_rows(database, "slots", "WHERE slot = ?", (n,)))
+                stored = dict(map(_as_slot, found))
             for n, slot in delta.slots.items():
                 whole = stored[n].plus(slot) if n in stored else slot
                 if whole.differs():
@@ -315,8 +333,8 @@ class RecordStore:
         if not self.exists():
             return {}
         with self._database() as database, decoding():
-            rows = (database.execute("SELECT * FROM sources WHERE digest = ?", (d,)).fetchone() for d in digests)
-            return {row[0]: SourceFacts(**json.loads(row[1])) for row in rows if row}
+            rows = (row for d in digests for row in checked_rows(database, "sources", "WHERE digest = ?", (d,)))
+            return {digest: SourceFacts(**json.loads(facts)) for digest, facts in rows}
 
     def sources(self) -> list[SourceFacts]:
         """Return the facts on every source.
@@ -329,10 +347,8 @@ class RecordStore:
         if not self.exists():
             return []
         with self._database() as database, decoding():
-            return [
-                SourceFacts(**json.loads(row[0]))
-                for row in database.execute("SELECT facts FROM sources ORDER BY rowid")
-            ]
+            rows = checked_rows(database, "sources", "ORDER BY rowid")
+            return [SourceFacts(**json.loads(facts)) for _, facts in rows]
 
     def slots(self, first: int, last: int) -> dict[int, _Slot]:
         """Read the stored slots of a period.
@@ -350,8 +366,8 @@ class RecordStore:
             The slots by number.
         """
         with self._database() as database, decoding():
-            where = "slot BETWEEN ? AND ? ORDER BY slot"
-            return dict(_as_slot(row) for row in database.execute(f"{_SELECT_SLOTS} WHERE {where}", (first, last)))
+            where = "WHERE slot BETWEEN ? AND ? ORDER BY slot"
+            return dict(_as_slot(row) for row in checked_rows(database, "slots", where, (first, last)))
 
     def slot_facts(self) -> np.ndarray:
         """Read the sums of every stored slot.
@@ -362,9 +378,7 @@ class RecordStore:
             Number, inflow, outflow, records, vehicles and minutes with a record, (slot, 6), in the order of time.
         """
         with self._database() as database, decoding():
-            rows = database.execute(
-                "SELECT slot, inflow, outflow, records, vehicles, covered FROM slots ORDER BY slot"
-            ).fetchall()
+            rows = [(slot, *sums) for slot, _, _, *sums in checked_rows(database, "slots", "ORDER BY slot")]
             return np.array(rows, np.int64).reshape(-1, 6)
 
     def evidence(self, city: City, kind: str | None) -> Evidence:
@@ -383,8 +397,8 @@ class RecordStore:
             The evidence of every stored slot.
         """
         with self._database() as database, decoding():
-            rows = database.execute("SELECT slot, minutes, records, vehicles FROM slots ORDER BY slot").fetchall()
-            number, minutes, records, vehicles = list(zip(*rows, strict=True)) or [()] * 4
+            rows = checked_rows(database, "slots", "ORDER BY slot")
+            number, _, minutes, _, _, records, vehicles, _ = list(zip(*rows, strict=True)) or [()] * 8
             counts = [_as_minutes(*pair) for pair in zip(minutes, records, strict=True)]
             return Evidence(
                 np.array(number, np.int64),
@@ -402,7 +416,7 @@ class RecordStore:
             The days in the order of time.
         """
         with self._database() as database, decoding():
-            return [np.datetime64(row[0], "D") for row in database.execute("SELECT day FROM unpublished ORDER BY day")]
+            return [np.datetime64(day, "D") for (day,) in checked_rows(database, "unpublished", "ORDER BY day")]
 
     def flow_files(self) -> dict[str, tuple[int, int]]:
         """Return what the flow files were like when they were published.
@@ -412,10 +426,10 @@ class RecordStore:
         dict[str, tuple[int, int]]
             Size in bytes and time of the last change, nanoseconds, by the local day.
         """
-        with self._database() as database:
+        with self._database() as database, decoding():
             if self.read_only and not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'flows'").fetchone():
                 return {}
-            return {day: (size, changed) for day, size, changed in database.execute("SELECT * FROM flows")}
+            return {day: (size, changed) for day, size, changed in checked_rows(database, "flows")}
 
     def published_observed(self) -> dict[str, np.ndarray]:
         """Return which slots were observed in the days that were published.
@@ -426,7 +440,7 @@ class RecordStore:
             Numbers of the observed slots since 1970, rising, by the local day.
         """
         with self._database() as database, decoding():
-            rows = database.execute("SELECT day, slots FROM observed")
+            rows = checked_rows(database, "observed")
             return {day: np.frombuffer(slots, "<i8") for day, slots in rows}
 
     def forget_flow_file(self, day: np.datetime64) -> None:
@@ -472,9 +486,9 @@ class RecordStore:
         if not self.exists():
             return set(), None
         with self._database() as database, decoding():
-            files = {_InboxFile(*row) for row in database.execute("SELECT name, size, changed FROM inbox")}
-            way = database.execute("SELECT value FROM facts WHERE name = 'inbox_way'").fetchone()
-            return files, None if way is None else json.loads(way[0])
+            files = {_InboxFile(*row) for row in checked_rows(database, "inbox")}
+            ways = [json.loads(way) for _, way in checked_rows(database, "facts", "WHERE name = 'inbox_way'")]
+            return files, ways[0] if ways else None
 
     def add_inbox_files(self, files: list[_InboxFile], way: dict[str, Any]) -> None:
         """Note that files of the inbox were ingested; those that were read otherwise are no longer known.
@@ -694,8 +708,8 @@ def _slot_row(number: int, slot: _Slot) -> tuple[Any, ...]:
 
 
 def _as_slot(row: tuple[Any, ...]) -> tuple[int, _Slot]:
-    """Return the number and the slot of a row that _SELECT_SLOTS selects."""
-    number, flow, records, vehicles, minutes = row
+    """Return the number and the slot of a row of the database."""
+    number, flow, minutes, _, _, records, vehicles, _ = row
     flow = np.frombuffer(zlib.decompress(flow), np.int32).reshape(len(FLOW_KINDS), -1)
     return number, _Slot(flow, vehicles, _as_minutes(minutes, records))
 

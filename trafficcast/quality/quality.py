@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -170,7 +171,7 @@ def _report_records(
         found["vehicles"] = state.vehicles.number_with_points() if everything else int(np.count_nonzero(checks.points))
     found["points_per_vehicle"] = checks.points_per_vehicle() if checks else None
     found["share_outside"] = found["points_outside"] / max(found["points_kept"], 1)
-    found["suspects"] = checks.suspicious(city, state.vehicles.names) if checks else None
+    found["suspects"] = checks.suspicious(city, state.vehicles.names, time.time_ns() // 1000) if checks else None
     found["silence_ends"] = checks.silence_ends() if checks else None
     found["suggested_box"] = _suggested_box(city, survey.density, found["share_outside"])
     report = _report(city, state.kind, everything, slots, found)

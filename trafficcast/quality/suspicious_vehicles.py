@@ -1,11 +1,12 @@
-"""Suspicious vehicles: they never move, they jump, or their clock is off by whole hours.
+"""Suspicious vehicles: they never move, they jump, or their clock is ahead of this machine's or off by whole hours.
 
-Clocks are judged by the silences of the feed. Where all vehicles fall silent within minutes, and report again within
-minutes, the feed has failed, and no vehicle can have reported meanwhile: the clock of a vehicle that did is wrong. If
-the silences, shifted by some whole hours, are where this vehicle was silent, and it falls silent and reports again at
-their ends, the clock is off by these hours. The times before the first and after the last record are such silences too.
-A wrong clock cannot be found in a feed that never failed, nor of a vehicle that was off duty whenever the feed failed,
-nor where so many clocks are wrong that no silence is left.
+A clock is ahead that has given a time yet to come. Otherwise clocks are judged by the silences of the feed. Where all
+vehicles fall silent within minutes, and report again within minutes, the feed has failed, and no vehicle can have
+reported meanwhile: the clock of a vehicle that did is wrong. If the silences, shifted by some whole hours, are where
+this vehicle was silent, and it falls silent and reports again at their ends, the clock is off by these hours. The times
+before the first and after the last record are such silences too. A wrong clock cannot be found in a feed that never
+failed, nor of a vehicle that was off duty whenever the feed failed, nor where so many clocks are wrong that no silence
+is left.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from trafficcast.config.city import City
+from trafficcast.config.city import MINUTE_US, City
 from trafficcast.geography.cells import haversine_m
 from trafficcast.records.records import HOUR_US, SECOND_US, Points
 
@@ -40,6 +41,7 @@ _SHORTEST_SILENCE = 2  # bins
 _NEAR = 3  # bins beside a silence's end, in one of which a vehicle on duty reports
 _FEWEST_CONTRADICTIONS = 3  # bins in which a vehicle reported while the feed was silent
 _STILL_CONTRADICTED = 0.1  # the largest share of them that may remain with the clock corrected
+_AHEAD_US = 60 * SECOND_US  # clocks that differ by less are right
 _FEWEST_ENDS = 2  # of silences at which the vehicle falls silent or reports again, with the clock corrected
 
 
@@ -96,8 +98,11 @@ class _VehicleChecks:
             self._last_position, self._stood, self.heard,
         )  # fmt: skip
 
-    def suspicious(self, city: City, names: list[str]) -> list[dict[str, Any]]:
-        """Return the suspicious vehicles, each with its name, the suspicion, and the evidence in numbers."""
+    def suspicious(self, city: City, names: list[str], now_us: int) -> list[dict[str, Any]]:
+        """Return the suspicious vehicles, each with its name, the suspicion, and the evidence in numbers.
+
+        `now_us` is the time of this machine's clock, microseconds since 1970 UTC.
+        """
         found: list[dict[str, Any]] = []
         for code in np.flatnonzero(self._never_moving()).tolist():
             found.append(
@@ -114,6 +119,9 @@ class _VehicleChecks:
                     {"jumps": int(self.jumps[code]), "share_of_pairs": share, "faster_than_kmh": self.max_kmh},
                 )
             )  # fmt: skip
+        for code in np.flatnonzero(self.last > now_us + _AHEAD_US).tolist():
+            minutes = round((int(self.last[code]) - now_us) / MINUTE_US)
+            found.append(self._entry(city, names, code, "clock ahead", {"minutes": minutes}))
         for code, evidence in _clocks_off(self.heard, self.window).items():
             found.append(self._entry(city, names, code, "clock", evidence))
         return found

@@ -16,7 +16,7 @@ import numpy as np
 
 from trafficcast.config.city import MINUTE_US
 from trafficcast.records.records import HOUR_US, Batch, Points, Records
-from trafficcast.records.timestamps import set_back
+from trafficcast.records.timestamps import _set_back
 
 _NEAR_US = 3 * HOUR_US  # before and after the clocks are set back
 _DISORDER_US = 5 * MINUTE_US  # records of a vehicle may be so much out of order
@@ -83,7 +83,7 @@ class RepeatedHours:
         records = batch.records
         if not len(records):
             return replace(batch, again={})
-        changes, shifts = set_back(self.zone, int(records.time.min()), int(records.time.max()))
+        changes, shifts = _set_back(self.zone, int(records.time.min()), int(records.time.max()))
         twice = np.zeros(len(records), np.bool_)
         for again in batch.again.values():
             twice |= again > 0

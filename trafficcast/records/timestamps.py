@@ -162,23 +162,10 @@ def local_to_utc(naive_us: np.ndarray, zone: tzinfo) -> tuple[np.ndarray, np.nda
     return naive_us - offsets[i], (naive_us >= begins[i]) | (i == 0), again
 
 
-def set_back(zone: tzinfo, first_us: int, last_us: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return when the clocks of a zone are set back.
+def _set_back(zone: tzinfo, first_us: int, last_us: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return when the clocks of a zone are set back, and by how much, microseconds, (time) each.
 
-    Parameters
-    ----------
-    zone
-        The time zone.
-    first_us
-        A time, microseconds since 1970.
-    last_us
-        A later time.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        The times, microseconds since 1970 UTC, rising, those of the year before `first_us` and of the year after
-        `last_us` too; and by how many microseconds the clocks are set back, (time) each.
+    The times, since 1970 UTC and rising, are those from a year before `first_us` to a year after `last_us`.
     """
     starts, offsets = _offsets_between(zone, first_us, last_us)
     back = offsets[1:] < offsets[:-1]

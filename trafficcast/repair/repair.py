@@ -1,13 +1,13 @@
 """Find what is damaged or missing in a city's stores, and mend it.
 
 Each problem says which file it is about, what is wrong with it, and what mends it; the service mends the one file that
-it met, and `trafficcast repair` mends all.
+it met, `trafficcast fsck` finds all, and `trafficcast repair` mends all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 from trafficcast.stores.latest_files import write_latest
-from trafficcast.stores.ledger import FAILED, LOST
+from trafficcast.stores.ledger import FAILED, LOST, Ledger
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.registry import VERSION
 
@@ -69,18 +69,24 @@ class Problem:
         What mends it, as far as it can be mended.
     mend
         Mends it.
+    lost
+        Whether something is lost that nothing else holds.
     """
 
     file: Path
     wrong: str
     remedy: str
     mend: Callable[[], Mended]
+    lost: bool = False
 
 
-def problems(stores: CityStores, keep: Retention, now: np.datetime64) -> Iterator[Problem]:
+def problems(
+    stores: CityStores, keep: Retention, now: np.datetime64, on_read: Callable[[Path], None] = lambda file: None
+) -> Iterator[Problem]:
     """Read all that a city's stores and models hold, and find what is damaged or missing.
 
     The problems come in the order in which they have to be mended: what is made from other stores comes after these.
+    Nothing is changed but by mending, and a service that writes meanwhile is no problem.
 
     Parameters
     ----------
@@ -90,6 +96,8 @@ def problems(stores: CityStores, keep: Retention, now: np.datetime64) -> Iterato
         Which days are kept, so that older ones are not missing.
     now
         The present time, naive UTC.
+    on_read
+        Called with each file, or folder of a model, when it has been read.
 
     Yields
     ------
@@ -97,22 +105,26 @@ def problems(stores: CityStores, keep: Retention, now: np.datetime64) -> Iterato
         The problems, each found when those before it have been mended.
     """
     today = stores.city.local_days(np.array([now]))[0]
-    for damage in damaged_records(stores)[:1]:  # all are mended at once
-        yield problem_of(stores, damage)
+    damages = damaged_records(stores, on_read)
+    if damages:  # all are mended at once
+        yield problem_of(stores, damages[0], [str(damage.file) for damage in damages[1:]])
     yield from _as_far_as_known(_of_report(stores))
-    yield from _of_models(stores)
+    yield from _of_models(stores, on_read)
     for database in (stores.ledger, AlertBook(stores.alerts)):
         try:
             database.check()
         except DamagedFile as error:
             yield problem_of(stores, error)
+        on_read(database.file)
     yield from _as_far_as_known(_lost_alerts(stores))
-    for damage in stores.flows.check()[1]:
+    damages = stores.flows.check(on_read)[1]
+    for damage in damages:
         yield problem_of(stores, damage)
-    yield from _as_far_as_known(_missing_flows(stores, _first_day(stores.flows, keep.flow_days, today)))
+    told, first = {damage.file for damage in damages}, _first_day(stores.flows, keep.flow_days, today)
+    yield from _as_far_as_known(_missing_flows(stores, first, told))
     for job, days in ((JOB, keep.forecast_days), (VERIFY, keep.score_days)):
         for version in _versions(stores, job):
-            yield from _as_far_as_known(_of_model_days(stores, job, version, days, today))
+            yield from _as_far_as_known(_of_model_days(stores, job, version, days, today, on_read))
 
 
 def _as_far_as_known(found: Iterator[Problem]) -> Iterator[Problem]:
@@ -121,7 +133,7 @@ def _as_far_as_known(found: Iterator[Problem]) -> Iterator[Problem]:
         yield from found
 
 
-def problem_of(stores: CityStores, error: DamagedFile) -> Problem:
+def problem_of(stores: CityStores, error: DamagedFile, others: Sequence[str] = ()) -> Problem:
     """Return the problem of a damaged file, by the store in which it lies.
 
     Parameters
@@ -130,6 +142,8 @@ def problem_of(stores: CityStores, error: DamagedFile) -> Problem:
         The city and its stores.
     error
         The error of the reader that met it.
+    others
+        Other files of the records that are damaged too, and are mended with it.
 
     Returns
     -------
@@ -138,23 +152,25 @@ def problem_of(stores: CityStores, error: DamagedFile) -> Problem:
     """
     file, wrong = error.file, str(error).partition("; run trafficcast repair")[0]
     if file == stores.ledger.file:
-        return Problem(file, wrong, "its rows that can be read begin a new ledger", lambda: _mend_ledger(stores))
+        return Problem(file, wrong, "its rows that can be read begin a new ledger", lambda: _mend_ledger(stores), True)
     if file == stores.alerts:
-        return Problem(file, wrong, "its rows that can be read begin a new book", lambda: _mend_book(stores))
+        return Problem(file, wrong, "its rows that can be read begin a new book", lambda: _mend_book(stores), True)
     if file == stores.registry.pointer:
         remedy = "it is written anew from the forecasts and models that are stored"
         return Problem(file, wrong, remedy, lambda: _mend_champions(stores))
     if file.is_relative_to(stores.records):
         remedy = "the records' files are read and counted again; those that cannot be read are set aside"
-        return Problem(file, wrong, remedy, lambda: _mend_records(stores))
+        more = f" (and {len(others)} more: {', '.join(others[:10])})" if others else ""
+        hours_are_lost = file != RecordStore(stores.records).file
+        return Problem(file, wrong + more, remedy, lambda: _mend_records(stores), hours_are_lost)
     if file.parent == stores.folder:
-        return Problem(file, wrong, "it is set aside", lambda: Mended(f"it lies at {set_aside(file)}", True))
+        return Problem(file, wrong, "it is set aside", lambda: Mended(f"it lies at {set_aside(file)}", True), True)
     store, *version = file.relative_to(stores.folder).parts[:-1]
     day = np.datetime64(file.stem, "D")
     if store == "flows":
         from_records = RecordStore(stores.records).exists()
         remedy = "it is set aside, and the day is " + ("counted again from the records" if from_records else "lost")
-        return Problem(file, wrong, remedy, lambda: _mend_flow_day(stores, day))
+        return Problem(file, wrong, remedy, lambda: _mend_flow_day(stores, day), not from_records)
     job = JOB if store == "forecasts" else VERIFY
     remedy = f"it is set aside, and its {'forecasts are made' if job == JOB else 'scores are computed'} again"
     return Problem(file, wrong, remedy, lambda: _mend_model_day(stores, job, version[0], day))
@@ -185,7 +201,7 @@ def _mend_records(stores: CityStores) -> Mended:
     )
 
 
-def _of_models(stores: CityStores) -> Iterator[Problem]:
+def _of_models(stores: CityStores, on_read: Callable[[Path], None]) -> Iterator[Problem]:
     """Find a damaged list of champions, and models that cannot be loaded."""
     registry = stores.registry
     try:
@@ -204,7 +220,8 @@ def _of_models(stores: CityStores) -> Iterator[Problem]:
             load_model(registry, folder.name)
         except (InputError, JobError) as error:
             remedy = f"nothing but a backup restores a model: restore {folder}, or train again and remove it"
-            yield Problem(folder, str(error), remedy, lambda remedy=remedy: Mended(remedy, True))  # type: ignore[misc]
+            yield Problem(folder, str(error), remedy, lambda remedy=remedy: Mended(remedy, True), True)  # type: ignore[misc]
+        on_read(folder)
 
 
 def _mend_champions(stores: CityStores) -> Mended:
@@ -279,7 +296,7 @@ def _notices(file: Path) -> list[dict[str, Any]]:
 def _lost_alerts(stores: CityStores) -> Iterator[Problem]:
     """Find notices of the city that the book of alerts does not know, as it was emptied or removed."""
     book, file = AlertBook(stores.alerts), alert_files(stores.data, stores.city.name, live=True)[1]
-    missing = {notice["id"] for notice in _notices(file)} - book.known()
+    missing = {notice["id"] for notice in _notices(file)} - AlertBook(stores.alerts, read_only=True).known()
     if missing:
         yield Problem(
             book.file,
@@ -303,13 +320,14 @@ def _mend_flow_day(stores: CityStores, day: np.datetime64) -> Mended:
     return Mended(f"the flows of {day} are lost: there are no records to count them from; they lie at {aside}", True)
 
 
-def _missing_flows(stores: CityStores, first: np.datetime64) -> Iterator[Problem]:
-    """Find days of the flow store that are missing, or not as they were published."""
+def _missing_flows(stores: CityStores, first: np.datetime64, told: set[Path]) -> Iterator[Problem]:
+    """Find days of the flow store that are missing, or not as they were published, beside those that were told."""
     if not RecordStore(stores.records).exists():
         return
+    unpublished = set(RecordStore(stores.records, read_only=True).unpublished())  # the next ingest writes them
     for day in broken_days(stores):
-        if day >= first or stores.flows.file(day).exists():
-            file = stores.flows.file(day)
+        file = stores.flows.file(day)
+        if day not in unpublished and file not in told and (day >= first or file.exists()):
             wrong = f"{file} is not as it was published" if file.exists() else f"{file} is missing"
             remedy = "it is compared with the records" if file.exists() else "it is counted again from the records"
             yield Problem(file, wrong, remedy, lambda day=day: _mend_flow_day(stores, day))  # type: ignore[misc]
@@ -339,15 +357,21 @@ def _versions(stores: CityStores, job: str) -> list[str]:
 
 
 def _of_model_days(
-    stores: CityStores, job: str, version: str, keep: int | None, today: np.datetime64
+    stores: CityStores,
+    job: str,
+    version: str,
+    keep: int | None,
+    today: np.datetime64,
+    on_read: Callable[[Path], None],
 ) -> Iterator[Problem]:
     """Find damaged and missing days of a model's forecasts or scores, and those that the ledger does not know."""
-    store = _store(stores, job, version)
-    times, damaged = store.check()
+    store, ledger, city = _store(stores, job, version), Ledger(stores.ledger.file, read_only=True), stores.city
+    # What the ledger knew before must be stored, and what is stored the ledger must know by now.
+    known = ledger.results(job, city.name, version)
+    times, damaged = store.check(on_read)
     for error in damaged:
         yield problem_of(stores, error)
-    first, city = _first_day(store, keep, today), stores.city
-    known = stores.ledger.results(job, city.name, version)
+    first = _first_day(store, keep, today)
     done = np.array([slot for slot, result in known.items() if result != FAILED], "datetime64[us]")
     missing = np.setdiff1d(done, times)
     for day in np.unique(city.local_days(missing)) if len(missing) else ():
@@ -357,6 +381,7 @@ def _of_model_days(
             wrong = f"{file} " + (f"lacks {lost} {_PRODUCTS[job]}" if file.exists() else "is missing")
             remedy = "they are made again" if job == JOB else "they are computed again"
             yield Problem(file, wrong, remedy, lambda day=day: _mend_model_day(stores, job, version, day))  # type: ignore[misc]
+    known = ledger.results(job, city.name, version)
     unknown = np.setdiff1d(times, np.array(list(known), "datetime64[us]"))
     if len(unknown):
         yield Problem(

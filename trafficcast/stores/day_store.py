@@ -13,7 +13,7 @@ others that have intervals, their bounds are NaN.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,8 +144,13 @@ class DayStore:
         """
         return self.read(self.city.midnight(day), self.city.midnight(day + np.timedelta64(1, "D")), only, damaged)
 
-    def check(self) -> tuple[np.ndarray, list[DamagedFile]]:
+    def check(self, on_read: Callable[[Path], None] = lambda file: None) -> tuple[np.ndarray, list[DamagedFile]]:
         """Read all files, one by one, to find those that are damaged.
+
+        Parameters
+        ----------
+        on_read
+            Called with each file when it has been read.
 
         Returns
         -------
@@ -161,6 +166,7 @@ class DayStore:
         times = [np.empty(0, "datetime64[us]")]
         for day in self.days():
             times += [dataset[self.dimension].values for dataset in self._load([day], None, damaged)]
+            on_read(self.file(day))
         return np.unique(np.concatenate(times)), damaged
 
     def write(self, dataset: xr.Dataset, whole_days: bool = False) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import xarray as xr
 
 from trafficcast.config.city import FLOW_KINDS, City
 from trafficcast.errors import DamagedFile, InputError
+from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
 
@@ -135,6 +138,8 @@ def read_flows(
     """
     city = stores.city
     start, end = city.as_time(start), city.as_time(end)
+    if otherwise := judged_otherwise(stores):
+        log.warning(otherwise)
     flows = stores.flows.read(start, end, damaged=damaged)
     if flows is None and stores.flows.days():
         since = "" if start is None else f" from {city.isoformat(start)}"
@@ -145,6 +150,32 @@ def read_flows(
     if flows is None:
         raise InputError(f"'{city.name}' has no flows yet: run trafficcast ingest PATH --city {city.name}")
     return flows
+
+
+def judged_otherwise(stores: CityStores) -> str:
+    """Say whether the observed slots were judged by another `min_coverage` than the configuration has now.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+
+    Returns
+    -------
+    str
+        What differs and what helps; empty where nothing does, or where it is not known.
+    """
+    name, wanted = stores.city.name, stores.city.min_coverage
+    try:
+        judged = json.loads((stores.folder / "quality.json").read_text(encoding="utf-8"))["min_coverage"]
+    except (OSError, ValueError, TypeError, KeyError):  # imported flows, an earlier version, or damage
+        return ""
+    if judged == wanted:
+        return ""
+    return (
+        f"the slots of '{name}' were judged by min_coverage = {judged}, and the configuration says {wanted}: the next "
+        f"ingest judges them anew, also one of files that were ingested before (trafficcast ingest PATH --city {name})"
+    )
 
 
 def last_observed(

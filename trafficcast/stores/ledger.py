@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +11,21 @@ import numpy as np
 
 from trafficcast.errors import JobError
 from trafficcast.progress import log
-from trafficcast.stores.sqlite import _WRONG_VALUES, Row, check_database, open_database, salvage
+from trafficcast.stores.sqlite import _WRONG_VALUES, Row, _as_written, check_database, open_database, salvage
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
     job TEXT NOT NULL, city TEXT NOT NULL, model TEXT NOT NULL, slot TEXT NOT NULL,
     result TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 1,
     seconds REAL NOT NULL DEFAULT 0, finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),
+    checksum INTEGER AS (checksum(job, city, model, slot, result, detail, attempts, seconds, finished)) STORED,
     PRIMARY KEY (job, city, model, slot)
 );
 CREATE TABLE IF NOT EXISTS unreadable (
     row TEXT NOT NULL, noticed TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ'))
 )
 """
-_COLUMNS = "job, city, model, slot, result, detail, attempts, seconds, finished"
+_KEY = "job, city, model, slot"
 # For how long a reader waits for another program's transaction.
 _READER_WAIT_SECONDS = 5.0
 # Results of a run that failed, and of a run whose product was lost later.
@@ -78,9 +80,12 @@ class Ledger:
     ----------
     file
         The SQLite file, which need not exist. It holds slots as text in UTC, with a Z.
+    read_only
+        Whether the ledger is only read: then a row that cannot be read is left out, and not set aside.
     """
 
     file: Path
+    read_only: bool = False
 
     def record(
         self,
@@ -111,12 +116,14 @@ class Ledger:
         seconds
             How long the run took, in seconds.
         """
+        key = (job, city, model, _text(slot))
+        self._runs("WHERE job = ? AND city = ? AND model = ? AND slot = ?", list(key))  # sets it aside if it is damaged
         with open_database(self.file, _TABLES) as database:
             database.execute(
                 "INSERT INTO runs (job, city, model, slot, result, detail, seconds) VALUES (?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET result = excluded.result, detail = excluded.detail, "
                 "attempts = attempts + 1, seconds = excluded.seconds, finished = excluded.finished",
-                (job, city, model, _text(slot), result, detail, seconds),
+                (*key, result, detail, seconds),
             )
 
     def results(self, job: str, city: str, model: str) -> dict[np.datetime64, str]:
@@ -283,16 +290,20 @@ class Ledger:
             return []
         found: list[Run] = []
         wrong: list[int] = []
-        with open_database(self.file, wait_seconds=_READER_WAIT_SECONDS) as database:
+        with open_database(self.file, read_only=self.read_only, wait_seconds=_READER_WAIT_SECONDS) as database:
             database.text_factory = _text_or_bytes
-            for number, *row in database.execute(f"SELECT rowid, {_COLUMNS} FROM runs {clause}", values):
+            for number, *key in database.execute(f"SELECT rowid, {_KEY} FROM runs {clause}", values):
                 try:
-                    found.append(_run(tuple(row)))
+                    # By its number, as SQLite else takes the key's columns from the index, in place of the row.
+                    run = _read_run(database, number)
+                    if key != [run.job, run.city, run.model, _text(run.slot)]:
+                        raise sqlite3.DatabaseError("the table runs and its index differ")
+                    found.append(run)
                 except _WRONG_VALUES:
                     wrong.append(number)
                 if len(found) == most:
                     break
-        if wrong:
+        if wrong and not self.read_only:
             self._set_aside(wrong)
         return found
 
@@ -305,10 +316,10 @@ class Ledger:
                 # The index may hold what the row held before, and then refuses that the row is removed.
                 database.execute("REINDEX runs")
                 for number in numbers:
-                    row = database.execute(f"SELECT {_COLUMNS} FROM runs WHERE rowid = ?", (number,)).fetchone()
+                    row = database.execute("SELECT * FROM runs WHERE rowid = ?", (number,)).fetchone()
                     try:
                         if row is not None:
-                            _run(row)
+                            _read_run(database, number)
                     except _WRONG_VALUES:
                         database.execute("INSERT INTO unreadable (row) VALUES (?)", (ascii(row),))
                         database.execute("DELETE FROM runs WHERE rowid = ?", (number,))
@@ -317,6 +328,12 @@ class Ledger:
             log.error("%d rows of %s cannot be read, nor be set aside: %s", len(numbers), self.file, error)
         for row in moved:
             log.error("a row of %s cannot be read and was set aside: %s", self.file, ascii(row))
+
+
+def _read_run(database: sqlite3.Connection, number: int) -> Run:
+    """Read a row of the table `runs`. Raises ValueError and the like where it is gone, or not as it was written."""
+    rows = database.execute("SELECT * FROM runs WHERE rowid = ?", (number,))
+    return _run(_as_written(rows, next(rows, ())))
 
 
 def _run(row: Row) -> Run:

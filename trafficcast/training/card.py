@@ -7,11 +7,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from trafficcast.stores.scores import METRICS
 
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_HOURS_OF_A_COLUMN = 3
 _DIGITS = {"rmse": 3, "mae": 3, "mse": 4, "mae_sum": 2, "ssim": 4, "ssim_openstl": 4, "psnr": 2}
 
 
@@ -34,6 +37,7 @@ def _card_text(card: dict[str, Any]) -> str:
         f"- Data {card['data_hash'][:16]}, trafficcast {card['code_version']}, made {card['created']}.",
         f"- Command: `{card['command']}`",
         "",
+        *_window_lines(card.get("periods")),
         "RMSE and MAE are in vehicles per slot over all cells, flow kinds and leads. Validation chose the epoch; "
         "test was read once.",
     ]
@@ -62,6 +66,52 @@ def _transfer_line(transfer: dict[str, Any] | None) -> list[str]:
     seen = f", which was trained on this city until {transfer['seen_until']}" if transfer["seen_until"] else ""
     hashed = transfer["weights_sha256"][:16]
     return [f"- Started from the weights of {transfer['version']} for {transfer['city']} ({hashed}){seen}."]
+
+
+def _window_lines(periods: dict[str, Any] | None) -> list[str]:
+    """Return the lines about the windows of the splits, which cards of earlier versions do not have."""
+    if periods is None:
+        return []
+    table = _markdown(window_rows(periods))
+    return [slots_that_fell_out(periods), f"Windows by local time, {' / '.join(periods)}:", "", *table, ""]
+
+
+def slots_that_fell_out(periods: dict[str, Any]) -> str:
+    """Say how many slots of periods fell out because they are not observed.
+
+    Parameters
+    ----------
+    periods
+        Periods by name, as `trafficcast.forecasting.windows.describe_period` describes them.
+
+    Returns
+    -------
+    str
+        A sentence.
+    """
+    numbers = (f"{one['slots'] - one['observed']} of {one['slots']} ({name})" for name, one in periods.items())
+    return f"Slots that are not observed fell out: {', '.join(numbers)}."
+
+
+def window_rows(periods: dict[str, Any]) -> list[list[str]]:
+    """Make a table of the windows by the local time of their init times: a row a weekday, a column three hours.
+
+    Parameters
+    ----------
+    periods
+        Periods by name, as `trafficcast.forecasting.windows.describe_period` describes them.
+
+    Returns
+    -------
+    list[list[str]]
+        The table's rows, its header first; a cell has the numbers of all periods, in their order.
+    """
+    by_hour = np.array([one["windows_by_hour"] for one in periods.values()])
+    counts = by_hour.reshape(len(by_hour), len(_WEEKDAYS), -1, _HOURS_OF_A_COLUMN).sum(axis=3)
+    rows = [["", *(f"{hour:02d}:00" for hour in range(0, 24, _HOURS_OF_A_COLUMN))]]
+    for day, name in enumerate(_WEEKDAYS):
+        rows.append([name, *(" / ".join(map(str, numbers)) for numbers in counts[:, day].T.tolist())])
+    return rows
 
 
 def score_rows(scores: dict[str, Any], slot_minutes: int) -> list[list[str]]:

@@ -252,7 +252,7 @@ def _forecasts_and_truth(network: Network, splits: _Splits, device: torch.device
 def _city_material(stores: CityStores, train_end: np.datetime64 | None, valid_end: np.datetime64 | None) -> _Material:
     """Return a city's training and validation slots; validation is scored."""
     city, flows = stores.city, read_flows(stores)
-    split = chosen_split(city, flows["time"].values, train_end, valid_end, None)
+    split = chosen_split(city, flows, train_end, valid_end, None)
     flows = _flows_before(flows, split.valid_end)  # test is not read
     starts = _starts_by_split(flows, city, split)
     fitted = _flows_before(flows, split.train_end)

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from trafficcast.forecasting.gradient_boosting import GradientBoosting
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.model import Model, architecture_function, build, is_conditioned, publish_model
-from trafficcast.forecasting.windows import Split, chosen_split, window_starts
+from trafficcast.forecasting.windows import Split, chosen_split, describe_period, window_starts
 from trafficcast.nn import parameter_counts
 from trafficcast.progress import log, track
 from trafficcast.stores.city_stores import CityStores
@@ -77,7 +78,8 @@ def train(
         How to train; None is the architecture's recipe.
     train_end
         Training uses the slots before this time, text in the city's time zone or naive UTC. Without the three ends the
-        last 15 % of the slots are the test split and the 10 % before them validation, cut at midnights.
+        last 15 % of the slots that windows hold are the test split and the 10 % before them validation, cut at
+        midnights.
     valid_end
         End of the validation split and start of the test split.
     test_end
@@ -112,7 +114,7 @@ def train(
     settings = settings or _RECIPES[architecture]
     origin = None if transfer is None else _find_starting_model(stores, architecture, transfer)
     flows = read_flows(stores)
-    split = chosen_split(city, flows["time"].values, *map(city.as_time, (train_end, valid_end, test_end)))
+    split = chosen_split(city, flows, *map(city.as_time, (train_end, valid_end, test_end)))
     starts = _starts_by_split(flows, city, split)
     transferred = origin.card(city) if origin else None
     if origin and origin.has_seen(split.train_end):
@@ -137,6 +139,10 @@ def train(
             "scale": model.scale,
             "split": {name: city.isoformat(moment) for name, moment in vars(split).items()},
             "windows": {name: len(positions) for name, positions in starts.items()},
+            "periods": {
+                name: describe_period(flows, city, *period, starts[name])
+                for name, period in zip(starts, pairwise(vars(split).values()), strict=True)
+            },
             "training": asdict(settings)
             | {"device": str(chosen_device), "processes": _processes(), "best_epoch": trained.best_epoch},
             "transfer": transferred,

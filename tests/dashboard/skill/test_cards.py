@@ -49,6 +49,7 @@ def a_card(version: str = "vmrnn-c-1", rmse: float = 2.0, created: str = "2024-0
             "test_end": "2024-04-15T00:00:00+02:00",
         },
         "windows": {"training": 100},
+        "periods": {"training": {"slots": 1488, "observed": 1480, "windows_by_hour": []}},
         "training": {"batch_size": 8},
         "scale": 207.0,
         "created": created,
@@ -83,6 +84,7 @@ def test_facts_are_words_and_leave_out_what_is_not_there() -> None:
     facts = _card_facts(CITY, a_card()).set_index("fact")["value"]
     assert facts["live parameters"] == "1,234,567" and facts["training: batch size"] == "8"
     assert facts["training to"] == "Mon 1 Apr 2024 00:00 CEST"
+    assert facts["training slots not observed"] == "8 of 1,488"
     assert "test windows" not in facts and "command" not in facts
     beside = _fact_comparison(CITY, {"a": a_card(), "b": {"scale": 3}})
     assert beside.set_index("fact").loc["scale, vehicles per slot"].tolist() == ["207.0", "3"]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from trafficcast.stores.forecasts import BASELINE, Provenance, forecast_dataset
 from trafficcast.stores.ledger import Ledger
 from trafficcast.stores.registry import Registry
 from trafficcast.stores.scores import score_dataset
+from trafficcast.stores.sqlite import open_database
 
 NOW = np.datetime64("2024-04-08T10:20", "us")  # 12:20 in Rome; slots are hours
 NEWEST = np.datetime64("2024-04-08T10:00", "us")
@@ -95,7 +94,7 @@ def test_a_city_without_anything_is_ready_for_nothing_and_overdue_with_nothing(s
     jobs = found.pop("jobs")
     assert found == {
         "champion": None,
-        "data": {"newest_slot": None, "age_minutes": None},
+        "data": {"newest_slot": None, "age_minutes": None, "judged_otherwise": ""},
         "forecast": None,
         "overdue": None,
         "skill": None,
@@ -121,7 +120,11 @@ def test_data_and_forecast_with_their_ages(settings: Config) -> None:
     forecast(settings, NEWEST, Provenance("climatology", BASELINE, "why", hindcast=True), late=12)
     found = status_of(settings)
     assert found["champion"] == "vmrnn-b-1"
-    assert found["data"] == {"newest_slot": "2024-04-08T11:00:00+02:00", "age_minutes": 20.0}  # since its end
+    assert found["data"] == {
+        "newest_slot": "2024-04-08T11:00:00+02:00",
+        "age_minutes": 20.0,  # since its end
+        "judged_otherwise": "",
+    }
     assert found["forecast"] == {
         "init_time": "2024-04-08T12:00:00+02:00",
         "forecaster": "climatology",
@@ -301,7 +304,7 @@ def test_a_row_of_the_ledger_that_cannot_be_read_hides_nothing_and_is_counted(th
     for name in three.cities:
         ledger.record("forecast", name, "vmrnn-b-1", NEWEST, "complete")
         ledger.record("alerts", name, "", NEWEST, "done")
-    with closing(sqlite3.connect(ledger.file)) as database, database:
+    with open_database(ledger.file) as database:
         database.execute("UPDATE runs SET finished = '2024-04-08T1!:00:00Z' WHERE city = 'other' AND job = 'forecast'")
     found = status(three, [three.city(name) for name in three.cities], NOW)
     assert _health(found) == (200, {"ok": True, "wrong": {}})

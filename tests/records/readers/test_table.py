@@ -470,7 +470,9 @@ def test_pick_ups_and_drop_offs_may_be_in_different_units(tmp_path: Path) -> Non
     ("words", "flags"),
     [
         ("0 1 1", [0, 1, 1]), ("true FALSE True", [1, 0, 1]), ("yes no y", [1, 0, 1]), ("0 3 2", [0, 1, 1]),
-        ("0 -1 x", [0, -1, -1]), ("0.0 1.0 2.5", [0, 1, 1]), ("nan inf -", [-1, -1, -1]), ("inf 1 1", [-1, 1, 1]),
+        ("0 -1 x", [0, -1, -1]), ("HIRED free Vacant", [1, 0, 0]), ("重车 空车", [1, 0]), ("Ocupado livre", [1, 0]),
+        ("for_hire with-passenger Not_Hired", [0, 1, 0]), ("ocupa\u0301do OCCUPE\u0301", [-1, 1]),
+        ("0.0 1.0 2.5", [0, 1, 1]), ("nan inf -", [-1, -1, -1]), ("inf 1 1", [-1, 1, 1]),
     ],
 )  # fmt: skip
 def test_occupied_as_text(tmp_path: Path, words: str, flags: list[int]) -> None:
@@ -493,6 +495,19 @@ def test_occupied_of_any_type(values: pa.Array, flags: list[int]) -> None:
     found = cells._occupancy(values)
     assert found.dtype == np.int8
     assert found.tolist() == flags
+
+
+@pytest.mark.parametrize(
+    ("values", "flags"),
+    [
+        (pa.array(["POB", "FREE", "pob ", None, "N/A", "busy"]), [1, 0, 1, -1, -1, 0]),
+        (pa.array([3, 1, 7, None]), [1, 0, 1, -1]), (pa.array([3.0, 1.0, float("nan")]), [1, 0, -1]),
+        (pa.array([7, 0], pa.int8()), [1, 0]), (pa.array(["3", "03"]).dictionary_encode(), [1, 0]),
+        (pa.array([True, False]), [0, 0]),
+    ],
+)  # fmt: skip
+def test_occupied_by_the_values_that_the_feed_lists(values: pa.Array, flags: list[int]) -> None:
+    assert cells._occupancy(values, ("POB", "3", "7")).tolist() == flags
 
 
 # Parquet
@@ -709,7 +724,7 @@ FIELDS = {
         "04/08/2024 01:00:00 AM",
     ],
     "lon": ["9.5", " 9.5", "1e1", "-.5", "nan", "-inf", "", "x", "9,5"],
-    "occupied": ["0", "1", "2", "-1", "yes", ""],
+    "occupied": ["0", "1", "2", "-1", "yes", "Hired", "空车", "x", ""],
 }
 EPOCHS = [str(START), f"{START}000", f"{START}.25", "-5", "1.7e9", "x", f" {START} "]
 

@@ -21,6 +21,7 @@ import pyarrow.types as pt
 from pandas.util import hash_array
 
 from trafficcast.config.time_format import EXCEL
+from trafficcast.records.occupied import UNKNOWN, meanings
 from trafficcast.records.readers.columns import _OCCUPIED, _TIMES, _TRIP_ID
 from trafficcast.records.records import Batch, Points, Records
 from trafficcast.records.time_formats import read_format
@@ -37,7 +38,6 @@ from trafficcast.records.timestamps import (
 _Mask = np.ndarray | None
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _WHOLE, _FRACTIONAL = r"^-?[0-9]{1,18}$", r"^(?P<whole>[0-9]{1,18})\.(?P<digits>[0-9]{0,6})[0-9]*$"
-_FLAGS = dict.fromkeys(("true", "t", "yes", "y"), "1") | dict.fromkeys(("false", "f", "no", "n"), "0")
 _EXCEL_DAYS, _DAY_MS = 25_569, 86_400_000  # days from 1899-12-30 to 1970, milliseconds of a day
 _EXACT = 2.0**53  # beyond it float64 skips whole numbers
 _NAME_LETTERS = 200  # of a vehicle, at most; all names stay in memory
@@ -50,12 +50,13 @@ def _to_batch(
     forms: Mapping[str, str] | None = None,
     unparsable: int = 0,
     notes: Sequence[str] = (),
+    occupied_values: Sequence[str] = (),
 ) -> Batch:
     """Make a batch of records of a kind from the columns of their fields.
 
     Naive times are local to `zone`; `forms` has the unit (s, ms, us, ns) of every column of times that are numbers, and
-    the format of those that are no ISO 8601. Rows with a missing or invalid value are dropped; `unparsable` more rows
-    of the file have no columns.
+    the format of those that are no ISO 8601. `occupied_values` are those that mean so, where not the usual words do.
+    Rows with a missing or invalid value are dropped; `unparsable` more rows of the file have no columns.
     """
     forms = forms or {}
     values: dict[str, np.ndarray] = {}
@@ -75,7 +76,7 @@ def _to_batch(
             if again is not None:
                 twice[field.removeprefix("pickup_")] = again
         elif field == _OCCUPIED:
-            values[field] = _occupancy(column)
+            values[field] = _occupancy(column, occupied_values)
         elif field == _TRIP_ID:
             values[field] = _hashed_ids(column)
         else:
@@ -170,22 +171,29 @@ def _whole_numbers(column: pa.Array) -> tuple[np.ndarray, _Mask]:
     return np.where(whole, values, 0).astype(np.int64), None if whole.all() else whole
 
 
-def _occupancy(column: pa.Array) -> np.ndarray:
-    """Convert 0 and 1, counts, booleans, or yes and no to int8: 1 occupied, 0 not, -1 null or invalid."""
+def _occupancy(column: pa.Array, occupied_values: Sequence[str] = ()) -> np.ndarray:
+    """Convert 0 and 1, counts, booleans, or words to int8: 1 occupied, 0 not, -1 null or unknown.
+
+    Of a list of `occupied_values` each means occupied, and every other value free.
+    """
     if pt.is_null(column.type):
         return np.full(len(column), -1, np.int8)
-    if pt.is_boolean(column.type):
+    if pt.is_boolean(column.type) and not occupied_values:
         column = column.cast(pa.int8())
-    if pt.is_int8(column.type) and not column.null_count:
+    if pt.is_int8(column.type) and not column.null_count and not occupied_values:
         flags = column.to_numpy()
         if len(flags) and flags.min() >= 0 and flags.max() <= 1:
             return flags
-    if not _is_text(_decoded(column).type):
+    if not _is_text(_decoded(column).type) and not occupied_values:
         return _sign(_numbers(column)[0])
-    encoded = column if pt.is_dictionary(column.type) else column.dictionary_encode()  # few words, many column
-    words = [_FLAGS.get((word or "").strip().lower(), word) for word in _texts(encoded.dictionary).to_pylist()]
-    meaning = np.append(_sign(_numbers(pa.array(words, pa.string()))[0]), np.int8(-1))
-    return meaning[_indices(encoded, len(words))]
+    encoded, words = _words(column)
+    return np.append(meanings(words, occupied_values), np.int8(UNKNOWN))[_indices(encoded, len(words))]
+
+
+def _words(column: pa.Array) -> tuple[pa.DictionaryArray, list[str]]:
+    """Return a column with its dictionary, and the values of this as text: few, where the column is long."""
+    encoded = column if pt.is_dictionary(column.type) else column.dictionary_encode()
+    return encoded, _names(encoded.dictionary)
 
 
 def _sign(values: np.ndarray) -> np.ndarray:

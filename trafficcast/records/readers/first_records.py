@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
+from trafficcast.records.occupied import not_understood
+from trafficcast.records.readers.cell_values import _decoded, _is_text, _words
 from trafficcast.records.readers.columns import _OCCUPIED, _endings, _Layout, _listed, _named, _table
 from trafficcast.records.records import DAY_US, EARLIEST_US, SECOND_US, Batch, Points
 
 _LATEST_US = 4_102_444_800 * SECOND_US
 _MOST, _FEWEST = 5_000, 30  # records that are looked at
+_SHOWN = 3  # values
 _WEAK_NAMES = {"id", "uid", "objectid", "fid", "rowid", "index"}  # as often of the row as of the vehicle
 
 
-def _check_first_records(path: str, batch: Batch, layout: _Layout, city: City) -> list[str]:
-    """Return notes on the first records of a table; raise InputError, with a proposal, where they make no sense."""
+def _check_first_records(
+    path: str, batch: Batch, fields: Mapping[str, pa.Array | pa.ChunkedArray], layout: _Layout, city: City
+) -> list[str]:
+    """Return notes on the first records of a table; raise InputError, with a proposal, where they make no sense.
+
+    `fields` has the values as they stand in the file.
+    """
+    notes = _check_occupied(path, fields, layout, city) if _OCCUPIED in layout.columns else []
     records = batch.records.take(slice(_MOST))
     # Of times before 2000 and after 2100 screening says what they look like.
     records = records.take((records.time >= EARLIEST_US) & (records.time < _LATEST_US))
     if len(records) < _FEWEST:
-        return []
+        return notes
     advice = f"name the right one under {_table(city)}; its columns are {_listed(layout.names)}"
     if _are_midnights(records.time, city):
         raise InputError(
@@ -30,7 +40,7 @@ def _check_first_records(path: str, batch: Batch, layout: _Layout, city: City) -
             f"of day; {advice} (date and time may be two columns)"
         )
     if not isinstance(records, Points):
-        return []
+        return notes
     if _are_row_numbers(records, batch.vehicles, layout, city):
         raise InputError(
             f"{path}: each of the first {len(records):,} records has a vehicle of its own: column "
@@ -45,12 +55,35 @@ def _check_first_records(path: str, batch: Batch, layout: _Layout, city: City) -
             f"another place: column {_name(layout, 'vehicle')} is not the vehicle, or column {_name(layout, 'time')} "
             f"lacks a part of the time; {advice}"
         )
-    if _OCCUPIED in layout.columns and (records.occupied < 0).all():
+    if not notes and _OCCUPIED in layout.columns and (records.occupied < 0).all():
         what = f"no value of column {_name(layout, _OCCUPIED)} says whether a vehicle is occupied: write 0 or 1"
         if city.feed.trips:
             raise InputError(f"{path}: {what}, or {advice}")
         return [what]
-    return []
+    return notes
+
+
+def _check_occupied(
+    path: str, fields: Mapping[str, pa.Array | pa.ChunkedArray], layout: _Layout, city: City
+) -> list[str]:
+    """Return a note on values that do not say whether a vehicle is occupied; raise InputError where that counts."""
+    column = fields[_OCCUPIED].slice(0, _MOST)
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if city.feed.occupied_values or not _is_text(_decoded(column).type):
+        return []
+    encoded, words = _words(column)
+    present = [words[i] for i in dict.fromkeys(encoded.indices.drop_null().to_pylist())]
+    odd = not_understood(present)
+    if not odd:
+        return []
+    what = (
+        f"column {_name(layout, _OCCUPIED)} has values that do not say whether a vehicle is occupied: "
+        f"{_listed(odd, _SHOWN)}; list those that mean so under [cities.{city.name or 'NAME'}.feed], such as "
+        f'occupied_values = ["{odd[0]}"], and all others mean that it is free'
+    )
+    if city.feed.trips:
+        raise InputError(f"{path}: {what}")
+    return [what]
 
 
 def _name(layout: _Layout, field: str) -> str:

@@ -207,10 +207,11 @@ def _batches(
     zone, first = _time_zone(city), True
     hours = RepeatedHours(zone, city.max_gap_us)
     for columns, bad in tables:
-        batch = _to_batch(layout.kind, _combined(columns, layout.places()), zone, forms, bad, notes)
+        fields = _combined(columns, layout.places())
+        batch = _to_batch(layout.kind, fields, zone, forms, bad, notes, city.feed.occupied_values)
         if first and layout.names:
             batch = replace(batch, columns={field: layout.names[i] for field, i in layout.columns.items()})
-            batch = replace(batch, notes=(*batch.notes, *_check_first_records(path, batch, layout, city)))
+            batch = replace(batch, notes=(*batch.notes, *_check_first_records(path, batch, fields, layout, city)))
         first = False
         yield hours.withhold(batch)
         if hours.withheld > _WITHHELD_RECORDS:
