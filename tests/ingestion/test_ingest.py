@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingestion.ingest import ingest
+from trafficcast.ingestion import threads
+from trafficcast.ingestion.ingest import _ingest_sources, ingest
 from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.records.readers import find_records
 from trafficcast.stores.day_store import DayStore
 
 CELL = 1 / 128  # degrees; a power of two, so that every edge is exact in float64
@@ -481,3 +483,38 @@ def test_no_number_of_the_report_is_beyond_json(records: Path, data: Path) -> No
     report = run(records, data)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert all(math.isfinite(value) for value in report.values() if isinstance(value, int | float))
+
+
+# What a file may have at most
+
+
+def test_a_file_with_too_many_records_of_an_hour_is_refused_alone(
+    records: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_HOUR_RECORDS", 99)
+    monkeypatch.setattr(threads, "_SMALL_SOURCE_RECORDS", 50)
+    write(records, "many", *(line(0, 0, NOON + i) for i in range(100)))
+    write(records, "long", *(line(0, 0, NOON + 3600 * i) for i in range(100)))
+    with pytest.raises(InputError, match=r"new_many.txt has more than 99 records in the hour of 2008-06-04T12 h"):
+        run(records, data)
+    write(records, "many", *(line(0, 0, NOON + i) for i in range(99)))
+    run(records, data)
+    assert quality_of(data)["points_kept"] == 199
+
+
+def test_a_file_of_too_many_vehicles_is_refused_and_leaves_none_of_them(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_NEW_VEHICLES", 9)
+    row = f"{CITY.west + CELL},{CITY.south + CELL}\n"
+    for name, cabs in (("a.csv", range(10)), ("b.csv", range(5)), ("c.csv", range(5, 14))):
+        rows = "".join(f"cab {cab},{NOON + 60 * i + cab},{row}" for cab in cabs for i in range(3))
+        (tmp_path / name).write_text(f"vehicle,time,lon,lat\n{rows}")
+    stores = stores_in(data, CITY)
+    with pytest.raises(InputError, match=r"a.csv names more than 9 vehicles"):
+        ingest(str(tmp_path / "a.csv"), stores)
+    bad: list[str] = []
+    found, _ = find_records(str(tmp_path / "*.csv"), CITY)
+    _ingest_sources(found, stores, on_bad=lambda source, why: bad.append(source.name))
+    assert bad == ["a.csv"]
+    assert sorted(RecordStore(stores.records).load().vehicles.names) == sorted(f"cab {cab}" for cab in range(14))
