@@ -114,6 +114,7 @@ def test_a_small_fleet_by_hand(records: Path, data: Path) -> None:
     assert report == {
         "city": "small",
         "kind": "points",
+        "min_coverage": 0.8,
         "files": 2,
         "rows_read": 11,
         "rows_dropped": {
