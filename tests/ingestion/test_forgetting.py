@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from trafficcast.ingestion.forgetting import files_taken, forget
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.rebuild import rebuild_records
 from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.stores.sqlite import open_database
 
 SLOW = settings(
     derandomize=True, max_examples=16, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -202,7 +202,7 @@ def test_files_take_their_places_again_after_records_of_them_were_lost(two_files
     data = two_files / "data"
     stores, before = stores_in(data, CITY), everything(data)
     next(data.rglob("*.parquet")).unlink()
-    _, lost, all_known = rebuild_records(stores)
+    _, lost, _, all_known = rebuild_records(stores)
     assert len(lost) == 1 and not all_known and everything(data) != before
     for name in ("1.csv", "2.csv"):
         run(two_files / name, data)
@@ -215,7 +215,7 @@ def as_an_earlier_version_left_it(data: Path) -> None:
     """Take from a store what an earlier version did not write: the sources of records, and how they were read."""
     for file in data.rglob("*.parquet"):
         pq.write_table(pq.read_table(file, partitioning=None).drop_columns(["source"]), file)
-    with sqlite3.connect(data / "small" / "records" / "state.sqlite") as database:
+    with open_database(data / "small" / "records" / "state.sqlite", "", "small") as database:
         database.execute("DELETE FROM facts WHERE name = 'last_source'")
         rows = database.execute("SELECT digest, facts FROM sources").fetchall()
         for digest, facts in rows:

@@ -24,13 +24,32 @@ class _Persistence:
 
 
 @dataclass(frozen=True)
-class _ScaledClimatology:
-    """Forecasts the climatology times the activity of the history."""
+class ScaledClimatology:
+    """Forecasts the climatology times the activity of the history.
+
+    Attributes
+    ----------
+    climatology
+        The climatology.
+    """
 
     climatology: Climatology
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
-        """See Forecaster."""
+        """Forecast the slots after a history; see Forecaster.
+
+        Parameters
+        ----------
+        history
+            Flows (n, HISTORY, flow kind, row, col), vehicles per slot.
+        init_times
+            Init times (n), naive UTC.
+
+        Returns
+        -------
+        np.ndarray
+            Forecasts (n, HORIZON, flow kind, row, col), vehicles per slot.
+        """
         climatology = self.climatology.at(_window_times(self.climatology.city, init_times))
         return (climatology[:, HISTORY:] * _activity(history, climatology)).astype(np.float32)
 

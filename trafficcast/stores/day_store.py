@@ -398,7 +398,8 @@ class DayStore:
             elif variable.dtype.kind == "m":
                 encoding[str(name)] = {"units": "minutes", "dtype": "int64"}
         with atomic(self.file(day)) as temporary:
-            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+            # Made in memory: where a write fails, as on a full disk, HDF5 would end the process.
+            temporary.write_bytes(dataset.to_netcdf(None, engine="h5netcdf", encoding=encoding))
 
 
 def last_stored(
