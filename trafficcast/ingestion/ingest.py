@@ -33,12 +33,13 @@ from trafficcast.ingestion.way_of_reading import _Period, _way_as_text, _way_of_
 from trafficcast.progress import log, track
 from trafficcast.records.readers import find_records
 from trafficcast.records.records import DAY_US, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
-from trafficcast.records.screening import AllDropped, Screen, reasons
+from trafficcast.records.screening import Screen, reasons
 from trafficcast.records.sources import Source
 from trafficcast.stores.city_stores import CityStores
 
 _Executor = _Threads | _Cluster
 _MOST_NAMED = 3  # files of a message
+_UNREAD = "unread:"  # stands for the digest of a source that cannot be read
 
 
 class _NothingToCount(InputError):
@@ -84,9 +85,10 @@ def ingest(
     Raises
     ------
     InputError
-        A source cannot be read, or no record is left to count; every store is as it was.
+        The only source cannot be read, or no record is left to count; every store is as it was.
     JobError
-        Longitudes and latitudes of a source are swapped, or all its rows are dropped; every store is as it was.
+        Longitudes and latitudes of a source are swapped, all its rows are dropped, or one of several sources cannot be
+        read; all that are bad are named, and every store is as it was.
 
     Examples
     --------
@@ -98,7 +100,7 @@ def ingest(
     for line in passed_over:
         log.info("passed over: %s", line)
     formats = Counter(name for _, name in found)
-    log.info("found %s", ", ".join(f"{n} {name}" for name, n in formats.items()) or "no records")
+    log.info("found %s", ", ".join(f"{n} {name or 'unreadable'}" for name, n in formats.items()) or "no records")
     period = stores.city.as_time(start), stores.city.as_time(end)
     return _ingest_sources(found, stores, *period, workers, dask)
 
@@ -316,7 +318,7 @@ def _to_ingest(
     """
     new: dict[str, tuple[Source, str]] = {}
     for digest, entry in zip(executor.digests(found), found, strict=True):
-        new.setdefault(digest, entry)
+        new.setdefault(digest or f"{_UNREAD}{entry[0].path}", entry)
     known = store.known(list(new))
     numbered: dict[int, _ToIngest] = {}
     for digest, (source, name) in new.items():
@@ -345,22 +347,23 @@ def _to_ingest(
     return numbered
 
 
+def _bad_among_others(bad: list[Exception]) -> JobError:
+    """Return the error that names all bad files of an ingest."""
+    return JobError(f"{'; '.join(map(str, bad))}; no file was ingested: mend what is named, or leave it out")
+
+
 def _stage(
     executor: _Executor, new: dict[int, _ToIngest], screen: Screen, state: State, on_bad: _BadSource | None
 ) -> dict[int, SourceFacts]:
     """Stage the records of new sources and return the facts of each source, by its number."""
-    empty: list[AllDropped] = []
-
-    def stop(source: Source, error: Exception) -> None:
-        if not isinstance(error, AllDropped):
-            raise error
-        empty.append(error)
-
+    bad: list[Exception] = []
     found = {number: (one.source, one.format) for number, one in new.items()}
-    facts = executor.stage(found, screen, on_bad or stop)
-    if empty:
-        others = "; no file was ingested: leave out what has no records, or mend it" if len(new) > 1 else ""
-        raise JobError("; ".join(map(str, empty)) + others)
+    facts = executor.stage(found, screen, on_bad or (lambda source, error: bad.append(error)))
+    if bad:
+        raise bad[0] if len(new) == 1 else _bad_among_others(bad)
+    for number in facts:
+        if new[number].digest.startswith(_UNREAD):
+            raise InputError(f"{new[number].source.path} could not be read at first: run the same command again")
     now = f"{np.datetime64(int(time.time()), 's')}Z"
     for number, source in facts.items():
         for note in source.notes:
