@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 import zlib
 from collections import Counter, defaultdict
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -322,7 +320,7 @@ def as_an_earlier_version_left_it(data: Path) -> None:
     for file in (data / "small" / "flows").glob("*.nc"):
         day = xr.load_dataset(file, engine="h5netcdf").drop_dims("age")
         day.to_netcdf(file, engine="h5netcdf")
-    with closing(sqlite3.connect(data / "small" / "records" / "state.sqlite")) as database, database:
+    with RecordStore(data / "small" / "records")._database() as database:
         rules = json.loads(database.execute("SELECT value FROM facts WHERE name = 'rules'").fetchone()[0])
         del rules["late_flow"]
         database.execute("UPDATE facts SET value = ? WHERE name = 'rules'", (json.dumps(rules),))
