@@ -24,12 +24,14 @@ from trafficcast.forecasting.gaps import filled_history
 from trafficcast.forecasting.model import Model, load_model
 from trafficcast.forecasting.publish import JOB, publish
 from trafficcast.forecasting.verify import unverified, verify_due
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.progress import log
 from trafficcast.repair.repair import remove_forecasts_after
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import UNKNOWN, reporting_vehicles
 from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast
 from trafficcast.stores.ledger import FAILED, LOST, Run
+from trafficcast.stores.observed import heard_to_end
 from trafficcast.stores.published import latest_forecast
 
 _ATTEMPTS = 3  # at a missed forecast that fails; the newest forecast is tried until the next one is due
@@ -208,7 +210,10 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
                 history, filled = filled_history(known, model.climatology, init_time)
                 flow, forecaster_name, reasons = _flow(stores, model, forecaster, history, filled, init_time)
                 awaited = _awaited(stores, init_time)
-                reasons += [awaited] if awaited and not len(filled) else _few_vehicles(stores, init_time)
+                if awaited and not len(filled) and not _heard_to_end(stores, init_time):
+                    reasons.append(awaited)
+                else:
+                    reasons += _few_vehicles(stores, init_time)
                 reasons += [errors] if errors else []
     except DamagedFile:
         raise  # the schedule repairs the file first
@@ -346,6 +351,15 @@ def _awaited(stores: CityStores, init_time: np.datetime64) -> str:
     if come >= needed:
         return ""
     return f"the last slot may not be whole: {come} {what} were heard after its end, {needed} would show that it is"
+
+
+def _heard_to_end(stores: CityStores, init_time: np.datetime64) -> bool:
+    """Say whether the slot before `init_time` has records to its end, as those of a feed that delivers whole slots."""
+    store, city = RecordStore(stores.records, read_only=True), stores.city
+    if not store.exists():
+        return False
+    number = int((init_time - city.slot).astype("datetime64[us]").astype(np.int64)) // city.slot_us
+    return heard_to_end(city, store.evidence(city, store.load().kind), number)
 
 
 def _few_vehicles(stores: CityStores, init_time: np.datetime64) -> list[str]:

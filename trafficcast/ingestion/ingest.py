@@ -421,7 +421,7 @@ def _changed_days(city: City, facts: np.ndarray, delta: Count) -> list[np.dateti
 
 
 def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> None:
-    """Count all stored records anew if the counting rules have changed since.
+    """Count all stored records anew if the counting rules have changed since. What can be counted no more stays.
 
     Raises InputError where the grid has changed, or records that would have to be counted are no longer kept.
     """
@@ -436,14 +436,19 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
                 f"the records of '{city.name}' were counted with {key} = {old[key]}, the configuration says "
                 f"{rules[key]}: use another city name, or set [paths] data elsewhere"
             )
-    why = ", ".join(f"{key} is now {rules[key]}" for key in changed)
+    why = ", ".join(f"{key} is now {rules[key]}" if key in old else f"{key} was not counted" for key in changed)
     log.info("%s: every flow is made anew", why)
-    days = _local_days(city, store.slot_facts()[:, 0])
-    if state.retained_from:
+    known = store.slot_facts()[:, 0]
+    if state.retained_from and any(key in old for key in changed):
         raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
-    state.totals = state.totals * 0
+    totals, state.totals = state.totals, state.totals * 0
     state.vehicles = _VehicleTable(list(state.vehicles.names))
-    store.commit(state, _count_anew(city, store, state, zones, workers), [], days, replace_slots=True)
+    state.vehicles.update(Count(first=state.pruned, last=state.pruned))
+    delta = _count_anew(city, store, state, zones, workers)
+    if state.retained_from:
+        kept = store.slots(int(known[0]), state.retained_from // city.slot_us - 1)
+        state.totals, delta = totals, replace(delta, slots=delta.slots | kept)
+    store.commit(state, delta, [], _local_days(city, known), replace_slots=True)
 
 
 def _count_anew(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> Count:
@@ -480,6 +485,7 @@ def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:
         "max_gap_minutes": city.max_gap_minutes,
         "max_speed_kmh": city.max_speed_kmh,
         "trips": city.feed.trips,
+        "late_flow": True,  # an earlier version did not count it
         "zones": _fingerprint(zones) if zones is not None and state.kind == "zone-trips" else None,
     }
 
