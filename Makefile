@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES = $(shell git ls-files 'trafficcast/*.py' 'pipelines/*.py' 'dashboard/*.py')
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: demo test coverage live lint docs clean
+.PHONY: demo test coverage live fuzz torture lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/trafficcast demo --port $(PORT) $(if $(filter 0,$(DASHBOARD)),--no-dashboard)
@@ -20,6 +20,12 @@ coverage: $(VENV)/installed-test
 
 live: $(VENV)/installed-test
 	LIVE_HOUR=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests/dashboard/whole/test_live_hour.py
+
+fuzz: $(VENV)/installed-test
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -s tests/whole/test_fuzz.py -k neither
+
+torture: $(VENV)/installed-test
+	TORTURE=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -s tests/whole/test_torture.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

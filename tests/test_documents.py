@@ -175,3 +175,15 @@ def test_every_source_that_is_named_exists(document: Path) -> None:
         if not place.is_dir() and not place.with_suffix(".py").is_file():
             absent.append(module)
     assert not absent
+
+
+@EACH
+def test_every_test_that_holds_a_promise_exists(document: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", document.read_text(encoding="utf-8"))
+    absent = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (ROOT / file).is_file() or f"\ndef {name}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ]
+    assert not absent
+    assert len(named) == len(set(named)) and (named or document.name != "operations.md")

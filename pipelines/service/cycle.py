@@ -17,18 +17,21 @@ from trafficcast.config.alert_rules import FEW_VEHICLES
 from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.config.service import Service
 from trafficcast.errors import DamagedFile, InputError, JobError
-from trafficcast.forecasting.baselines import WEEK
+from trafficcast.forecasting.baselines import WEEK, ScaledClimatology
+from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.gaps import filled_history
 from trafficcast.forecasting.model import Model, load_model
 from trafficcast.forecasting.publish import JOB, publish
 from trafficcast.forecasting.verify import unverified, verify_due
+from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.progress import log
 from trafficcast.repair.repair import remove_forecasts_after
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import UNKNOWN, reporting_vehicles
 from trafficcast.stores.forecasts import BASELINE, COMPLETE, DEGRADED, Provenance, check_forecast
 from trafficcast.stores.ledger import FAILED, LOST, Run
+from trafficcast.stores.observed import heard_to_end
 from trafficcast.stores.published import latest_forecast
 
 _ATTEMPTS = 3  # at a missed forecast that fails; the newest forecast is tried until the next one is due
@@ -167,8 +170,8 @@ def _verify_recent(service: CityService, now: np.datetime64) -> int:
         if not len(waiting["init_time"]):
             continue
         began = time.perf_counter()
-        champion = service.champion()[0]
         try:
+            champion = service.champion()[0]
             model = champion if champion.version == version else load_model(stores.registry, version)
         except InputError as error:
             log.error("the forecasts of %s cannot be verified: %s", version, error)
@@ -192,17 +195,26 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
     stores, city, began = service.stores, service.stores.city, time.perf_counter()
     version = service.version or stores.registry.champion() or ""
     try:
-        model, forecaster, errors = service.champion()
-        if errors:
-            log.error("%s", errors)
-        stored = stores.forecasts(model.version).read(init_time, init_time + city.slot)
+        champion = _champion(service)
+        version = version if isinstance(champion, str) else champion[0].version
+        stored = stores.forecasts(version).read(init_time, init_time + city.slot)
         if stored is None:
             known = _closed_flows(stores, init_time - HISTORY * city.slot, init_time)
-            history, filled = filled_history(known, model.climatology, init_time)
-            flow, forecaster_name, reasons = _flow(stores, model, forecaster, history, filled, init_time)
-            awaited = _awaited(stores, init_time)
-            reasons += [awaited] if awaited and not len(filled) else _few_vehicles(stores, init_time)
-            reasons += [errors] if errors else []
+            if isinstance(champion, str):
+                card, intervals = {"version": version, "architecture": {"name": "none"}}, None
+                flow, forecaster_name = _flow_without_model(stores, known, init_time)
+                reasons = [champion]
+            else:
+                model, forecaster, errors = champion
+                card, intervals = model.card, model.intervals
+                history, filled = filled_history(known, model.climatology, init_time)
+                flow, forecaster_name, reasons = _flow(stores, model, forecaster, history, filled, init_time)
+                awaited = _awaited(stores, init_time)
+                if awaited and not len(filled) and not _heard_to_end(stores, init_time):
+                    reasons.append(awaited)
+                else:
+                    reasons += _few_vehicles(stores, init_time)
+                reasons += [errors] if errors else []
     except DamagedFile:
         raise  # the schedule repairs the file first
     except (InputError, JobError) as error:
@@ -211,18 +223,54 @@ def _forecast(service: CityService, init_time: np.datetime64, now: np.datetime64
         return None
     if stored is not None:  # a crash came between the store and the ledger
         state, reason = str(stored["state"].values[0]), str(stored["reason"].values[0])
-        stores.ledger.record(JOB, city.name, model.version, init_time, state, reason)
+        stores.ledger.record(JOB, city.name, version, init_time, state, reason)
         return stored
-    state = BASELINE if forecaster_name != model.version else DEGRADED if reasons else COMPLETE
+    state = BASELINE if forecaster_name != version else DEGRADED if reasons else COMPLETE
     hindcast = bool(now >= init_time + city.slot)
     origin = Provenance(forecaster_name, state, "; ".join(reasons), hindcast)
-    made = publish(stores, model, init_time, flow, origin, now.astype("datetime64[s]"), _since(began))
+    made = publish(stores, card, init_time, flow, origin, now.astype("datetime64[s]"), intervals, _since(began))
     log.info(
         "forecast for %s, %s by %s%s, %.1f s",
         city.isoformat(init_time), origin.state, origin.forecaster,
         f" ({origin.reason})" if origin.reason else "", _since(began),
     )  # fmt: skip
     return made
+
+
+def _champion(service: CityService) -> tuple[Model, Forecaster, str] | str:
+    """Return the champion as `CityService.champion` does, or a sentence that no champion can be read, and why.
+
+    Raises InputError where a model was asked for that cannot be read.
+    """
+    try:
+        champion = service.champion()
+    except DamagedFile:
+        raise  # the schedule repairs the file first
+    except InputError as error:
+        if service.version is not None:
+            raise
+        log.error("no model can be read, and a baseline forecasts: %s", error)
+        return f"no model can be read: {error}"
+    if champion[2]:
+        log.error("%s", champion[2])
+    return champion
+
+
+def _flow_without_model(
+    stores: CityStores, known: xr.Dataset | None, init_time: np.datetime64
+) -> tuple[np.ndarray, str]:
+    """Return a checked forecast from the flows alone, and the name of the baseline that made it.
+
+    It is the climatology of the last four weeks, scaled by the activity of the history.
+    """
+    weeks = _closed_flows(stores, init_time - 4 * WEEK, init_time)
+    if weeks is None or not weeks["observed"].values.any():
+        raise JobError("no model can be read, and no slot of the last four weeks was observed")
+    climatology = Climatology.fit(stores.city, weeks)
+    history, _ = filled_history(known, climatology, init_time)
+    flow = ScaledClimatology(climatology).forecast(history, np.array([init_time]))[0]
+    check_forecast(flow, float(weeks["flow"].max()))
+    return flow, "scaled_climatology"
 
 
 def _flow(
@@ -303,6 +351,15 @@ def _awaited(stores: CityStores, init_time: np.datetime64) -> str:
     if come >= needed:
         return ""
     return f"the last slot may not be whole: {come} {what} were heard after its end, {needed} would show that it is"
+
+
+def _heard_to_end(stores: CityStores, init_time: np.datetime64) -> bool:
+    """Say whether the slot before `init_time` has records to its end, as those of a feed that delivers whole slots."""
+    store, city = RecordStore(stores.records, read_only=True), stores.city
+    if not store.exists():
+        return False
+    number = int((init_time - city.slot).astype("datetime64[us]").astype(np.int64)) // city.slot_us
+    return heard_to_end(city, store.evidence(city, store.load().kind), number)
 
 
 def _few_vehicles(stores: CityStores, init_time: np.datetime64) -> list[str]:

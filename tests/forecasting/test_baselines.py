@@ -11,10 +11,10 @@ from trafficcast.config.city import City, target_times
 from trafficcast.errors import InputError
 from trafficcast.forecasting.baselines import (
     AnomalyPersistence,
+    ScaledClimatology,
     _LastWeek,
     _Persistence,
     _scaled_and_anomaly,
-    _ScaledClimatology,
 )
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, climatology_of_other_days
 from trafficcast.forecasting.gradient_boosting import GradientBoosting, _features
@@ -123,14 +123,14 @@ def test_climatology_at_times_of_any_shape() -> None:
 
 
 def test_scaled_climatology_multiplies_by_the_activity_of_the_history() -> None:
-    scaled = _ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
+    scaled = ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
     # From Monday 00:00 the climatology is 11 + 21 + 31 + 41 = 104 a cell; half of it is observed, in a single slot.
     assert numbers(scaled.forecast(history(0, 0, 52, 0), at(4))) == [[5.5, 10.5, 15.5, 20.5]]
     assert numbers(scaled.forecast(history(104, 104, 0, 0), at(4))) == [[22, 42, 62, 82]]
 
 
 def test_scaled_climatology_has_one_ratio_for_both_kinds_and_all_cells_of_each_sample() -> None:
-    scaled = _ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
+    scaled = ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
     past = np.concatenate([history(0, 0, 0, 0), history(11, 21, 31, 41), history(11, 21, 31, 41)])
     past[0, 0, 0, 0, 0] = 4 * 104  # all of it in one cell and one kind
     past[2] *= 3
@@ -138,13 +138,13 @@ def test_scaled_climatology_has_one_ratio_for_both_kinds_and_all_cells_of_each_s
 
 
 def test_scaled_climatology_of_an_empty_history_is_zero() -> None:
-    scaled = _ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
+    scaled = ScaledClimatology(Climatology.fit(city(), flows(WEEK)))
     assert numbers(scaled.forecast(history(0, 0, 0, 0), at(4))) == [[0, 0, 0, 0]]
 
 
 def test_where_climatology_knows_no_traffic_the_ratio_is_one() -> None:
     week: list[float | None] = [0] * 20 + [7] * 8  # no traffic on weekdays
-    scaled = _ScaledClimatology(Climatology.fit(city(), flows(week)))
+    scaled = ScaledClimatology(Climatology.fit(city(), flows(week)))
     assert numbers(scaled.forecast(history(5, 5, 5, 5), at(20))) == [[7, 7, 7, 7]]
 
 
@@ -239,7 +239,7 @@ def test_anomaly_persistence_beats_what_it_is_made_of() -> None:
     def error(forecast: np.ndarray) -> float:
         return float(np.sqrt(np.square(forecast - truth).mean()))
 
-    scaled = _ScaledClimatology(Climatology.fit(pattern_city(), training)).forecast(past, init_times)
+    scaled = ScaledClimatology(Climatology.fit(pattern_city(), training)).forecast(past, init_times)
     assert error(fitted.forecast(past, init_times)) < 0.9 * error(scaled)
     assert (fitted.forecast(past, init_times) >= 0).all()
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,10 +21,12 @@ from trafficcast.forecasting.windows import (
     _default_split,
     _gather,
     _history_before,
+    _windows_as_known,
     describe_period,
     window_starts,
 )
-from trafficcast.stores.flows import flows_dataset
+from trafficcast.stores.flows import flows_dataset, late_flow
+from trafficcast.training.dataset import _windows_of
 
 START = np.datetime64("2008-06-04T00:00", "us")
 HALF_HOUR = np.timedelta64(30, "m")
@@ -125,6 +128,27 @@ def test_gather_takes_whole_windows() -> None:
     assert (windows[1] == values[2:10]).all()
     assert (_gather(values, np.array([3]), 4)[0] == values[3:7]).all()
     assert _gather(values, np.empty(0, np.int64)).shape == (0, 8, 2, 1, 1)
+
+
+def test_the_history_of_a_window_is_what_was_known_at_its_init_time() -> None:
+    dataset = flows([True] * 20)
+    late = np.zeros((20, 2, 2, 1, 2))
+    late[:, 0], late[:, 1] = 0.5, 0.25  # not known yet one slot and two slots after a slot began
+    with_late = dataset.assign(late_flow=(("time", "age", "flow_kind", "row", "col"), late))
+    at = window_starts(dataset, city(), START, START + HALF_HOUR * 20)
+    windows = _windows_as_known(with_late, at)
+    lacks = _windows_as_known(dataset, at) - windows
+    assert (lacks == np.array([0, 0, 0.25, 0.5, 0, 0, 0, 0])[:, None, None, None]).all()
+    assert (windows[:, HISTORY:] == _gather(dataset["flow"].values, at)[:, HISTORY:]).all()
+    init_time = with_late["time"].values[at[3] + HISTORY]
+    assert (_history_before(with_late, city(), init_time)[0] == windows[3, :HISTORY]).all()
+    (training,) = _windows_of(dataset["flow"].values, 2.0, {}, at, late=late_flow(with_late))
+    frames, _ = training.batch(torch.arange(len(at)))
+    assert (frames.numpy() * 2 == windows).all()
+    # Slots of an earlier version, and imported ones, lack nothing that is known.
+    mixed = xr.concat([dataset.isel(time=slice(10)), with_late.isel(time=slice(10, 20))], "time", data_vars="minimal")
+    assert (_windows_as_known(mixed, at[:2]) == _windows_as_known(dataset, at[:2])).all()
+    assert (_windows_as_known(mixed, at[-2:]) == _windows_as_known(with_late, at[-2:])).all()
 
 
 # Splits

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.cities import small_city, stores_in
-from trafficcast.errors import InputError
+from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.simulator.simulator import simulate
@@ -132,7 +132,7 @@ def test_a_bad_source_ends_the_ingest_with_the_stores_as_they_were(
     whole = sorted(records.iterdir())[0].read_bytes()
     (folder / "a.parquet").write_bytes(whole)
     (folder / "b.parquet").write_bytes(whole[:-100])
-    with pytest.raises(InputError, match=r"b\.parquet"):
+    with pytest.raises(JobError, match=r"b\.parquet"):
         ingest(str(folder), stores, dask=scheduler.scheduler_address)
     assert not stores.flows.days()
     assert np.all([not path.name.endswith(".parquet") for path in (tmp_path / "data").rglob("*")])

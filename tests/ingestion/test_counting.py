@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ingestion.rows import sorted_and_deduplicated
-from trafficcast.config.city import City
+from trafficcast.config.city import HISTORY, City
 from trafficcast.config.feed import Feed
 from trafficcast.geography.cells import haversine_m
 from trafficcast.ingestion.counting import (
@@ -543,6 +544,27 @@ def test_a_vehicle_that_never_changes_cell_adds_nothing(pings: list[Ping], row: 
     assert with_it.totals[TOTALS.index("transitions")] == without.totals[TOTALS.index("transitions")]
 
 
+# What was known when
+
+
+def assert_known_as_counted_before(city: City, whole: Count, before: Callable[[int], Count]) -> None:
+    """What is known some slots after a slot began is what the records before that time count in it."""
+    for number, slot in whole.slots.items():
+        for age in range(1, HISTORY + 1):
+            then = before((number + age) * city.slot_us).slots.get(number)
+            assert (slot.flow - slot.not_known()[age - 1] == (0 if then is None else then.flow)).all()
+
+
+@pytest.mark.parametrize("trips", [False, True])
+@HYPOTHESIS
+@given(CITIES, FLEETS)
+def test_late_flow_is_what_the_records_of_later_slots_add(trips: bool, city: City, pings: list[Ping]) -> None:
+    city = city.model_copy(update={"feed": Feed(trips=trips)})
+    points, _ = sorted_and_deduplicated(as_points(pings))
+    whole = _count_points(city, points)
+    assert_known_as_counted_before(city, whole, lambda end: _count_points(city, points.take(points.time < end)))
+
+
 # Merging
 
 
@@ -551,7 +573,7 @@ def assert_same(one: Count, other: Count) -> None:
     for number, slot in one.slots.items():
         same = other.slots[number]
         assert (slot.flow == same.flow).all() and (slot.minutes == same.minutes).all()
-        assert slot.vehicles == same.vehicles
+        assert slot.vehicles == same.vehicles and (slot.late == same.late).all()
     assert (one.totals == other.totals).all()
     for end in ("first", "last"):
         for name, array in getattr(one, end).arrays().items():
@@ -583,7 +605,7 @@ def test_a_difference_added_to_what_was_is_what_is(before: list[Ping], more: lis
     for number, slot in new.slots.items():
         found = old.slots[number].plus(change.slots[number]) if number in old.slots else change.slots[number]
         assert (found.flow == slot.flow).all() and (found.minutes == slot.minutes).all()
-        assert found.vehicles == slot.vehicles
+        assert found.vehicles == slot.vehicles and (found.late == slot.late).all()
     assert (old.totals + change.totals == new.totals).all()
 
 
@@ -657,6 +679,8 @@ def test_trips_leave_where_they_begin_and_enter_where_they_end(rides: list[tuple
         number: [seen[minute] for minute in range(CITY.slot_minutes)] for number, seen in minutes.items()
     }
     assert found.totals[TOTALS.index("points")] == 2 * len(rides)
+    reported = np.maximum(trips.time, trips.dropoff_time)
+    assert_known_as_counted_before(CITY, found, lambda end: _count_trips(CITY, trips.take(reported < end)))
 
 
 def test_trips_between_zones_count_by_zone() -> None:
@@ -667,6 +691,8 @@ def test_trips_between_zones_count_by_zone() -> None:
     first = NOON // CITY.slot_us
     assert found.slots[first].flow.tolist() == [[0, 0, 0], [2, 0, 1]]
     assert found.slots[first + 1].flow.tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert found.slots[first].not_known()[0].tolist() == [[0, 0, 0], [2, 0, 1]]  # the trips end in the next slot
+    assert not found.slots[first].not_known()[1:].any() and not found.slots[first + 1].not_known().any()
     assert found.totals[TOTALS.index("points_outside")] == 1
 
 

@@ -202,7 +202,7 @@ def test_files_take_their_places_again_after_records_of_them_were_lost(two_files
     data = two_files / "data"
     stores, before = stores_in(data, CITY), everything(data)
     next(data.rglob("*.parquet")).unlink()
-    _, lost, all_known = rebuild_records(stores)
+    _, lost, _, all_known = rebuild_records(stores)
     assert len(lost) == 1 and not all_known and everything(data) != before
     for name in ("1.csv", "2.csv"):
         run(two_files / name, data)

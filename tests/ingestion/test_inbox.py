@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -10,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +20,15 @@ from typing import Any
 import pytest
 
 from tests.cities import small_city, stores_in
+from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.ingestion import inbox as module
 from trafficcast.ingestion.inbox import take_inbox
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.records.readers import _FORMATS
+from trafficcast.records.records import Batch
+from trafficcast.records.sources import Source
 
 CITY = small_city()
 NOON = 1_712_570_400
@@ -268,3 +274,102 @@ def test_without_a_path_the_configured_inbox_is_taken(trafficcast: Callable[...,
     assert ran.json["taken"] == ["new_a.txt"]
     assert ran.json["report"]["points_kept"] == 30
     assert "go with the PATH" in trafficcast("ingest", "--start", "2024-04-08").err
+
+
+# Files that end the ingest
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[str]:
+    """Have the reading of new_poison.txt end with an error; return the names of the files that are read."""
+    seen: list[str] = []
+    whole = _FORMATS["cabspotting"]
+
+    def read(source: Source, city: City) -> Iterator[Batch]:
+        seen.append(source.name)
+        if source.name == "new_poison.txt":
+            raise error
+        return whole.read(source, city)
+
+    monkeypatch.setitem(_FORMATS, "cabspotting", replace(whole, read=read))
+    return seen
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("a bug of a reader")])
+def test_files_beside_one_that_ends_the_ingest_are_taken_at_the_first_look(
+    box: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    for name in ("new_a.txt", "new_poison.txt", "new_z.txt"):
+        (box / name).write_bytes(rows(NOON))
+    seen = poisoned(monkeypatch, error)
+    first = look(box)
+    assert first.taken == ["new_a.txt", "new_z.txt"] and first.quarantined == {}
+    (box / "new_b.txt").write_bytes(rows(NOON, lat=45.5))
+    assert look(box).taken == ["new_b.txt"]
+    seen.clear()
+    third = look(box)
+    assert seen == ["new_poison.txt"]
+    assert type(error).__name__ in third.quarantined["new_poison.txt"]
+    assert (box / "quarantine" / "new_poison.txt").read_bytes() == rows(NOON)
+    assert look(box) == module._Look([], {}, [])
+    assert not list(box.parent.rglob("attempts.json"))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space"), KeyboardInterrupt()])
+def test_a_full_disk_and_an_end_by_a_person_are_no_fault_of_a_file(
+    box: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    (box / "new_a.txt").write_bytes(rows(NOON))
+    (box / "new_poison.txt").write_bytes(rows(NOON))
+    with monkeypatch.context() as patch:
+        poisoned(patch, error)
+        for _ in range(4):
+            with pytest.raises(type(error)):
+                look(box)
+            assert not list(box.parent.rglob("attempts.json"))
+    assert look(box).taken == ["new_a.txt", "new_poison.txt"]
+
+
+def test_a_file_that_changes_is_tried_as_often_again(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        poisoned(patch, MemoryError())
+        for size in (10, 11, 12, 13):
+            (box / "new_poison.txt").write_bytes(rows(NOON, size))
+            assert look(box).quarantined == {}
+    assert look(box).taken == ["new_poison.txt"]
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from trafficcast.ingestion import inbox
+from trafficcast.records.readers import _FORMATS
+
+whole = _FORMATS["cabspotting"]
+
+def read(source, city):
+    if source.name == "new_poison.txt":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole.read(source, city)
+
+_FORMATS["cabspotting"] = replace(whole, read=read)
+inbox._QUIET_SECONDS = 0.0
+from pipelines.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_file_whose_reading_is_killed_three_times_goes_to_quarantine(config: Path, box: Path) -> None:
+    for name in ("new_a.txt", "new_poison.txt", "new_z.txt"):
+        (box / name).write_bytes(rows(NOON, lat=45.47 if name < "new_b" else 45.5))
+    config.write_text(config.read_text() + '[cities.small.feed]\ninbox = "inbox"\n')
+    words = [sys.executable, "-c", KILLED, "ingest", "--config", str(config)]
+    report = config.parent / "data" / "small" / "quality.json"
+    codes, files = [], []
+    for _ in range(4):
+        codes.append(subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode)
+        files.append(json.loads(report.read_text())["files"] if report.exists() else 0)
+    assert codes == [-signal.SIGKILL] * 3 + [0]
+    assert files == [0, 1, 2, 2]  # one that is good may come after it once
+    assert "3 times" in (box / "quarantine" / "new_poison.txt.reason.txt").read_text()
+    assert {file.name for file in box.iterdir()} == {"new_a.txt", "new_z.txt", "quarantine"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from trafficcast.config.feed import Feed
 from trafficcast.errors import InputError
 from trafficcast.ingestion import spans
 from trafficcast.ingestion.ingest import ingest
-from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.ingestion.record_store import RecordStore, _as_flow
 from trafficcast.stores.export import _every_slot
+from trafficcast.stores.flows import late_flow
 
 SECOND, MINUTE, HOUR = 10**6, 60 * 10**6, 3600 * 10**6
 CELL = 1 / 128  # degrees; a power of two, so that every edge is exact in float64
@@ -326,6 +328,45 @@ def test_changed_rules_count_everything_anew(tmp_path: Path, change: dict[str, A
     assert without_sources(report) == without_sources(fresh)
     assert flows_of(tmp_path / "data", city).identical(flows_of(tmp_path / "fresh", city))
     assert_as_counted_by_hand(city, pings + late, tmp_path / "data", report)
+
+
+def as_an_earlier_version_left_it(data: Path) -> None:
+    """Take late flow out of a record store and its flow files, and the rule by which it is counted."""
+    for file in (data / "small" / "flows").glob("*.nc"):
+        day = xr.load_dataset(file, engine="h5netcdf").drop_dims("age")
+        day.to_netcdf(file, engine="h5netcdf")
+    with RecordStore(data / "small" / "records")._database() as database:
+        rules = json.loads(database.execute("SELECT value FROM facts WHERE name = 'rules'").fetchone()[0])
+        del rules["late_flow"]
+        database.execute("UPDATE facts SET value = ? WHERE name = 'rules'", (json.dumps(rules),))
+        for slot, packed in database.execute("SELECT slot, flow FROM slots").fetchall():
+            flow = zlib.compress(_as_flow(packed)[0].tobytes())
+            database.execute("UPDATE slots SET flow = ? WHERE slot = ?", (flow, slot))
+
+
+def test_a_store_of_an_earlier_version_gets_its_late_flow_by_the_next_ingest(tmp_path: Path) -> None:
+    pings = [at(0, i % 4, 7 * i) for i in range(250)]
+    file, data = write(tmp_path / "1.csv", pings), tmp_path / "data"
+    before = run(file, data)
+    whole = flows_of(data)
+    as_an_earlier_version_left_it(data)
+    assert late_flow(flows_of(data)) is None
+    assert run(file, data) == before
+    assert flows_of(data).identical(whole) and whole["late_flow"].values.any()
+
+
+def test_of_records_that_are_gone_no_late_flow_is_counted_and_the_flows_stay(tmp_path: Path) -> None:
+    pings = [at(0, i % 4, 60 * i + 55) for i in range(24 * 6)]
+    file, data = write(tmp_path / "1.csv", pings), tmp_path / "data"
+    before = run(file, data, RETAINING)
+    whole = flows_of(data)
+    as_an_earlier_version_left_it(data)
+    assert run(file, data, RETAINING) == before
+    found, kept = flows_of(data), RecordStore(data / "small" / "records").load().retained_from
+    assert (found["flow"] == whole["flow"]).all()
+    late = whole["late_flow"].values[whole["time"].values.astype(np.int64) >= kept]
+    assert late.any() and (late_flow(found)[-len(late) :] == late).all()  # type: ignore[index]
+    assert not late_flow(found)[: -len(late)].any()  # type: ignore[index]
 
 
 def test_the_same_command_after_a_change_of_rules_counts_anew_too(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from tests.cities import stores_in
 from trafficcast.config.city import City
 from trafficcast.errors import InputError, JobError
-from trafficcast.ingestion.ingest import ingest
+from trafficcast.ingestion import threads
+from trafficcast.ingestion.ingest import _ingest_sources, ingest
 from trafficcast.ingestion.record_store import RecordStore
+from trafficcast.records.readers import find_records
 from trafficcast.stores.day_store import DayStore
 
 CELL = 1 / 128  # degrees; a power of two, so that every edge is exact in float64
@@ -113,6 +115,7 @@ def test_a_small_fleet_by_hand(records: Path, data: Path) -> None:
     assert report == {
         "city": "small",
         "kind": "points",
+        "min_coverage": 0.8,
         "files": 2,
         "rows_read": 11,
         "rows_dropped": {
@@ -327,7 +330,7 @@ def test_a_bad_file_among_good_ones_leaves_every_store_as_it_was(records: Path, 
     write(records / "next", "b", line(1, 1, NOON), line(1, 2, NOON + 60))
     (records / "next" / "new_z.txt.gz").write_bytes(gzip.compress(b"37.7 -122.4 0 1213084659\n" * 100)[:-12])
     write(records / "next", "zz", line(1, 1, NOON), line(1, 2, NOON + 60))
-    with pytest.raises(InputError, match=r"new_z\.txt\.gz"):
+    with pytest.raises(JobError, match=r"new_z\.txt\.gz.* no file was ingested"):
         run(records / "next", filled)
     assert state(filled) == before
 
@@ -345,7 +348,7 @@ def test_a_file_of_another_format_among_good_ones_is_passed_over(
 def test_a_bad_file_in_the_first_ingest_leaves_nothing(records: Path, data: Path) -> None:
     write(records, "a", line(0, 0, NOON))
     (records / "new_b.txt.gz").write_bytes(gzip.compress(b"37.7 -122.4 0 1213084659\n" * 100)[:-12])
-    with pytest.raises(InputError, match=r"new_b\.txt"):
+    with pytest.raises(JobError, match=r"new_b\.txt"):
         run(records, data)
     assert state(data) == {}
 
@@ -482,3 +485,38 @@ def test_no_number_of_the_report_is_beyond_json(records: Path, data: Path) -> No
     report = run(records, data)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert all(math.isfinite(value) for value in report.values() if isinstance(value, int | float))
+
+
+# What a file may have at most
+
+
+def test_a_file_with_too_many_records_of_an_hour_is_refused_alone(
+    records: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_HOUR_RECORDS", 99)
+    monkeypatch.setattr(threads, "_SMALL_SOURCE_RECORDS", 50)
+    write(records, "many", *(line(0, 0, NOON + i) for i in range(100)))
+    write(records, "long", *(line(0, 0, NOON + 3600 * i) for i in range(100)))
+    with pytest.raises(InputError, match=r"new_many.txt has more than 99 records in the hour of 2008-06-04T12 h"):
+        run(records, data)
+    write(records, "many", *(line(0, 0, NOON + i) for i in range(99)))
+    run(records, data)
+    assert quality_of(data)["points_kept"] == 199
+
+
+def test_a_file_of_too_many_vehicles_is_refused_and_leaves_none_of_them(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_NEW_VEHICLES", 9)
+    row = f"{CITY.west + CELL},{CITY.south + CELL}\n"
+    for name, cabs in (("a.csv", range(10)), ("b.csv", range(5)), ("c.csv", range(5, 14))):
+        rows = "".join(f"cab {cab},{NOON + 60 * i + cab},{row}" for cab in cabs for i in range(3))
+        (tmp_path / name).write_text(f"vehicle,time,lon,lat\n{rows}")
+    stores = stores_in(data, CITY)
+    with pytest.raises(InputError, match=r"a.csv names more than 9 vehicles"):
+        ingest(str(tmp_path / "a.csv"), stores)
+    bad: list[str] = []
+    found, _ = find_records(str(tmp_path / "*.csv"), CITY)
+    _ingest_sources(found, stores, on_bad=lambda source, why: bad.append(source.name))
+    assert bad == ["a.csv"]
+    assert sorted(RecordStore(stores.records).load().vehicles.names) == sorted(f"cab {cab}" for cab in range(14))

@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import pickle
+import random
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
 from trafficcast.errors import InputError
+from trafficcast.records import archives, sources
 from trafficcast.records.sources import Source, find_sources, reading
 
 TEXT = b"".join(b"%d,%d\n" % (i, i * i) for i in range(50_000))
@@ -540,3 +542,61 @@ def test_a_source_shows_no_secrets() -> None:
     url = "https://me:hunter2@host/a.csv?sig=hunter2"
     source = Source("a.csv", "https://host/a.csv?...", None, url, url)
     assert "hunter2" not in repr(source)
+
+
+# What a file may unpack to
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_UNPACKED_BYTES", 100_000)
+    text = bytes(600_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.csv", text)
+        archive.writestr("b.csv", text)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text))
+    for name in ("a.zip", "a.csv.gz"):
+        with pytest.raises(InputError, match=f"{name}.*200 times its size"), only(tmp_path / name).open() as stream:
+            stream.read()
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text, 0))  # as large as it is
+    with only(tmp_path / "b.csv.gz").open() as stream:
+        assert stream.read() == text
+
+
+def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_MOST_FILES", 9)
+    for name, n in (("a.zip", 9), ("b.zip", 10)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for i in range(n):
+                archive.writestr(f"{i}.csv", b"1")
+    assert len(find_sources(str(tmp_path / "a.zip"))) == 9
+    with pytest.raises(InputError, match=r"b.zip: it holds more than 9 files"):
+        find_sources(str(tmp_path / "b.zip"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_file_of_an_archive_is_unpacked_in_steps(
+    tmp_path: Path, method: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = random.Random(0).randbytes(30_000) * 9
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.csv", text)
+    asked: list[int] = []
+    read = zipfile.ZipExtFile._read2  # type: ignore[attr-defined]
+    monkeypatch.setattr(zipfile.ZipExtFile, "_read2", lambda self, n: asked.append(n) or read(self, n))
+    with only(tmp_path / "a.zip").open() as stream:
+        assert stream.read() == text
+    assert max(asked) <= 4096
+    if method == zipfile.ZIP_LZMA:
+        monkeypatch.setattr(archives, "_DECODER_BYTES", 1 << 16)
+        with pytest.raises(InputError, match="memory to be unpacked"):
+            only(tmp_path / "a.zip").open()
+
+
+def test_a_full_disk_is_no_fault_of_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        (tmp_path / "a.csv").write_bytes(bytes(3000))
+        archive.add(tmp_path / "a.csv", "a.csv")
+    monkeypatch.setattr(sources, "_SPOOL_BYTES", 1000)
+    monkeypatch.setattr(sources, "_FREE_BYTES", 1 << 60)
+    with pytest.raises(OSError, match="of the disk free"):
+        find_sources(str(tmp_path / "a.tar.gz"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import threading
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,16 @@ def test_many_writers_lose_nothing(store: DayStore) -> None:
     for writer in writers:
         writer.join(60)
     assert read(store).identical(whole)
+
+
+def test_a_write_for_which_there_is_no_room_fails_and_ends_no_process(store: DayStore) -> None:
+    store.write(flows("2024-04-08T04:00", 4))
+    before = read(store)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            store.write(flows("2024-04-08T06:00", 4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert read(store).identical(before) and not list(store.root.glob("*.tmp"))

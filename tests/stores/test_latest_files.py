@@ -139,12 +139,12 @@ def test_a_write_that_fails_leaves_the_old_files_whole(
     write_latest(stores, forecast())
     before = snapshot(tmp_path)
 
-    def full(table: pd.DataFrame, path: Path, **options: Any) -> None:
-        Path(path).write_text("slot_start,lead")
+    def full(path: Path, *content: Any, **options: Any) -> None:
+        path.write_bytes(b"slot_start,lead")
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pd.DataFrame, "to_csv", full)
+        patch.setattr(Path, "write_text", full)
         with pytest.raises(OSError, match="no space left"):
             write_latest(stores, forecast(bounded=False))
     assert snapshot(tmp_path) == before

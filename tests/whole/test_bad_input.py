@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,3 +224,56 @@ def test_a_folder_nobody_may_read_is_named(trafficcast: Callable[..., Any], tmp_
     (tmp_path / "closed").mkdir(mode=0)
     ran = trafficcast("ingest", tmp_path / "closed")
     assert ran.code == 2 and "closed" in ran.err and "Traceback" not in ran.err
+
+
+def test_all_bad_files_are_named_at_once_and_nothing_is_stored(
+    trafficcast: Callable[..., Any], tmp_path: Path, config: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rows = "".join(
+        f"cab{i % 9},2024-03-05T{i // 3600 % 24:02d}:{i // 60 % 60:02d}:{i % 60:02d}Z,9.{120 + i % 100},45.47\n"
+        for i in range(5_000)
+    )
+    text = b"vehicle,timestamp,lon,lat\n" + rows.encode()
+    (folder / "good.csv").write_bytes(text)
+    (folder / "cut.csv.gz").write_bytes(gzip.compress(text)[:-9])
+    (folder / "closed.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(99))
+    (folder / "swapped.csv").write_bytes(text.replace(b"lon,lat", b"lat,lon"))
+    (folder / "early.csv").write_bytes(text.replace(b"2024", b"1924"))
+    with zipfile.ZipFile(folder / "damaged.zip", "w") as archive:
+        archive.writestr("a.csv", text)
+    damaged = bytearray((folder / "damaged.zip").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (folder / "damaged.zip").write_bytes(damaged)
+    ran = trafficcast("ingest", folder)
+    assert ran.code == 1
+    error = ran.err.splitlines()[-1]
+    for named in (
+        f"cannot read {folder}/cut.csv.gz: ",
+        f"cannot read {folder}/closed.7z: it is a 7z archive: unpack it first",
+        f"cannot read {folder}/damaged.zip/a.csv: Bad CRC-32",
+        f"longitude and latitude are swapped in {folder}/swapped.csv",
+        f"no record of {folder}/early.csv is left to count",
+    ):
+        assert named in error
+    assert error.endswith("; no file was ingested: mend what is named, or leave it out")
+    assert "good.csv" not in error
+    assert not (tmp_path / "data" / "small" / "flows").exists()
+
+    for file in folder.iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    config.write_text(config.read_text() + '\n[cities.small.feed]\ninbox = "in"\n')
+    time.sleep(5.1)  # as the files were written just now
+    look = trafficcast("ingest", "--json").json
+    assert look["taken"] == ["good.csv"]
+    assert sorted(look["quarantined"]) == ["closed.7z", "cut.csv.gz", "damaged.zip", "early.csv", "swapped.csv"]
+
+
+def test_all_damaged_archives_are_named_at_once(trafficcast: Callable[..., Any], tmp_path: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"PK\x03\x04" + bytes(50))
+    ran = trafficcast("ingest", tmp_path / "in")
+    assert ran.code == 2
+    assert "in/a.zip: " in ran.err and "in/b.zip: " in ran.err

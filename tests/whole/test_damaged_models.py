@@ -173,6 +173,27 @@ def test_the_champion_before_it_takes_over_in_that_city_alone(folder: Path, monk
     assert running.wrong == {} and running.alerts("small") == []
 
 
+def test_without_any_readable_model_baselines_go_on_and_it_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, root = Running(folder, monkeypatch), folder / "models" / "small"
+    well = running.look()["small"]
+    files = [root / version / "model.safetensors" for version in ("vmrnn-c-2", "vmrnn-c-1")]
+    whole = [file.read_bytes() for file in files]
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-1])
+    for _ in range(2):
+        made = running.look()
+        state, forecaster, reason = made["small"]
+        assert (state, forecaster) == ("baseline", "scaled_climatology")
+        assert reason.startswith("no model can be read: ") and all(str(file.parent) in reason for file in files)
+        assert made["other"] == well
+        assert [*running.wrong] == ["small"] and len(running.alerts("small")) == 1
+    for file, content in zip(files, whole, strict=True):
+        file.write_bytes(content)
+    assert running.look()["small"] == well and running.wrong == {} and running.alerts("small") == []
+
+
 @pytest.mark.parametrize(
     ("content", "champion"),
     [

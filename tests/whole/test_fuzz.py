@@ -5,7 +5,12 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -28,6 +33,7 @@ from trafficcast.records.sources import find_sources
 CITY = City(west=-122.52, east=-122.36, south=37.70, north=37.82, timezone="America/New_York", name="bay")
 OF_TRIPS = CITY.model_copy(update={"feed": Feed(trips=True)})
 N = 6  # rows of each file
+ROOT = Path(__file__).parents[2]
 
 
 def table() -> pa.Table:
@@ -312,3 +318,39 @@ def test_a_file_that_ends_anywhere(folder: Path, name: str) -> None:
         (folder / file_name).write_bytes(text[:end])
         check_read(folder / file_name, CITY, name)
         check_read(folder / file_name, CITY, None)
+
+
+# Readers and loaders in a process of their own, which may neither crash nor grow: `make fuzz` does so for an hour.
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
+BUDGET_MB = 1024
+
+
+@pytest.mark.slow
+def test_readers_and_loaders_neither_crash_nor_grow(trained: Path, tmp_path: Path) -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not tell how large a process was at most")
+    import resource
+
+    folder = tmp_path / "fuzz"
+    (folder / "readers").mkdir(parents=True)
+    (folder / "tried").mkdir()
+    shutil.copytree(trained, folder / "city", ignore=shutil.ignore_patterns("gps", "fuzz"))
+    texts = {f"{number}.csv": text for number, (text, _) in enumerate(FORMS.values())}
+    packings = {"new_b.txt.gz": gzip.compress, "new_c.txt.bz2": bz2.compress, "new_d.txt.xz": lzma.compress}
+    packed = {name: pack(GOOD["cabspotting"][1]) for name, pack in packings.items()}
+    of_archives = {f"archive-{i}": content for i, content in enumerate(archives())}
+    for name, content in (dict(GOOD.values()) | texts | packed | of_archives | {"z.parquet": parquet("zstd")}).items():
+        (folder / "readers" / name).write_bytes(content)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
+
+    words = [sys.executable, "-m", "tests.fuzz", str(folder), str(SECONDS), os.environ.get("FUZZ_SEED", "0")]
+    ran = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=limited)  # noqa: PLW1509
+    assert ran.stdout, f"the process ended with {ran.returncode}; it read a file of {folder}"
+    found = json.loads(ran.stdout)
+    print(json.dumps(found, indent=2))
+    assert found["failure"] == ""
+    assert found["peak"] < BUDGET_MB
+    assert sum(found["tried"].values()) > SECONDS

@@ -90,7 +90,7 @@ def test_a_forecast_equals_the_backtest_and_a_repeated_one_changes_nothing(
     from trafficcast.config.settings import load_config
     from trafficcast.forecasting.inference import pick_device
     from trafficcast.forecasting.model import load_model
-    from trafficcast.forecasting.windows import _gather, window_starts
+    from trafficcast.forecasting.windows import _windows_as_known, window_starts
     from trafficcast.stores.registry import Registry
 
     city = load_config(config).city()
@@ -105,7 +105,7 @@ def test_a_forecast_equals_the_backtest_and_a_repeated_one_changes_nothing(
     starts = window_starts(flows, city, start, end)
     init_times = flows["time"].values[starts + HISTORY]
     model = load_model(Registry(trained / "models" / "small", city))
-    history = _gather(flows["flow"].values, starts, HISTORY).astype(np.float32)
+    history = _windows_as_known(flows, starts)[:, :HISTORY]
     batched = model.forecaster(pick_device("cpu")).forecast(history, init_times)
     stored = stores.forecasts(model.version).read()
     assert stored is not None

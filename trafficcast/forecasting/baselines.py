@@ -10,7 +10,7 @@ import xarray as xr
 
 from trafficcast.config.city import HISTORY, HORIZON, City, target_times
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, climatology_of_other_days
-from trafficcast.forecasting.windows import _gather, _window_times
+from trafficcast.forecasting.windows import _gather, _window_times, _windows_as_known
 
 WEEK = np.timedelta64(168, "h")
 
@@ -24,13 +24,32 @@ class _Persistence:
 
 
 @dataclass(frozen=True)
-class _ScaledClimatology:
-    """Forecasts the climatology times the activity of the history."""
+class ScaledClimatology:
+    """Forecasts the climatology times the activity of the history.
+
+    Attributes
+    ----------
+    climatology
+        The climatology.
+    """
 
     climatology: Climatology
 
     def forecast(self, history: np.ndarray, init_times: np.ndarray) -> np.ndarray:
-        """See Forecaster."""
+        """Forecast the slots after a history; see Forecaster.
+
+        Parameters
+        ----------
+        history
+            Flows (n, HISTORY, flow kind, row, col), vehicles per slot.
+        init_times
+            Init times (n), naive UTC.
+
+        Returns
+        -------
+        np.ndarray
+            Forecasts (n, HORIZON, flow kind, row, col), vehicles per slot.
+        """
         climatology = self.climatology.at(_window_times(self.climatology.city, init_times))
         return (climatology[:, HISTORY:] * _activity(history, climatology)).astype(np.float32)
 
@@ -87,8 +106,7 @@ class AnomalyPersistence:
         Self
             The baseline.
         """
-        values = flows["flow"].values.astype(np.float32)
-        windows, climatology = _gather(values, starts), _gather(climatology_of_other_days(city, flows), starts)
+        windows, climatology = _windows_as_known(flows, starts), _gather(climatology_of_other_days(city, flows), starts)
         scaled, anomaly = _scaled_and_anomaly(windows[:, :HISTORY], climatology)
         later_anomaly = windows[:, HISTORY:] - scaled
         axes = (0, 2, 3, 4)

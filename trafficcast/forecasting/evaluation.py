@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from trafficcast.config.city import HISTORY, HORIZON
+from trafficcast.config.city import HISTORY
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.inference import pick_device
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.metrics import scores
 from trafficcast.forecasting.model import load_model
-from trafficcast.forecasting.windows import _gather, describe_period, window_starts
+from trafficcast.forecasting.windows import _windows_as_known, describe_period, window_starts
 from trafficcast.progress import log
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import read_flows
@@ -154,7 +154,6 @@ def forecasts_and_truth(forecaster: Forecaster, flows: xr.Dataset, starts: np.nd
     tuple[np.ndarray, np.ndarray]
         The forecasts and the observed flows, both (n, HORIZON, flow kind, row, col), vehicles per slot.
     """
-    values = flows["flow"].values
-    history = _gather(values, starts, HISTORY).astype(np.float32)
-    forecast = forecaster.forecast(history, flows["time"].values[starts + HISTORY])
-    return forecast, _gather(values, starts + HISTORY, HORIZON)
+    windows = _windows_as_known(flows, starts)
+    forecast = forecaster.forecast(windows[:, :HISTORY], flows["time"].values[starts + HISTORY])
+    return forecast, windows[:, HISTORY:]

@@ -7,12 +7,13 @@ import xarray as xr
 
 from trafficcast.config.city import HISTORY
 from trafficcast.forecasting.climatology import Climatology
+from trafficcast.forecasting.windows import _known_at
 
 
 def filled_history(
     flows: xr.Dataset | None, climatology: Climatology, init_time: np.ndarray | np.datetime64
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read the slots before an init time and fill those that were not observed.
+    """Read the slots before an init time, as they were known then, and fill those that were not observed.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def filled_history(
     if flows is not None:
         observed = flows.isel(time=flows["observed"].values & np.isin(flows["time"].values, times))
         known = np.isin(times, observed["time"].values)
-        counts = observed["flow"].values.astype(np.float32)
+        counts = _known_at(observed, city, init_time)
         expected = history[known].sum(dtype=np.float64)
         history *= np.float32(counts.sum(dtype=np.float64) / expected if expected > 0 else 1.0)
         history[known] = counts

@@ -18,7 +18,7 @@ from trafficcast.config.city import HISTORY, HORIZON, City, target_times
 from trafficcast.errors import InputError
 from trafficcast.forecasting.baselines import AnomalyPersistence, _scaled_and_anomaly
 from trafficcast.forecasting.climatology import _DAYS_OFF, climatology_of_other_days
-from trafficcast.forecasting.windows import _evenly, _gather, _window_times
+from trafficcast.forecasting.windows import _evenly, _gather, _window_times, _windows_as_known
 
 if TYPE_CHECKING:
     import lightgbm
@@ -105,15 +105,15 @@ class GradientBoosting:
             raise InputError(f"trees need {_FEWEST_WINDOWS} windows to learn from, there are {len(starts)}")
         import lightgbm
 
-        values, time = flows["flow"].values.astype(np.float32), flows["time"].values
+        time, cells = flows["time"].values, flows["flow"][0].size
         climatology = climatology_of_other_days(city, flows)
-        starts = starts[_evenly(len(starts), _ROWS // (HORIZON * values[0].size))]
+        starts = starts[_evenly(len(starts), _ROWS // (HORIZON * cells))]
         # The two parts share no slot.
         cut = starts[len(starts) * 4 // 5]
         parts = starts[starts + HISTORY + HORIZON <= cut], starts[starts >= cut]
         sets = []
         for part in parts:
-            windows = _gather(values, part)
+            windows = _windows_as_known(flows, part)
             init_times = time[part + HISTORY]
             inputs = _features(city, windows[:, :HISTORY], _gather(climatology, part), init_times, start.weights)
             target = windows[:, HISTORY:].ravel() - inputs[:, 0]

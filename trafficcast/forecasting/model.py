@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from trafficcast.config.city import FLOW_KINDS, HORIZON
 from trafficcast.errors import InputError
 from trafficcast.files import atomic, write_json
-from trafficcast.forecasting.baselines import AnomalyPersistence, _LastWeek, _Persistence, _ScaledClimatology
+from trafficcast.forecasting.baselines import AnomalyPersistence, ScaledClimatology, _LastWeek, _Persistence
 from trafficcast.forecasting.climatology import Climatology, WeekdayClimatology, _check_table
 from trafficcast.forecasting.forecasters import Forecaster, _ConditionedForecaster, _VmrnnForecaster
 from trafficcast.forecasting.gradient_boosting import GradientBoosting
@@ -125,7 +125,7 @@ class Model:
             "persistence": _Persistence(),
             "last_week": None if flows is None else _LastWeek(flows, self.climatology),
             "climatology": self.climatology,
-            "scaled_climatology": _ScaledClimatology(self.climatology),
+            "scaled_climatology": ScaledClimatology(self.climatology),
             "anomaly_persistence": self.anomaly,
             "pattern_persistence": linear,
             "lightgbm": self.trees,

@@ -16,7 +16,7 @@ from scipy.linalg import eigh
 
 from trafficcast.config.city import HISTORY, HORIZON
 from trafficcast.forecasting.baselines import _activity
-from trafficcast.forecasting.windows import WINDOW_LENGTH, _evenly, _gather
+from trafficcast.forecasting.windows import WINDOW_LENGTH, _as_known, _evenly, _gather
 from trafficcast.nn.vmrnn_c import ACTIVITY_LIMIT, ACTIVITY_UNIT, TERMS, VARIANCE_FLOOR
 
 # Folds of days: a window is trained with patterns of the other folds, in which its own day had no part. A window across
@@ -62,6 +62,7 @@ class Patterns:
         starts: np.ndarray,
         days: np.ndarray,
         n: int,
+        late: np.ndarray | None = None,
     ) -> Patterns:
         """Fit patterns and coefficients to training windows.
 
@@ -79,6 +80,8 @@ class Patterns:
             Local days (window) of their init times.
         n
             Number of patterns.
+        late
+            What was not known yet of the flows (slot, age, flow kind, row, col); see `late_flow`.
 
         Returns
         -------
@@ -89,6 +92,7 @@ class Patterns:
         fold = number_of_day * _FOLDS // (number_of_day.max() + 1)
         some = _evenly(len(starts), _VALUES // (WINDOW_LENGTH * flows[0].size))
         windows, scaled = (_gather(values, starts[some]).astype(np.float32) for values in (flows, climatology))
+        windows = _as_known(windows, late, starts[some])
         activity, shape = _activity(windows[:, :HISTORY], scaled).astype(np.float32), windows.shape[2:]
         scaled *= activity
         scaled, anomalies = (values.reshape(*values.shape[:2], -1) for values in (scaled, windows - scaled))

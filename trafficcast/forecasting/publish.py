@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,6 +12,7 @@ from trafficcast.config.city import HISTORY
 from trafficcast.errors import InputError
 from trafficcast.forecasting.forecasters import Forecaster
 from trafficcast.forecasting.inference import pick_device
+from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.model import Model, load_model
 from trafficcast.forecasting.windows import _history_before
 from trafficcast.progress import log
@@ -92,16 +94,17 @@ def _publish_forecast(
     check_forecast(flow, model.scale)
     now = np.datetime64(int(time.time()), "s")
     origin = Provenance(model.version, hindcast=bool(now >= init_time + stores.city.slot))
-    return publish(stores, model, init_time, flow, origin, now)
+    return publish(stores, model.card, init_time, flow, origin, now, model.intervals)
 
 
 def publish(
     stores: CityStores,
-    model: Model,
+    card: dict[str, Any],
     init_time: np.datetime64,
     flow: np.ndarray,
     origin: Provenance,
     created: np.datetime64,
+    intervals: Intervals | None = None,
     seconds: float = 0.0,
 ) -> xr.Dataset:
     """Store a checked forecast among those of a model and note it in the ledger.
@@ -112,8 +115,8 @@ def publish(
     ----------
     stores
         The city and its stores.
-    model
-        The model; its prediction intervals are added where the model itself made the forecast.
+    card
+        The model's card.
     init_time
         Start of the first slot forecast, naive UTC.
     flow
@@ -122,6 +125,8 @@ def publish(
         Who made the forecast, and how.
     created
         When it was made, naive UTC.
+    intervals
+        The model's prediction intervals, which are added where the model itself made the forecast.
     seconds
         How long it took, for the ledger.
 
@@ -130,16 +135,17 @@ def publish(
     xr.Dataset
         The stored forecast (see `forecast_dataset`).
     """
-    city, store = stores.city, stores.forecasts(model.version)
-    intervals = model.intervals if origin.forecaster == model.version else None
-    bounds = None if intervals is None else (intervals.levels, *intervals.around(flow))
-    made = forecast_dataset(city, model.card, init_time, flow, created, bounds, origin)
+    city, version = stores.city, str(card["version"])
+    store, bounds = stores.forecasts(version), None
+    if intervals is not None and origin.forecaster == version:
+        bounds = intervals.levels, *intervals.around(flow)
+    made = forecast_dataset(city, card, init_time, flow, created, bounds, origin)
     stored = store.read(init_time, init_time + city.slot)
     if stored is not None and _same(stored, made):
         made = stored
     else:
         store.write(made)
-    stores.ledger.record(JOB, city.name, model.version, init_time, origin.state, origin.reason, seconds)
+    stores.ledger.record(JOB, city.name, version, init_time, origin.state, origin.reason, seconds)
     return made
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 
 from trafficcast.config.city import HISTORY, HORIZON, City
 from trafficcast.errors import InputError
+from trafficcast.stores.flows import late_flow
 
 _TEST_SHARE = 0.15
 VALID_SHARE = 0.10
@@ -187,6 +188,35 @@ def _gather(flows: np.ndarray, starts: np.ndarray, length: int = WINDOW_LENGTH) 
     return flows[starts[:, None] + np.arange(length)]
 
 
+def _windows_as_known(flows: xr.Dataset, starts: np.ndarray) -> np.ndarray:
+    """Return windows (n, HISTORY + HORIZON, flow kind, row, col) float32, whose histories are as known at init time.
+
+    `starts` (n) are the positions in `flows` of their first slots. The target slots are whole.
+    """
+    return _as_known(_gather(flows["flow"].values, starts).astype(np.float32), late_flow(flows), starts)
+
+
+def _as_known(windows: np.ndarray, late: np.ndarray | None, starts: np.ndarray) -> np.ndarray:
+    """Take from the histories of windows (n, slot, flow kind, row, col), in place, what became known later.
+
+    `late` is (time, age, flow kind, row, col), as `late_flow` returns it.
+    """
+    if late is not None:
+        for age in range(1, late.shape[1] + 1):
+            windows[:, HISTORY - age] -= late[starts + HISTORY - age, age - 1]
+    return windows
+
+
+def _known_at(flows: xr.Dataset, city: City, init_time: np.ndarray | np.datetime64) -> np.ndarray:
+    """Return flows of slots before an init time, (time, flow kind, row, col) float32, as they were known then."""
+    known, late = flows["flow"].values.astype(np.float32), late_flow(flows)
+    since: np.ndarray = init_time - flows["time"].values
+    for position, age in enumerate((since // city.slot).tolist()):
+        if late is not None and age <= late.shape[1]:
+            known[position] -= late[position, age - 1]
+    return known
+
+
 def _window_times(city: City, init_times: np.ndarray) -> np.ndarray:
     """Return the slot starts (n, HISTORY + HORIZON) of windows, naive UTC, from their init times (n)."""
     return np.asarray(init_times)[:, None] + city.slot * np.arange(-HISTORY, HORIZON)
@@ -212,7 +242,7 @@ def _history_before(flows: xr.Dataset | None, city: City, init_time: np.datetime
             f"a forecast for {city.isoformat(init_time)} needs the {HISTORY} observed slots before it; "
             f"missing or cut off: {', '.join(absent)}"
         )
-    return np.asarray(flows["flow"].values, np.float32)[None]
+    return _known_at(flows, city, init_time)[None]
 
 
 def _nearest_midnight(city: City, time: np.datetime64) -> np.datetime64:

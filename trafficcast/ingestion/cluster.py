@@ -29,7 +29,7 @@ from trafficcast.ingestion.merging import _join_hours, _join_neighbours, _merge_
 from trafficcast.ingestion.record_store import _KINDS, RecordStore, SourceFacts, State, _kind_of, _with_codes
 from trafficcast.ingestion.spans import _Merge, _runs
 from trafficcast.ingestion.staging import _Segment, _Staging
-from trafficcast.ingestion.threads import _BadSource, _Found, _New, _source_facts
+from trafficcast.ingestion.threads import _BadSource, _digest, _Found, _New, _source_facts
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.progress import track
 from trafficcast.records.readers import read
@@ -65,7 +65,7 @@ class _Cluster:
     _records: Counter[int] = field(default_factory=Counter)  # by hour
 
     def digests(self, found: _Found) -> Iterable[str]:
-        """Return each source's digest."""
+        """Return each source's digest, empty where it cannot be read, which staging reports."""
         return self.client.gather(self.client.map(_digest, [source for source, _ in found], pure=False))
 
     def stage(self, new: _New, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
@@ -216,10 +216,6 @@ def _merge_parts(
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _digest(source: Source) -> str:
-    return source.digest()
 
 
 def _check_workers(client: Any, address: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ may be counted in any order, in any number of processes, and merged as a tree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 from numba import njit
 
-from trafficcast.config.city import FLOW_KINDS, MINUTE_US, OUTSIDE, City
+from trafficcast.config.city import FLOW_KINDS, HISTORY, MINUTE_US, OUTSIDE, City
 from trafficcast.geography.cells import cell_of, cells_of, haversine_m
 from trafficcast.geography.zones import Zones, position, spread
 from trafficcast.records.records import Points, Records, Trips, ZoneTrips
@@ -42,25 +42,52 @@ class _Slot:
     """The part of a count that belongs to one slot.
 
     Flow (flow kind, cell) int32, number of distinct vehicles, and number of records (of trips: of their ends) in each
-    minute (minute) int32. A cell is row * cols + col; of trips between zones it is the zone's position.
+    minute (minute) int32. A cell is row * cols + col; of trips between zones it is the zone's position. `late` is the
+    part of the flow that became known only in a later slot: places and numbers, (2, place) int64. A place is one of
+    (delay, flow kind, cell), numbered; the delay is 1 to HISTORY slots, or more.
     """
 
     flow: np.ndarray
     vehicles: int
     minutes: np.ndarray
+    late: np.ndarray = field(default_factory=lambda: np.zeros((2, 0), np.int64))
 
     def plus(self, other: _Slot) -> _Slot:
         """Return the sum of both; a vehicle in both is counted twice."""
-        return _Slot(self.flow + other.flow, self.vehicles + other.vehicles, self.minutes + other.minutes)
+        return _Slot(
+            self.flow + other.flow,
+            self.vehicles + other.vehicles,
+            self.minutes + other.minutes,
+            _by_place(np.concatenate([self.late, other.late], axis=1)),
+        )
+
+    def negative(self) -> _Slot:
+        """Return the slot that takes this one back."""
+        return _Slot(-self.flow, -self.vehicles, -self.minutes, self.late * [[1], [-1]])
+
+    def not_known(self) -> np.ndarray:
+        """Return the flow that was not known yet 1 to HISTORY slots after the slot began, (age, flow kind, cell)."""
+        late = np.zeros((HISTORY, *self.flow.shape), np.int32)
+        late.ravel()[self.late[0]] = self.late[1]
+        return late[::-1].cumsum(axis=0, dtype=np.int32)[::-1]
 
     def differs(self) -> bool:
         """Say whether adding this slot changes anything; where it is all that is stored, whether it has a record."""
-        return bool(self.vehicles or self.minutes.any() or self.flow.any())
+        return bool(self.vehicles or self.minutes.any() or self.flow.any() or self.late.size)
 
     @classmethod
     def empty(cls, cells: int, slot_minutes: int) -> _Slot:
         """Return a slot without a record."""
         return cls(np.zeros((len(FLOW_KINDS), cells), np.int32), 0, np.zeros(slot_minutes, np.int32))
+
+
+def _by_place(late: np.ndarray) -> np.ndarray:
+    """Return late flow with each place once, rising, and without those whose numbers add up to 0."""
+    if not late.shape[1]:
+        return late
+    places, which = np.unique(late[0], return_inverse=True)
+    numbers = np.bincount(which, late[1]).astype(np.int64)
+    return np.stack([places, numbers])[:, numbers != 0]
 
 
 @dataclass(frozen=True)
@@ -98,11 +125,19 @@ def _count_points(city: City, points: Points) -> Count:
         points.vehicle, points.time, points.lon, points.lat, points.occupied,
         *_rules(city), first_slot, flow, vehicles, minutes, totals,
     )  # fmt: skip
+    nothing = np.zeros((2, 0), np.int64)
+    late = _late(city, *_flows_of_pairs(city, *_pairs_across_slots(city, points)), city.rows * city.cols)
     slots = {
-        first_slot + i: _Slot(flow[i].copy(), int(vehicles[i]), minutes[i].copy())
+        first_slot + i: _Slot(flow[i].copy(), int(vehicles[i]), minutes[i].copy(), late.get(first_slot + i, nothing))
         for i in np.flatnonzero(vehicles).tolist()
     }
     return Count(slots, totals, *_vehicle_ends(points))
+
+
+def _pairs_across_slots(city: City, points: Points) -> tuple[Points, Points]:
+    """Return the consecutive points of a vehicle that lie in two slots, of points sorted by (vehicle, time)."""
+    first = np.flatnonzero((np.diff(points.vehicle) == 0) & (np.diff(points.time // city.slot_us) > 0))
+    return points.take(first), points.take(first + 1)
 
 
 def _vehicle_ends(points: Points) -> tuple[Points, Points]:
@@ -133,18 +168,51 @@ def _count_ends(
     time = np.concatenate([dropoff_time, pickup_time])
     cell = np.concatenate([dropoff, pickup])
     kind = np.repeat([0, 1], len(pickup_time))  # inflow, outflow
-    slot = time // city.slot_us
-    order = np.argsort(slot, kind="stable")
-    numbers, starts = np.unique(slot[order], return_index=True)
-    slots = {}
-    for number, ends in zip(numbers, np.split(order, starts[1:]), strict=True):
-        inside = ends[cell[ends] != OUTSIDE]
-        flow = np.bincount(kind[inside] * cells + cell[inside], minlength=len(FLOW_KINDS) * cells)
+    known = np.tile(np.maximum(pickup_time, dropoff_time), 2)  # a trip is reported when it has ended
+    slots = _slots_of(city, kind, time, cell, known, cells)
+    for number, ends in _by_slot(city, time):
         minutes = np.bincount(time[ends] % city.slot_us // MINUTE_US, minlength=city.slot_minutes).astype(np.int32)
-        slots[int(number)] = _Slot(flow.reshape(len(FLOW_KINDS), cells).astype(np.int32), 0, minutes)
+        slots[number] = replace(slots.get(number, _Slot.empty(cells, city.slot_minutes)), minutes=minutes)
     totals = np.zeros(len(TOTALS), np.int64)
     totals[[_POINTS, _OUTSIDE_POINTS]] = len(cell), np.count_nonzero(cell == OUTSIDE)
     return Count(slots, totals)
+
+
+def _by_slot(city: City, time: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each slot that holds one of these times, and the positions of those that it holds."""
+    slot = time // city.slot_us
+    order = np.argsort(slot, kind="stable")
+    numbers, starts = np.unique(slot[order], return_index=True)
+    ends = np.append(starts, len(order))[1:]
+    yield from ((number, order[i:j]) for number, i, j in zip(numbers.tolist(), starts, ends, strict=True))
+
+
+def _slots_of(
+    city: City, kind: np.ndarray, time: np.ndarray, cell: np.ndarray, known: np.ndarray, cells: int
+) -> dict[int, _Slot]:
+    """Return the slots of single flows: each one's kind, time, cell, and the time since which it is known."""
+    slots = {}
+    inside = np.flatnonzero(cell != OUTSIDE)
+    for number, which in _by_slot(city, time[inside]):
+        found = inside[which]
+        flow = np.bincount(kind[found] * cells + cell[found], minlength=len(FLOW_KINDS) * cells)
+        slots[number] = replace(
+            _Slot.empty(cells, city.slot_minutes), flow=flow.reshape(len(FLOW_KINDS), cells).astype(np.int32)
+        )
+    for number, late in _late(city, kind, time, cell, known, cells).items():
+        slots[number] = replace(slots[number], late=late)
+    return slots
+
+
+def _late(
+    city: City, kind: np.ndarray, time: np.ndarray, cell: np.ndarray, known: np.ndarray, cells: int
+) -> dict[int, np.ndarray]:
+    """Return the late flow of each slot that has any, of single flows as `_slots_of` takes them."""
+    delay = np.minimum(known // city.slot_us - time // city.slot_us, HISTORY)
+    some = np.flatnonzero((delay > 0) & (cell != OUTSIDE))
+    place = ((delay[some] - 1) * len(FLOW_KINDS) + kind[some]) * cells + cell[some]
+    late = np.stack([place, np.ones_like(place)])
+    return {number: _by_place(late[:, which]) for number, which in _by_slot(city, time[some])}
 
 
 def merge(city: City, before: Count, after: Count) -> Count:
@@ -181,7 +249,7 @@ def _merge_all(city: City, counts: list[Count]) -> Count:
 
 def _difference(after: Count, before: Count) -> Count:
     """Return the count to add to `before` to get `after`, whose ends it has."""
-    negative = {n: _Slot(-slot.flow, -slot.vehicles, -slot.minutes) for n, slot in before.slots.items()}
+    negative = {n: slot.negative() for n, slot in before.slots.items()}
     return Count(_add_slots(after.slots, negative), after.totals - before.totals, after.first, after.last)
 
 
@@ -196,27 +264,28 @@ def _first_of_each(preferred: Points, other: Points) -> Points:
 def _count_seam(city: City, totals: np.ndarray, p: Points, q: Points) -> dict[int, _Slot]:
     """Count the pairs (p[i], q[i]), which are added to the totals; return what they add to the slots."""
     cells = city.rows * city.cols
-    left, left_time, entered, entered_time = _judge_pairs(
-        p.time, p.lon, p.lat, p.occupied, q.time, q.lon, q.lat, q.occupied, *_rules(city), totals
-    )
-    change: dict[int, _Slot] = {}
-
-    def slot(number: int) -> _Slot:
-        if number not in change:
-            change[number] = _Slot.empty(cells, city.slot_minutes)
-        return change[number]
-
-    for kind, time, cell in ((0, entered_time, entered), (1, left_time, left)):
-        inside = np.flatnonzero(cell != OUTSIDE)
-        for number in np.unique(time[inside] // city.slot_us):
-            pairs = inside[time[inside] // city.slot_us == number]
-            slot(int(number)).flow[kind] += np.bincount(cell[pairs], minlength=cells).astype(np.int32)
+    change = _slots_of(city, *_flows_of_pairs(city, p, q, totals), cells)
     # A vehicle with points on both sides of the seam in one slot was counted on both.
     shared = p.time // city.slot_us == q.time // city.slot_us
     numbers, twice = np.unique(p.time[shared] // city.slot_us, return_counts=True)
     for number, n in zip(numbers.tolist(), twice.tolist(), strict=True):
-        change[number] = replace(slot(number), vehicles=-n)
+        change[number] = replace(change.get(number, _Slot.empty(cells, city.slot_minutes)), vehicles=-n)
     return change
+
+
+def _flows_of_pairs(
+    city: City, p: Points, q: Points, totals: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return kind, time and cell of the flows that the pairs (p[i], q[i]) make, and since when each is known.
+
+    A pair makes an inflow and an outflow, of which one or both may be outside. The pairs are added to the totals.
+    """
+    left, left_time, entered, entered_time = _judge_pairs(
+        p.time, p.lon, p.lat, p.occupied, q.time, q.lon, q.lat, q.occupied, *_rules(city),
+        np.zeros(len(TOTALS), np.int64) if totals is None else totals,
+    )  # fmt: skip
+    kind = np.repeat([0, 1], len(q))  # inflow, outflow
+    return kind, np.concatenate([entered_time, left_time]), np.concatenate([entered, left]), np.tile(q.time, 2)
 
 
 def _add_slots(one: Mapping[int, _Slot], other: Mapping[int, _Slot]) -> dict[int, _Slot]:
@@ -240,21 +309,32 @@ def _slots_dataset(
     """Return the flows of the slots with these numbers since 1970; slots that are not given have no record.
 
     `observed` says which of them are observed, (slot). The vehicles of trips are unknown. `zones` spreads the counts of
-    zones over the cells. See `flows_dataset`.
+    zones over the cells. See `flows_dataset`. Of points, no flow is later than the longest gap of a transition.
     """
     cells = city.rows * city.cols if zones is None else len(zones.ids)
     flow = np.zeros((len(numbers), len(FLOW_KINDS), cells), np.int32)
+    ages = min(HISTORY, -(-city.max_gap_us // city.slot_us)) if kind is Points else HISTORY
+    late = np.zeros((len(numbers), ages, len(FLOW_KINDS), cells), np.int32)
     vehicles = np.zeros(len(numbers), np.int32)
     coverage = np.zeros(len(numbers))
     for i, number in enumerate(numbers.tolist()):
         if number in slots:
             flow[i] = slots[number].flow
+            late[i] = slots[number].not_known()[:ages]
             vehicles[i] = slots[number].vehicles if kind is Points else UNKNOWN
             coverage[i] = np.mean(slots[number].minutes > 0)
-    grid = (len(numbers), len(FLOW_KINDS), city.rows, city.cols)
-    flow = flow.reshape(grid) if zones is None else spread(flow, zones, city.rows, city.cols)
+
+    def cells_of_counts(counts: np.ndarray) -> np.ndarray:
+        """Return counts (slot, flow kind, row, col) of counts (slot, flow kind, cell or zone)."""
+        if zones is not None:
+            return spread(counts, zones, city.rows, city.cols)
+        return counts.reshape(*counts.shape[:2], city.rows, city.cols)
+
+    whole = cells_of_counts(flow)
+    # What was known of zones is spread as it was when it was known.
+    late = np.stack([whole - cells_of_counts(flow - late[:, age]) for age in range(ages)], axis=1)
     time = (numbers * city.slot_us).astype("datetime64[us]")
-    return flows_dataset(city, time, flow, vehicles, coverage, observed)
+    return flows_dataset(city, time, whole, vehicles, coverage, observed, late)
 
 
 @njit(cache=True, nogil=True)

@@ -3,22 +3,29 @@
 Only files are taken: links, pipes and devices, which may lead anywhere, go to quarantine/ and are never opened.
 Good files stay where they are. The record store remembers the files that were ingested, so a look at an inbox of a
 year costs no more than listing it.
+
+New files are ingested together. It is noted before that they are tried, and taken back after: where that ends in an
+error of a kind that nobody foresaw, such as a lack of memory, or the process is killed, each of them is tried alone,
+and the third failure puts it into quarantine.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import time
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trafficcast.errors import InputError, JobError
-from trafficcast.files import replace, write_text
+from trafficcast.files import replace, write_json, write_text
 from trafficcast.ingestion.ingest import (
     _check_is_whole,
     _ingest_sources,
@@ -36,6 +43,8 @@ from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.flows import judged_otherwise
 
 _QUARANTINE = "quarantine"
+_ATTEMPTS = 3
+_NOT_ITS_FAULT = (InputError, JobError, OSError)  # of the configuration, a lock, a full disk: a later look may go well
 _QUIET_SECONDS = 5.0  # a file that changed since is taken to be still written
 _AHEAD_SECONDS = 60.0  # the time of a file that lies further ahead of the clock says nothing
 _KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -111,49 +120,150 @@ def take_inbox(inbox: Path, stores: CityStores, workers: int) -> _Look:
     if taken and not seen:
         log.info("%s: the configuration reads its files otherwise now: they are looked at again", inbox)
     look = _Look([], {}, [])
-    found: _Found = []
-    owner: dict[Source, Path] = {}
-    looked_at: list[_InboxFile] = []
     new = {file: facts for file, facts in _files(inbox).items() if _identity(inbox, file, facts) not in seen}
     steady = _steady(inbox, new, look)
+    whole: dict[Path, _InboxFile] = {}
     for file, facts in new.items():
         now, kind = _identity(inbox, file, facts), stat.S_IFMT(facts.st_mode)
         if kind != stat.S_IFREG:
             what = _KINDS.get(kind, "a device")
             _quarantine(inbox, file, InputError(f"it is {what}; only files are taken, and it was not opened"), look)
-            continue
-        if file not in steady and _has_changed(file) or _is_open(file):
+        elif file not in steady and _has_changed(file) or _is_open(file):
             look.waiting.append(now.name)
+        else:
+            whole[file] = now
+    attempts = _Attempts(store.root / "attempts.json", list(whole.values()))
+    taking = _Taking(inbox, stores, workers, way, taken, look)
+    alone = sorted((file for file in whole if attempts[whole[file]]), key=lambda file: attempts[whole[file]])
+    groups = deque([[file for file in whole if file not in alone], *([file] for file in alone)])
+    while groups:
+        files = {file: whole[file] for file in groups.popleft()}
+        failed = f"it ended the ingest {_ATTEMPTS} times, as does a lack of memory: see the log"
+        if all(attempts[now] < _ATTEMPTS for now in files.values()):
+            try:
+                with attempts.noted(list(files.values())):
+                    taking.take(files)
+                continue
+            except _NOT_ITS_FAULT:
+                raise
+            except Exception as error:  # noqa: BLE001  # a file that meets a bug must keep no other one waiting
+                failed = f"{failed} ({type(error).__name__}: {error})"
+                is_bug = not isinstance(error, MemoryError)
+                log.error("%s: the ingest ended with %r", inbox, error, exc_info=is_bug)
+        if len(files) > 1:
+            log.error("%s: the %d files that were to be taken are tried one by one", inbox, len(files))
+            groups.extendleft([file] for file in reversed(list(files)))
             continue
+        for file, now in files.items():
+            if attempts[now] < _ATTEMPTS:
+                log.error("%s failed %d times, and is tried %d times", file, attempts[now], _ATTEMPTS)
+                continue
+            taking.refuse(file, now, InputError(failed))
+            if now in taken:
+                store.add_inbox_files([now], way)
+            attempts.clear([now])
+    if not taking.ingested and store.exists() and (broken_days(stores) or judged_otherwise(stores)):
+        mend_flows(stores)
+    if look.taken or look.quarantined:
+        log.info("%s: %d files taken, %d to quarantine", inbox, len(look.taken), len(look.quarantined))
+    return look
+
+
+class _Attempts:
+    """How often files were tried and neither taken nor refused: in a file, as the process may be killed meanwhile."""
+
+    def __init__(self, path: Path, files: list[_InboxFile]) -> None:
+        self._path = path
+        self._numbers: dict[_InboxFile, int] = {}
+        with suppress(FileNotFoundError, ValueError, TypeError):  # without it they are tried as often again
+            found = {_InboxFile(*row[:3]): int(row[3]) for row in json.loads(path.read_text())}
+            self._numbers = {file: found[file] for file in files if file in found}
+
+    def __getitem__(self, file: _InboxFile) -> int:
+        return self._numbers.get(file, 0)
+
+    @contextmanager
+    def noted(self, files: list[_InboxFile]) -> Iterator[None]:
+        """Note an attempt before the block, and take it back after it unless one file alone is at fault."""
+        before = dict(self._numbers)
+        self._write(before | {file: self[file] + 1 for file in files})
         try:
-            records, passed_over = find_records(str(file), stores.city)
-        except InputError as error:
-            _refuse(inbox, file, error, look, now in taken)
-            continue
-        for line in passed_over if records else ():
-            log.warning("passed over: %s", line)
-        if records:
+            yield
+        except Exception as error:
+            if len(files) > 1 or isinstance(error, _NOT_ITS_FAULT):
+                self._write(before)
+            raise
+        except BaseException:  # somebody ends the program
+            self._write(before)
+            raise
+        self.clear(files)
+
+    def clear(self, files: list[_InboxFile]) -> None:
+        """Forget the attempts of files."""
+        self._write({file: n for file, n in self._numbers.items() if file not in files})
+
+    def _write(self, numbers: dict[_InboxFile, int]) -> None:
+        self._numbers = numbers
+        if numbers:
+            write_json(self._path, [[*file, n] for file, n in numbers.items()])
+        else:
+            self._path.unlink(missing_ok=True)
+
+
+@dataclass
+class _Taking:
+    """One look's ingests; `taken` are the files that were ingested before, perhaps by another way of reading."""
+
+    inbox: Path
+    stores: CityStores
+    workers: int
+    way: dict[str, Any]
+    taken: set[_InboxFile]
+    look: _Look
+    ingested: bool = False
+
+    def take(self, files: dict[Path, _InboxFile]) -> None:
+        """Ingest files together; those that are bad go to quarantine."""
+        inbox, look = self.inbox, self.look
+        found: _Found = []
+        owner: dict[Source, Path] = {}
+        for file, now in files.items():
+            try:
+                records, passed_over = find_records(str(file), self.stores.city)
+            except InputError as error:
+                self.refuse(file, now, error)
+                continue
+            except OSError as error:  # as of a full disk, where an archive is unpacked
+                log.error("%s cannot be read now: %s", file, error)
+                continue
+            for line in passed_over if records else ():
+                log.warning("passed over: %s", line)
             found += records
             owner.update((source, file) for source, _ in records)
-            looked_at.append(now)
-    if found:
+        if not found:
+            return
+        self.ingested = True
         bad: dict[Path, Exception] = {}
         try:
             look.report = _ingest_sources(
-                found, stores, workers=workers, on_bad=lambda source, why: bad.update({owner[source]: why})
+                found, self.stores, workers=self.workers, on_bad=lambda source, why: bad.update({owner[source]: why})
             )
         except _NothingToCount as nothing:
             log.warning("%s: %s", inbox, nothing)
         finally:
             for file, why in bad.items():
-                _refuse(inbox, file, why, look, _identity(inbox, file, new[file]) in taken)
-        store.add_inbox_files([now for now in looked_at if now.name not in look.quarantined], way)
-        look.taken = sorted({str(file.relative_to(inbox)) for file in owner.values()} - set(look.quarantined))
-    elif store.exists() and (broken_days(stores) or judged_otherwise(stores)):
-        mend_flows(stores)
-    if look.taken or look.quarantined:
-        log.info("%s: %d files taken, %d to quarantine", inbox, len(look.taken), len(look.quarantined))
-    return look
+                self.refuse(file, files[file], why)
+        looked_at = [files[file] for file in dict.fromkeys(owner.values())]
+        good = [now for now in looked_at if now.name not in look.quarantined]
+        RecordStore(self.stores.records).add_inbox_files(good, self.way)
+        look.taken = sorted({*look.taken, *(now.name for now in good)})
+
+    def refuse(self, file: Path, now: _InboxFile, error: Exception) -> None:
+        """Put a bad file into quarantine; one that was good before the configuration changed stays."""
+        if now in self.taken:
+            log.error("%s: %s; its records stay as they were read before", file, error)
+        else:
+            _quarantine(self.inbox, file, error, self.look)
 
 
 def _files(inbox: Path) -> dict[Path, os.stat_result]:
@@ -213,14 +323,6 @@ def _is_open(file: Path) -> bool:
         except OSError as error:
             return error.errno == errno.EAGAIN
     return False
-
-
-def _refuse(inbox: Path, file: Path, error: Exception, look: _Look, was_taken: bool) -> None:
-    """Put a bad file into quarantine; one that was good before the configuration changed stays."""
-    if was_taken:
-        log.error("%s: %s; its records stay as they were read before", file, error)
-    else:
-        _quarantine(inbox, file, error, look)
 
 
 def _quarantine(inbox: Path, file: Path, error: Exception, look: _Look) -> None:

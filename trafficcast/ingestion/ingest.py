@@ -36,12 +36,13 @@ from trafficcast.ingestion.way_of_reading import _Period, _way_as_text, _way_of_
 from trafficcast.progress import log, track
 from trafficcast.records.readers import find_records
 from trafficcast.records.records import DAY_US, EARLIEST_US, HOUR_US, SECOND_US, ZoneTrips
-from trafficcast.records.screening import AllDropped, Screen, reasons
+from trafficcast.records.screening import Screen, reasons
 from trafficcast.records.sources import Source
 from trafficcast.stores.city_stores import CityStores
 
 _Executor = _Threads | _Cluster
 _MOST_NAMED = 3  # files of a message
+_UNREAD = "unread:"  # stands for the digest of a source that cannot be read
 
 
 class _NothingToCount(InputError):
@@ -87,9 +88,10 @@ def ingest(
     Raises
     ------
     InputError
-        A source cannot be read, or no record is left to count; every store is as it was.
+        The only source cannot be read, or no record is left to count; every store is as it was.
     JobError
-        Longitudes and latitudes of a source are swapped, or all its rows are dropped; every store is as it was.
+        Longitudes and latitudes of a source are swapped, all its rows are dropped, or one of several sources cannot be
+        read; all that are bad are named, and every store is as it was.
 
     Examples
     --------
@@ -101,7 +103,7 @@ def ingest(
     for line in passed_over:
         log.info("passed over: %s", line)
     formats = Counter(name for _, name in found)
-    log.info("found %s", ", ".join(f"{n} {name}" for name, n in formats.items()) or "no records")
+    log.info("found %s", ", ".join(f"{n} {name or 'unreadable'}" for name, n in formats.items()) or "no records")
     period = stores.city.as_time(start), stores.city.as_time(end)
     return _ingest_sources(found, stores, *period, workers, dask)
 
@@ -321,7 +323,7 @@ def _to_ingest(
     """
     new: dict[str, tuple[Source, str]] = {}
     for digest, entry in zip(executor.digests(found), found, strict=True):
-        new.setdefault(digest, entry)
+        new.setdefault(digest or f"{_UNREAD}{entry[0].path}", entry)
     known = store.known(list(new))
     numbered: dict[int, _ToIngest] = {}
     for digest, (source, name) in new.items():
@@ -350,22 +352,23 @@ def _to_ingest(
     return numbered
 
 
+def _bad_among_others(bad: list[Exception]) -> JobError:
+    """Return the error that names all bad files of an ingest."""
+    return JobError(f"{'; '.join(map(str, bad))}; no file was ingested: mend what is named, or leave it out")
+
+
 def _stage(
     executor: _Executor, new: dict[int, _ToIngest], screen: Screen, state: State, on_bad: _BadSource | None
 ) -> dict[int, SourceFacts]:
     """Stage the records of new sources and return the facts of each source, by its number."""
-    empty: list[AllDropped] = []
-
-    def stop(source: Source, error: Exception) -> None:
-        if not isinstance(error, AllDropped):
-            raise error
-        empty.append(error)
-
+    bad: list[Exception] = []
     found = {number: (one.source, one.format) for number, one in new.items()}
-    facts = executor.stage(found, screen, on_bad or stop)
-    if empty:
-        others = "; no file was ingested: leave out what has no records, or mend it" if len(new) > 1 else ""
-        raise JobError("; ".join(map(str, empty)) + others)
+    facts = executor.stage(found, screen, on_bad or (lambda source, error: bad.append(error)))
+    if bad:
+        raise bad[0] if len(new) == 1 else _bad_among_others(bad)
+    for number in facts:
+        if new[number].digest.startswith(_UNREAD):
+            raise InputError(f"{new[number].source.path} could not be read at first: run the same command again")
     now = f"{np.datetime64(int(time.time()), 's')}Z"
     for number, source in facts.items():
         for note in source.notes:
@@ -425,7 +428,7 @@ def _changed_days(city: City, facts: np.ndarray, delta: Count) -> list[np.dateti
 
 
 def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> None:
-    """Count all stored records anew if the counting rules have changed since.
+    """Count all stored records anew if the counting rules have changed since. What can be counted no more stays.
 
     Raises InputError where the grid has changed, or records that would have to be counted are no longer kept.
     """
@@ -440,14 +443,19 @@ def _follow_rules(city: City, store: RecordStore, state: State, zones: Zones | N
                 f"the records of '{city.name}' were counted with {key} = {old[key]}, the configuration says "
                 f"{rules[key]}: use another city name, or set [paths] data elsewhere"
             )
-    why = ", ".join(f"{key} is now {rules[key]}" for key in changed)
+    why = ", ".join(f"{key} is now {rules[key]}" if key in old else f"{key} was not counted" for key in changed)
     log.info("%s: every flow is made anew", why)
-    days = _local_days(city, store.slot_facts()[:, 0])
-    if state.retained_from:
+    known = store.slot_facts()[:, 0]
+    if state.retained_from and any(key in old for key in changed):
         raise InputError(f"{why}, but the records before the last {city.feed.retain_days} days are no longer kept")
-    state.totals = state.totals * 0
+    totals, state.totals = state.totals, state.totals * 0
     state.vehicles = _VehicleTable(list(state.vehicles.names))
-    store.commit(state, _count_anew(city, store, state, zones, workers), [], days, replace_slots=True)
+    state.vehicles.update(Count(first=state.pruned, last=state.pruned))
+    delta = _count_anew(city, store, state, zones, workers)
+    if state.retained_from:
+        kept = store.slots(int(known[0]), state.retained_from // city.slot_us - 1)
+        state.totals, delta = totals, replace(delta, slots=delta.slots | kept)
+    store.commit(state, delta, [], _local_days(city, known), replace_slots=True)
 
 
 def _count_anew(city: City, store: RecordStore, state: State, zones: Zones | None, workers: int) -> Count:
@@ -485,6 +493,7 @@ def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:
         "max_gap_minutes": city.max_gap_minutes,
         "max_speed_kmh": city.max_speed_kmh,
         "trips": city.feed.trips,
+        "late_flow": True,  # an earlier version did not count it
         "zones": _fingerprint(zones) if zones is not None and state.kind == "zone-trips" else None,
     }
 

@@ -77,7 +77,7 @@ def _check_database(store: RecordStore) -> None:
         store.load()
 
 
-def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
+def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], int, bool]:
     """Make the database of a record store anew, count its records again, and publish the flows.
 
     Files of records that cannot be read are set aside. What only the database knows is taken from it as far as it can
@@ -91,17 +91,18 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
 
     Returns
     -------
-    tuple[Path | None, list[Path], bool]
-        Where the old database lies now, if there was one; the files of records that were set aside or are gone; and
-        whether all files that were ingested are still known.
+    tuple[Path | None, list[Path], int, bool]
+        Where the old database lies now, if there was one; the files of records that were set aside or are gone; the
+        number of slots whose counts are lost, as their records are no longer kept; and whether all files that were
+        ingested are still known.
     """
     city, store = stores.city, RecordStore(stores.records)
     with writer_lock(stores.folder):
         if not damaged_records(stores):
-            return None, [], True  # somebody has mended them meanwhile
+            return None, [], 0, True  # somebody has mended them meanwhile
         wanted = {str(row[1]) for row in readable_rows(store.file, "hours")} if store.exists() else set()
         state, lost = _state_of_files(store, wanted)
-        old = _Old(store.file)
+        old = _Old(store.file, city.slot_us)
         state.retained_from = old.retained_from
         state.files = {span: file for span, file in state.files.items() if span.end * HOUR_US > old.retained_from}
         _take_pruned(state, old)
@@ -120,13 +121,13 @@ def rebuild_records(stores: CityStores) -> tuple[Path | None, list[Path], bool]:
         store.restore(state.pruned, [] if lost else old.inbox, old.inbox_way)
         if state.files:
             _publish(stores, store, state, zones)
-    return aside, lost, old.knows_sources and not lost
+    return aside, lost, old.lost_slots, old.knows_sources and not lost
 
 
 class _Old:
     """What can be read of a damaged database and is not in the files of records."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, slot_us: int) -> None:
         self.slots: dict[int, Any] = {}
         facts: dict[str, Any] = {}
         self.sources: list[SourceFacts] = []
@@ -145,17 +146,18 @@ class _Old:
                     self.slots[number] = slot
                 elif table == "pruned":
                     self.pruned.append((names[one[0]], one))
-        self.inbox = rows["inbox"]
-        self.knows_sources = False
+        self.inbox, self.inbox_way = rows["inbox"], facts.get("inbox_way")
+        self.retained_from = int(facts.get("retained_from", 0))
+        self.totals = np.array(facts["totals"], np.int64) if "totals" in facts else None
+        self.knows_sources, self.lost_slots = False, 0
         with (
             suppress(sqlite3.Error),
             closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as whole,
         ):
             numbers = whole.execute("SELECT count(*) FROM (SELECT facts FROM sources ORDER BY rowid)").fetchone()
             self.knows_sources = 0 < numbers[0] == len(self.sources)
-        self.retained_from = int(facts.get("retained_from", 0))
-        self.inbox_way = facts.get("inbox_way")
-        self.totals = np.array(facts["totals"], np.int64) if "totals" in facts else None
+            known = {number for (number,) in whole.execute("SELECT slot FROM slots")} - self.slots.keys()
+            self.lost_slots = sum(number * slot_us < self.retained_from for number in known)
 
 
 _READ = ("facts", "sources", "slots", "vehicles", "pruned", "inbox")

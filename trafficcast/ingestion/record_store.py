@@ -84,6 +84,7 @@ CREATE TABLE IF NOT EXISTS inbox (
 );
 """
 _COUNTS = b"\2"  # stands before the counts of minutes; an earlier version had a 0 or 1 for each minute
+_LATE = b"\3"  # stands before flows with late flow; an earlier version had none
 
 
 @dataclass
@@ -745,7 +746,8 @@ def _slot_row(number: int, slot: _Slot) -> tuple[Any, ...]:
     """Return a slot as a row of the database."""
     inflow, outflow = slot.flow.sum(axis=1).tolist()
     covered = int(np.count_nonzero(slot.minutes))
-    flow = zlib.compress(slot.flow.astype(np.int32).tobytes(), 1)
+    late = slot.late.astype("<i4").tobytes()
+    flow = _LATE + len(late).to_bytes(4, "little") + zlib.compress(slot.flow.astype(np.int32).tobytes() + late, 1)
     minutes = _COUNTS + slot.minutes.astype("<i4").tobytes()
     return number, flow, minutes, inflow, outflow, int(slot.minutes.sum()), slot.vehicles, covered
 
@@ -753,8 +755,16 @@ def _slot_row(number: int, slot: _Slot) -> tuple[Any, ...]:
 def _as_slot(row: tuple[Any, ...]) -> tuple[int, _Slot]:
     """Return the number and the slot of a row of the database."""
     number, flow, minutes, _, _, records, vehicles, _ = row
-    flow = np.frombuffer(zlib.decompress(flow), np.int32).reshape(len(FLOW_KINDS), -1)
-    return number, _Slot(flow, vehicles, _as_minutes(minutes, records))
+    flow, late = _as_flow(flow)
+    return number, _Slot(flow, vehicles, _as_minutes(minutes, records), late)
+
+
+def _as_flow(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return the flow and the late flow of a slot, as the database has them; an earlier version had no late flow."""
+    size = int.from_bytes(packed[1:5], "little") if packed[:1] == _LATE else 0
+    numbers = np.frombuffer(zlib.decompress(packed[5:] if packed[:1] == _LATE else packed), np.int32)
+    flow, late = np.split(numbers, [len(numbers) - size // numbers.itemsize])
+    return flow.reshape(len(FLOW_KINDS), -1), late.reshape(2, -1).astype(np.int64)
 
 
 def _as_minutes(minutes: bytes, records: int) -> np.ndarray:

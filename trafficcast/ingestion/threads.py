@@ -46,8 +46,8 @@ class _Threads:
     staged: _Staging
 
     def digests(self, found: _Found) -> Iterable[str]:
-        """Return each source's digest."""
-        return parallel_map(lambda item: item[0].digest(), found, self.workers)
+        """Return each source's digest, empty where it cannot be read, which staging reports."""
+        return parallel_map(lambda item: _digest(item[0]), found, self.workers)
 
     def stage(self, new: _New, screen: Screen, on_bad: _BadSource) -> dict[int, SourceFacts]:
         """Stage the records of sources; return the facts on each good source by its number."""
@@ -126,6 +126,14 @@ def _threads(
     """Yield the workers of an ingest in threads."""
     with _staging(store.root) as staged:
         yield _Threads(city, store, state, zone_ids, workers, staged)
+
+
+def _digest(source: Source) -> str:
+    """Return a source's digest, empty where it cannot be read."""
+    try:
+        return source.digest()
+    except InputError:
+        return ""
 
 
 def _joined(

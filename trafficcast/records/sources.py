@@ -519,7 +519,15 @@ def find_sources(location: str) -> list[Source]:
         files = _find_remote(location)
     else:
         files = _find_local(location)
-    sources = [source for file in files for source in _opened_of(file)]
+    sources: list[Source] = []
+    errors: list[InputError] = []
+    for file in files:
+        try:
+            sources += _opened_of(file)
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0] if len(errors) == 1 else InputError("; ".join(map(str, errors)))
     if not sources:
         raise InputError(f"there is nothing at {_without_secrets(location)}")
     return sources

@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from trafficcast.alerts.book import AlertBook
 from trafficcast.alerts.notify import alert_files
 from trafficcast.config.city import DAY, HORIZON
 from trafficcast.config.service import Retention
 from trafficcast.errors import DamagedFile, InputError, JobError
-from trafficcast.files import set_aside, writer_lock
+from trafficcast.files import json_text, set_aside, writer_lock
 from trafficcast.forecasting.model import load_model
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
 from trafficcast.ingestion.ingest import broken_days, mend_flows
+from trafficcast.ingestion.quality_report import quality_report, stored_slots
 from trafficcast.ingestion.rebuild import damaged_records, rebuild_records
 from trafficcast.ingestion.record_store import RecordStore
 from trafficcast.stores.city_stores import CityStores
 from trafficcast.stores.day_store import DayStore
-from trafficcast.stores.latest_files import write_latest
+from trafficcast.stores.latest_files import write_latest, wrong_latest
 from trafficcast.stores.ledger import FAILED, LOST, Ledger
 from trafficcast.stores.published import latest_forecast
 from trafficcast.stores.registry import VERSION
@@ -183,22 +183,22 @@ def _first_day(store: DayStore, keep: int | None, today: np.datetime64) -> np.da
 
 
 def _mend_records(stores: CityStores) -> Mended:
-    aside, lost, knows_sources = rebuild_records(stores)
-    where = "" if aside is None else f"; the old database lies at {aside}"
-    if not lost and knows_sources:
-        return Mended(f"the records were counted again{where}")
-    if not lost:
-        return Mended(
-            "the records were counted again; which files were ingested, and how many rows of them were dropped, is "
-            f"lost in part: files that are ingested again add no record twice{where}",
-            True,
+    aside, lost, lost_slots, knows_sources = rebuild_records(stores)
+    done = "the records were counted again" + ("" if aside is None else f"; the old database lies at {aside}")
+    if lost:
+        names = ", ".join(str(file) for file in lost[:10]) + (f" and {len(lost) - 10} more" if len(lost) > 10 else "")
+        done += (
+            f"; the records of {len(lost)} hours are lost ({names}), with their flows: ingest the files again that "
+            "held them"
         )
-    names = ", ".join(str(file) for file in lost[:10]) + (f" and {len(lost) - 10} more" if len(lost) > 10 else "")
-    return Mended(
-        f"the records of {len(lost)} hours are lost ({names}), with their flows: ingest the files again that held them"
-        f"; the other records were counted again{where}",
-        True,
-    )
+    elif not knows_sources:
+        done += (
+            "; which files were ingested, and how many rows of them were dropped, is lost in part: files that are "
+            "ingested again add no record twice"
+        )
+    if lost_slots:
+        done += f"; the flows of {lost_slots} slots are lost, as their records are no longer kept"
+    return Mended(done, bool(lost or lost_slots or not knows_sources))
 
 
 def _of_models(stores: CityStores, on_read: Callable[[Path], None]) -> Iterator[Problem]:
@@ -334,19 +334,26 @@ def _missing_flows(stores: CityStores, first: np.datetime64, told: set[Path]) ->
 
 
 def _of_report(stores: CityStores) -> Iterator[Problem]:
-    """Find a quality report that is missing or cannot be read."""
-    file = stores.folder / "quality.json"
-    if not RecordStore(stores.records).exists():
+    """Find a quality report that cannot be read, or is not that of the records."""
+    file, store = stores.folder / "quality.json", RecordStore(stores.records, read_only=True)
+    if not store.exists() or store.unpublished():  # the next ingest writes it
         return
+    state, wrong = store.load(), ""
     try:
-        json.loads(file.read_text(encoding="utf-8"))
+        report = quality_report(stores.city, store, state, stored_slots(stores.city, store, state.kind))
+        if file.read_text(encoding="utf-8") != json_text(report) + "\n":
+            wrong = f"{file} is not the report on the records"
+    except DamagedFile:
+        raise
     except (OSError, ValueError) as error:
+        wrong = f"cannot read {file}: {error}"
 
-        def mend() -> Mended:
-            mend_flows(stores)
-            return Mended("the quality report was written again from the records")
+    def mend() -> Mended:
+        mend_flows(stores)
+        return Mended("the quality report was written again from the records")
 
-        yield Problem(file, f"cannot read {file}: {error}", "it is written again from the records", mend)
+    if wrong:
+        yield Problem(file, wrong, "it is written again from the records", mend)
 
 
 def _versions(stores: CityStores, job: str) -> list[str]:
@@ -449,7 +456,7 @@ def problems_of_latest(stores: CityStores) -> Iterator[Problem]:
     file = stores.folder / "latest.nc"
     if newest is None or not file.parent.is_dir() or not any(file.parent.glob("latest.*")):
         return
-    wrong = _wrong_latest(file, newest[1])
+    wrong = wrong_latest(stores, newest[1])
     if wrong:
         yield Problem(
             file,
@@ -457,19 +464,6 @@ def problems_of_latest(stores: CityStores) -> Iterator[Problem]:
             "the files are written again from the newest forecast",
             lambda: _restore_latest(stores),
         )
-
-
-def _wrong_latest(file: Path, newest: xr.Dataset) -> str:
-    """Say what is wrong with the latest files, if anything."""
-    try:
-        with xr.open_dataset(file, engine="h5netcdf", decode_timedelta=True) as latest:
-            same = all(np.array_equal(latest[name].values, newest[name].values) for name in ("init_time", "flow"))
-        slots = json.loads(file.with_suffix(".geojson").read_text(encoding="utf-8"))["slot_starts"]
-        lines = file.with_suffix(".csv").read_text(encoding="utf-8").splitlines()
-        cells = newest.sizes["row"] * newest.sizes["col"] * len(slots)
-        return "" if same and len(lines) == 1 + cells else "do not hold the newest forecast"
-    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
-        return f"cannot be read: {error}"
 
 
 def _restore_latest(stores: CityStores) -> Mended:

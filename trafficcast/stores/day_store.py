@@ -1,6 +1,7 @@
 """Stores of gridded data: NetCDF-4 files, one for each local day, each replaced as a whole.
 
-    data/<city>/flows/2008-06-04.nc                 flow(time, flow_kind, row, col), observed, vehicles, coverage
+    data/<city>/flows/2008-06-04.nc                 flow(time, flow_kind, row, col), observed, vehicles, coverage,
+                                                    late_flow(time, age, flow_kind, row, col)
     data/<city>/forecasts/<model>/2008-06-04.nc     flow(init_time, lead_time, flow_kind, row, col), valid_time,
                                                     lower and upper(init_time, level, lead_time, ...)
     data/<city>/scores/<model>/2008-06-04.nc        rmse(init_time, forecaster, lead_time), mae,
@@ -398,7 +399,8 @@ class DayStore:
             elif variable.dtype.kind == "m":
                 encoding[str(name)] = {"units": "minutes", "dtype": "int64"}
         with atomic(self.file(day)) as temporary:
-            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+            # Made in memory: where a write fails, as on a full disk, HDF5 would end the process.
+            temporary.write_bytes(dataset.to_netcdf(None, engine="h5netcdf", encoding=encoding))
 
 
 def last_stored(

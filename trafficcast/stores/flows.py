@@ -24,6 +24,7 @@ def flows_dataset(
     vehicles: np.ndarray,
     coverage: np.ndarray,
     observed: np.ndarray | None = None,
+    late: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Make a dataset of flows as the flow store keeps it.
 
@@ -42,17 +43,20 @@ def flows_dataset(
     observed
         Whether each slot is observed, (time); None where nothing but the coverage is known, which must then be
         `min_coverage` at least.
+    late
+        The part of the flow that was not known yet 1, 2, ... slots after the slot began, (time, age, flow kind, row,
+        col); None where all is known at the slot's end, or nothing about it.
 
     Returns
     -------
     xr.Dataset
-        The variables flow (time, flow_kind, row, col), vehicles per slot; observed, vehicles and coverage (time). The
-        coordinate time is the slot's start, naive UTC.
+        The variables flow (time, flow_kind, row, col), vehicles per slot; observed, vehicles and coverage (time); and
+        late_flow (time, age, flow_kind, row, col) if it was given. The coordinate time is the slot's start, naive UTC.
     """
     coverage = np.asarray(coverage, np.float32)
     if observed is None:
         observed = coverage >= np.float32(city.min_coverage)
-    return xr.Dataset(
+    dataset = xr.Dataset(
         {
             "flow": (
                 ("time", "flow_kind", "row", "col"),
@@ -73,6 +77,32 @@ def flows_dataset(
         },
         attrs=city_attributes(city),
     )
+    if late is not None:
+        age = np.arange(1, late.shape[1] + 1, dtype=np.int32)
+        dataset = dataset.assign_coords(age=("age", age, {"long_name": "slots since the slot began"}))
+        dataset["late_flow"] = (
+            ("time", "age", "flow_kind", "row", "col"),
+            np.asarray(late, np.int32),
+            {"units": "1", "long_name": "vehicles per slot that were not known yet at that age"},
+        )
+    return dataset
+
+
+def late_flow(flows: xr.Dataset) -> np.ndarray | None:
+    """Return the part of the flows that was not known yet 1, 2, ... slots after each slot began.
+
+    Parameters
+    ----------
+    flows
+        Flows (see `flows_dataset`).
+
+    Returns
+    -------
+    np.ndarray | None
+        (time, age, flow kind, row, col), vehicles per slot; 0 in slots of which nothing is known about it, such as
+        those of files of an earlier version; None where that holds for all slots.
+    """
+    return np.nan_to_num(flows["late_flow"].values) if "late_flow" in flows else None
 
 
 def _grid_coordinates(city: City) -> dict[str, object]:

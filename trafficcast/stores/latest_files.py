@@ -29,14 +29,58 @@ def write_latest(stores: CityStores, forecast: xr.Dataset) -> None:
     forecast
         Forecast of one init time, which is a dimension of it (see `forecast_dataset`), vehicles per slot.
     """
-    city, folder, at_init = stores.city, stores.folder, forecast.isel(init_time=0)
+    folder = stores.folder
     with atomic(folder / "latest.csv") as temporary:
-        _table(city, at_init).to_csv(temporary, index=False, lineterminator="\n", float_format=f"%.{FLOW_DECIMALS}f")
-    write_text(folder / "latest.geojson", json.dumps(_collection(city, forecast), allow_nan=False) + "\n")
+        temporary.write_text(_csv(stores.city, forecast), encoding="utf-8")
+    write_text(folder / "latest.geojson", _geojson(stores.city, forecast))
     times = {name: {"units": "seconds since 1970-01-01", "dtype": "int64"} for name in _of_kind(forecast, "M")}
     leads = {name: {"units": "minutes", "dtype": "int64"} for name in _of_kind(forecast, "m")}
     with atomic(folder / "latest.nc") as temporary:
-        forecast.to_netcdf(temporary, engine="h5netcdf", encoding=times | leads)
+        # Made in memory, as in the stores of days.
+        temporary.write_bytes(forecast.to_netcdf(None, engine="h5netcdf", encoding=times | leads))
+
+
+def wrong_latest(stores: CityStores, forecast: xr.Dataset) -> str:
+    """Say what is wrong with the latest files, if anything.
+
+    Parameters
+    ----------
+    stores
+        The city and its stores.
+    forecast
+        The forecast that they should hold, as `write_latest` takes it.
+
+    Returns
+    -------
+    str
+        That they cannot be read, or hold other values; empty where they are right.
+    """
+    try:
+        with xr.open_dataset(stores.folder / "latest.nc", engine="h5netcdf", decode_timedelta=True) as latest:
+            pairs = [(value.values, forecast[name].values) for name, value in latest.variables.items()]
+        same = "flow" in latest and all(_are_equal(*pair) for pair in pairs)
+        for suffix, text in (("csv", _csv(stores.city, forecast)), ("geojson", _geojson(stores.city, forecast))):
+            same = same and (stores.folder / f"latest.{suffix}").read_bytes() == text.encode()
+        return "" if same else "do not hold the newest forecast"
+    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
+        return f"cannot be read: {error}"
+
+
+def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays hold equal values; a value that is not a number is equal to another one."""
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+def _csv(city: City, forecast: xr.Dataset) -> str:
+    """Return the content of the CSV file."""
+    table = _table(city, forecast.isel(init_time=0))
+    text: str = table.to_csv(index=False, lineterminator="\n", float_format=f"%.{FLOW_DECIMALS}f")
+    return text
+
+
+def _geojson(city: City, forecast: xr.Dataset) -> str:
+    """Return the content of the GeoJSON file."""
+    return json.dumps(_collection(city, forecast), allow_nan=False) + "\n"
 
 
 def _of_kind(dataset: xr.Dataset, kind: str) -> list[str]:

@@ -81,6 +81,31 @@ def judge_observed(city: City, evidence: Evidence) -> tuple[np.ndarray, np.ndarr
     return numbers, observed
 
 
+def heard_to_end(city: City, evidence: Evidence, number: int) -> bool:
+    """Say whether the feed was alive to the end of a slot, from the records up to that end.
+
+    Parameters
+    ----------
+    city
+        The city.
+    evidence
+        The records of the slots.
+    number
+        Number of the slot since 1970.
+
+    Returns
+    -------
+    bool
+        Whether the slot has records and its last minute is not silent (see `judge_observed`).
+    """
+    weeks = (_WEEKS_BACK + 1) * 7 * city.slots_per_day
+    part = np.flatnonzero((evidence.number > number - weeks) & (evidence.number <= number))
+    if not len(part) or evidence.number[part[-1]] != number:
+        return False
+    numbers, minutes = _minutes_of(city, evidence, part)
+    return not _silent_minutes(minutes, _Calendar(city, numbers, minutes.sum(axis=1)), evidence.trips)[-1, -1]
+
+
 def observed_by_hour(city: City, number: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """Return which share of the slots of each hour of the day are observed, on the days with any of the slots.
 
@@ -127,27 +152,34 @@ def least_observed_hours(shares: np.ndarray) -> str:
 
 def _judge_part(city: City, evidence: Evidence, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Judge slots whose weeks follow one another."""
-    first, last = evidence.number[part[[0, -1]]]
-    numbers = np.arange(first, last + 1)
-    at = evidence.number[part] - first
-    minutes = np.zeros((len(numbers), city.slot_minutes), np.int32)
-    minutes[at] = evidence.minutes[part]
+    numbers, minutes = _minutes_of(city, evidence, part)
     records = minutes.sum(axis=1)
     calendar = _Calendar(city, numbers, records)
-    share = _TRIP_ENDS if evidence.trips else _POINTS
-    silent = _silent(
-        minutes.ravel(),
-        np.repeat(calendar.least(records, share, _SPREAD_OF_RECORDS) / city.slot_minutes, city.slot_minutes),
-    )
-    alive = 1 - silent.reshape(minutes.shape).mean(axis=1)
+    alive = 1 - _silent_minutes(minutes, calendar, evidence.trips).mean(axis=1)
     observed = alive.astype(np.float32) >= np.float32(city.min_coverage)
     if evidence.vehicles is not None:
         vehicles = np.zeros(len(numbers), np.int64)
-        vehicles[at] = evidence.vehicles[part]
+        vehicles[evidence.number[part] - numbers[0]] = evidence.vehicles[part]
         observed &= vehicles >= calendar.least(vehicles, _VEHICLES, _SPREAD_OF_VEHICLES)
     observed &= (records > 0) | ~calendar.twice
     known = observed | (records > 0)
     return numbers[known], observed[known]
+
+
+def _minutes_of(city: City, evidence: Evidence, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the slots from the first to the last of a part, and the records of their minutes."""
+    first, last = evidence.number[part[[0, -1]]]
+    numbers = np.arange(first, last + 1)
+    minutes = np.zeros((len(numbers), city.slot_minutes), np.int32)
+    minutes[evidence.number[part] - first] = evidence.minutes[part]
+    return numbers, minutes
+
+
+def _silent_minutes(minutes: np.ndarray, calendar: _Calendar, trips: bool) -> np.ndarray:
+    """Say which minutes are silent, (slot, minute), from their numbers of records."""
+    least = calendar.least(minutes.sum(axis=1), _TRIP_ENDS if trips else _POINTS, _SPREAD_OF_RECORDS)
+    slot_minutes = minutes.shape[1]
+    return _silent(minutes.ravel(), np.repeat(least / slot_minutes, slot_minutes)).reshape(minutes.shape)
 
 
 class _Calendar:

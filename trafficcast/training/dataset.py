@@ -21,6 +21,8 @@ from trafficcast.forecasting.windows import WINDOW_LENGTH, Split, window_starts
 class _Windows:
     """The windows of a split: `starts` (n), their first slots in `frames` (slot, flow kind, row, col).
 
+    `late` (slot, age, flow kind, row, col) is what the histories of the windows lack of the frames; see `late_flow`.
+
     VMRNN-B and VMRNN-D read frames in [0, 1]. VMRNN-C reads vehicles per slot and the `context` of each slot:
     `climatology` (slot, flow kind, row, col), vehicles per slot, and `calendar` (slot, feature). Its training windows
     also have `patterns` (fold, pattern, flow kind, row, col) of other days, and each its `fold` (n) of days.
@@ -28,6 +30,7 @@ class _Windows:
 
     frames: torch.Tensor
     starts: torch.Tensor
+    late: torch.Tensor | None = None
     context: dict[str, torch.Tensor] = field(default_factory=dict)
     patterns: torch.Tensor | None = None
     fold: torch.Tensor | None = None
@@ -38,22 +41,39 @@ class _Windows:
         context = {name: values[slots] for name, values in self.context.items()}
         if self.patterns is not None and self.fold is not None:
             context["patterns"] = self.patterns[self.fold[index]]
-        return self.frames[slots], context
+        frames = self.frames[slots]
+        if self.late is not None:
+            for age in range(1, self.late.shape[1] + 1):
+                frames[:, HISTORY - age] -= self.late[slots[:, HISTORY - age], age - 1]
+        return frames, context
 
     def to(self, device: torch.device) -> _Windows:
         """Copy the windows to a device."""
         context = {name: values.to(device) for name, values in self.context.items()}
-        patterns, fold = (None if tensor is None else tensor.to(device) for tensor in (self.patterns, self.fold))
-        return _Windows(self.frames.to(device), self.starts.to(device), context, patterns, fold)
+        late, patterns, fold = (
+            None if tensor is None else tensor.to(device) for tensor in (self.late, self.patterns, self.fold)
+        )
+        return _Windows(self.frames.to(device), self.starts.to(device), late, context, patterns, fold)
 
 
 def _windows_of(
-    flows: np.ndarray, scale: float, context: dict[str, np.ndarray], *starts: np.ndarray
+    flows: np.ndarray,
+    scale: float,
+    context: dict[str, np.ndarray],
+    *starts: np.ndarray,
+    late: np.ndarray | None = None,
 ) -> tuple[_Windows, ...]:
-    """Return the windows of each split from flows (slot, flow kind, row, col), vehicles per slot, divided by scale."""
-    frames = torch.from_numpy(flows.astype(np.float32) / np.float32(scale))
+    """Return the windows of each split from flows (slot, flow kind, row, col), vehicles per slot, divided by scale.
+
+    `late` (slot, age, flow kind, row, col) is their late flow, vehicles per slot.
+    """
+    frames, lacked = (
+        None if values is None else torch.from_numpy(values.astype(np.float32) / np.float32(scale))
+        for values in (flows, late)
+    )
+    assert frames is not None
     tensors = {name: torch.from_numpy(values) for name, values in context.items()}
-    return tuple(_Windows(frames, torch.from_numpy(positions), tensors) for positions in starts)
+    return tuple(_Windows(frames, torch.from_numpy(positions), lacked, tensors) for positions in starts)
 
 
 def _flows_before(flows: xr.Dataset, end: np.datetime64) -> xr.Dataset:
@@ -91,7 +111,9 @@ def _with_patterns(network: Network, training: _Windows, city: City, time: np.nd
     starts = training.starts.numpy()
     days = city.local_days(time[starts + HISTORY])
     climatology, calendar = (training.context[name].numpy() for name in ("climatology", "calendar"))
-    fitted = Patterns.fit(training.frames.numpy(), climatology, calendar, starts, days, len(network.start.patterns))
+    late = None if training.late is None else training.late.numpy()
+    frames, number = training.frames.numpy(), len(network.start.patterns)
+    fitted = Patterns.fit(frames, climatology, calendar, starts, days, number, late)
     basis, persistence, coefficients, fold_basis, fold = (
         torch.from_numpy(values)
         for values in (fitted.basis, fitted.persistence, fitted.coefficients, fitted.fold_basis, fitted.fold)
@@ -119,6 +141,7 @@ def _starts_by_split(flows: xr.Dataset, city: City, split: Split) -> dict[str, n
 def _hash_of(flows: xr.Dataset, text: str = "") -> str:
     """Return the SHA-256 of flows and a text."""
     digest = hashlib.sha256(text.encode())
-    for name in ("time", "flow", "observed"):
-        digest.update(np.ascontiguousarray(flows[name].values).tobytes())
+    for name in ("time", "flow", "observed", "late_flow"):
+        if name in flows:
+            digest.update(np.ascontiguousarray(flows[name].values).tobytes())
     return digest.hexdigest()

@@ -24,7 +24,7 @@ from trafficcast.forecasting.windows import VALID_SHARE, WINDOW_LENGTH, chosen_s
 from trafficcast.nn import parameter_counts
 from trafficcast.progress import log, track
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.flows import read_flows
+from trafficcast.stores.flows import late_flow, read_flows
 from trafficcast.taxibj.files import WINDOWS, read_windows
 from trafficcast.training.dataset import (
     _flows_before,
@@ -259,6 +259,7 @@ def _city_material(stores: CityStores, train_end: np.datetime64 | None, valid_en
     highest = _highest_count(city, fitted)
     climatology = WeekdayClimatology.fit(city, fitted)
     known = _slot_context(city, flows, fitted, climatology)
+    late = late_flow(flows)
     own_day = {"climatology": climatology.at(flows["time"].values)}
 
     def splits(variant: _Variant, network: Network) -> _Splits:
@@ -268,7 +269,7 @@ def _city_material(stores: CityStores, train_end: np.datetime64 | None, valid_en
             if not variant.calendar:
                 context = context | {"calendar": np.zeros_like(known["calendar"])}
         chosen = starts["training"], starts["validation"]
-        training, validation = _windows_of(flows["flow"].values, unit, context, *chosen)
+        training, validation = _windows_of(flows["flow"].values, unit, context, *chosen, late=late)
         training = _with_patterns(network, training, city, flows["time"].values)
         return _Splits(training, validation, validation, unit, highest)
 

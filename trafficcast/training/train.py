@@ -30,7 +30,7 @@ from trafficcast.forecasting.windows import Split, chosen_split, describe_period
 from trafficcast.nn import parameter_counts
 from trafficcast.progress import log, track
 from trafficcast.stores.city_stores import CityStores
-from trafficcast.stores.flows import read_flows
+from trafficcast.stores.flows import late_flow, read_flows
 from trafficcast.training.card import _card_text, _write_curve
 from trafficcast.training.dataset import (
     _flows_before,
@@ -200,7 +200,7 @@ def _fit(
     if is_conditioned(network):
         unit, context = 1.0, _slot_context(city, flows, fitted, anomaly.climatology)
     splits = [starts for starts in (training_starts, validation_starts) if starts is not None]
-    training, *validation = _windows_of(flows["flow"].values, unit, context, *splits)
+    training, *validation = _windows_of(flows["flow"].values, unit, context, *splits, late=late_flow(flows))
     training = _with_patterns(network, training, city, flows["time"].values)
     if origin is not None:
         origin.load_into(network)

@@ -17,7 +17,7 @@ from pipelines.service.replay import replay
 from tests.cities import small_city, stores_in
 from trafficcast.config.service import Service
 from trafficcast.errors import JobError
-from trafficcast.forecasting.baselines import _ScaledClimatology
+from trafficcast.forecasting.baselines import ScaledClimatology
 from trafficcast.forecasting.climatology import Climatology
 from trafficcast.forecasting.intervals import Intervals
 from trafficcast.forecasting.model import Model, build, load_model, publish_model
@@ -331,19 +331,26 @@ def test_a_champion_in_memory_outlives_its_files(service: CityService, network: 
     assert said(one_cycle(service, INIT + SLOT), "state") == "complete"
 
 
-def test_without_any_readable_model_the_run_failed_and_says_why(
+def test_without_any_readable_model_a_baseline_forecasts_from_the_flows_and_says_why(
     service: CityService, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(service, "vmrnn-b-1")
-    observe(service, counts(INIT - 4 * SLOT, 4))
-    assert run_cycle(service, INIT) == []
+    assert run_cycle(service, INIT + WAIT) == []
     run = service.stores.ledger.last("forecast", "small")
     assert run is not None and (run.model, run.result) == ("vmrnn-b-1", "failed")
-    assert "vmrnn-b-1 is damaged" in run.detail
-    assert "no forecast for 2024-04-08T10:00:00-04:00" in caplog.text
+    assert "no slot of the last four weeks was observed" in run.detail
+    observe(service, counts(INIT - 4 * SLOT, 4))
+    (made,) = run_cycle(service, INIT + WAIT)
+    assert (said(made, "state"), said(made, "forecaster")) == ("baseline", "scaled_climatology")
+    assert said(made, "reason").startswith("no model can be read: ") and "vmrnn-b-1 is damaged" in said(made, "reason")
+    assert np.isfinite(made["flow"].values).all() and made["flow"].values.any()
+    run = service.stores.ledger.last("forecast", "small")
+    assert run is not None and (run.model, run.result) == ("vmrnn-b-1", "baseline")
+    assert "no model can be read, and a baseline forecasts" in caplog.text
     publish_model(service.stores.registry, model("vmrnn-b-2"), lambda folder: None)
     service.stores.registry.promote("vmrnn-b-2")
-    assert said(one_cycle(service, INIT + np.timedelta64(1, "m")), "forecaster") == "vmrnn-b-2"
+    observe(service, counts(INIT - 4 * SLOT, 5))
+    assert said(run_cycle(service, INIT + SLOT + WAIT)[0], "forecaster") == "vmrnn-b-2"
 
 
 def test_a_damaged_flow_file_is_no_gap_but_to_be_repaired(service: CityService) -> None:
@@ -496,12 +503,19 @@ def test_failed_forecasts_are_tried_again_missed_ones_three_times(service: CityS
     assert _due(service, newest + WAIT) == [newest, INIT]
 
 
-def test_a_failure_ends_the_cycle_and_the_next_one_goes_on(service: CityService, network: Network) -> None:
+def test_a_failure_ends_the_cycle_and_the_next_one_goes_on(
+    service: CityService, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
     observe(service, counts(INIT - 4 * SLOT, 8))
     one_cycle(service)
     good = damage(service, "vmrnn-b-1").parent
     fresh = CityService(service.stores, service.settings, service.device)
     now = INIT + 3 * SLOT
+
+    def fail(*_: object) -> None:
+        raise JobError("no baseline either")
+
+    monkeypatch.setattr("pipelines.service.cycle._flow_without_model", fail)
     assert run_cycle(fresh, now) == []
     runs = {run.slot: (run.result, run.attempts) for run in service.stores.ledger.runs("forecast", "small", INIT)}
     assert runs == {INIT: ("complete", 1), now: ("failed", 1)}
@@ -560,7 +574,7 @@ def test_the_baselines_of_a_degraded_forecast_know_no_more_than_it_did(service: 
     history, truth = network.histories[0], flows["flow"].values[4:]
     for name, flow in (
         ("persistence", history[0, 3]),
-        ("scaled_climatology", _ScaledClimatology(model().climatology).forecast(history, np.array([INIT]))[0]),
+        ("scaled_climatology", ScaledClimatology(model().climatology).forecast(history, np.array([INIT]))[0]),
     ):
         rmse = np.sqrt(((flow - truth.astype(np.float64)) ** 2).mean((1, 2, 3)))
         np.testing.assert_allclose(scored(service)["rmse"].sel(forecaster=name), rmse, rtol=1e-6)

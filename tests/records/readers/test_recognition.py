@@ -131,8 +131,9 @@ def test_a_damaged_file_of_a_cabs_name_stops_a_folder_and_is_not_passed_over(tmp
     with pytest.raises(InputError, match=r"new_b\.txt is not a Cabspotting file"):
         list(read(damaged, CITY, name))
     (tmp_path / "new_b.txt").write_bytes(gzip.compress(ROW)[:12])
+    [_, (damaged, name)] = find_records(str(tmp_path), CITY)[0]
     with pytest.raises(InputError, match=r"cannot read .*new_b\.txt"):
-        find_records(str(tmp_path), CITY)
+        list(read(damaged, CITY, name))
 
 
 def test_the_first_format_that_says_yes_is_taken(tmp_path: Path, starred: object) -> None:

@@ -83,24 +83,28 @@ def find_records(
     Returns
     -------
     tuple[list[tuple[Source, str]], list[str]]
-        Each file with its format, and a line on each file that was passed over.
+        Each file with its format, and a line on each file that was passed over. A file that cannot be read, which
+        reading reports, has no format but the one that is wanted.
 
     Raises
     ------
     InputError
-        There is nothing, something cannot be read, or no file is of a known format or of the named one.
+        There is nothing, an archive cannot be read, or no file is of a known format or of the named one.
     """
     wanted = _check_known(format_name or city.feed.format)
     found, passed_over, refusal = [], [], None
     sources = find_sources(location)
     for source in (_as_fed(source, city) for source in sources):
-        head = source.head(_HEADS[0])
+        try:
+            head = source.head(_HEADS[0])
+            known = wanted if wanted and len(sources) == 1 else _recognise(source, head, city, wanted)
+        except InputError:  # which reading it reports
+            found.append((source, wanted or ""))
+            continue
         if _is_blank(head):
             passed_over.append(f"{source.path} is empty")
-        elif head.startswith(_CLOSED_ARCHIVES):
-            raise InputError(f"cannot read {source.path}: {_first_line(head)}")
-        elif name := wanted if wanted and len(sources) == 1 else _recognise(source, head, city, wanted):
-            found.append((source, name))
+        elif known or head.startswith(_CLOSED_ARCHIVES):
+            found.append((source, known or wanted or ""))
         else:
             passed_over.append(f"{source.path} is not {wanted or 'recognised'}: {_first_line(head)}")
             refusal = refusal or _not_recognised(source, head, city, wanted)
@@ -159,9 +163,12 @@ def read(source: Source, city: City, format_name: str | None = None) -> Iterator
     InputError
         The format is unknown, or the source cannot be read.
     """
-    name, source = _check_known(format_name), _as_fed(source, city)
-    if _is_blank(source.head(_HEADS[0])):
+    name, source = _check_known(format_name or None), _as_fed(source, city)
+    head = source.head(_HEADS[0])
+    if _is_blank(head):
         return iter(())
+    if head.startswith(_CLOSED_ARCHIVES):
+        raise InputError(f"cannot read {source.path}: {_first_line(head)}")
     return _FORMATS[name or recognise(source, city)].read(source, city)
 
 

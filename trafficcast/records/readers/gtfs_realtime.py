@@ -10,12 +10,12 @@ import pyarrow as pa
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.cell_values import _to_batch
-from trafficcast.records.readers.delimited import _LINE_BYTES
 from trafficcast.records.records import Batch, Points
 from trafficcast.records.sources import Source, reading
 
 # A header of some bytes whose first field is the version, such as 2.0.
 _HEADER = re.compile(rb"\x0a.\x0a\x03\d\.\d", re.DOTALL)
+_MESSAGE_BYTES = 1 << 23  # some 50,000 vehicles
 _TYPES = {"vehicle": pa.string(), "time": pa.int64(), "lon": pa.float64(), "lat": pa.float64()}
 
 
@@ -64,9 +64,11 @@ def read(source: Source, city: City) -> Iterator[Batch]:
 
     message = FeedMessage()
     with reading(source.path, DecodeError), source.open() as stream:
-        data = stream.read(_LINE_BYTES + 1)
-        if len(data) > _LINE_BYTES:
-            raise InputError(f"{source.path} has more than {_LINE_BYTES >> 20} MB, which no message of positions has")
+        data = stream.read(_MESSAGE_BYTES + 1)
+        if len(data) > _MESSAGE_BYTES:
+            raise InputError(
+                f"{source.path} has more than {_MESSAGE_BYTES >> 20} MB, which no message of positions has"
+            )
         message.ParseFromString(data)
     rows = [
         (

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from trafficcast.errors import InputError
-from trafficcast.records.readers.delimited import _BLOCK_BYTES, _LINE_BYTES, _NEWLINE, _text_blocks
+from trafficcast.records.readers.delimited import _BLOCK_BYTES, _NEWLINE, _text_blocks
 from trafficcast.records.readers.nested_columns import _leaf, _nested_schema, _value
 from trafficcast.records.sources import Source
 
 _ARRAY = re.compile(rb"\[\s*\{")
 _SEPARATORS = re.compile(r"[\s,]*")
 _CHUNK = 1 << 20  # letters
+_OBJECT_BYTES = 1 << 22  # larger ones are refused: in memory an object is up to twenty times as large
 
 
 def _json_tables(source: Source, keys: dict[str, str], types: dict[str, pa.DataType]) -> Iterator[tuple[pa.Table, int]]:
@@ -86,12 +87,13 @@ def _elements(source: Source, begin: int) -> Iterator[str]:
                     break
                 yield text[at:end].replace("\n", " ").replace("\r", " ")
                 at = end
-            more = stream.read(_CHUNK)
-            if len(text) - at > _LINE_BYTES:
+            begun = len(text) - at
+            if begun >= _OBJECT_BYTES:
                 raise InputError(
                     f"cannot read {source.path}: its array of JSON objects is damaged, or has an object of more than "
-                    f"{_LINE_BYTES >> 20} MB"
+                    f"{_OBJECT_BYTES >> 20} MB"
                 )
+            more = stream.read(min(max(_CHUNK, begun), _OBJECT_BYTES - begun))  # a long one is not tried too often
             if not more:
                 raise InputError(f"cannot read {source.path}: its array of JSON objects is damaged or has no end")
 
@@ -146,7 +148,7 @@ def _json_rows(text: bytes) -> list[bytes]:
 def _json_object(line: bytes) -> dict[str, Any] | None:
     """Return the object of a line; None where it has none."""
     try:
-        found = json.loads(line)
+        found = json.loads(line) if len(line) <= _OBJECT_BYTES else None
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -21,6 +21,7 @@ from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.records.readers.cell_values import _hashed_ids, _texts, _times, _vehicle_codes
 from trafficcast.records.readers.delimited import _HEAD_BYTES, _csv_dialect, _csv_tables, _is_binary
+from trafficcast.records.readers.json_lines import _OBJECT_BYTES
 from trafficcast.records.readers.table import _csv_error, _refuse_without_record
 from trafficcast.records.records import SECOND_US, Batch, Points, Trips
 from trafficcast.records.sources import Source
@@ -159,7 +160,7 @@ def _read_polylines(lines: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def _read_polyline(line: str) -> Sequence[Sequence[float]] | None:
     """Return the points of one line; None where it is no list of pairs of finite numbers."""
     try:
-        found = json.loads(line, parse_int=float)
+        found = json.loads(line, parse_int=float) if len(line) <= _OBJECT_BYTES else None
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, list) and all(map(_is_point, found)) else None
