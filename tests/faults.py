@@ -84,7 +84,7 @@ def contents(folder: Path) -> dict[str, str]:
     found: dict[str, Any] = {"flows": stores.flows.read(), "report": (stores.folder / "quality.json").read_text()}
     store = RecordStore(stores.records, read_only=True)
     state = store.load()
-    hours = [store.read_file(state, file).arrays() for file, _ in state.hours.values()]
+    hours = [store.read(state, span).arrays() for span in state.files]
     found["records"] = [sorted((name, array.tobytes()) for name, array in hour.items()) for hour in hours]
     found["counts"] = store.slot_facts().tolist(), state.totals.tolist(), state.vehicles.names
     found["champion"] = stores.registry.champions()

@@ -497,7 +497,7 @@ def test_a_file_with_too_many_records_of_an_hour_is_refused_alone(
     monkeypatch.setattr(threads, "_SMALL_SOURCE_RECORDS", 50)
     write(records, "many", *(line(0, 0, NOON + i) for i in range(100)))
     write(records, "long", *(line(0, 0, NOON + 3600 * i) for i in range(100)))
-    with pytest.raises(InputError, match=r"new_many.txt has more than 99 records in the hour of 2008-06-04T12 h"):
+    with pytest.raises(JobError, match=r"new_many.txt has more than 99 records in the hour of 2008-06-04T12 h"):
         run(records, data)
     write(records, "many", *(line(0, 0, NOON + i) for i in range(99)))
     run(records, data)
