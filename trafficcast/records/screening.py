@@ -25,7 +25,7 @@ _YEAR_US = 366 * DAY_US
 _MOST_INSIDE, _LEAST_SWAPPED = 0.01, 0.5
 
 
-class AllDropped(JobError):
+class _AllDropped(JobError):
     """All rows of a source were dropped."""
 
 
@@ -199,7 +199,7 @@ class Screening:
                 why = _why_refused(first_rows(self.source, city), self.dropped, city)
             except InputError:
                 why = ""
-            raise AllDropped(
+            raise _AllDropped(
                 f"no record of {path} is left to count; dropped were: {reasons(self.dropped)}{why and ': '}{why}"
             )
 
