@@ -14,7 +14,7 @@ from trafficcast.errors import InputError, JobError
 from trafficcast.ingestion.counting import Count, _count_points, _Slot
 from trafficcast.ingestion.hour_files import _file_of, _read_hour_file, _write_hour_file
 from trafficcast.ingestion.record_store import RecordStore, SourceFacts, State, _InboxFile, _kind_of, _with_codes
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source, find_sources
 
@@ -23,8 +23,8 @@ HOUR = int(np.datetime64("2008-06-04T12", "h").astype(int))
 DAY = np.datetime64("2008-06-04", "D")
 
 
-def an_hour(hour: int) -> _Span:
-    return _Span(hour, hour + 1)
+def an_hour(hour: int) -> Span:
+    return Span(hour, hour + 1)
 
 
 def points(*rows: tuple[int, float, float, float, int]) -> Points:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trafficcast.ingestion import spans
 from trafficcast.ingestion.hour_files import _file_of, _span_of_file
-from trafficcast.ingestion.spans import _plan_merges, _runs, _Span
+from trafficcast.ingestion.spans import Span, _plan_merges, _runs
 
 HOURS = st.dictionaries(st.integers(-40, 90), st.integers(1, 30), max_size=25)
 MOST, LONGEST = 50, 16
@@ -22,7 +22,7 @@ def test_files_grow_with_records_and_never_overlap(ingests: list[dict[int, int]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spans, "_MOST_RECORDS", MOST)
         patch.setattr(spans, "_MOST_HOURS", LONGEST)
-        stored: dict[_Span, Counter[int]] = {}
+        stored: dict[Span, Counter[int]] = {}
         every: Counter[int] = Counter()
         for new in ingests:
             every.update(new)
@@ -57,6 +57,6 @@ def test_files_grow_with_records_and_never_overlap(ingests: list[dict[int, int]]
         assert len(stored) <= 2 * len({hour // LONGEST for hour in every}) + 2 * every.total() / (MOST / 4)
 
 
-@pytest.mark.parametrize("span", [_Span(0, 1), _Span(394_464, 394_465), _Span(394_240, 395_264), _Span(-8, 0)])
-def test_a_file_says_its_span(span: _Span) -> None:
+@pytest.mark.parametrize("span", [Span(0, 1), Span(394_464, 394_465), Span(394_240, 395_264), Span(-8, 0)])
+def test_a_file_says_its_span(span: Span) -> None:
     assert _span_of_file(_file_of(span, 7)) == span

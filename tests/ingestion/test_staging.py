@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trafficcast.ingestion import staging as module
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.ingestion.staging import _staging
 from trafficcast.records.records import HOUR_US, Points, ZoneTrips
 
@@ -41,7 +41,7 @@ def test_every_hour_comes_back(
                 expected.setdefault(time // HOUR_US, []).append((time, number, source))
         assert sorted(staged.hours()) == sorted(expected)
         for hour, rows in expected.items():
-            rows_read = staged.read(_Span(hour, hour + 1), Points)
+            rows_read = staged.read(Span(hour, hour + 1), Points)
             records, sources = rows_read.records, rows_read.source
             assert isinstance(records, Points)
             assert list(zip(records.time.tolist(), records.lon.tolist(), sources.tolist(), strict=True)) == rows
@@ -55,7 +55,7 @@ def test_a_discarded_source_is_forgotten(tmp_path: Path) -> None:
         staged.add(points([7]), 1)
         staged.discard(0)
         assert staged.hours() == {0: 3}
-        rows = staged.read(_Span(0, 1), Points)
+        rows = staged.read(Span(0, 1), Points)
         assert rows.records.time.tolist() == [7] and rows.source.tolist() == [1]
 
 
@@ -67,5 +67,5 @@ def test_other_kinds_and_nothing(tmp_path: Path) -> None:
         trips = ZoneTrips(*(np.array([value]) for value in (HOUR_US, 4, 2 * HOUR_US, 7, 0)))
         staged.add(trips, 0)
         assert staged.hours() == {1: 1}
-        records = staged.read(_Span(1, 2), ZoneTrips).records
+        records = staged.read(Span(1, 2), ZoneTrips).records
         assert isinstance(records, ZoneTrips) and records.dropoff_zone.tolist() == [7]

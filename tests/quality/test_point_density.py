@@ -15,7 +15,7 @@ from PIL import Image
 
 from trafficcast.config.city import City
 from trafficcast.ingestion.record_store import RecordStore, State
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.quality import point_density
 from trafficcast.quality.point_density import (
     PointDensity,
@@ -40,7 +40,7 @@ def density_of(lon: Any, lat: Any) -> PointDensity:
 class Hours(RecordStore):
     """A store that holds ten points every hour."""
 
-    def read(self, state: State, span: _Span) -> Points:
+    def read(self, state: State, span: Span) -> Points:
         ten, hour = np.zeros(10), span.first
         time = np.full(10, hour * HOUR_US)
         return Points(ten.astype(np.int32), time, ten + 10.01 + hour / 1100, ten + 45.2, ten.astype(np.int8))
@@ -48,7 +48,7 @@ class Hours(RecordStore):
 
 def test_the_streets_are_drawn_from_enough_hours_of_the_last_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
     store, hours = Hours(Path("unused")), range(point_density._RECENT_HOURS + 50)
-    state = State(kind="points", files={_Span(hour, hour + 1): ("", 10) for hour in hours})
+    state = State(kind="points", files={Span(hour, hour + 1): ("", 10) for hour in hours})
     counts = point_counts(store, state, CITY, 512)
     assert counts.sum() == 10 * point_density._RECENT_HOURS
     assert counts[:, :40].sum() == 0  # the first fifty hours lie further west

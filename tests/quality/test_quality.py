@@ -21,7 +21,7 @@ from trafficcast.errors import InputError
 from trafficcast.files import json_text
 from trafficcast.ingestion.ingest import ingest
 from trafficcast.ingestion.record_store import RecordStore, State
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.quality.quality import quality, summary
 from trafficcast.records import readers
 from trafficcast.records.readers import _Format
@@ -333,7 +333,7 @@ def test_an_ingest_that_replaces_what_is_read_does_no_harm(
     keep(wander(4, 6), names_of(4))
     read, interrupted = RecordStore.read, []
 
-    def interrupting(self: RecordStore, state: State, span: _Span) -> Records:
+    def interrupting(self: RecordStore, state: State, span: Span) -> Records:
         if not interrupted:
             interrupted.append(True)
             keep(wander(9, 6, seed=6), names_of(9))

@@ -20,7 +20,7 @@ from trafficcast.ingestion import record_store
 from trafficcast.ingestion.counting import Count, _Slot
 from trafficcast.ingestion.rebuild import _check_database
 from trafficcast.ingestion.record_store import RecordStore, SourceFacts, State, _InboxFile
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.records.records import Points
 from trafficcast.stores import ledger as ledger_module
 from trafficcast.stores.ledger import Ledger
@@ -56,7 +56,7 @@ def read_alerts(file: Path) -> Any:
 def fill_records(file: Path) -> None:
     store, state = (
         RecordStore(file.parent),
-        State("points", {"rows": 2}, 1, files={_Span(5, 6): ("1970-01-01/05.1.parquet", 7)}),
+        State("points", {"rows": 2}, 1, files={Span(5, 6): ("1970-01-01/05.1.parquet", 7)}),
     )
     state.vehicles.codes(["a", "b"])
     draw = np.random.default_rng(1)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from trafficcast.errors import DamagedFile, InputError
 from trafficcast.files import sync_folder
 from trafficcast.ingestion.deduplication import _Rows
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.records.records import HOUR_US, Records
 
 _SOURCE = "source"
@@ -27,18 +27,18 @@ _TRIP_ID = "trip_id"
 _MAY_BE_MISSING = {_SOURCE, _TRIP_ID}
 
 
-def _file_of(span: _Span, generation: int) -> str:
+def _file_of(span: Span, generation: int) -> str:
     """Return the name of the file of a span of hours, relative to the root of the store."""
     day, length = np.datetime64(span.first, "h").astype("datetime64[D]"), span.end - span.first
     return f"{day}/{span.first % 24:02d}{f'+{length}' if length > 1 else ''}.{generation}.parquet"
 
 
-def _span_of_file(name: str) -> _Span:
+def _span_of_file(name: str) -> Span:
     """Return the span of hours of a file with a name that `_file_of` has made."""
     day, clock = name.split("/")
     hour, _, length = clock.split(".")[0].partition("+")
     first = int(np.datetime64(day, "h").astype(np.int64)) + int(hour)
-    return _Span(first, first + int(length or 1))
+    return Span(first, first + int(length or 1))
 
 
 def _write_hour_file(file: Path, rows: _Rows, names: list[str]) -> None:

@@ -32,7 +32,7 @@ from trafficcast.ingestion.counting import (
 from trafficcast.ingestion.deduplication import _deduplicate, _Rows, _same_records, _sort
 from trafficcast.ingestion.hour_files import _file_of, _write_hour_file
 from trafficcast.ingestion.record_store import RecordStore, State
-from trafficcast.ingestion.spans import _Merge, _Span
+from trafficcast.ingestion.spans import Span, _Merge
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 
 _T = TypeVar("_T")
@@ -47,8 +47,8 @@ class _MergedHours:
     how much the number of repeated rows of each source grows.
     """
 
-    span: _Span
-    files: dict[_Span, tuple[str, int] | None]
+    span: Span
+    files: dict[Span, tuple[str, int] | None]
     before: Count
     after: Count
     repeats: Counter[int]
@@ -71,7 +71,7 @@ def _merge_span(
     No file is written where no row changes.
     """
     span = merge.span
-    files: dict[_Span, tuple[str, int] | None] = {}
+    files: dict[Span, tuple[str, int] | None] = {}
     if merge.stored is not None and merge.stored != span:  # the stored file is split
         files[merge.stored] = None
         hours = old.records.time // HOUR_US
@@ -129,7 +129,7 @@ def _join_hours(city: City, early: _MergedHours, late: _MergedHours) -> _MergedH
     repeats = early.repeats.copy()
     repeats.update(late.repeats)
     return _MergedHours(
-        _Span(early.span.first, late.span.end),
+        Span(early.span.first, late.span.end),
         {**early.files, **late.files},
         merge(city, early.before, late.before),
         merge(city, early.after, late.after),
@@ -200,7 +200,7 @@ def _first_after(store: RecordStore, state: State, codes: np.ndarray, hour: int)
 
 
 def _search(
-    store: RecordStore, state: State, wanted: np.ndarray, spans: list[_Span], last: bool
+    store: RecordStore, state: State, wanted: np.ndarray, spans: list[Span], last: bool
 ) -> tuple[list[Points], np.ndarray]:
     """Search files in turn for a point of each of the wanted vehicles: the last or the first one of the file.
 

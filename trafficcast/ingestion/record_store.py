@@ -35,7 +35,7 @@ from trafficcast.ingestion.hour_files import (
     _span_of_file,
     _write_hour_file,
 )
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.ingestion.vehicles import _VehicleTable
 from trafficcast.records.records import HOUR_US, Points, Records, Trips, ZoneTrips
 from trafficcast.records.sources import Source
@@ -118,7 +118,7 @@ class State:
     generation: int = 0
     retained_from: int = 0
     totals: np.ndarray = field(default_factory=lambda: np.zeros(len(TOTALS), np.int64))
-    files: dict[_Span, tuple[str, int]] = field(default_factory=dict)
+    files: dict[Span, tuple[str, int]] = field(default_factory=dict)
     vehicles: _VehicleTable = field(default_factory=_VehicleTable)
     pruned: Points = field(default_factory=lambda: Points.concatenate([]))
     last_source: int = 0
@@ -552,7 +552,7 @@ class RecordStore:
             if not any(folder.iterdir()):
                 folder.rmdir()
 
-    def read(self, state: State, span: _Span) -> Records:
+    def read(self, state: State, span: Span) -> Records:
         """Read the records of one of the store's files.
 
         Parameters
@@ -575,7 +575,7 @@ class RecordStore:
         """
         return _deduplicate(self.read_rows(state, span))[0]
 
-    def read_rows(self, state: State, span: _Span | None) -> _Rows:
+    def read_rows(self, state: State, span: Span | None) -> _Rows:
         """Read the rows of one of the store's files.
 
         Parameters
@@ -599,7 +599,7 @@ class RecordStore:
             return _Rows.concatenate(_KINDS[state.kind or "points"], [])
         return self.read_file(state, state.files[span][0])
 
-    def files_of(self, state: State, sources: frozenset[int]) -> list[_Span]:
+    def files_of(self, state: State, sources: frozenset[int]) -> list[Span]:
         """Find the files to which some sources gave records.
 
         Parameters
@@ -611,7 +611,7 @@ class RecordStore:
 
         Returns
         -------
-        list[_Span]
+        list[Span]
             The hours of each file, rising.
 
         Raises
@@ -623,7 +623,7 @@ class RecordStore:
             return []
         return [span for span, (file, _) in sorted(state.files.items()) if sources & _sources_of_file(self.root / file)]
 
-    def hours_of(self, state: State, span: _Span) -> Counter[int]:
+    def hours_of(self, state: State, span: Span) -> Counter[int]:
         """Count the rows of a file by hour.
 
         Parameters
@@ -690,7 +690,7 @@ class RecordStore:
             if isinstance(records, Points):
                 last = _first_of_each(_vehicle_ends(records)[1], last)
             hours = rows.records.time // HOUR_US
-            for part in span.parts_from(before // HOUR_US):  # no removed record lies in the hours of a file
+            for part in span._parts_from(before // HOUR_US):  # no removed record lies in the hours of a file
                 of_part = rows.take((hours >= part.first) & (hours < part.end))
                 if len(of_part):
                     _write_hour_file(self.root / _file_of(part, generation), of_part, state.vehicles.names)

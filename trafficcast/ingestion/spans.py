@@ -15,22 +15,30 @@ _MOST_HOURS, _MOST_RECORDS = 1024, 32_768  # of a file; an hour may have more re
 _HOURS_A_DAY = 24
 
 
-class _Span(NamedTuple):
-    """Hours since 1970, from `first` to before `end`."""
+class Span(NamedTuple):
+    """Hours that follow one another.
+
+    Attributes
+    ----------
+    first
+        The first hour, since 1970 UTC.
+    end
+        The hour after the last one.
+    """
 
     first: int
     end: int
 
-    def halves(self) -> tuple[_Span, _Span]:
+    def _halves(self) -> tuple[Span, Span]:
         """Return the two halves."""
         middle = (self.first + self.end) // 2
-        return _Span(self.first, middle), _Span(middle, self.end)
+        return Span(self.first, middle), Span(middle, self.end)
 
-    def parts_from(self, hour: int) -> list[_Span]:
+    def _parts_from(self, hour: int) -> list[Span]:
         """Return the longest parts that make up the hours from this one on."""
         if hour <= self.first:
             return [self]
-        return [] if hour >= self.end else [part for half in self.halves() for part in half.parts_from(hour)]
+        return [] if hour >= self.end else [part for half in self._halves() for part in half._parts_from(hour)]
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class _Merge:
     The two differ where the stored file is split. Without a stored file, `stored` is None.
     """
 
-    span: _Span
-    stored: _Span | None
+    span: Span
+    stored: Span | None
 
     def splits(self) -> bool:
         """Say whether the stored file is one of several hours that is split."""
@@ -49,10 +57,10 @@ class _Merge:
 
 
 def _plan_merges(
-    stored: Mapping[_Span, int],
+    stored: Mapping[Span, int],
     new: Mapping[int, int],
-    changed: Iterable[_Span],
-    hours_of: Callable[[_Span], Mapping[int, int]],
+    changed: Iterable[Span],
+    hours_of: Callable[[Span], Mapping[int, int]],
     earliest: int,
 ) -> list[_Merge]:
     """Return what has to be merged, in the order of time.
@@ -62,7 +70,7 @@ def _plan_merges(
     new file begins before the hour `earliest`, from which on records are kept.
     """
     spans = sorted(stored)
-    added: dict[_Span, dict[int, int]] = {span: {} for span in changed}
+    added: dict[Span, dict[int, int]] = {span: {} for span in changed}
     for hour, n in sorted(new.items()):
         added.setdefault(_span_of(hour, spans, earliest), {})[hour] = n
     merges: list[_Merge] = []
@@ -79,7 +87,7 @@ def _plan_merges(
     return merges
 
 
-def _span_of(hour: int, stored: list[_Span], earliest: int) -> _Span:
+def _span_of(hour: int, stored: list[Span], earliest: int) -> Span:
     """Return the stored span of an hour, or else the longest one with the hour that is free and not too early."""
     at = bisect_left(stored, (hour + 1, hour + 1)) - 1
     if at >= 0 and hour < stored[at].end:
@@ -89,21 +97,21 @@ def _span_of(hour: int, stored: list[_Span], earliest: int) -> _Span:
         first = hour // length * length
         following = stored[at + 1].first if at + 1 < len(stored) else first + length
         if first >= earliest and (at < 0 or stored[at].end <= first) and first + length <= following:
-            return _Span(first, first + length)
+            return Span(first, first + length)
         length //= 2
 
 
-def _split(span: _Span, records: Mapping[int, int]) -> list[_Span]:
+def _split(span: Span, records: Mapping[int, int]) -> list[Span]:
     """Return the parts of a span that have records, none of them with too many records."""
     inside = {hour: n for hour, n in records.items() if span.first <= hour < span.end}
     if not inside:
         return []
     if sum(inside.values()) <= _MOST_RECORDS or span.end - span.first == 1:
         return [span]
-    return [part for half in span.halves() for part in _split(half, inside)]
+    return [part for half in span._halves() for part in _split(half, inside)]
 
 
-def _runs(merges: list[_Merge], stored: Iterable[_Span]) -> list[list[_Merge]]:
+def _runs(merges: list[_Merge], stored: Iterable[Span]) -> list[list[_Merge]]:
     """Split merges into runs within a day without another stored span between them; parts of a file stay together."""
     others = sorted(set(stored) - {merge.stored for merge in merges})
     runs: list[list[_Merge]] = []

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from trafficcast.ingestion.deduplication import _Rows
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.records.records import HOUR_US, Records
 
 _SEGMENT_RECORDS = 400_000
@@ -39,7 +39,7 @@ class _Segment:
     columns: dict[str, np.ndarray]
     files: dict[str, Path]
 
-    def count(self, span: _Span) -> int:
+    def count(self, span: Span) -> int:
         """Return the number of records of a span of hours."""
         start, end = self._positions(span)
         return end - start
@@ -48,7 +48,7 @@ class _Segment:
         """Return the number of records of each hour that has any."""
         return dict(zip(self.hours.tolist(), np.diff(self.starts).tolist(), strict=True))
 
-    def read(self, span: _Span, name: str, out: np.ndarray) -> None:
+    def read(self, span: Span, name: str, out: np.ndarray) -> None:
         """Copy a span's part of a column to an array of its length and type."""
         start, end = self._positions(span)
         if self.columns:
@@ -58,13 +58,13 @@ class _Segment:
                 file.seek(start * out.itemsize)
                 file.readinto(out.data)
 
-    def _positions(self, span: _Span) -> tuple[int, int]:
+    def _positions(self, span: Span) -> tuple[int, int]:
         """Return the first position of a span and the one after its last."""
         start, end = self.starts[np.searchsorted(self.hours, [span.first, span.end])].tolist()
         return start, end
 
 
-def _read_staged(segments: Sequence[_Segment], span: _Span, kind: type[Records]) -> _Rows:
+def _read_staged(segments: Sequence[_Segment], span: Span, kind: type[Records]) -> _Rows:
     """Return the rows of a span of hours in the order of the segments."""
     counts = [segment.count(span) for segment in segments]
     ends = np.cumsum(counts).tolist()
@@ -118,7 +118,7 @@ class _Staging:
         """Return the sources that have more than so many records in an hour, and that hour."""
         found: dict[int, int] = {}
         for hour in (hour for hour, n in self.hours().items() if n > most):
-            span = _Span(hour, hour + 1)
+            span = Span(hour, hour + 1)
             of_source: Counter[int] = Counter()
             for segment in self.segments():
                 source = np.empty(segment.count(span), np.int32)
@@ -129,7 +129,7 @@ class _Staging:
             found |= {number: hour for number, n in of_source.items() if n > most and number not in self._discarded}
         return found
 
-    def read(self, span: _Span, kind: type[Records]) -> _Rows:
+    def read(self, span: Span, kind: type[Records]) -> _Rows:
         """Return the rows of a span of hours in the order of their arrival."""
         rows = _read_staged([segment.result() for segment in self._segments], span, kind)
         return rows.without(frozenset(self._discarded))

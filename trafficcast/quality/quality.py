@@ -27,7 +27,7 @@ from trafficcast.ingestion.quality_report import (
     stored_slots,
 )
 from trafficcast.ingestion.record_store import RecordStore, State
-from trafficcast.ingestion.spans import _Span
+from trafficcast.ingestion.spans import Span
 from trafficcast.parallel import parallel_map
 from trafficcast.progress import track
 from trafficcast.quality.point_density import _SIZE, PointDensity, _add_to_raster, _outside_box, _suggested_box, ends
@@ -270,7 +270,7 @@ def _records_of_hours(store: RecordStore, state: State) -> Counter[int]:
     return records
 
 
-def _hours(store: RecordStore, state: State, spans: list[_Span]) -> Iterator[Records]:
+def _hours(store: RecordStore, state: State, spans: list[Span]) -> Iterator[Records]:
     """Read the records of hours in order, the next file while one is used."""
     files = parallel_map(lambda span: store.read(state, span), spans, 1)
     for records in track(files, "reading records", len(spans)):
