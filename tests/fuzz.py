@@ -102,8 +102,8 @@ def read_store(stores: CityStores) -> None:
     """Read a record store as an ingest does."""
     store = RecordStore(stores.records, read_only=True)
     state = store.load()
-    if state.hours:
-        store.read_hour(state, min(state.hours))
+    if state.files:
+        store.read(state, min(state.files))
     store.slot_facts()
     store.sources()
 

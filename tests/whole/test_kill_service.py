@@ -159,7 +159,9 @@ def test_a_service_stopped_in_the_middle_of_a_job_goes_on_at_the_next_start(
     code, page = ask(live, "healthz")  # there is a model, and flows of long ago, but no forecast yet
     assert code == 503 and "overdue" in json.loads(page)["wrong"]["small"]
     drive(city, live / "inbox" / "taxis.csv")
-    wait_for("reading: ", live / "first.log", process)
+    deadline = time.monotonic() + 60
+    while not list((data / "small" / "records").glob(".staging-*")) and time.monotonic() < deadline:
+        time.sleep(0.002)
     process.terminate()
     began = time.monotonic()
     assert process.wait(10) == 0

@@ -24,6 +24,7 @@ from trafficcast.files import json_text, set_aside, writer_lock
 from trafficcast.forecasting.model import load_model
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
+from trafficcast.geography.zones import read_zones
 from trafficcast.ingestion.ingest import broken_days, mend_flows
 from trafficcast.ingestion.quality_report import quality_report, stored_slots
 from trafficcast.ingestion.rebuild import damaged_records, rebuild_records
@@ -338,9 +339,14 @@ def _of_report(stores: CityStores) -> Iterator[Problem]:
     file, store = stores.folder / "quality.json", RecordStore(stores.records, read_only=True)
     if not store.exists() or store.unpublished():  # the next ingest writes it
         return
-    state, wrong = store.load(), ""
+    city, state, wrong = stores.city, store.load(), ""
     try:
-        report = quality_report(stores.city, store, state, stored_slots(stores.city, store, state.kind))
+        of_zones = state.kind == "zone-trips" and city.feed.zones is not None
+        zones = read_zones(city.feed.zones, city.feed.zone_id, city) if of_zones else None  # type: ignore[arg-type]
+        series = stored_slots(city, store, state.kind, zones)
+        if not len(series):  # all records were taken back
+            return
+        report = quality_report(city, store, state, series)
         if file.read_text(encoding="utf-8") != json_text(report) + "\n":
             wrong = f"{file} is not the report on the records"
     except DamagedFile:

@@ -70,5 +70,7 @@ def _every_slot(city: City, flows: xr.Dataset) -> xr.Dataset:
     """Return flows with all slots from the first to the last; those that were not stored have no record."""
     time = flows["time"].values
     whole = np.arange(time[0], time[-1] + city.slot, city.slot)
-    nothing = {"flow": 0, "observed": False, "vehicles": 0, "coverage": 0.0}
+    nothing = {"flow": 0, "observed": False, "vehicles": 0, "coverage": 0.0, "late_flow": 0}
+    if "late_flow" in flows:  # NaN on days of an earlier version
+        flows = flows.assign(late_flow=flows["late_flow"].fillna(0).astype(np.int32))
     return flows if len(whole) == len(time) else flows.reindex(time=whole, fill_value=nothing)

@@ -81,7 +81,10 @@ def _pages(file: Any, chunk: pq.ColumnChunkMetaData) -> Iterator[_Page]:
         size, packed = header.get(_UNPACKED), header.get(_PACKED)
         if not isinstance(size, int) or not isinstance(packed, int) or size < 0 or packed < 0:
             raise OSError("a page has no size")
-        values = [kind[_VALUES] for number in _KINDS if isinstance(kind := header.get(number), dict)]
+        kinds = [kind for number in _KINDS if isinstance(kind := header.get(number), dict)]
+        values = [n for kind in kinds if isinstance(n := kind.get(_VALUES), int)]
+        if len(values) < len(kinds):
+            raise OSError("a page has no number of values")
         yield _Page(size, max(values, default=0), _DICTIONARY in header)
         start = file.tell() + packed
 
