@@ -104,8 +104,8 @@ def repair(
 ) -> None:
     """Mend damaged and missing files of the stores: make them again from the others, or set them aside.
 
-    What that would be trafficcast fsck says, which changes nothing. It ends with 0 if all is whole afterwards, and with
-    1 if something was lost. With --forecasts --after TIME it removes the forecasts that a clock made which stood ahead,
+    trafficcast fsck shows beforehand what is to be mended. This command ends with 0 if all is whole afterwards, with 1
+    if something was lost. With --forecasts --after TIME it removes the forecasts that a clock made which stood ahead,
     with their scores and rows of the ledger. The service may run.
     """
     from pipelines.service.repair import repair as run
@@ -116,7 +116,7 @@ def repair(
     if forecasts != (after is not None):
         raise InputError("--forecasts and --after TIME go together")
     if dry_run and not forecasts:
-        raise InputError("--dry-run goes with --forecasts: what there is to mend says trafficcast fsck")
+        raise InputError("--dry-run goes with --forecasts: trafficcast fsck shows what there is to mend")
     settings = load_config(config)
     all_stores = [CityStores.of(settings, settings.city(name)) for name in city or sorted(settings.cities)]
     if after is not None:
