@@ -18,7 +18,7 @@ from shapely.geometry import LineString, MultiPolygon, Polygon, box
 
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
-from trafficcast.geography.zones import Zones, position, read_zones, spread
+from trafficcast.geography.zones import Zones, _read_zones, position, spread
 
 # Four rows and four columns of one tenth of a degree.
 HERE = City(
@@ -38,7 +38,7 @@ def cell(row: int, col: int) -> Polygon:
 def read(folder: Path, zones: dict[Any, Any]) -> Zones:
     file = folder / "zones.geojson"
     frame(zones).to_file(file)
-    return read_zones(file, "LocationID", HERE)
+    return _read_zones(file, "LocationID", HERE)
 
 
 def shares(zones: Zones) -> dict[int, dict[int, float]]:
@@ -84,7 +84,7 @@ def test_a_small_part_of_a_zone_or_of_a_cell_counts(tmp_path: Path) -> None:
 def test_area_is_true_area_not_degrees(tmp_path: Path) -> None:
     there = City(west=0, east=1, south=0, north=60, rows=2, cols=1, timezone="UTC", name="tall")
     frame({1: box(0, 0, 1, 60)}).to_file(tmp_path / "z.geojson")
-    found = shares(read_zones(tmp_path / "z.geojson", "LocationID", there))
+    found = shares(_read_zones(tmp_path / "z.geojson", "LocationID", there))
     # On a sphere the southern half has sin 30 of sin 60; the ellipsoid differs in the third digit.
     assert found[1][1] == pytest.approx(np.sin(np.pi / 6) / np.sin(np.pi / 3), abs=2e-3)
     assert sum(found[1].values()) == pytest.approx(1, abs=1e-12)
@@ -93,7 +93,7 @@ def test_area_is_true_area_not_degrees(tmp_path: Path) -> None:
 def test_rows_and_columns_that_differ(tmp_path: Path) -> None:
     there = HERE.model_copy(update={"rows": 2, "cols": 8})
     frame({1: box(-73.84, 40.55, -73.82, 40.56)}).to_file(tmp_path / "z.geojson")
-    assert list(shares(read_zones(tmp_path / "z.geojson", "LocationID", there))[1]) == [15]
+    assert list(shares(_read_zones(tmp_path / "z.geojson", "LocationID", there))[1]) == [15]
 
 
 def test_a_zone_in_several_rows_or_parts_is_one(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_zone_in_several_rows_or_parts_is_one(tmp_path: Path) -> None:
         {"LocationID": [56, 56, 56]}, geometry=[cell(1, 1), cell(1, 2), cell(1, 2)], crs="EPSG:4326"
     )
     rows.to_file(tmp_path / "rows.geojson")
-    found = shares(read_zones(tmp_path / "rows.geojson", "LocationID", HERE))
+    found = shares(_read_zones(tmp_path / "rows.geojson", "LocationID", HERE))
     assert found == {56: {5: pytest.approx(0.5), 6: pytest.approx(0.5)}}  # the part given twice counts once
 
 
@@ -136,7 +136,7 @@ def test_any_file_in_any_coordinates(tmp_path: Path, suffix: str, crs: str) -> N
                 archive.write(part, f"{'taxi_zones/' if suffix == 'nested.zip' else ''}{part.name}")
     else:
         zones.to_file(file)
-    found = shares(read_zones(file, "LocationID", HERE))
+    found = shares(_read_zones(file, "LocationID", HERE))
     assert {zone: {c: s for c, s in by_cell.items() if s > 0.001} for zone, by_cell in found.items()} == {
         2: {5: pytest.approx(1, abs=1e-3)},
         4: {0: pytest.approx(0.5, abs=1e-3), 1: pytest.approx(0.5, abs=1e-3)},
@@ -155,13 +155,13 @@ def test_an_id_that_is_no_whole_number(tmp_path: Path, wrong: Any) -> None:
     features = [{"type": "Feature", "properties": p, "geometry": cell(0, 0).__geo_interface__} for p in properties]
     (tmp_path / "z.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     with pytest.raises(InputError, match="z.geojson: .* in column 'LocationID', row 2, is not an integer"):
-        read_zones(tmp_path / "z.geojson", "LocationID", HERE)
+        _read_zones(tmp_path / "z.geojson", "LocationID", HERE)
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     def refused(name: str, message: str, column: str = "LocationID") -> None:
         with pytest.raises(InputError, match=message):
-            read_zones(tmp_path / name, column, HERE)
+            _read_zones(tmp_path / name, column, HERE)
 
     refused("gone.shp", "there is no file .*gone.shp")
     (tmp_path / "text.shp").write_text("no shapefile at all")
@@ -187,10 +187,10 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_without_a_coordinate_system_only_geojson_is_read(tmp_path: Path) -> None:
     frame({1: cell(0, 0)}, crs=None).to_file(tmp_path / "zones.shp")
     with pytest.raises(InputError, match="does not name its coordinate system: .*prj.*GeoJSON"):
-        read_zones(tmp_path / "zones.shp", "LocationID", HERE)
+        _read_zones(tmp_path / "zones.shp", "LocationID", HERE)
     frame({1: cell(0, 0)}, crs='LOCAL_CS["a drawing",UNIT["metre",1]]').to_file(tmp_path / "drawing.gpkg")
     with pytest.raises(InputError, match="coordinate system cannot be converted to EPSG:6933"):
-        read_zones(tmp_path / "drawing.gpkg", "LocationID", HERE)
+        _read_zones(tmp_path / "drawing.gpkg", "LocationID", HERE)
 
 
 def test_index_of_ids() -> None:

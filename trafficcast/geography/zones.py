@@ -63,30 +63,11 @@ def position(zone: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.where(ids[found] == zone, found, OUTSIDE)
 
 
-def read_zones(path: Path, id_column: str, city: City) -> Zones:
-    """Read the polygons of zones, and find the cells that each covers.
+def _read_zones(path: Path, id_column: str, city: City) -> Zones:
+    """Read the polygons of a file of zones, and find the cells that each covers (see `zones_of`).
 
-    Rows with the same id are one zone; invalid polygons are repaired.
-
-    Parameters
-    ----------
-    path
-        A shapefile, zipped or not, GeoJSON or GeoPackage in any coordinate system.
-    id_column
-        Name of the column of zone ids.
-    city
-        The city, with its box and grid.
-
-    Returns
-    -------
-    Zones
-        All zones of the file, also those outside the box, which cover no cell.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or has no such column or no coordinate system; an id is not a whole number; a zone has
-        no area; or no zone touches the city's box.
+    Rows with the same id are one zone; invalid polygons are repaired. The result has all zones of the file, also those
+    outside the box, which cover no cell.
     """
     frame = _read_polygons(path, "zones", _EQUAL_AREA)
     if id_column not in frame.columns:
@@ -109,6 +90,28 @@ def read_zones(path: Path, id_column: str, city: City) -> Zones:
         )
     starts = np.cumsum([0, *map(len, cells)])
     return Zones(ids, starts, np.concatenate(cells), np.concatenate(shares))
+
+
+def zones_of(city: City) -> Zones | None:
+    """Read the zones that a city's feed names.
+
+    Parameters
+    ----------
+    city
+        The city.
+
+    Returns
+    -------
+    Zones | None
+        All zones of the file, also those outside the box, which cover no cell; None where the feed names no file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or has no such column or no coordinate system; an id is not a whole number; a zone has
+        no area; or no zone touches the city's box.
+    """
+    return None if city.feed.zones is None else _read_zones(city.feed.zones, city.feed.zone_id, city)
 
 
 def spread(counts: np.ndarray, zones: Zones, rows: int, cols: int) -> np.ndarray:

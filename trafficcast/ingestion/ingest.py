@@ -22,7 +22,7 @@ import numpy as np
 from trafficcast.config.city import City
 from trafficcast.errors import DamagedFile, InputError, JobError
 from trafficcast.files import remove_temporaries, write_json, writer_lock
-from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, read_zones
+from trafficcast.geography.zones import QUOTA_DECIMALS, Zones, zones_of
 from trafficcast.ingestion.cluster import _Cluster, _cluster
 from trafficcast.ingestion.counting import Count, _slots_dataset
 from trafficcast.ingestion.deduplication import _deduplicate
@@ -476,14 +476,13 @@ def _count_anew(city: City, store: RecordStore, state: State, zones: Zones | Non
 
 def _zones(city: City, state: State) -> Zones | None:
     """Return the city's zones, if it has any. Raises InputError where the store needs them."""
-    if city.feed.zones is not None:
-        return read_zones(city.feed.zones, city.feed.zone_id, city)
-    if state.kind == "zone-trips":
+    zones = zones_of(city)
+    if zones is None and state.kind == "zone-trips":
         raise InputError(
             f"'{city.name}' holds trips between zones: name the file of their polygons as zones under "
             f"[cities.{city.name}.feed]"
         )
-    return None
+    return zones
 
 
 def _rules(city: City, state: State, zones: Zones | None) -> dict[str, Any]:

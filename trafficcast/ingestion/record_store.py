@@ -314,9 +314,7 @@ class RecordStore:
                     database.execute("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
                 else:  # its last record was taken back
                     database.execute("DELETE FROM slots WHERE slot = ?", (n,))
-            database.execute("DELETE FROM hours")
-            hours = [(span.first, *file) for span, file in state.files.items()]
-            database.executemany("INSERT INTO hours VALUES (?, ?, ?)", hours)
+            _write_files(database, state.files)
             database.executemany("INSERT OR REPLACE INTO vehicles VALUES (?, ?, ?, ?, ?, ?, ?)", vehicles)
             described = [(source.digest, json.dumps(vars(source))) for source in sources]
             database.executemany("DELETE FROM sources WHERE digest = ?", [(source.digest,) for source in forgotten])
@@ -698,9 +696,7 @@ class RecordStore:
         facts = {"retained_from": before, "generation": generation}
         with self._database() as database:
             database.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?)", _rows(last))
-            database.execute("DELETE FROM hours")
-            rows_of_hours = [(span.first, *file) for span, file in kept.items()]
-            database.executemany("INSERT INTO hours VALUES (?, ?, ?)", rows_of_hours)
+            _write_files(database, kept)
             rows_of_facts = [(name, json.dumps(value)) for name, value in facts.items()]
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows_of_facts)
         state.files, state.generation = kept, generation
@@ -712,6 +708,15 @@ class RecordStore:
             raise DamagedFile(self.file, "it is empty", self.root.parent.name)
         wait = _READER_WAIT_SECONDS if self.read_only else _WAIT_SECONDS
         return open_database(self.file, _TABLES, self.root.parent.name, self.read_only, wait)
+
+
+def _write_files(database: sqlite3.Connection, files: Mapping[Span, tuple[str, int]]) -> None:
+    """Bring the table of the files of records to these; a row that stays is not written again."""
+    stored = {row[0] for row in database.execute("SELECT file FROM hours")}
+    current = {file for file, _ in files.values()}
+    database.executemany("DELETE FROM hours WHERE file = ?", [(file,) for file in stored - current])
+    new = [(span.first, file, n) for span, (file, n) in files.items() if file not in stored]
+    database.executemany("INSERT INTO hours VALUES (?, ?, ?)", new)
 
 
 def _kind_of(records: Records, source: Source, city: City, kind: str | None) -> str:

@@ -51,10 +51,6 @@ class _Merge:
     span: Span
     stored: Span | None
 
-    def splits(self) -> bool:
-        """Say whether the stored file is one of several hours that is split."""
-        return self.stored not in (None, self.span)
-
 
 def _plan_merges(
     stored: Mapping[Span, int],
@@ -118,7 +114,7 @@ def _runs(merges: list[_Merge], stored: Iterable[Span]) -> list[list[_Merge]]:
     for merge in merges:
         last = runs[-1][-1] if runs else None
         together = last is not None and (
-            (last.splits() and last.stored == merge.stored)
+            (merge.stored is not None and last.stored == merge.stored)
             or (
                 merge.span.first // _HOURS_A_DAY == last.span.first // _HOURS_A_DAY
                 and bisect_left(others, merge.span) == bisect_left(others, last.span)

@@ -15,7 +15,7 @@ import numpy as np
 from trafficcast.config.city import City
 from trafficcast.errors import InputError
 from trafficcast.files import write_text
-from trafficcast.geography.zones import Zones, read_zones
+from trafficcast.geography.zones import Zones, zones_of
 from trafficcast.ingestion.counting import TOTALS, Count, merge
 from trafficcast.ingestion.merging import count
 from trafficcast.ingestion.quality_report import (
@@ -159,9 +159,7 @@ def _report_records(
 ) -> tuple[dict[str, Any], _Survey]:
     """Report on one state of a record store, and return the survey for the page."""
     everything = start is None and end is None
-    zones = None
-    if state.kind == "zone-trips" and city.feed.zones is not None:
-        zones = read_zones(city.feed.zones, city.feed.zone_id, city)
+    zones = zones_of(city) if state.kind == "zone-trips" else None
     every = stored_slots(city, store, state.kind, zones)
     slots = _in_period(city, every, start, end)
     survey = _survey(city, store, state, slots, zones, everything)

@@ -24,7 +24,7 @@ from trafficcast.files import json_text, set_aside, writer_lock
 from trafficcast.forecasting.model import load_model
 from trafficcast.forecasting.publish import JOB
 from trafficcast.forecasting.verify import VERIFY
-from trafficcast.geography.zones import read_zones
+from trafficcast.geography.zones import zones_of
 from trafficcast.ingestion.ingest import broken_days, mend_flows
 from trafficcast.ingestion.quality_report import quality_report, stored_slots
 from trafficcast.ingestion.rebuild import damaged_records, rebuild_records
@@ -341,8 +341,7 @@ def _of_report(stores: CityStores) -> Iterator[Problem]:
         return
     city, state, wrong = stores.city, store.load(), ""
     try:
-        of_zones = state.kind == "zone-trips" and city.feed.zones is not None
-        zones = read_zones(city.feed.zones, city.feed.zone_id, city) if of_zones else None  # type: ignore[arg-type]
+        zones = zones_of(city) if state.kind == "zone-trips" else None
         series = stored_slots(city, store, state.kind, zones)
         if not len(series):  # all records were taken back
             return
